@@ -1,0 +1,48 @@
+# `make` alone lists the targets. Needs git, make and Python 3.11 to 3.13; everything else is installed below
+# this folder.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test lint format clean
+
+# uv from the PATH, or one of our own in .tools
+UV_VERSION := 0.13.9
+SYSTEM_UV := $(shell command -v uv 2>/dev/null)
+UV := $(if $(SYSTEM_UV),uv,.tools/bin/uv)
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && { echo "$$p"; break; }; done)
+RUN := .venv/bin/
+PYTEST_ARGS ?=
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.tools/bin/uv:
+	@test -n "$(PYTHON)" || { echo "make: Headrace needs Python 3.11, 3.12 or 3.13 on the PATH" >&2; exit 1; }
+	@"$(PYTHON)" -m venv .tools
+	@.tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+
+.venv/.installed: uv.lock pyproject.toml $(if $(SYSTEM_UV),,.tools/bin/uv)
+	@test -n "$(PYTHON)" || { echo "make: Headrace needs Python 3.11, 3.12 or 3.13 on the PATH" >&2; exit 1; }
+	@$(UV) sync --frozen --python "$(PYTHON)" --quiet
+	@touch $@
+
+install: .venv/.installed ## Install everything into .venv, from the lock file
+
+demo: install ## The main job on real input, end to end, with a summary
+	@"$(RUN)headrace" demo
+
+up: install ## The whole platform with UI and live traffic, until Ctrl-C
+	@"$(RUN)headrace" up
+
+test: install ## All tests
+	@"$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy"
+	@"$(RUN)python" -m pytest $(PYTEST_ARGS)
+
+lint: install ## Ruff and mypy alone
+	@"$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy"
+
+format: install ## Format and fix what can be fixed
+	@"$(RUN)ruff" check --fix . ; "$(RUN)ruff" format .
+
+clean: ## Remove the local state (lake, warehouse, logs); asks nothing
+	rm -rf .headrace

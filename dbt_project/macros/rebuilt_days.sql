@@ -1,0 +1,37 @@
+{#-
+  The days that this run rebuilds, as (start, end), both inclusive and YYYY-MM-DD; none for every day.
+
+  A full refresh rebuilds every day whatever the vars say: it swaps the whole table, and a range would
+  throw the other days away.
+-#}
+{% macro rebuilt_range() %}
+  {%- set start = var('start_date', none) -%}
+  {%- set end = var('end_date', none) -%}
+  {%- if not start and not end or flags.FULL_REFRESH -%}
+    {{ return(none) }}
+  {%- endif -%}
+  {%- for name, day in [('start_date', start), ('end_date', end)] -%}
+    {%- if not day -%}
+      {{ exceptions.raise_compiler_error("var '" ~ name ~ "' is missing: give both start_date and end_date, or neither for every day") }}
+    {%- elif not modules.re.fullmatch('[0-9]{4}-[0-9]{2}-[0-9]{2}', day | string) -%}
+      {{ exceptions.raise_compiler_error("var '" ~ name ~ "' is '" ~ day ~ "'; expected a UTC day as YYYY-MM-DD") }}
+    {%- endif -%}
+  {%- endfor -%}
+  {%- if start | string > end | string -%}
+    {{ exceptions.raise_compiler_error("start_date " ~ start ~ " is after end_date " ~ end) }}
+  {%- endif -%}
+  {{ return((start | string, end | string)) }}
+{% endmacro %}
+
+{#-
+  Condition on a Date column: it lies in the rebuilt days, reaching `back` and `ahead` days further.
+  Always true where every day is rebuilt.
+-#}
+{% macro in_rebuilt_days(column, back=0, ahead=0) %}
+  {%- set range = rebuilt_range() -%}
+  {%- if range is none -%}
+    true
+  {%- else -%}
+    {{ column }} between toDate('{{ range[0] }}') - {{ back }} and toDate('{{ range[1] }}') + {{ ahead }}
+  {%- endif -%}
+{% endmacro %}

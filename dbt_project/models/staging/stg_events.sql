@@ -1,0 +1,37 @@
+with source as (
+
+    select * from {{ source('raw', 'events') }}
+
+),
+
+renamed as (
+
+    select
+        event_id,
+        event_type,
+        occurred_at,
+        received_at,
+        event_date,
+        session_id,
+        user_id,
+        device_id,
+        channel,
+        page_url,
+        screen_name,
+        coalesce(nullIf(cutQueryStringAndFragment(page_url), ''), screen_name) as page,
+        conversation_id,
+        duration_ms,
+        properties,
+        schema_version,
+        _source,
+        _cursor,
+        _offset,
+        _message_id,
+        _index,
+        _ingested_at,
+        _batch_id
+    from source
+
+)
+
+select * from renamed

@@ -1,0 +1,31 @@
+with source as (
+
+    select * from {{ source('raw', 'metrics') }}
+
+),
+
+renamed as (
+
+    select
+        metric_id,
+        name as metric_name,
+        kind,
+        value,
+        coalesce(unit, '') as unit,
+        source,
+        mapSort(dimensions) as dimensions,
+        occurred_at,
+        metric_date,
+        schema_version,
+        _source,
+        _cursor,
+        _offset,
+        _message_id,
+        _index,
+        _ingested_at,
+        _batch_id
+    from source
+
+)
+
+select * from renamed

@@ -1,0 +1,33 @@
+with source as (
+
+    select 'events' as stream, * from {{ source('raw', 'events_rejected') }}
+    union all
+    select 'metrics' as stream, * from {{ source('raw', 'metrics_rejected') }}
+
+),
+
+renamed as (
+
+    select
+        stream,
+        contract,
+        contract_version,
+        reasons,
+        arrayDistinct(reasons.check) as failed_checks,
+        arrayDistinct(reasons.column) as failed_columns,
+        payload,
+        key as message_key,
+        message_timestamp,
+        rejected_date,
+        _source,
+        _cursor,
+        _offset,
+        _message_id,
+        _index,
+        _ingested_at,
+        _batch_id
+    from source
+
+)
+
+select * from renamed

@@ -1,0 +1,1 @@
+"""Headrace: micro-batches from Kafka and SQS into Delta Lake and ClickHouse, every message exactly once."""

@@ -1,0 +1,180 @@
+"""All that crosses between rooms: Position, MicroBatch, Checked, Table.
+
+They are frozen, hold Polars frames (columns, never a Python object per event) and know nothing of any
+driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+UTC_MICROS = pl.Datetime("us", "UTC")
+#: A map of text to text; Polars has no map type of its own.
+STRING_MAP = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
+
+#: Columns of ``MicroBatch.records``, one row per message.
+RECORD_SCHEMA = pl.Schema(
+    {
+        "payload": pl.Binary,  # the untouched message value; null for a Kafka tombstone
+        "key": pl.Binary,
+        "timestamp": UTC_MICROS,  # the broker's time of the message
+        "cursor": pl.String,  # what the position counts, e.g. kafka/<topic>/<topic id>/<partition>
+        "offset": pl.Int64,  # null where the source has none (SQS)
+        "message_id": pl.String,  # null where the source has offsets (Kafka)
+        "redelivered": pl.Boolean,  # true if the source says it has handed this message out before
+    }
+)
+
+#: Where a landed or rejected row came from. ``(_cursor, _offset | _message_id, _index)`` is unique.
+ORIGIN_SCHEMA = pl.Schema(
+    {
+        "_source": pl.String,  # e.g. kafka/analytics_events
+        "_cursor": pl.String,
+        "_offset": pl.Int64,
+        "_message_id": pl.String,
+        "_index": pl.Int32,  # place of the record within an array message, else 0
+        "_ingested_at": UTC_MICROS,
+        "_batch_id": pl.String,
+    }
+)
+
+#: Columns of ``Checked.rejected``.
+REJECTED_SCHEMA = pl.Schema(
+    {
+        "payload": pl.Binary,
+        "reasons": pl.List(pl.Struct({"check": pl.String, "column": pl.String, "value": pl.String})),
+        "contract": pl.String,
+        "contract_version": pl.Int32,
+        "key": pl.Binary,
+        "message_timestamp": UTC_MICROS,
+        "rejected_date": pl.Date,  # UTC date of _ingested_at, the partition column
+        **ORIGIN_SCHEMA,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as lake and warehouse both hold it.
+
+    Attributes:
+        name: Same name in both.
+        schema: Columns and Polars dtypes.
+        partition: Date column; one partition per day in both, because a day is what a backfill replaces.
+        order_by: Sorting key in the warehouse.
+        nullable: Columns that may be null; the others never are.
+        low_cardinality: Columns with few distinct values.
+        description: One line for people.
+        comments: Column descriptions.
+    """
+
+    name: str
+    schema: pl.Schema
+    partition: str
+    order_by: tuple[str, ...]
+    nullable: frozenset[str]
+    low_cardinality: frozenset[str] = frozenset()
+    description: str = ""
+    comments: Mapping[str, str] = field(default_factory=dict)
+
+
+class Position(Mapping[str, int]):
+    """Frozen map from cursor name to the next offset to read."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self, next_offsets: Mapping[str, int] | None = None) -> None:
+        self._next = dict(next_offsets or {})
+
+    def __getitem__(self, cursor: str) -> int:
+        return self._next[cursor]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._next)
+
+    def __len__(self) -> int:
+        return len(self._next)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._next.items()))
+
+    def __repr__(self) -> str:
+        return f"Position({self._next})"
+
+    def advanced(self, other: Mapping[str, int]) -> Position:
+        """This position with every cursor of ``other`` set to its offset there."""
+        return Position({**self._next, **other})
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets that a source can no longer deliver (lost to retention or with the broker's memory).
+
+    Attributes:
+        cursor: The cursor that lost them.
+        first: First lost offset.
+        end: One past the last lost offset.
+    """
+
+    cursor: str
+    first: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.cursor} [{self.first}, {self.end})"
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What one read of a source returned.
+
+    Attributes:
+        source: Name of the source, e.g. ``kafka/analytics_events``.
+        records: ``RECORD_SCHEMA``, one row per message, ordered by offset within a cursor.
+        before: Where the read began.
+        after: Where the next read begins; only cursors that moved differ from ``before``.
+        receipts: What the source needs to acknowledge the batch; opaque to everybody else.
+        gaps: Ranges that were lost before they could be read.
+    """
+
+    source: str
+    records: pl.DataFrame
+    before: Position
+    after: Position
+    receipts: Any = None
+    gaps: tuple[Gap, ...] = ()
+
+    def __len__(self) -> int:
+        return self.records.height
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A micro-batch after its contract.
+
+    Attributes:
+        good: The contract's typed columns, its partition column, and ``ORIGIN_SCHEMA``.
+        rejected: ``REJECTED_SCHEMA``.
+    """
+
+    good: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much waits in a source.
+
+    Attributes:
+        waiting: Messages that can be read now.
+        in_flight: Messages handed out and not yet acknowledged (queues only).
+        by_cursor: ``waiting`` by cursor.
+    """
+
+    waiting: int
+    in_flight: int = 0
+    by_cursor: Mapping[str, int] = field(default_factory=dict)

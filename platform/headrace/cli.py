@@ -1,0 +1,359 @@
+"""Micro-batches from Kafka and SQS into Delta Lake and ClickHouse, every message exactly once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from headrace.errors import Fatal, HeadraceError
+
+if TYPE_CHECKING:
+    from headrace.stream import Stream
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+stack_app = typer.Typer(no_args_is_help=True, help="Only the backing services: broker, queue, ClickHouse.")
+app.add_typer(stack_app, name="stack")
+
+console = Console(highlight=False)
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+StreamName = Annotated[str | None, typer.Argument(metavar="STREAM", help="Only this stream; default: all.")]
+UiPort = Annotated[
+    int | None, typer.Option(min=1, max=65_535, help="Port of the UI; default 3000 or a free one.")
+]
+
+
+def main() -> None:
+    """Entry point: what Headrace raises on purpose becomes one line on standard error and exit status 1."""
+    try:
+        app()
+    except HeadraceError as error:
+        Console(stderr=True, highlight=False).print(f"[red]headrace:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _emit(value: Any, as_json: bool, lines: list[str]) -> None:
+    if as_json:
+        print(json.dumps(value, default=str))
+        return
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+@contextmanager
+def _opened(only: str | None = None) -> Iterator[dict[str, Stream]]:
+    from headrace.settings import settings
+    from headrace.stream import streams
+
+    found = streams(settings(), only)
+    try:
+        yield found
+    finally:
+        for stream in found.values():
+            stream.close()
+
+
+# ------------------------------------------------------------------ the platform
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave platform and UI running until Ctrl-C.")] = False,
+    ui_port: UiPort = None,
+    as_json: Json = False,
+) -> None:
+    """The main job on real input, then a summary; exit status 0 only if every number reconciles."""
+    from headrace.demo.run import demo as run
+    from headrace.demo.view import as_dict
+    from headrace.settings import settings
+
+    result = run(
+        settings().home / "demo", Console(stderr=True) if as_json else console, keep=keep, ui_port=ui_port
+    )
+    if as_json:
+        print(json.dumps(as_dict(result), default=str))
+    raise typer.Exit(0 if result.passed else 1)
+
+
+@app.command()
+def up(
+    rate: Annotated[
+        float, typer.Option(min=0, help="Simulated events per second, on average; 0 for none.")
+    ] = 20.0,
+    history: Annotated[float, typer.Option(min=0, max=168, help="Hours of traffic to begin with.")] = 6.0,
+    ui_port: UiPort = None,
+) -> None:
+    """The whole platform with UI and live simulated traffic, in the foreground, until Ctrl-C."""
+    from headrace.demo.up import up as run
+    from headrace.settings import settings
+
+    run(settings().home, console, rate=rate, history=timedelta(hours=history), ui_port=ui_port)
+
+
+@stack_app.command("up")
+def stack_up(
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C.")] = False,
+    broker_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
+    queue_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
+    clickhouse_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
+) -> None:
+    """Start the backing services; says so if they run already."""
+    from headrace.local import stack
+    from headrace.settings import settings
+
+    ports = stack.Ports(broker=broker_port, queue=queue_port, clickhouse=clickhouse_port)
+    stack.up(settings().home, foreground, ports=ports, report=_say)
+
+
+@stack_app.command("down")
+def stack_down() -> None:
+    """Stop the backing services."""
+    from headrace.local import stack
+    from headrace.settings import settings
+
+    stack.down(settings().home, report=_say)
+
+
+@stack_app.command("status")
+def stack_status(as_json: Json = False) -> None:
+    """State of each service; exit status 0 only if all run."""
+    from headrace.local import stack
+    from headrace.settings import settings
+
+    rows = stack.status(settings().home)
+    lines = [
+        f"{row.service:<12} {row.state:<11} {row.address or '':<22} {_size(row.memory_bytes)}" for row in rows
+    ]
+    _emit([asdict(row) for row in rows], as_json, lines)
+    raise typer.Exit(0 if stack.healthy(rows) else 1)
+
+
+@stack_app.command("env")
+def stack_env(as_json: Json = False) -> None:
+    """What a client needs, as shell exports: eval "$(headrace stack env)"."""
+    import shlex
+
+    from headrace.local import stack
+    from headrace.settings import settings
+
+    found = stack.env(settings().home)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+# ------------------------------------------------------------------ data in
+
+
+@app.command()
+def send(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
+    to: Annotated[Literal["kafka", "sqs"], typer.Option(help="Where the messages go.")] = "kafka",
+    stream: Annotated[str, typer.Option(help="Whose records these are.")] = "events",
+    topic: Annotated[str | None, typer.Option(help="Topic or queue; default: the stream's own.")] = None,
+    format: Annotated[
+        Literal["ndjson", "csv", "parquet", "access_log"] | None,
+        typer.Option(help="Default: by name and content."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish NDJSON, CSV, Parquet or a web server's access log, plain or compressed."""
+    from headrace.producers.send import SendReport, send_file
+    from headrace.settings import settings
+
+    with _opened(stream) as found:
+        pipeline = found[stream].pipeline
+    producer = _producer(pipeline, to, topic, settings())
+    with console.status(f"sending to {producer.name}") as status:
+
+        def progress(report: SendReport) -> None:
+            status.update(f"sending to {producer.name}: {report.read:,} read, {report.malformed:,} malformed")
+
+        try:
+            report = send_file(file, pipeline.contract, producer, format, None if as_json else progress)
+        finally:
+            producer.close()
+    shown = [f"  [yellow]{escape(str(example))}[/]" for example in report.examples]
+    more = report.malformed - len(report.examples)
+    _emit(
+        {**asdict(report), "examples": [str(e) for e in report.examples]},
+        as_json,
+        [
+            f"{report.sent:,} messages sent to {producer.name}; {report.read:,} read, {report.malformed:,} malformed",
+            *shown,
+            *([f"  … and {more:,} more"] if more > 0 else []),
+        ],
+    )
+
+
+def _producer(pipeline: Any, to: str, name: str | None, config: Any) -> Any:
+    from headrace.pipelines import Kafka, Sqs
+    from headrace.producers.kafka import KafkaProducer
+    from headrace.producers.sqs import SqsProducer
+
+    declared = {type(spec): spec for spec in pipeline.sources}
+    if to == "kafka":
+        topic = name or (declared[Kafka].topic if Kafka in declared else None)
+        if topic is None:
+            raise Fatal(f"stream {pipeline.name!r} declares no topic; name one with --topic")
+        return KafkaProducer(config.kafka_bootstrap_servers, topic, config.kafka_security)
+    queue = name or (declared[Sqs].queue if Sqs in declared else None)
+    if queue is None:
+        raise Fatal(f"stream {pipeline.name!r} declares no queue; name one with --topic")
+    secret = config.aws_secret_access_key
+    return SqsProducer(
+        queue,
+        endpoint_url=config.sqs_endpoint_url,
+        region=config.sqs_region,
+        access_key_id=config.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+    )
+
+
+@app.command()
+def ingest(
+    stream: StreamName = None,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="No time limit: end when nothing waits.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Drain the sources into lake and warehouse, as an ingest run does."""
+    from dataclasses import replace
+
+    totals: dict[str, Any] = {}
+    with _opened(stream) as found:
+        for one in found.values():
+            pace = replace(one.pace, max_seconds=None) if until_idle else one.pace
+            for spec in one.pipeline.sources:
+                for step in one.drain(spec.name, pace):
+                    totals[spec.name] = step
+    value = {
+        name: {
+            "messages": step.landed.messages,
+            "landed": step.landed.good,
+            "rejected": step.landed.rejected,
+            "repeated": step.landed.repeated,
+            "published": step.published.rows,
+            "lost_offsets": [str(gap) for gap in step.landed.gaps],
+        }
+        for name, step in totals.items()
+    }
+    lines = [
+        f"{name}: {t['messages']:,} messages, {t['landed']:,} rows landed, {t['rejected']:,} rejected,"
+        f" {t['published']:,} published"
+        + "".join(f"\n  [red]lost offsets {gap}[/]" for gap in t["lost_offsets"])
+        for name, t in value.items()
+    ]
+    _emit(value, as_json, lines)
+
+
+@app.command()
+def publish(stream: StreamName = None, as_json: Json = False) -> None:
+    """Bring the warehouse up to the lake."""
+    with _opened(stream) as found:
+        done = {name: one.publish() for name, one in found.items()}
+    value = {name: {"versions": p.versions, "rows": p.rows, "days": len(p.days)} for name, p in done.items()}
+    _emit(
+        value,
+        as_json,
+        [f"{n}: {p['rows']:,} rows of {p['versions']} lake versions" for n, p in value.items()],
+    )
+
+
+@app.command()
+def backfill(
+    stream: Annotated[str, typer.Argument(metavar="STREAM")],
+    start: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")],
+    end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")],
+    as_json: Json = False,
+) -> None:
+    """Replace days of the raw warehouse table from the lake; the models of those days follow by themselves."""
+    if end < start:
+        raise Fatal(f"--to {end:%Y-%m-%d} is before --from {start:%Y-%m-%d}")
+    days = [(start + timedelta(days=n)).date() for n in range((end - start).days + 1)]
+    with _opened(stream) as found:
+        rows: dict[date, int] = found[stream].replace_days(days)
+    total = sum(rows.values())
+    _emit(rows_by_day(rows), as_json, [f"{stream}: {len(rows):,} days replaced, {total:,} rows"])
+
+
+def rows_by_day(rows: dict[date, int]) -> dict[str, int]:
+    """Counts with JSON keys."""
+    return {day.isoformat(): count for day, count in rows.items()}
+
+
+# ------------------------------------------------------------------ looking
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="ClickHouse SQL; read only.")],
+    as_json: Json = False,
+) -> None:
+    """Ask the warehouse."""
+    from rich import box
+    from rich.table import Table
+
+    from headrace.settings import settings
+    from headrace.warehouse.clickhouse import ClickHouse
+
+    warehouse = ClickHouse(settings())
+    names, rows = warehouse.read_only(sql)
+    warehouse.close()
+    if as_json:
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str))
+        return
+    table = Table(*names, box=box.SIMPLE)
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row))
+    console.print(table)
+
+
+@app.command()
+def status(stream: StreamName = None, as_json: Json = False) -> None:
+    """Backlog, lake, warehouse and models of every stream; exit status 1 if something needs a person."""
+    from headrace.status import inspect
+
+    with _opened(stream) as found:
+        states = [inspect(one) for one in found.values()]
+    lines = [line for state in states for line in state.lines()]
+    _emit([asdict(state) for state in states], as_json, lines)
+    raise typer.Exit(0 if all(state.healthy for state in states) else 1)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look at settings, disk, pipelines, dbt project and services; says what to do about what is wrong."""
+    from headrace.doctor import examine
+
+    findings = examine()
+    marks = {True: "[green]✓[/]", False: "[red]✗[/]"}
+    lines = [f"{marks[f.ok]} [bold]{f.what}[/]  {escape(f.said)}" for f in findings]
+    _emit([asdict(f) for f in findings], as_json, lines)
+    raise typer.Exit(0 if all(f.ok for f in findings) else 1)
+
+
+def _say(line: str) -> None:
+    console.print(escape(line), soft_wrap=True)
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else f"{count / 2**20:,.0f} MB"
+
+
+if __name__ == "__main__":
+    main()

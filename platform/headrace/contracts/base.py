@@ -1,0 +1,148 @@
+"""What a contract is: a Pandera model and the few facts that a model cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import pandera.polars as pa
+import polars as pl
+
+from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, STRING_MAP, UTC_MICROS, Table
+
+Wire = Literal["string", "number", "integer", "time", "object", "map"]
+
+_FEW_ORIGINS = frozenset({"_source", "_cursor"})
+_WIRE_OF_DTYPE: dict[Any, Wire] = {
+    pl.String(): "string",
+    pl.Float64(): "number",
+    pl.Int32(): "integer",
+    pl.Int64(): "integer",
+    UTC_MICROS: "time",
+    STRING_MAP: "map",
+}
+
+
+def field(
+    description: str,
+    *,
+    length: tuple[int, int] | None = None,
+    required: bool = False,
+    low_cardinality: bool = False,
+    wire: Wire | None = None,
+    default: Any = None,
+    **checks: Any,
+) -> Any:
+    """A Pandera field with what Headrace derives from it.
+
+    Args:
+        description: What the column means, with its unit.
+        length: Shortest and longest text, in characters.
+        required: Whether null or absent is a reason to reject.
+        low_cardinality: Few distinct values: dictionary-encoded in the warehouse.
+        wire: JSON type, where the dtype does not say it (``object`` is kept as JSON text).
+        default: Taken when a record leaves the field out.
+        checks: Pandera's built-in checks (``isin``, ``str_matches``, ``ge``, ``le``).
+    """
+    if length is not None:
+        checks["str_length"] = {"min_value": length[0], "max_value": length[1]}
+    meta = {"low_cardinality": low_cardinality, "wire": wire, "default": default}
+    return pa.Field(nullable=not required, description=description, metadata=meta, **checks)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a contract, as everything that derives from it sees it."""
+
+    name: str
+    dtype: pl.DataType
+    wire: Wire
+    nullable: bool
+    description: str
+    low_cardinality: bool
+    default: Any
+    checks: Sequence[tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A versioned contract of one stream.
+
+    Attributes:
+        name: The stream's name, also of its lake and warehouse tables.
+        version: Version of the contract, recorded with every rejected row.
+        model: The Pandera model with the columns.
+        key: Column that identifies a record for its producer; may repeat (a producer that sent twice).
+        time: Column with the time of the event; must lie in the window of ``Limits``.
+        partition: Derived column, the UTC date of ``time``.
+        order_by: Sorting key of the raw warehouse table: leading columns of the marts' filters.
+    """
+
+    name: str
+    version: int
+    model: type[pa.DataFrameModel]
+    key: str
+    time: str
+    partition: str
+    order_by: tuple[str, ...]
+
+    @cached_property
+    def schema(self) -> pa.DataFrameSchema:
+        """The Pandera schema, without the time window, which depends on the moment."""
+        return self.model.to_schema()
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that a producer sends."""
+        return tuple(_column(name, column) for name, column in self.schema.columns.items())
+
+    @cached_property
+    def landed_schema(self) -> pl.Schema:
+        """Columns of ``Checked.good`` and of the lake table: the contract's, the partition's, the origin's."""
+        own = {c.name: c.dtype for c in self.columns}
+        return pl.Schema({**own, self.partition: pl.Date(), **ORIGIN_SCHEMA})
+
+    @cached_property
+    def table(self) -> Table:
+        """The table of good rows, in lake and warehouse alike."""
+        return Table(
+            name=self.name,
+            schema=self.landed_schema,
+            partition=self.partition,
+            order_by=self.order_by,
+            nullable=frozenset(c.name for c in self.columns if c.nullable) | {"_offset", "_message_id"},
+            low_cardinality=frozenset(c.name for c in self.columns if c.low_cardinality) | _FEW_ORIGINS,
+            description=(self.model.__doc__ or "").strip(),
+            comments={c.name: c.description for c in self.columns},
+        )
+
+    @cached_property
+    def rejected_table(self) -> Table:
+        """The table of what this contract refused, in lake and warehouse alike."""
+        return Table(
+            name=f"{self.name}_rejected",
+            schema=REJECTED_SCHEMA,
+            partition="rejected_date",
+            order_by=("_ingested_at", "_cursor"),
+            nullable=frozenset({"payload", "key", "message_timestamp", "_offset", "_message_id"}),
+            low_cardinality=frozenset({"contract"}) | _FEW_ORIGINS,
+            description=f"Records that contract {self.name} v{self.version} refused, with every reason",
+            comments={"payload": "the untouched bytes", "reasons": "every check that failed"},
+        )
+
+
+def _column(name: str, column: Any) -> Column:
+    meta = column.metadata or {}
+    dtype = column.dtype.type
+    return Column(
+        name=name,
+        dtype=dtype,
+        wire=meta.get("wire") or _WIRE_OF_DTYPE[dtype],
+        nullable=column.nullable,
+        description=column.description or "",
+        low_cardinality=bool(meta.get("low_cardinality")),
+        default=meta.get("default"),
+        checks=[(c.name, dict(c.statistics or {})) for c in column.checks],
+    )

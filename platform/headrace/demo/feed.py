@@ -1,0 +1,110 @@
+"""Publish the demo's input, and know what was published."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from headrace.producers import Producer
+from headrace.producers.flights import (
+    Expected,
+    chunks,
+    expected_events,
+    expected_metrics,
+    flight_events,
+    weather_messages,
+)
+from headrace.producers.kafka import KafkaProducer
+from headrace.producers.malformed import MalformedMessage, interleave, malformed_events, malformed_metrics
+from headrace.producers.sqs import SqsProducer
+from headrace.settings import Settings
+
+
+@dataclass(slots=True)
+class Feed:
+    """One stream's input while it is published.
+
+    Attributes:
+        stream: Name of the stream.
+        source: Name of the topic or queue.
+        total: Messages to publish; 0 until it is known.
+        acknowledged: Messages that the broker acknowledged so far.
+        expected: What must come of the real ones, computed from the files alone; set before ``done``.
+        malformed: The deliberately malformed ones among them.
+        done: Set when everything is acknowledged or ``failure`` says why not.
+    """
+
+    stream: str
+    source: str
+    total: int = 0
+    acknowledged: int = 0
+    expected: Expected | None = None
+    malformed: tuple[MalformedMessage, ...] = ()
+    failure: BaseException | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def rows(self) -> int:
+        """Rows that must land: the real ones, and the good records of malformed messages."""
+        return (self.expected.rows if self.expected else 0) + sum(m.landed for m in self.malformed)
+
+    @property
+    def rejects(self) -> int:
+        """Rows that must be rejected."""
+        return sum(m.rejected for m in self.malformed)
+
+
+def start(settings: Settings) -> list[Feed]:
+    """Begin to publish flights and weather in the background."""
+    events = Feed("events", "kafka/analytics_events")
+    metrics = Feed("metrics", "sqs/metrics")
+    _background(events, lambda: _publish_flights(events, settings))
+    _background(metrics, lambda: _publish_weather(metrics, settings))
+    return [events, metrics]
+
+
+def _background(feed: Feed, publish: Callable[[], None]) -> None:
+    def run() -> None:
+        try:
+            publish()
+        except BaseException as error:  # shown by whoever watches the feed
+            feed.failure = error
+        finally:
+            feed.done.set()
+
+    threading.Thread(target=run, name=f"feed-{feed.stream}", daemon=True).start()
+
+
+def _publish_flights(feed: Feed, settings: Settings) -> None:
+    feed.malformed = malformed_events()
+    messages = interleave(flight_events(), feed.malformed)
+    feed.total = messages.height
+    producer = KafkaProducer(settings.kafka_bootstrap_servers, "analytics_events", settings.kafka_security)
+    _send(feed, producer, messages)
+    feed.expected = expected_events()
+
+
+def _publish_weather(feed: Feed, settings: Settings) -> None:
+    feed.malformed = tuple(m for m in malformed_metrics() if m.sqs)
+    messages = interleave(weather_messages(), feed.malformed)
+    feed.total = messages.height
+    secret = settings.aws_secret_access_key
+    producer = SqsProducer(
+        "metrics",
+        endpoint_url=settings.sqs_endpoint_url,
+        region=settings.sqs_region,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+    )
+    _send(feed, producer, messages)
+    feed.expected = expected_metrics()
+
+
+def _send(feed: Feed, producer: Producer, messages: object) -> None:
+    for chunk in chunks(messages):  # type: ignore[arg-type]
+        producer.send(chunk.payloads, chunk.keys)
+        feed.acknowledged = producer.acknowledged
+    producer.flush()
+    feed.acknowledged = producer.acknowledged
+    producer.close()

@@ -1,0 +1,116 @@
+"""Does every number agree? Source, lake, warehouse and marts against what the files alone say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from headrace.demo.feed import Feed
+from headrace.settings import Settings
+from headrace.sources.kafka import KafkaSource
+from headrace.stream import Audit, Stream
+from headrace.warehouse.ddl import quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One comparison of the summary."""
+
+    what: str
+    expected: int
+    found: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are equal."""
+        return self.expected == self.found
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """A stream's reconciliation.
+
+    Attributes:
+        stream: Its name.
+        produced: Messages that the broker acknowledged to the producer.
+        audit: The lake, counted by origin.
+        warehouse: Rows of the raw warehouse table.
+        lines: Every comparison that was made.
+    """
+
+    stream: str
+    produced: int
+    audit: Audit
+    warehouse: int
+    lines: tuple[Line, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every comparison holds."""
+        return all(line.agrees for line in self.lines)
+
+
+def reconcile(feed: Feed, stream: Stream, settings: Settings) -> Reconciled:
+    """Compare one stream at every seam."""
+    assert feed.expected is not None
+    audit = stream.audit()
+    warehouse = sum(stream.warehouse.counts_by_day(stream.contract.table).values())
+    rejected = sum(stream.warehouse.counts_by_day(stream.contract.rejected_table).values())
+    landed = audit.messages - audit.messages_rejected
+    lines = (
+        Line("messages acknowledged by the broker", feed.total, feed.acknowledged),
+        Line("messages the source still holds for us", 0, stream.backlog(feed.source).waiting),
+        *_offsets(feed, stream),
+        Line("messages landed + rejected", feed.acknowledged, landed + audit.messages_rejected),
+        Line("rows in the lake", feed.rows, audit.good),
+        Line("rows rejected", feed.rejects, audit.rejected),
+        Line("rows doubled", 0, audit.doubled),
+        Line("rows in the warehouse", audit.good, warehouse),
+        Line("rejected rows in the warehouse", audit.rejected, rejected),
+        *(_event_marts if feed.stream == "events" else _metric_marts)(feed, stream, settings),
+    )
+    return Reconciled(feed.stream, feed.acknowledged, audit, warehouse, lines)
+
+
+def _offsets(feed: Feed, stream: Stream) -> Iterator[Line]:
+    """Kafka's own count: end minus begin offsets, summed."""
+    source = stream.source(feed.source)
+    if isinstance(source, KafkaSource):
+        yield Line(
+            "offsets in the topic", feed.acknowledged, sum(e - b for b, e in source.offsets().values())
+        )
+
+
+def _event_marts(feed: Feed, stream: Stream, settings: Settings) -> Iterator[Line]:
+    expected = feed.expected
+    assert expected is not None
+    marts, query = quoted(settings.dbt_schema), stream.warehouse.query
+    cancelled = expected.by_kind["flight_cancelled"]
+    kinds = dict(query(f"SELECT event_type, sum(events) FROM {marts}.event_metrics GROUP BY event_type"))
+    yield Line("event_metrics: events", feed.rows, sum(map(int, kinds.values())))
+    yield Line("event_metrics: cancellations", cancelled, int(kinds.get("flight_cancelled", 0)))
+    found = query(
+        f"SELECT formatDateTime(event_date, '%Y-%m') AS m, sum(events) FROM {marts}.event_metrics GROUP BY m"
+    )
+    months = {str(month): int(count) for month, count in found}
+    different = [m for m in {*months, *expected.by_month} if months.get(m) != expected.by_month.get(m)]
+    yield Line("event_metrics: months that differ", 0, len(different))
+    [(sessions, events)] = query(f"SELECT count(), sum(events) FROM {marts}.session_metrics")
+    yield Line("session_metrics: sessions", expected.sessions, int(sessions))
+    yield Line("session_metrics: events", feed.rows, int(events))
+    [(timed,)] = query(f"SELECT sum(events) FROM {marts}.performance_metrics")
+    yield Line("performance_metrics: timed departures", feed.rows - cancelled, int(timed))
+
+
+def _metric_marts(feed: Feed, stream: Stream, settings: Settings) -> Iterator[Line]:
+    expected = feed.expected
+    assert expected is not None
+    marts, query = quoted(settings.dbt_schema), stream.warehouse.query
+    found = query(f"SELECT metric_name, sum(measurements) FROM {marts}.metric_windows GROUP BY metric_name")
+    names = {str(name): int(count) for name, count in found}
+    yield Line("metric_windows: measurements", feed.rows, sum(names.values()))
+    # the good records of a malformed message are temperatures
+    due = {
+        name: n + (feed.rows - expected.rows if name == "temp" else 0) for name, n in expected.by_kind.items()
+    }
+    yield Line("metric_windows: names that differ", 0, len(set(due.items()) ^ set(names.items())))

@@ -1,0 +1,79 @@
+"""``headrace up``: the platform in the foreground, with live simulated traffic to explore."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from headrace.demo import view
+from headrace.errors import HeadraceError
+from headrace.local.platform import backing_services, dagster_beside
+from headrace.local.supervisor import stop_on_signals
+from headrace.orchestration import dbt
+from headrace.producers.kafka import KafkaProducer
+from headrace.producers.sqs import SqsProducer
+from headrace.producers.traffic import run_traffic
+from headrace.settings import Settings
+
+
+def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port: int | None = None) -> None:
+    """Run until interrupted.
+
+    Args:
+        home: State, logs and lake; lake and warehouse are kept from one run to the next, broker and queue are not.
+        console: Where to tell.
+        rate: Simulated events per second, on average over the day; 0 for none.
+        history: Traffic of this much of the past is sent at once, so that there is something to see.
+        ui_port: Exactly this port for the UI.
+
+    Raises:
+        Fatal: A service does not start, or died too often.
+    """
+
+    def say(line: str) -> None:
+        console.print(f"[yellow]{line}[/]", soft_wrap=True)
+
+    stop = threading.Event()
+    with ExitStack() as stack:
+        with console.status("starting broker, queue and warehouse"):
+            services, settings = stack.enter_context(backing_services(home, report=say))
+        with console.status("starting Dagster"):
+            dbt.manifest(settings)
+            platform = stack.enter_context(dagster_beside(services, settings, ui_port, say))
+            stack.callback(stop.set)
+            platform.dagster.start()
+        if rate:
+            traffic = threading.Thread(
+                target=_traffic, args=(settings, rate, history, stop, say), daemon=True
+            )
+            traffic.start()
+        view.kept(platform.ui, console)
+        console.print(f"[dim]state and logs in {home}; ask with: headrace status, headrace query SQL[/]")
+        with stop_on_signals(platform.dagster.request_stop):
+            platform.dagster.watch()
+
+
+def _traffic(settings: Settings, rate: float, history: timedelta, stop: threading.Event, say: object) -> None:
+    assert callable(say)
+    secret = settings.aws_secret_access_key
+    try:
+        run_traffic(
+            KafkaProducer(settings.kafka_bootstrap_servers, "analytics_events", settings.kafka_security),
+            SqsProducer(
+                "metrics",
+                endpoint_url=settings.sqs_endpoint_url,
+                region=settings.sqs_region,
+                access_key_id=settings.aws_access_key_id,
+                secret_access_key=secret.get_secret_value() if secret else None,
+            ),
+            rate,
+            stop,
+            history,
+        )
+    except HeadraceError as error:
+        if not stop.is_set():
+            say(f"the simulated traffic ended: {error}")

@@ -1,0 +1,226 @@
+"""What a person sees of the demo: progress while it works, one summary at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from headrace.warehouse.clickhouse import ClickHouse
+from headrace.warehouse.ddl import quoted
+
+if TYPE_CHECKING:
+    from headrace.demo.run import Progress, Result
+
+MARTS = ("event_metrics", "session_metrics", "performance_metrics", "metric_windows")
+#: Columns of the sample rows: what tells a reader most, in the width of a terminal.
+_SHOWN = {
+    "event_metrics": ("window_start", "event_type", "channel", "events", "unique_sessions"),
+    "session_metrics": ("session_id", "started_at", "ended_at", "events", "pages", "is_bounce"),
+    "performance_metrics": ("window_start", "page", "events", "p50_ms", "p95_ms", "max_ms"),
+    "metric_windows": ("window_start", "metric_name", "source", "measurements", "avg_value", "unit"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mart:
+    """A mart's size and two of its rows."""
+
+    name: str
+    rows: int
+    columns: tuple[str, ...]
+    samples: tuple[tuple[Any, ...], ...]
+
+
+def sample(warehouse: ClickHouse, schema: str, name: str) -> Mart:
+    """Rows of a mart, and its two most telling ones."""
+    table, columns = f"{quoted(schema)}.{quoted(name)}", _SHOWN[name]
+    [(rows,)] = warehouse.query(f"SELECT count() FROM {table}")
+    busiest = "measurements" if name == "metric_windows" else "events"
+    picked = ", ".join(map(quoted, columns))
+    found = warehouse.query(f"SELECT {picked} FROM {table} ORDER BY {busiest} DESC, {picked} LIMIT 2")
+    return Mart(name, int(rows), columns, tuple(found))
+
+
+class Say:
+    """Where services report to while the live view is up."""
+
+    def __init__(self, live: Live, console: Console) -> None:
+        self._live, self._console = live, console
+
+    def __call__(self, line: str) -> None:
+        """Print a line above the live view."""
+        self._console.print(f"[yellow]{line}[/]")
+
+    def finish(self) -> None:
+        """Draw the last state and end the live view."""
+        self._live.stop()
+
+
+@contextmanager
+def live(progress: Progress, console: Console) -> Iterator[Say]:
+    """Show ``progress`` until the block ends; on a pipe only the last state is printed."""
+    console.print("[bold]Headrace[/]  [dim]Kafka and SQS → contracts → Delta Lake → ClickHouse → dbt[/]\n")
+    if not console.is_terminal:
+        progress.tell = lambda: console.print(f"{progress.seconds:5.0f} s  {_line(progress)}", soft_wrap=True)
+    shown = Live(
+        get_renderable=lambda: _frame(progress), console=console, refresh_per_second=4, transient=False
+    )
+    with shown:
+        yield Say(shown, console)
+
+
+def _frame(progress: Progress) -> RenderableType:
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+    for header in ("stream", "", "produced", "in the lake", "in the warehouse"):
+        table.add_column(header, justify="right" if header else "left", min_width=8)
+    for one in progress.feeds:
+        landed, published = progress.landed.get(one.stream, 0), progress.published.get(one.stream, 0)
+        total = one.rows + one.rejects if one.expected else 0
+        bar = ProgressBar(total=total or 1, completed=published if total else 0, width=28)
+        table.add_row(
+            f"[bold]{one.stream}[/]",
+            bar,
+            f"{one.acknowledged:,} / {one.total:,} messages",
+            f"{landed:,} rows",
+            f"{published:,} rows",
+        )
+    runs = Text("  ").join(_runs(progress)) if progress.runs else Text("no runs yet", style="dim")
+    spinner = Spinner("dots", Text(f"{progress.stage}  {progress.seconds:.0f} s", style="cyan"))
+    return Group(table, Text.assemble(("runs  ", "dim"), runs), spinner)
+
+
+def _line(progress: Progress) -> str:
+    """The state in one line, for logs."""
+    streams = [
+        f"{one.stream} {one.acknowledged:,} produced, {progress.landed.get(one.stream, 0):,} in the lake,"
+        f" {progress.published.get(one.stream, 0):,} in the warehouse"
+        for one in progress.feeds
+    ]
+    return "; ".join([progress.stage, *streams, *(text.plain for text in _runs(progress))])
+
+
+def _runs(progress: Progress) -> list[Text]:
+    marks = {
+        "SUCCESS": ("✓", "green"),
+        "FAILURE": ("✗", "red"),
+        "CANCELED": ("✗", "red"),
+        "STARTED": ("▶", "cyan"),
+    }
+    out = []
+    for run in reversed(progress.runs[:8]):
+        mark, style = marks.get(run.status, ("…", "dim"))
+        out.append(Text(f"{mark} {run.job}", style=style))
+    return out
+
+
+def as_dict(result: Result) -> dict[str, Any]:
+    """The result for machines."""
+    return {
+        "passed": result.passed,
+        "seconds": round(result.seconds, 1),
+        "streams": {
+            one.stream: {
+                "produced": one.produced,
+                "landed": one.audit.messages - one.audit.messages_rejected,
+                "rejected": one.audit.messages_rejected,
+                "lake_rows": one.audit.good,
+                "rejected_rows": one.audit.rejected,
+                "warehouse_rows": one.warehouse,
+                "doubled_rows": one.audit.doubled,
+                "rejects_by_reason": one.audit.reasons,
+                "comparisons": [
+                    {"what": line.what, "expected": line.expected, "found": line.found, "agrees": line.agrees}
+                    for line in one.lines
+                ],
+            }
+            for one in result.streams
+        },
+        "marts": {mart.name: mart.rows for mart in result.marts},
+        "checks": [asdict(check) for check in result.checks],
+    }
+
+
+def summary(result: Result, console: Console) -> None:
+    """The one summary: every number with its verdict."""
+    console.print()
+    for one in result.streams:
+        audit = one.audit
+        landed = audit.messages - audit.messages_rejected
+        mark = "[green]✓[/]" if one.agrees else "[red]✗[/]"
+        console.print(
+            f"{mark} [bold]{one.stream}[/]  {one.produced:,} messages produced = {landed:,} landed"
+            f" + {audit.messages_rejected:,} rejected; {audit.good:,} rows in the lake ="
+            f" {one.warehouse:,} in the warehouse; {audit.doubled:,} doubled"
+        )
+        for line in one.lines:
+            if not line.agrees:
+                console.print(f"    [red]{line.what}: expected {line.expected:,}, found {line.found:,}[/]")
+    console.print(_rejects(result))
+    for mart in result.marts:
+        console.print(_mart(mart))
+    console.print(_checks(result))
+    compared = sum(len(s.lines) for s in result.streams)
+    agreed = sum(line.agrees for s in result.streams for line in s.lines)
+    verdict = (
+        "[bold green]Every number reconciles[/]" if result.passed else "[bold red]Numbers do not reconcile[/]"
+    )
+    console.print(f"\n{verdict}: {agreed} of {compared} comparisons agree. {result.seconds:.0f} s.")
+
+
+def _rejects(result: Result) -> RenderableType:
+    table = Table(title="Rejected rows by reason", title_justify="left", box=box.SIMPLE, show_edge=False)
+    table.add_column("stream")
+    table.add_column("reason", max_width=70, no_wrap=True)
+    table.add_column("rows", justify="right")
+    for one in result.streams:
+        for n, (reason, count) in enumerate(one.audit.reasons.items()):
+            table.add_row(one.stream if n == 0 else "", reason, f"{count:,}")
+    return table
+
+
+def _mart(mart: Mart) -> RenderableType:
+    table = Table(
+        title=f"{mart.name}  [dim]{mart.rows:,} rows[/]",
+        title_justify="left",
+        box=box.SIMPLE,
+        show_edge=False,
+    )
+    for column in mart.columns:
+        table.add_column(column, no_wrap=True)
+    for row in mart.samples:
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if hasattr(value, "strftime"):
+        return str(value.strftime("%Y-%m-%d %H:%M:%S"))
+    if isinstance(value, float):
+        return f"{value:,.2f}".rstrip("0").rstrip(".")
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _checks(result: Result) -> RenderableType:
+    ran = [c for c in result.checks if c.status is not None]
+    failed = [c for c in ran if c.status != "SUCCEEDED"]
+    mark = "[red]✗[/]" if failed or not ran else "[green]✓[/]"
+    lines = [f"{mark} [bold]asset checks[/]  {len(ran) - len(failed)} of {len(ran)} passed"]
+    lines += [f"    [red]{c.asset}: {c.name}: {c.description or c.status}[/]" for c in failed]
+    own = [c for c in ran if c.description and c not in failed]
+    lines += [f"    [dim]{c.asset} {c.name}: {c.description}[/]" for c in own]
+    return Group(*(Text.from_markup(line) for line in lines))
+
+
+def kept(ui: str, console: Console) -> None:
+    """Say where to look, and how to end it."""
+    console.print(f"\nDagster UI  [link={ui}][bold cyan]{ui}[/][/link]   [dim]Ctrl-C stops everything[/]")

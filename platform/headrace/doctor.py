@@ -1,0 +1,86 @@
+"""What could be wrong with an installation, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.errors import HeadraceError
+from headrace.pipelines import discover
+from headrace.settings import Settings, load_settings
+from headrace.stream import streams
+
+_ENOUGH_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    said: str
+
+
+def examine() -> list[Finding]:
+    """Look at everything; what fails does not keep the rest from being looked at."""
+    try:
+        config = load_settings()
+    except HeadraceError as error:
+        return [Finding("settings", False, str(error))]
+    return [
+        Finding("settings", True, f"home {config.home}"),
+        _python(),
+        _disk(config.home),
+        *_pipelines(),
+        _tried("dbt project", lambda: _dbt(config)),
+        *_services(config),
+    ]
+
+
+def _python() -> Finding:
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return Finding(
+        "Python", ok, f"{sys.version.split()[0]}" + ("" if ok else "; Headrace needs 3.11 to 3.13")
+    )
+
+
+def _disk(home: Path) -> Finding:
+    existing = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    said = f"{free / 2**30:,.1f} GB free in {existing}"
+    return Finding(
+        "disk", free >= _ENOUGH_BYTES, said if free >= _ENOUGH_BYTES else f"only {said}: free some"
+    )
+
+
+def _pipelines() -> Iterator[Finding]:
+    found = discover()
+    yield Finding("pipelines", bool(found.pipelines), ", ".join(found.pipelines) or "none found")
+    for name, why in found.broken.items():
+        yield Finding(name, False, why)
+
+
+def _dbt(config: Settings) -> str:
+    from headrace.orchestration.dbt import manifest  # dbt and Dagster take seconds to import
+
+    return str(manifest(config))
+
+
+def _services(config: Settings) -> Iterator[Finding]:
+    for stream in streams(config).values():
+        for spec in stream.pipeline.sources:
+            yield _tried(spec.name, lambda s=stream, n=spec.name: f"{s.backlog(n).waiting:,} messages wait")  # type: ignore[misc]
+        yield _tried(f"lake of {stream.name}", lambda s=stream: f"version {s.lake.good.open().version}")  # type: ignore[misc]
+        yield _tried(f"warehouse of {stream.name}", lambda s=stream: f"{s.unpublished()} versions behind")  # type: ignore[misc]
+        stream.close()
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except HeadraceError as error:
+        return Finding(what, False, str(error))

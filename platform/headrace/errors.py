@@ -1,0 +1,33 @@
+"""The one error hierarchy.
+
+Adapters translate their driver's exceptions into these at the boundary; nothing above an adapter knows a
+driver's exception by name. An exception that is none of these is a defect and is never retried.
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Base of every error that Headrace raises on purpose.
+
+    The message names the thing, the value and the next step: commands print it as their one line.
+    """
+
+
+class Retriable(HeadraceError):
+    """The same call may succeed later: a service is away, slow, or another writer came first."""
+
+
+class Conflict(Retriable):
+    """Another writer committed to the same cursors first; start over from the table."""
+
+
+class Fatal(HeadraceError):
+    """The same call will fail again: a wrong setting, a missing topic, a full disk."""
+
+
+class BadData(HeadraceError):
+    """The input cannot be read at all (a broken file, an unknown format).
+
+    A single bad record is never an exception: it is a row of the rejected table.
+    """

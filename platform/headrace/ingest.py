@@ -1,0 +1,202 @@
+"""Read, check, append, acknowledge: how messages reach the lake.
+
+Exactly once: the position of every cursor is in the Delta log, in the same commit as the rows. A message that
+has landed is at or below it (Kafka), or is found by its id (SQS), and is dropped when it comes again. The
+rejected table is written first and follows the same protocol with its own positions, so a crash between the two
+repeats nothing and loses nothing. A source is told only after both commits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+
+import polars as pl
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from headrace.batch import Gap, MicroBatch, Position
+from headrace.contracts import Contract, Limits, check
+from headrace.errors import Conflict
+from headrace.lake import LakeTable, Snapshot
+from headrace.sources import Source
+
+log = logging.getLogger(__name__)
+
+_RACES = Retrying(
+    retry=retry_if_exception_type(Conflict),
+    stop=stop_after_attempt(12),
+    wait=wait_random_exponential(multiplier=0.05, max=2),
+    reraise=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How an ingest run proceeds.
+
+    Attributes:
+        batch_messages: Messages of one micro-batch.
+        idle_seconds: The run ends when nothing came for this long.
+        max_seconds: The run ends after this, so that another can take over; None for no limit.
+    """
+
+    batch_messages: int = 100_000
+    idle_seconds: float = 2.0
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What one micro-batch became.
+
+    Attributes:
+        messages: Messages that were read.
+        good: Rows in the lake table.
+        rejected: Rows in the rejected table.
+        repeated: Messages dropped because they had landed before.
+        days: Partitions of the lake table that were touched.
+        gaps: Ranges that the source had lost.
+    """
+
+    messages: int = 0
+    good: int = 0
+    rejected: int = 0
+    repeated: int = 0
+    days: frozenset[date] = field(default_factory=frozenset)
+    gaps: tuple[Gap, ...] = ()
+
+    def __add__(self, other: Landed) -> Landed:
+        return Landed(
+            self.messages + other.messages,
+            self.good + other.good,
+            self.rejected + other.rejected,
+            self.repeated + other.repeated,
+            self.days | other.days,
+            self.gaps + other.gaps,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLake:
+    """The two lake tables of a stream."""
+
+    good: LakeTable
+    rejected: LakeTable
+
+
+def ingest(
+    source: Source,
+    contract: Contract,
+    lake: StreamLake,
+    limits: Limits,
+    pace: Pace,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[Landed]:
+    """Drain a source into the lake, one micro-batch at a time.
+
+    Yields after each batch is committed and acknowledged: the caller may publish, report or stop there.
+
+    Raises:
+        Retriable: A service is away; everything that was yielded is safe.
+        Fatal: The topic, the queue or the storage needs a person.
+    """
+    started = idle_since = time.monotonic()
+    while not stopping():
+        now = time.monotonic()
+        if now - idle_since >= pace.idle_seconds or (pace.max_seconds and now - started >= pace.max_seconds):
+            return
+        cursors = source.cursors()
+        tables = lake.rejected.open(), lake.good.open()
+        position = tables[1].position(cursors)
+        batch = source.read(position, pace.batch_messages, min(1.0, pace.idle_seconds))
+        for gap in batch.gaps:
+            log.error("%s lost messages before they were read: offsets %s", source.name, gap)
+        if not len(batch) and batch.after == batch.before:
+            continue
+        landed = land(batch, contract, lake, limits, tables)
+        source.acknowledge(batch)
+        yield landed
+        idle_since = time.monotonic()
+
+
+def land(
+    batch: MicroBatch,
+    contract: Contract,
+    lake: StreamLake,
+    limits: Limits,
+    tables: tuple[Snapshot, Snapshot] | None = None,
+) -> Landed:
+    """Check a micro-batch and commit it, starting over from the tables when another writer was first.
+
+    Args:
+        batch: Read from the position in ``tables``.
+        contract: What the records should be.
+        lake: Where they go.
+        limits: What is accepted.
+        tables: Snapshots (rejected, good) opened before the read; None opens new ones and treats every message
+            as possibly landed.
+    """
+    batch_id = str(uuid.uuid4())
+    checked = check(contract, batch, batch_id=batch_id, now=datetime.now(UTC), limits=limits)
+    attempt_batch = batch
+    for attempt in _RACES:
+        with attempt:
+            if tables is None:
+                tables = lake.rejected.open(), lake.good.open()
+                attempt_batch = replace(batch, records=batch.records.with_columns(redelivered=pl.lit(True)))
+            rejected_table, good_table = tables
+            tables = None  # a conflict starts over from the tables
+            rejected = _unseen(checked.rejected, attempt_batch, rejected_table)
+            if rejected.height:
+                rejected_table.append(rejected, _advance(attempt_batch, rejected_table), batch_id)
+            good = _unseen(checked.good, attempt_batch, good_table)
+            good_table.append(good, _advance(attempt_batch, good_table), batch_id)
+    return Landed(
+        messages=len(batch),
+        good=good.height,
+        rejected=rejected.height,
+        repeated=len(batch) - _messages(good, rejected),
+        days=frozenset(good[contract.partition].unique().to_list()),
+        gaps=batch.gaps,
+    )
+
+
+def _unseen(rows: pl.DataFrame, batch: MicroBatch, table: Snapshot) -> pl.DataFrame:
+    """Rows whose message is not in the table yet."""
+    position = table.position(list(batch.after))
+    if position:
+        marks = pl.DataFrame(
+            {"_cursor": list(position), "_landed": list(position.values())},
+            schema={"_cursor": pl.String, "_landed": pl.Int64},
+        )
+        behind = pl.col("_offset") < pl.col("_landed")
+        rows = rows.join(marks, on="_cursor", how="left", maintain_order="left")
+        rows = rows.filter(~behind.fill_null(False)).drop("_landed")
+    again = batch.records.filter(pl.col("redelivered") & pl.col("message_id").is_not_null())
+    for (cursor,), messages in again.group_by("cursor"):
+        landed = table.landed_ids(str(cursor), messages["message_id"])
+        if len(landed):
+            rows = rows.filter(~pl.col("_message_id").is_in(landed.implode()).fill_null(False))
+    return rows
+
+
+def _advance(batch: MicroBatch, table: Snapshot) -> dict[str, int]:
+    """Cursors that the batch moves, never backwards."""
+    moved = {c: o for c, o in batch.after.items() if batch.before.get(c) != o}
+    now = table.position(list(moved))
+    return {c: max(o, now.get(c, 0)) for c, o in moved.items()}
+
+
+def _messages(*frames: pl.DataFrame) -> int:
+    origin = ["_cursor", "_offset", "_message_id"]
+    return pl.concat([frame.select(origin) for frame in frames]).unique().height
+
+
+def position_of(source: Source, lake: StreamLake) -> Position:
+    """How far a source has landed, from the lake's log."""
+    return lake.good.open().position(source.cursors())

@@ -1,0 +1,102 @@
+"""The lake in memory: the same protocol with the same refusals, for tests and for learning."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import date
+
+import polars as pl
+import pyarrow as pa
+
+from headrace.batch import Position, Table
+from headrace.errors import Conflict, Fatal
+from headrace.lake.arrow import to_arrow
+from headrace.lake.base import LakeVersion
+
+
+class MemoryLakeTable:
+    """A list of commits. ``fail_next_append`` is raised by the next append, after or before it took effect."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.id = str(uuid.uuid4())
+        self.commits: list[tuple[pl.DataFrame, Mapping[str, int]]] = [(pl.DataFrame(schema=table.schema), {})]
+        self.fail_next_append: Exception | None = None
+        self.fail_after_commit = False
+        self._lock = threading.Lock()
+
+    def open(self) -> MemorySnapshot:
+        """The newest snapshot."""
+        return MemorySnapshot(self, len(self.commits) - 1)
+
+    def commit(self, seen: int, rows: pl.DataFrame, advance: Mapping[str, int]) -> int:
+        """Append if nobody moved the same cursors after version ``seen``."""
+        with self._lock:
+            fault, self.fail_next_append = self.fail_next_append, None
+            if fault is not None and not self.fail_after_commit:
+                raise fault
+            for _, moved in self.commits[seen + 1 :]:
+                if set(moved) & set(advance):
+                    raise Conflict(f"another writer committed to {self.table.name} first")
+            self.commits.append(
+                (rows.select(self.table.schema.names()).cast(self.table.schema), dict(advance))
+            )
+            if fault is not None:
+                raise fault
+            return len(self.commits) - 1
+
+    def rows(self, version: int | None = None) -> pl.DataFrame:
+        """All rows as of ``version``."""
+        end = len(self.commits) if version is None else version + 1
+        return pl.concat([rows for rows, _ in self.commits[:end]])
+
+    def describe(self, version: int, /) -> LakeVersion:
+        """What ``version`` added."""
+        if not 0 <= version < len(self.commits):
+            raise Fatal(f"version {version} of {self.table.name} is no longer in the log")
+        rows, _ = self.commits[version]
+        days = tuple(rows[self.table.partition].unique().sort().to_list())
+        return LakeVersion(version, rows.height, days, (rows,) if rows.height else ())
+
+    def read(self, added: LakeVersion, /) -> Iterator[pa.Table]:
+        """The added rows as one chunk."""
+        for rows in added.files:
+            assert isinstance(rows, pl.DataFrame)
+            yield to_arrow(rows, self.table)
+
+    def read_day(self, day: date, version: int, /) -> Iterator[pa.Table]:
+        """The day's rows as one chunk."""
+        rows = self.rows(version).filter(pl.col(self.table.partition) == day)
+        if rows.height:
+            yield to_arrow(rows, self.table)
+
+    def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
+        """Rows by partition."""
+        return dict(self.rows(version).group_by(self.table.partition).len().iter_rows())
+
+
+class MemorySnapshot:
+    """See ``headrace.lake.base.Snapshot``."""
+
+    def __init__(self, owner: MemoryLakeTable, version: int) -> None:
+        self._owner = owner
+        self.version = version
+
+    def position(self, cursors: list[str], /) -> Position:
+        """Next offsets as of this snapshot."""
+        moved: dict[str, int] = {}
+        for _, advance in self._owner.commits[: self.version + 1]:
+            moved.update(advance)
+        return Position({c: moved[c] for c in cursors if c in moved})
+
+    def landed_ids(self, cursor: str, message_ids: pl.Series, /) -> pl.Series:
+        """Those that are in the table as of this snapshot."""
+        rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)
+        return rows["_message_id"].filter(rows["_message_id"].is_in(message_ids.implode())).unique()
+
+    def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
+        """Commit, or Conflict."""
+        self.version = self._owner.commit(self.version, rows, advance)
+        return self.version

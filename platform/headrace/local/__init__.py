@@ -1,0 +1,1 @@
+"""The embedded stack: every backing service as a supervised process on loopback."""

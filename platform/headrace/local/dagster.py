@@ -1,0 +1,97 @@
+"""Dagster's own processes as supervised services: code location, webserver, daemon.
+
+The three that a deployment runs too, rather than ``dagster dev``, which loads the code location once for itself
+and once for each of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.errors import Fatal
+from headrace.local.processes import LOOPBACK, pick_port
+from headrace.local.service import Service
+
+USUAL_UI_PORT = 3000
+_MODULE = "headrace.orchestration.definitions"
+_WORKSPACE = """\
+load_from:
+  - grpc_server:
+      host: {host}
+      port: {port}
+      location_name: headrace
+"""
+
+
+def dagster_services(
+    home: Path, project: Path, environment: Mapping[str, str], ui_port: int | None = None
+) -> tuple[list[Service], str]:
+    """The services, and the address of the UI.
+
+    Args:
+        home: Dagster's storage goes to ``home/dagster``.
+        project: The checkout, with ``dagster_home/dagster.yaml``.
+        environment: Whole environment of the processes.
+        ui_port: Exactly this port for the UI; None takes 3000 or, if that is taken, any free one.
+
+    Raises:
+        Fatal: The checkout has no ``dagster.yaml``.
+    """
+    dagster_home = home / "dagster"
+    dagster_home.mkdir(parents=True, exist_ok=True)
+    config = project / "dagster_home" / "dagster.yaml"
+    if not config.is_file():
+        raise Fatal(f"{config} is missing; set HEADRACE_PROJECT_DIR to the checkout")
+    shutil.copyfile(config, dagster_home / "dagster.yaml")
+    web = ui_port if ui_port is not None else pick_port(USUAL_UI_PORT, set())
+    code = pick_port(4266, {web})
+    workspace = dagster_home / "workspace.yaml"
+    workspace.write_text(_WORKSPACE.format(host=LOOPBACK, port=code))
+    env = {**environment, "DAGSTER_HOME": str(dagster_home)}
+    url = f"http://{LOOPBACK}:{web}"
+    tool, quiet = Path(sys.executable).with_name("dagster"), ("--log-level", "warning")
+    logs = home / "logs"
+    grpc = ("api", "grpc", "--module-name", _MODULE, "--host", LOOPBACK, "--port", str(code))
+    return [
+        Service(
+            name="code location",
+            argv=(sys.executable, "-m", "dagster", *grpc, "--location-name", "headrace", *quiet),
+            env=env,
+            cwd=dagster_home,
+            log=logs / "code-location.log",
+            ready=lambda: True,  # listening is enough: it listens once the definitions are loaded
+            port=code,
+            ready_within=120,
+            stop_grace=8,
+        ),
+        Service(
+            name="webserver",
+            argv=(f"{tool}-webserver", "--host", LOOPBACK, "--port", str(web), "-w", str(workspace), *quiet),
+            env=env,
+            cwd=dagster_home,
+            log=logs / "webserver.log",
+            ready=lambda: _answers(f"{url}/server_info"),
+            port=web,
+            needs=("code location",),
+            ready_within=120,
+        ),
+        Service(
+            name="daemon",
+            argv=(f"{tool}-daemon", "run", "-w", str(workspace), *quiet),
+            env=env,
+            cwd=dagster_home,
+            log=logs / "daemon.log",
+            ready=lambda: True,
+            needs=("code location",),
+            ready_within=120,
+        ),
+    ], url
+
+
+def _answers(url: str) -> bool:
+    with urllib.request.urlopen(url, timeout=2) as answer:
+        return bool(answer.status == 200)

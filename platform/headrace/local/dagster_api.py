@@ -1,0 +1,104 @@
+"""What the demo asks of a running Dagster, over its GraphQL API: the same answers that the UI shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from headrace.errors import Retriable
+
+_RUNS = """
+query Runs($limit: Int!) {
+  runsOrError(limit: $limit) {
+    ... on Runs { results { runId status jobName startTime endTime } }
+  }
+}"""
+_CHECKS = """
+query Checks {
+  assetNodes {
+    assetKey { path }
+    assetChecksOrError {
+      ... on AssetChecks { checks { name executionForLatestMaterialization { status evaluation { severity description } } } }
+    }
+  }
+}"""
+_DAEMONS = "query Daemons { instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A Dagster run; times are seconds since 1970."""
+
+    id: str
+    status: str
+    job: str
+    start: float | None
+    end: float | None
+
+    @property
+    def active(self) -> bool:
+        """Whether it is queued or running."""
+        return self.status not in ("SUCCESS", "FAILURE", "CANCELED")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Latest result of an asset check; ``status`` is None if it never ran."""
+
+    asset: str
+    name: str
+    status: str | None
+    severity: str | None
+    description: str | None
+
+
+class DagsterApi:
+    """Client of one webserver."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url}/graphql"
+        self._session = requests.Session()
+
+    def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        try:
+            answer = self._session.post(self._url, json={"query": query, "variables": variables}, timeout=15)
+            answer.raise_for_status()
+            body = answer.json()
+        except requests.RequestException as error:
+            raise Retriable(f"the Dagster UI does not answer: {error}") from error
+        if "errors" in body:
+            raise Retriable(f"the Dagster UI refused: {body['errors'][0]['message']}")
+        data: dict[str, Any] = body["data"]
+        return data
+
+    def runs(self, limit: int = 100) -> list[Run]:
+        """Newest runs first."""
+        found = self._ask(_RUNS, limit=limit)["runsOrError"].get("results", [])
+        return [Run(r["runId"], r["status"], r["jobName"], r["startTime"], r["endTime"]) for r in found]
+
+    def checks(self) -> list[Check]:
+        """Every asset check with its latest result."""
+        return [
+            _check("/".join(node["assetKey"]["path"]), check)
+            for node in self._ask(_CHECKS)["assetNodes"]
+            for check in node["assetChecksOrError"].get("checks", [])
+        ]
+
+    def healthy(self) -> bool:
+        """Whether every daemon that must run does."""
+        statuses = self._ask(_DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
+        return all(s["healthy"] for s in statuses if s["required"])
+
+
+def _check(asset: str, found: dict[str, Any]) -> Check:
+    last = found["executionForLatestMaterialization"]
+    judged = (last or {}).get("evaluation") or {}
+    return Check(
+        asset,
+        found["name"],
+        last["status"] if last else None,
+        judged.get("severity"),
+        judged.get("description"),
+    )

@@ -1,0 +1,292 @@
+"""Broker, queue and ClickHouse endpoint as one thing that is started and stopped together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import tenacity
+
+from headrace.errors import Fatal
+from headrace.local import broker, probes, processes, queue, runtime
+from headrace.local.processes import LOOPBACK
+from headrace.local.service import Service, ServiceFailed
+from headrace.local.supervisor import Supervisor
+from headrace.settings import child_environment
+
+CLICKHOUSE = "clickhouse"
+CLICKHOUSE_USER = "headrace"
+CLICKHOUSE_DATABASE = "analytics"
+USUAL_PORTS = {broker.NAME: broker.USUAL_PORT, queue.NAME: queue.USUAL_PORT, CLICKHOUSE: 8123}
+
+TOPICS = {"analytics_events": 4, "metrics": 4}
+QUEUES = ("analytics_events", "metrics")
+
+_PREVIOUS_ENDS_WITHIN = 20.0  # seconds; longer than any service's grace
+_IN_USE = re.compile(r"addr(ess)?\s*(is\s*|already\s*)*in\s*use|port \d+ .*is taken", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """A number asks for exactly that port; None takes the usual one, or any free one when it is taken."""
+
+    broker: int | None = None
+    queue: int | None = None
+    clickhouse: int | None = None
+
+    def asked(self, service: str) -> int | None:
+        port: int | None = getattr(self, service)
+        return port
+
+
+class AlreadyRuns(Fatal):
+    """Another process runs the stack of this folder."""
+
+
+class EmbeddedStack:
+    """Context manager: the backing services of one folder, ready to use.
+
+    ``with EmbeddedStack(home) as endpoints`` gives the environment variables that point Headrace, dbt and AWS
+    clients at them; other commands find them through ``home/stack.env``. ClickHouse keeps its data below
+    ``home``; broker and queue begin empty.
+
+    Args:
+        home: Folder for data, logs and the files named in ``runtime``. Created when missing.
+        ports: Where to listen; always on 127.0.0.1.
+        topics: Partitions by name, created on every start of the broker.
+        queues: Names, created on every start of the queue.
+        report: Receives a line whenever something worth telling happens.
+        handles_sigterm: The caller stops the stack in order when this process gets SIGTERM, so that
+            ``headrace stack down`` may send it.
+
+    Raises:
+        AlreadyRuns: On entry.
+        Fatal: On entry: a port that was asked for is taken, the folder cannot be written, a service does not
+            become ready. Everything that was started is stopped again.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        ports: Ports | None = None,
+        topics: Mapping[str, int] | None = None,
+        queues: tuple[str, ...] = QUEUES,
+        report: Callable[[str], None] = lambda _: None,
+        handles_sigterm: bool = False,
+    ) -> None:
+        self.home = home.expanduser().absolute()
+        self.endpoints: dict[str, str] = {}
+        self._ports, self._report, self._handles_sigterm = ports or Ports(), report, handles_sigterm
+        self._topics, self._queues = dict(TOPICS if topics is None else topics), queues
+        self._password = secrets.token_urlsafe(24)
+        self._chosen: dict[str, int] = {}
+        self._supervisor: Supervisor | None = None
+        self._lock: int | None = None
+        self._writing = threading.Lock()
+        self._asked_to_stop = False
+        self._state: Literal["starting", "running", "stopping"] = "starting"
+        self._started_at = time.time()
+
+    def __enter__(self) -> dict[str, str]:
+        self._lock = self._acquire()
+        try:
+            runtime.forget(self.home)
+            with runtime.writing(self.home):
+                (self.home / "logs").mkdir(exist_ok=True)
+                self._write_info()
+            self._start()
+            with runtime.writing(self.home):
+                self._state = "running"
+                self._write_info()
+                runtime.write_env(self.home, self.endpoints)
+        except BaseException:
+            self._stop()
+            raise
+        return self.endpoints
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def watch(self) -> None:
+        """Block until ``request_stop``.
+
+        Raises:
+            ServiceFailed: A service died too often.
+        """
+        assert self._supervisor is not None, "enter the context first"
+        self._supervisor.watch()
+
+    def request_stop(self, *_: object) -> None:
+        """Make ``watch``, or the entry into the context, end. Safe in a signal handler."""
+        self._asked_to_stop = True
+        if self._supervisor:
+            self._supervisor.request_stop()
+
+    def _acquire(self) -> int:
+        info = runtime.read_info(self.home)
+        patience = 1.0 if info and supervisor_lives(info) else _PREVIOUS_ENDS_WITHIN
+        fd = runtime.wait_for_lock(self.home, patience)
+        if fd is None:
+            raise AlreadyRuns(f"a stack runs in {self.home} already; see it with 'headrace stack status'")
+        return fd
+
+    def _start(self) -> None:
+        taken: set[int] = set()
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_PortTaken),
+            stop=tenacity.stop_after_attempt(5),
+            reraise=True,
+        )
+        retrying(self._try_ports, taken)
+
+    def _try_ports(self, taken: set[int]) -> None:
+        """Start on free ports; whoever binds one between our look and the service's bind is avoided next."""
+        self._chosen = {name: self._choose(name, taken) for name in USUAL_PORTS}
+        self.endpoints = self._endpoints()
+        supervisor = Supervisor(
+            self._services(),
+            report=self._report,
+            changed=self._note,
+            keep_open=(self._lock,) if self._lock is not None else (),
+        )
+        self._supervisor = supervisor
+        if self._asked_to_stop:
+            supervisor.request_stop()
+        try:
+            supervisor.start()
+        except ServiceFailed as failure:
+            port = self._chosen[failure.service]
+            if not _IN_USE.search(failure.tail) and processes.port_is_free(port):
+                raise
+            if self._ports.asked(failure.service):
+                raise _taken(failure.service, port) from failure
+            taken.add(port)
+            self._report(f"port {port} was taken meanwhile; trying another one for the {failure.service}")
+            raise _PortTaken(f"no port stays free for the {failure.service}; try again") from failure
+
+    def _choose(self, service: str, taken: set[int]) -> int:
+        asked = self._ports.asked(service)
+        if asked is None:
+            return processes.pick_port(USUAL_PORTS[service], {*taken, *self._asked_ports()})
+        if not processes.port_is_free(asked):
+            raise _taken(service, asked)
+        return asked
+
+    def _asked_ports(self) -> set[int]:
+        return {port for name in USUAL_PORTS if (port := self._ports.asked(name))}
+
+    def _services(self) -> list[Service]:
+        environment = child_environment()
+        bootstrap = self.endpoints["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"]
+        sqs_url = self.endpoints["HEADRACE_SQS_ENDPOINT_URL"]
+        return [
+            broker.broker_service(
+                self.home,
+                self._chosen[broker.NAME],
+                environment,
+                lambda: broker.create_topics(bootstrap, self._topics),
+            ),
+            queue.queue_service(
+                self.home,
+                self._chosen[queue.NAME],
+                environment,
+                lambda: queue.create_queues(sqs_url, self._queues),
+            ),
+            clickhouse_service(self.home, self._chosen[CLICKHOUSE], environment, self._password),
+        ]
+
+    def _endpoints(self) -> dict[str, str]:
+        return {
+            "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{self._chosen[broker.NAME]}",
+            "HEADRACE_SQS_ENDPOINT_URL": f"http://{LOOPBACK}:{self._chosen[queue.NAME]}",
+            "HEADRACE_SQS_REGION": queue.REGION,
+            "AWS_ACCESS_KEY_ID": queue.DUMMY_KEY,
+            "AWS_SECRET_ACCESS_KEY": queue.DUMMY_KEY,
+            "HEADRACE_CLICKHOUSE_HOST": LOOPBACK,
+            "HEADRACE_CLICKHOUSE_PORT": str(self._chosen[CLICKHOUSE]),
+            "HEADRACE_CLICKHOUSE_USER": CLICKHOUSE_USER,
+            "HEADRACE_CLICKHOUSE_PASSWORD": self._password,
+            "HEADRACE_LAKE_URI": str(self.home / "lake"),
+        }
+
+    def _note(self) -> None:
+        with contextlib.suppress(OSError):  # a disk that is full now must not end what runs
+            self._write_info()
+
+    def _write_info(self) -> None:
+        with self._writing:
+            if self._lock is None:  # a thread that outlived the stop has no say in this folder any more
+                return
+            statuses = self._supervisor.status() if self._supervisor else []
+            info = {
+                "state": self._state,
+                "supervisor": {"pid": os.getpid(), "created": processes.created(os.getpid())},
+                "handles_sigterm": self._handles_sigterm,
+                "started_at": self._started_at,
+                "services": [
+                    {**asdict(status), "address": f"{LOOPBACK}:{self._chosen[status.name]}"}
+                    for status in statuses
+                ],
+            }
+            runtime.write_info(self.home, info)
+
+    def _stop(self) -> None:
+        self._state = "stopping"
+        with contextlib.suppress(OSError):
+            runtime.env_file(self.home).unlink(missing_ok=True)  # first: nobody new is to come
+        if self._supervisor:
+            self._supervisor.stop()
+        with self._writing:
+            runtime.forget(self.home)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+
+class _PortTaken(Fatal):
+    """Somebody bound a port between our look and our bind."""
+
+
+def clickhouse_service(home: Path, port: int, environment: Mapping[str, str], password: str) -> Service:
+    """The ClickHouse endpoint on ``127.0.0.1:port``, with its data in ``home/clickhouse``."""
+    arguments = {
+        "path": str(home / "clickhouse"),
+        "host": LOOPBACK,
+        "port": str(port),
+        "user": CLICKHOUSE_USER,
+        "database": CLICKHOUSE_DATABASE,
+    }
+    flags = [word for name, value in arguments.items() for word in (f"--{name}", value)]
+    return Service(
+        name=CLICKHOUSE,
+        argv=(sys.executable, "-P", "-m", "headrace.local.clickhouse", *flags),
+        # By environment, not by argument: arguments are visible to every user of the machine.
+        env={**environment, "HEADRACE_CLICKHOUSE_PASSWORD": password},
+        log=home / "logs" / f"{CLICKHOUSE}.log",
+        cwd=home,
+        ready=lambda: probes.http_ok(port, "/ping"),
+        port=port,
+        stop_grace=10.0,  # it finishes what it is writing
+    )
+
+
+def supervisor_lives(info: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether the process that wrote ``stack.json`` still runs, and its pid is not another's by now."""
+    pid, created = int(info["supervisor"]["pid"]), info["supervisor"]["created"]
+    return processes.created(pid) == created
+
+
+def _taken(service: str, port: int) -> Fatal:
+    owner = processes.owner_of(port)
+    by = f" by {owner}" if owner else ""
+    return Fatal(f"port {port} for the {service} is taken{by}; end that process or ask for another port")

@@ -1,0 +1,45 @@
+"""Does it answer? One cheap request each, without importing a client library.
+
+They raise OSError when nothing listens or the answer takes more than a second; ``Supervisor`` reads that
+as no.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+
+from headrace.local.processes import LOOPBACK
+
+_SECONDS = 1.0
+_ANSWER_BYTES = 10  # length, correlation id and error code
+_API_VERSIONS = 18  # https://kafka.apache.org/protocol#The_Messages_ApiVersions
+
+
+def http_ok(port: int, path: str) -> bool:
+    """Whether a GET on loopback answers 200."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_SECONDS)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except http.client.HTTPException:
+        return False
+    finally:
+        connection.close()
+
+
+def kafka_ok(port: int) -> bool:
+    """Whether a Kafka broker on loopback answers an ApiVersions request."""
+    correlation = 20_260
+    request = struct.pack(">hhih", _API_VERSIONS, 0, correlation, -1)  # -1: no client id
+    with socket.create_connection((LOOPBACK, port), _SECONDS) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        answer = b""
+        while len(answer) < _ANSWER_BYTES:
+            chunk = connection.recv(4096)
+            if not chunk:
+                return False
+            answer += chunk
+    _, echoed, error = struct.unpack_from(">iih", answer)
+    return bool(echoed == correlation and error == 0)

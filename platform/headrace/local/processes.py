@@ -1,0 +1,106 @@
+"""What the operating system knows about a service: its processes, their memory, its listening sockets."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import socket
+from collections.abc import Collection
+
+import psutil
+
+from headrace.errors import Fatal
+
+LOOPBACK = "127.0.0.1"
+
+# Below the ephemeral range of Linux (32768 up) and macOS (49152 up): an outgoing connection of some other
+# process can then not take the port between our look and the service's bind.
+_PORTS = range(20_000, 32_768)
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and everything below it, in order of descent; empty when it is gone."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def listening(pid: int) -> set[tuple[str, int]] | None:
+    """Addresses on which the process or a descendant accepts TCP; None when the system will not say."""
+    found = set()
+    for process in tree(pid):
+        try:
+            for connection in process.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found.add((connection.laddr.ip, connection.laddr.port))
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied:
+            return None
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    # gRPC listens on IPv4 through an IPv6 socket: ::ffff:127.0.0.1
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
+def memory(pid: int) -> int:
+    """Resident bytes of the process and everything below it; pages that they share count for each."""
+    total = 0
+    for process in tree(pid):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+def created(pid: int) -> float | None:
+    """When the process started (seconds since 1970), which tells a recycled pid from the one we know.
+
+    None when it has ended, even if nobody has collected it: containers without an init keep zombies for ever.
+    """
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could bind the port on loopback now. Whoever binds it must still expect to lose."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT does not count as taken
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def pick_port(usual: int, avoid: Collection[int] = ()) -> int:
+    """``usual`` when it is free, else any free one below the ephemeral range.
+
+    Raises:
+        Fatal: No port could be bound, as in a sandbox without loopback.
+    """
+    for port in (usual, *random.sample(_PORTS, 200)):
+        if port not in avoid and port_is_free(port):
+            return port
+    raise Fatal(f"no free port on {LOOPBACK}: is the loopback interface up? Try 'headrace doctor'")
+
+
+def owner_of(port: int) -> str:
+    """Who listens on the port, for a message: ``java (pid 4711)``; empty when the system will not say."""
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        pass
+    return ""

@@ -1,0 +1,109 @@
+"""What a service is, what can be said about it, and how it fails."""
+
+from __future__ import annotations
+
+import enum
+import graphlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.errors import Fatal
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One process to keep running.
+
+    Attributes:
+        env: The whole environment of the process, not an addition to ours.
+        log: Receives standard output and error; the one of the previous start is kept beside it as ``.1``.
+        ready: Whether it answers. Called every few milliseconds at first, then up to four times a second;
+            an ``OSError`` means no.
+        prepare: Runs after every start, once ready: whatever a service without memory must be told again.
+        port: Where it must listen. Readiness then also means that *this* process listens there, on loopback
+            alone, and not a stranger who took the port first.
+        needs: Names of services that must be ready before this one is started.
+        ready_within: Seconds.
+        stop_grace: Seconds between SIGTERM and SIGKILL.
+        restarts: How often it may die in a row, each time within a minute, before everything stops.
+        hint: The next step that a failure's message names, beside reading the log.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log: Path
+    ready: Callable[[], bool]
+    prepare: Callable[[], object] | None = None
+    port: int | None = None
+    cwd: Path | None = None
+    needs: tuple[str, ...] = ()
+    ready_within: float = 60.0
+    stop_grace: float = 5.0
+    restarts: int = 5
+    hint: str = ""
+
+
+class State(enum.StrEnum):
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Status:
+    """``guard`` is the pid of the service's guard while there is one, ``since`` when it was started."""
+
+    name: str
+    state: State
+    guard: int | None
+    since: float | None
+    restarts: int
+
+
+class ServiceFailed(Fatal):
+    """A service did not become ready, or died too often. ``tail`` holds the last lines of its log."""
+
+    def __init__(self, service: Service, what: str) -> None:
+        self.service, self.tail = service.name, log_tail(service.log)
+        said = f"; its log ends with: {self.tail}" if self.tail else "; its log is empty"
+        hint = f"{service.hint}, or read" if service.hint else "read"
+        super().__init__(f"{service.name} {what}{said}. Next: {hint} {service.log}")
+
+
+def log_tail(path: Path, lines: int = 3) -> str:
+    """The last lines that say something, as one line; empty when there is none."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return ""
+    said = [" ".join(line.split()) for line in _ANSI.sub("", text).splitlines()]
+    return " | ".join([line[:300] for line in said if line][-lines:])
+
+
+def levels(services: Sequence[Service]) -> list[tuple[str, ...]]:
+    """Names in the order of starting; those within one level do not need each other."""
+    known = {service.name for service in services}
+    for service in services:
+        if missing := set(service.needs) - known:
+            raise Fatal(f"service {service.name!r} needs {sorted(missing)}; known are {sorted(known)}")
+    sorter = graphlib.TopologicalSorter({service.name: service.needs for service in services})
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        raise Fatal(f"services need each other in a circle: {' -> '.join(error.args[1])}") from error
+    levels = []
+    while sorter.is_active():
+        levels.append(sorter.get_ready())
+        sorter.done(*levels[-1])
+    return levels

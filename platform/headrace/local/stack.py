@@ -1,0 +1,287 @@
+"""What ``headrace stack up|down|status|env`` do.
+
+``python -m headrace.local.stack serve`` is the supervisor that ``up`` leaves in the background.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from headrace.errors import Fatal, HeadraceError
+from headrace.local import processes, runtime
+from headrace.local.embedded import USUAL_PORTS, AlreadyRuns, EmbeddedStack, Ports, supervisor_lives
+from headrace.local.service import State, log_tail
+from headrace.local.supervisor import stop_on_signals
+from headrace.settings import child_environment
+
+__all__ = ["AlreadyRuns", "EmbeddedStack", "Ports", "Row", "down", "env", "healthy", "status", "up"]
+
+_STOPS_WITHIN = 45.0  # seconds for an orderly stop, then SIGKILL; the guards end the services either way
+_KILLED_WITHIN = 25.0
+_INFO_WITHIN = 5.0  # a stack that holds the lock writes its stack.json at once
+_PAUSE = 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """One service as ``status`` shows it. The times and sizes are None unless it runs."""
+
+    service: str
+    state: State
+    address: str | None = None
+    pid: int | None = None
+    uptime_seconds: float | None = None
+    memory_bytes: int | None = None
+    restarts: int = 0
+
+
+def up(
+    home: Path, foreground: bool = False, *, ports: Ports | None = None, report: Callable[[str], None] = print
+) -> list[Row]:
+    """Start the stack, or say that it runs already.
+
+    In the foreground this returns when Ctrl-C, SIGTERM or a closed terminal ended the stack; else as soon
+    as everything is ready, and the stack goes on without this process and its terminal.
+
+    Raises:
+        Fatal: It did not start, or (foreground) a service died too often.
+    """
+    home = home.expanduser().absolute()
+    try:
+        if foreground:
+            _serve_here(home, ports, report)
+        else:
+            _serve_in_background(home, ports, report)
+    except AlreadyRuns:
+        report(f"the stack in {home} runs already")
+    rows = status(home)
+    for row in rows:
+        if row.state is State.RUNNING:
+            report(f"{row.service:<10} {row.address}")
+    return rows
+
+
+def down(home: Path, report: Callable[[str], None] = print) -> bool:
+    """Stop the stack and wait until nothing of it is left; whether anything ran.
+
+    Raises:
+        Fatal: The stack belongs to a program that did not offer to be stopped, or does not end.
+    """
+    home = home.expanduser().absolute()
+    if not runtime.runs(home):
+        report(f"no stack runs in {home}")
+        return False
+    info = _info_of_running(home)
+    if info and supervisor_lives(info):
+        supervisor = psutil.Process(info["supervisor"]["pid"])
+        if not info["handles_sigterm"]:
+            raise Fatal(f"the stack in {home} belongs to {_describe(supervisor)}; end that program instead")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor.terminate()  # psutil compares the create time again: never a stranger
+        if not _ends_within(supervisor, _STOPS_WITHIN):
+            report(f"the supervisor (pid {supervisor.pid}) does not react; killing it")
+            with contextlib.suppress(psutil.NoSuchProcess):
+                supervisor.kill()
+    if not _free_within(home, _KILLED_WITHIN):
+        raise Fatal(f"the stack in {home} does not end; see 'headrace stack status' and {home / 'logs'}")
+    runtime.runs(home)  # removes what a killed supervisor left behind
+    report(f"the stack in {home} is stopped")
+    return True
+
+
+def status(home: Path) -> list[Row]:
+    """A row for each service, all ``stopped`` when no stack runs in ``home``."""
+    home = home.expanduser().absolute()
+    info = runtime.read_info(home) if runtime.runs(home) else None
+    if info is None or not supervisor_lives(info):
+        return [Row(name, State.STOPPED) for name in USUAL_PORTS]
+    return [_row(**service) for service in info["services"]]
+
+
+def healthy(rows: list[Row]) -> bool:
+    """Whether everything runs: what the exit status of ``headrace stack status`` says."""
+    return bool(rows) and all(row.state is State.RUNNING for row in rows)
+
+
+def env(home: Path) -> dict[str, str]:
+    """The environment variables that point other programs at the running stack.
+
+    Raises:
+        Fatal: None runs.
+    """
+    home = home.expanduser().absolute()
+    variables = runtime.read_env(home) if runtime.runs(home) else {}
+    if not variables:
+        raise Fatal(f"no stack runs in {home}; start one with 'headrace stack up'")
+    return variables
+
+
+def _row(
+    *, name: str, state: str, address: str, guard: int | None, since: float | None, restarts: int
+) -> Row:
+    below = processes.tree(guard)[2:] if guard else []  # without the two guards
+    if not below:
+        shown = State.RESTARTING if state == State.RUNNING else State(state)  # it died this very moment
+        return Row(name, shown, address, restarts=restarts)
+    return Row(
+        name,
+        State(state),
+        address,
+        below[0].pid,
+        time.time() - since if since else None,
+        processes.memory(below[0].pid),
+        restarts,
+    )
+
+
+def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
+    stack = EmbeddedStack(home, ports=ports, report=report, handles_sigterm=True)
+    with stop_on_signals(stack.request_stop), stack:
+        for row in status(home):
+            report(f"{row.service:<10} {row.address}")
+        report(f"ready; logs are in {home / 'logs'}, Ctrl-C stops")
+        stack.watch()
+    report("stopped")
+
+
+def _serve_in_background(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
+    if runtime.runs(home) and (info := runtime.read_info(home)) and supervisor_lives(info):
+        raise AlreadyRuns(str(home))
+    log = home / "logs" / "stack.log"
+    with runtime.writing(home):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stderr = log.open("ab")
+        stderr.truncate(0)
+    numbers = asdict(ports or Ports())
+    asked = [word for name, port in numbers.items() if port for word in (f"--{name}-port", str(port))]
+    with stderr:
+        process = subprocess.Popen(
+            (sys.executable, "-P", "-m", "headrace.local.stack", "serve", "--home", str(home), *asked),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=child_environment(),
+            cwd=home,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    try:
+        with process.stdout:
+            outcome = _outcome(process.stdout, report)
+    except BaseException:
+        process.terminate()  # our own child, not yet waited for: no other process can have its pid
+        process.wait()
+        raise
+    if outcome == "ready":
+        process.returncode = 0  # nobody waits for it: it goes on without us, and Popen need not complain
+        return
+    process.wait()
+    if outcome == "already":
+        raise AlreadyRuns(str(home))
+    raise Fatal(outcome or f"the stack's supervisor ended: {log_tail(log) or 'without a word'}; see {log}")
+
+
+def _outcome(events: IO[bytes], report: Callable[[str], None]) -> str:
+    """``ready``, ``already``, or why it failed; empty when it ended without telling."""
+    for line in events:
+        event = json.loads(line)
+        if event["event"] == "message":
+            report(event["text"])
+        elif event["event"] == "failed":
+            return str(event["text"])
+        else:
+            return str(event["event"])
+    return ""
+
+
+def _serve(home: Path, ports: Ports) -> int:
+    """The background supervisor: tells its parent how the start went, then only the log."""
+
+    def tell(event: str, text: str = "") -> None:
+        with contextlib.suppress(OSError):  # the parent may have ended
+            os.write(1, (json.dumps({"event": event, "text": text}) + "\n").encode())
+
+    def say(text: str) -> None:
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
+        if not ready:
+            tell("message", text)
+
+    ready = False
+    stack = EmbeddedStack(home, ports=ports, report=say, handles_sigterm=True)
+    try:
+        with stop_on_signals(stack.request_stop), stack:
+            ready = True
+            say("ready")
+            tell("ready")
+            _detach_output()
+            stack.watch()
+        say("stopped")
+        return 0
+    except AlreadyRuns:
+        tell("already")
+        return 0
+    except HeadraceError as error:
+        say(f"stopped: {error}") if ready else tell("failed", str(error))
+        return 1
+
+
+def _detach_output() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _info_of_running(home: Path) -> dict[str, Any] | None:
+    deadline = time.monotonic() + _INFO_WITHIN
+    while (info := runtime.read_info(home)) is None and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    return info
+
+
+def _free_within(home: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while runtime.runs(home):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE)
+    return True
+
+
+def _ends_within(process: psutil.Process, seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def _describe(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return f"{process.name()} (pid {process.pid})"
+    return f"pid {process.pid}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="the embedded stack's background supervisor")
+    parser.add_argument("command", choices=["serve"])
+    parser.add_argument("--home", type=Path, required=True)
+    for name in USUAL_PORTS:
+        parser.add_argument(f"--{name}-port", type=int)
+    given = parser.parse_args()
+    return _serve(given.home, Ports(**{name: getattr(given, f"{name}_port") for name in USUAL_PORTS}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,353 @@
+"""Start services together, wait until they answer, start them again when they die, stop them together.
+
+Every service runs below a guard (see ``guard.py``), so nothing outlives this process however it ends. One
+thread per service does everything for that service in order: wait for its needs, start, probe, prepare, wait
+for its end, and back. Threads tell the outside by one queue, which is also safe to use in signal handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+
+import tenacity
+
+from headrace.errors import Fatal, HeadraceError
+from headrace.local import processes
+from headrace.local.service import Service, ServiceFailed, State, Status, levels
+
+__all__ = ["Service", "ServiceFailed", "State", "Status", "Supervisor", "stop_on_signals"]
+
+GUARD = Path(__file__).with_name("guard.py")
+SETTLED_SECONDS = 60.0  # a service that lived this long is restarted with a fresh count
+_JOIN_SECONDS = 0.5  # a thread whose service is gone may still wait in a client's connect; let it
+_STOP_MARGIN = 15.0  # the guard's own bounds are shorter; beyond this the guard itself is stuck
+
+
+class _Died(HeadraceError):
+    """A service ended by itself after it had been ready once: worth another start."""
+
+
+@dataclass
+class _Run:
+    service: Service
+    state: State = State.WAITING
+    process: subprocess.Popen[bytes] | None = None
+    since: float | None = None
+    restarts: int = 0
+    was_ready: bool = False
+    settled: threading.Event = field(default_factory=threading.Event)  # ready once, or never will be
+
+
+class Supervisor:
+    """Context manager over a set of services.
+
+    Args:
+        services: Started as soon as what they need is ready, stopped in the reverse order.
+        report: Receives one line whenever a service dies or comes back.
+        changed: Called, from any thread, after every change of a service's state.
+        keep_open: File descriptors that every guard holds as long as it lives, such as a lock that is to
+            stay locked until the last process is gone.
+
+    Raises:
+        ServiceFailed: On entry, when a service does not become ready; everything is stopped again.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        *,
+        report: Callable[[str], None] = lambda _: None,
+        changed: Callable[[], None] = lambda: None,
+        keep_open: Sequence[int] = (),
+    ) -> None:
+        self._runs = {service.name: _Run(service) for service in services}
+        self._levels = levels(services)
+        self._report, self._changed, self._keep_open = report, changed, tuple(keep_open)
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._events: SimpleQueue[HeadraceError | str | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Supervisor:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Returns when every service is ready."""
+        pending = set(self._runs)
+        try:
+            for run in self._runs.values():
+                thread = threading.Thread(target=self._care, args=(run,), name=f"care-{run.service.name}")
+                thread.daemon = True  # a crash of the main thread must not hang here: the guards clean up
+                thread.start()
+                self._threads.append(thread)
+            while pending:
+                pending.discard(self._next_event("stopped before every service was ready"))
+        except BaseException:
+            self.stop()
+            raise
+
+    def watch(self) -> None:
+        """Block until ``request_stop``.
+
+        Raises:
+            ServiceFailed: A service died too often; the others are being stopped.
+        """
+        with contextlib.suppress(_Asked):
+            while True:
+                self._next_event("")
+
+    def request_stop(self, *_: object) -> None:
+        """Make ``start`` or ``watch`` return. Safe in a signal handler and from any thread."""
+        self._events.put(None)
+
+    def stop(self) -> None:
+        """Stop all, dependants first. Idempotent; returns when no process is left."""
+        self._stopping.set()
+        for level in reversed(self._levels):
+            runs = [self._runs[name] for name in level]
+            for run in runs:
+                self._release(run)
+            for run in runs:
+                _wait_for_end(run)
+        for thread in self._threads:
+            thread.join(_JOIN_SECONDS)
+
+    def status(self) -> list[Status]:
+        with self._lock:
+            return [
+                Status(name, run.state, run.process.pid if run.process else None, run.since, run.restarts)
+                for name, run in self._runs.items()
+            ]
+
+    def _next_event(self, when_asked: str) -> str:
+        event = self._events.get()
+        if event is None:
+            raise _Asked(when_asked)
+        if isinstance(event, HeadraceError):
+            raise event
+        return event
+
+    # What follows runs in the thread of one service.
+
+    def _care(self, run: _Run) -> None:
+        try:
+            for need in run.service.needs:
+                self._runs[need].settled.wait()
+            while not self._stopping.is_set():
+                retrying = tenacity.Retrying(
+                    retry=tenacity.retry_if_exception_type(_Died),
+                    stop=tenacity.stop_after_attempt(run.service.restarts + 1)
+                    | tenacity.stop_when_event_set(self._stopping),
+                    wait=tenacity.wait_exponential(multiplier=0.25, max=10),
+                    sleep=tenacity.sleep_using_event(self._stopping),
+                    before_sleep=lambda state: self._tell_restart(run, state),
+                    reraise=True,
+                )
+                retrying(self._live, run)
+        except Exception as error:  # whatever it is, nobody else would hear of it
+            self._fail(run, error)
+        else:
+            self._set(run, State.STOPPED)
+        finally:
+            run.settled.set()
+
+    def _live(self, run: _Run) -> None:
+        """One life of the service. Returns when it is to stop, or died after a life long enough."""
+        service = run.service
+        if not self._launch(run):
+            return
+        self._await_ready(run)
+        if service.prepare and not self._stopping.is_set():
+            try:
+                service.prepare()
+            except HeadraceError as error:
+                self._end(run)
+                if run.was_ready:
+                    raise _Died(f"could not be prepared: {error}") from error
+                raise ServiceFailed(service, f"started, but could not be prepared: {error}") from error
+        if self._stopping.is_set():
+            return
+        self._set(run, State.RUNNING)
+        if run.was_ready:
+            self._report(f"{service.name} is ready again")
+        run.was_ready = True
+        run.settled.set()
+        self._events.put(service.name)
+        process, born = run.process, time.monotonic()
+        assert process is not None
+        process.wait()
+        if self._stopping.is_set():
+            return
+        if time.monotonic() - born < SETTLED_SECONDS:
+            raise _Died(_how_it_ended(process))
+        self._tell(run, f"{_how_it_ended(process)}; starting it again")
+
+    def _launch(self, run: _Run) -> bool:
+        service = run.service
+        guard = (sys.executable, "-I", "-S", str(GUARD), "--grace", str(service.stop_grace))
+        with self._lock:  # stop() sees either no process or the one that it must end
+            if self._stopping.is_set():
+                return False
+            try:
+                with _open_log(service.log) as log:
+                    run.process = subprocess.Popen(
+                        (*guard, "--log", str(service.log), "--", *service.argv),
+                        stdin=subprocess.PIPE,
+                        stdout=log,
+                        stderr=log,
+                        env=dict(service.env),
+                        cwd=service.cwd,
+                        start_new_session=True,
+                        pass_fds=self._keep_open,
+                    )
+            except OSError as error:
+                raise Fatal(
+                    f"cannot start {service.name}: {error.strerror}: {error.filename}; "
+                    "check free space and permissions there"
+                ) from error
+            run.since = time.time()
+            run.state = State.RESTARTING if run.was_ready else State.STARTING
+        self._changed()
+        return True
+
+    def _await_ready(self, run: _Run) -> None:
+        service, process = run.service, run.process
+        assert process is not None
+
+        def failed(what: str) -> HeadraceError:
+            return _Died(what) if run.was_ready else ServiceFailed(service, what)
+
+        deadline, pause = time.monotonic() + service.ready_within, 0.01
+        while not self._stopping.wait(pause):
+            pause = min(pause * 1.4, 0.25)
+            if process.poll() is not None:
+                raise failed(f"{_how_it_ended(process)} before it was ready")
+            if _answers(service) and _listens(service, process.pid):
+                return
+            if time.monotonic() > deadline:
+                self._end(run)
+                raise failed(f"was not ready within {service.ready_within:g} s")
+
+    def _end(self, run: _Run) -> None:
+        self._release(run)
+        _wait_for_end(run)
+
+    def _release(self, run: _Run) -> None:
+        with self._lock:
+            if run.process and run.process.stdin:
+                run.process.stdin.close()  # the guard's lifeline
+
+    def _tell_restart(self, run: _Run, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        pause = state.next_action.sleep if state.next_action else 0.0
+        attempt = f"start {state.attempt_number} of {run.service.restarts}"
+        self._tell(run, f"{error}; starting it again in {pause:.2g} s ({attempt})")
+
+    def _tell(self, run: _Run, what: str) -> None:
+        run.restarts += 1
+        self._set(run, State.RESTARTING)
+        self._report(f"{run.service.name} {what}")
+
+    def _fail(self, run: _Run, error: Exception) -> None:
+        if isinstance(error, _Died) and self._stopping.is_set():
+            return self._set(run, State.STOPPED)
+        if isinstance(error, _Died):
+            error = ServiceFailed(run.service, f"died {run.service.restarts + 1} times in a row: it {error}")
+        elif not isinstance(error, HeadraceError):
+            error = ServiceFailed(run.service, f"could not be supervised: {error!r}")
+        self._set(run, State.FAILED)
+        assert isinstance(error, HeadraceError)
+        self._events.put(error)
+        self._stopping.set()  # no more restarts anywhere; the owner joins in stop()
+        for other in self._runs.values():
+            self._release(other)
+
+    def _set(self, run: _Run, state: State) -> None:
+        with self._lock:
+            run.state = state
+        self._changed()
+
+
+class _Asked(Fatal):
+    """Somebody asked to stop."""
+
+
+@contextlib.contextmanager
+def stop_on_signals(request_stop: Callable[..., None]) -> Iterator[None]:
+    """Within the block, Ctrl-C, a closed terminal and SIGTERM ask for an orderly stop. Main thread only."""
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        request_stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, ask) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _open_log(path: Path) -> Iterator[int]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(path.with_name(path.name + ".1"))
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _answers(service: Service) -> bool:
+    try:
+        return service.ready()
+    except OSError:
+        return False
+
+
+def _listens(service: Service, guard: int) -> bool:
+    if service.port is None:
+        return True
+    sockets = processes.listening(guard)
+    if sockets is None:
+        return True  # the system will not say; the probe did answer and the process lives
+    if exposed := sorted(address for address, _ in sockets if not processes.is_loopback(address)):
+        raise ServiceFailed(service, f"listens on {', '.join(exposed)} and not only on loopback: refused")
+    return any(port == service.port for _, port in sockets)
+
+
+def _wait_for_end(run: _Run) -> None:
+    if run.process is None:
+        return
+    try:
+        run.process.wait(run.service.stop_grace + _STOP_MARGIN)
+    except subprocess.TimeoutExpired:
+        run.process.kill()  # the inner guard then kills the rest
+        run.process.wait()
+
+
+def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    if code >= 0:
+        return f"ended with exit status {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

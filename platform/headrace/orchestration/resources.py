@@ -1,0 +1,64 @@
+"""What assets and sensors are given: streams whose AWS clients are made as every dagster-aws resource's are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from dagster import ConfigurableResource
+from dagster_aws.utils import ResourceWithBoto3Configuration, construct_boto_client_retry_config
+
+from headrace.pipelines import Pipeline
+from headrace.settings import Settings, settings
+from headrace.stream import Stream
+
+
+class SqsResource(ResourceWithBoto3Configuration):
+    """An SQS client, configured like dagster-aws' S3 and Secrets Manager resources.
+
+    Region, endpoint, profile, retries and TLS are fields that the Dagster UI shows; credentials come from the
+    usual AWS chain.
+    """
+
+    receivers: int = 8
+
+    def get_client(self) -> Any:
+        """A boto3 SQS client with a connection for every receiver."""
+        retries = construct_boto_client_retry_config(self.max_attempts)
+        return boto3.session.Session(profile_name=self.profile_name).client(
+            "sqs",
+            region_name=self.region_name,
+            endpoint_url=self.endpoint_url,
+            use_ssl=self.use_ssl,
+            verify=self.verify,
+            aws_access_key_id=self.aws_access_key_id,
+            aws_secret_access_key=self.aws_secret_access_key,
+            aws_session_token=self.aws_session_token,
+            config=retries.merge(Config(max_pool_connections=self.receivers + 2)),
+        )
+
+
+class Streams(ConfigurableResource):  # type: ignore[type-arg]
+    """Opens the stream of a pipeline."""
+
+    sqs: SqsResource
+
+    @contextmanager
+    def open(self, pipeline: Pipeline) -> Iterator[Stream]:
+        """A stream that is closed at the end, whatever happens."""
+        stream = Stream(pipeline, settings(), sqs=self.sqs.get_client())
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+
+def streams_resource(config: Settings) -> Streams:
+    """The resource as this installation's settings have it."""
+    sqs = SqsResource(
+        region_name=config.sqs_region, endpoint_url=config.sqs_endpoint_url, receivers=config.sqs_receivers
+    )
+    return Streams(sqs=sqs)

@@ -1,0 +1,161 @@
+"""Sensors only look: at backlogs, and at days whose models are older than their rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from dagster import (
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    JobDefinition,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    sensor,
+)
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from headrace.errors import Retriable
+from headrace.orchestration.dbt import reach, views_version
+from headrace.orchestration.partitions import ranges
+from headrace.orchestration.resources import Streams
+from headrace.pipelines import Pipeline
+from headrace.settings import Settings
+from headrace.stream import Stream
+from headrace.warehouse import Touched
+
+Job = JobDefinition | UnresolvedAssetJobDefinition
+
+STREAM, SOURCE = "headrace/stream", "headrace/source"
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_ACTIVE = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+
+def _active(context: SensorEvaluationContext, tags: dict[str, str], job: str) -> bool:
+    return context.instance.get_runs_count(RunsFilter(job_name=job, statuses=_ACTIVE, tags=tags)) > 0
+
+
+def backlog_sensor(pipeline: Pipeline, job: Job, settings: Settings) -> SensorDefinition:
+    """Launches an ingest run for each source of the stream that has a backlog and no run yet."""
+
+    @sensor(
+        name=f"{pipeline.name}_backlog",
+        job=job,
+        minimum_interval_seconds=settings.sensor_seconds,
+        default_status=DefaultSensorStatus.RUNNING,
+        description=f"Launches ingest runs of {pipeline.name} while messages wait.",
+    )
+    def backlog(context: SensorEvaluationContext, streams: Streams) -> SensorResult | SkipReason:
+        requests, seen = [], []
+        with streams.open(pipeline) as stream:
+            for spec in pipeline.sources:
+                tags = {STREAM: pipeline.name, SOURCE: spec.name}
+                if _active(context, tags, job.name):
+                    seen.append(f"{spec.name}: a run is on it")
+                    continue
+                waiting = _waiting(stream, spec.name)
+                seen.append(f"{spec.name}: {waiting}")
+                if isinstance(waiting, int) and waiting:
+                    config = {"ops": {f"lake__{pipeline.name}": {"config": {"sources": [spec.name]}}}}
+                    requests.append(RunRequest(run_config=config, tags=tags))
+        if requests:
+            return SensorResult(run_requests=requests)
+        return SkipReason("; ".join(seen))
+
+    return backlog
+
+
+def _waiting(stream: Stream, source: str) -> int | str:
+    """Messages that wait in a source, or why that cannot be said now."""
+    try:
+        return stream.backlog(source).waiting
+    except Retriable as error:
+        return str(error)
+
+
+def refresh_sensor(
+    pipeline: Pipeline, job: Job, *, ingest: Job, views: Job, manifest: Path, settings: Settings
+) -> SensorDefinition:
+    """Rebuilds the models of touched days once their data has been quiet for a while."""
+    version, around = views_version(manifest), reach(manifest, pipeline)
+
+    @sensor(
+        name=f"{pipeline.name}_refresh",
+        job=job,
+        minimum_interval_seconds=settings.sensor_seconds,
+        default_status=DefaultSensorStatus.RUNNING,
+        description=f"Rebuilds the marts of days of {pipeline.name} that got new rows.",
+    )
+    def refresh(context: SensorEvaluationContext, streams: Streams) -> SensorResult | SkipReason:
+        deployed = RunsFilter(
+            job_name=views.name, tags={"headrace/views": version}, statuses=[DagsterRunStatus.SUCCESS]
+        )
+        if not context.instance.get_runs_count(deployed):
+            return SkipReason("the views of this version are not deployed yet")
+        if _active(context, {STREAM: pipeline.name}, job.name):
+            return SkipReason("a refresh is running")
+        with streams.open(pipeline) as stream:
+            try:
+                touched = stream.touched()
+            except Retriable as error:
+                return SkipReason(str(error))
+        if not touched:
+            return SkipReason("all models are as new as their rows")
+        landing = _active(context, {STREAM: pipeline.name}, ingest.name)
+        wait = _still_hot(touched, landing, settings, datetime.now(UTC))
+        if wait:
+            return SkipReason(f"{len(touched)} days touched; {wait}")
+        return SensorResult(
+            run_requests=[
+                RunRequest(
+                    tags={STREAM: pipeline.name, RANGE_START: start.isoformat(), RANGE_END: end.isoformat()}
+                )
+                for start, end in ranges([t.day for t in touched], settings, *around)
+            ]
+        )
+
+    return refresh
+
+
+def _still_hot(touched: list[Touched], landing: bool, settings: Settings, now: datetime) -> str | None:
+    """Why the touched days had better wait; None once they are quiet or have waited long enough."""
+    latest = max(t.latest for t in touched)
+    since = min(t.since for t in touched)
+    if now - since >= timedelta(seconds=settings.refresh_max_wait_seconds):
+        return None
+    if landing:
+        return "an ingest run is landing more"
+    if now - latest < timedelta(seconds=settings.refresh_cooldown_seconds):
+        return f"rows arrived within the last {settings.refresh_cooldown_seconds} s"
+    return None
+
+
+def views_sensor(job: Job, manifest: Path, settings: Settings) -> SensorDefinition:
+    """Deploys the views once per version of the dbt project."""
+    version = views_version(manifest)
+
+    @sensor(
+        name="views_version",
+        job=job,
+        minimum_interval_seconds=settings.sensor_seconds,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Deploys staging and intermediate views when they changed.",
+    )
+    def views(context: SensorEvaluationContext) -> SensorResult | SkipReason:
+        tags = {"headrace/views": version}
+        runs = context.instance.get_runs(RunsFilter(job_name=job.name, tags=tags), limit=1)
+        if runs and runs[0].status not in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
+            return SkipReason(f"version {version} is deployed or being deployed")
+        return SensorResult(run_requests=[RunRequest(tags=tags)])
+
+    return views

@@ -1,0 +1,12 @@
+"""Analytics events."""
+
+from headrace.contracts import EVENTS
+from headrace.pipelines.base import Kafka, Pipeline, Sqs
+
+pipeline = Pipeline(
+    contract=EVENTS,
+    sources=(Kafka("analytics_events"), Sqs("analytics_events")),
+    models="events",
+    owner="team:analytics",
+    description="What people, devices and services did, one row per event",
+)

@@ -1,0 +1,190 @@
+"""The one frozen Settings, and the only reader of the environment.
+
+Order of precedence: environment (``HEADRACE_*``), then ``stack.env`` of a running embedded stack in
+``HEADRACE_HOME``, then the defaults below. Secrets come from these two only and are never printed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from headrace.errors import Fatal
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PREFIX = "HEADRACE_"
+
+
+class _StackEnv(PydanticBaseSettingsSource):
+    """Settings of the embedded stack that runs in HEADRACE_HOME, if one does."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # __call__ answers for all fields at once
+
+    def __call__(self) -> dict[str, Any]:
+        home = Path(os.environ.get(f"{PREFIX}HOME") or PROJECT_ROOT / ".headrace")
+        values = dotenv_values(home / "stack.env")
+        named = {k.removeprefix(PREFIX).lower(): v for k, v in values.items() if k.startswith(PREFIX)}
+        named |= {k.lower(): v for k, v in values.items() if k.startswith("AWS_")}
+        return {k: v for k, v in named.items() if v is not None}
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its unit. Environment variable: ``HEADRACE_`` + the name."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(PROJECT_ROOT / ".headrace", description="folder for state, logs and the local lake")
+    project_dir: Path = Field(PROJECT_ROOT, description="the checkout: dbt_project/ and dagster_home/")
+
+    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma separated")
+    kafka_security: dict[str, Any] = Field(
+        default_factory=dict,
+        description="JSON of kafka-python's security_protocol, sasl_* and ssl_* options",
+        repr=False,
+    )
+    kafka_group: str = Field("headrace", description="group whose offsets show lag to Kafka's own tools")
+    kafka_topic_partitions: int = Field(4, ge=1, le=10_000, description="for topics that Headrace creates")
+
+    sqs_endpoint_url: str | None = Field(None, description="only for SQS look-alikes")
+    sqs_region: str = Field("us-east-1")
+    aws_access_key_id: str | None = Field(
+        None,
+        validation_alias=AliasChoices("aws_access_key_id"),
+        description="read from AWS_ACCESS_KEY_ID; without it the usual AWS credential chain answers",
+    )
+    aws_secret_access_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("aws_secret_access_key")
+    )
+    sqs_receivers: int = Field(8, ge=1, le=64, description="parallel receivers of a queue")
+
+    lake_uri: str = Field("", description="folder or s3:// URI; default <home>/lake")
+    lake_storage_options: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="JSON, as delta-rs takes them"
+    )
+
+    clickhouse_host: str = "127.0.0.1"
+    clickhouse_port: int = Field(8123, ge=1, le=65_535)
+    clickhouse_user: str = "headrace"
+    clickhouse_password: SecretStr = SecretStr("")
+    clickhouse_secure: bool = False
+    raw_database: str = Field("raw", pattern=r"^[A-Za-z_]\w{0,62}$", description="where messages land")
+    dbt_schema: str = Field("analytics", pattern=r"^[A-Za-z_]\w{0,62}$", description="where the marts are")
+    raw_ttl_days: int = Field(0, ge=0, description="days after which raw rows expire; 0 keeps them")
+
+    batch_messages: int = Field(100_000, ge=1, le=1_000_000, description="messages of one micro-batch")
+    ingest_idle_seconds: float = Field(2.0, ge=0.1, le=300, description="a run ends when idle this long")
+    ingest_max_seconds: float = Field(60.0, ge=1, le=86_400, description="a run hands over after this")
+    max_message_bytes: int = Field(524_288, ge=1_024, description="longer messages are rejected")
+    event_time_min: datetime = Field(datetime(2000, 1, 1, tzinfo=UTC), description="earliest occurred_at")
+    event_time_ahead: timedelta = Field(timedelta(hours=1), description="latest: this after ingestion")
+
+    sensor_seconds: int = Field(5, ge=1, le=3_600, description="how often backlogs are looked at")
+    refresh_cooldown_seconds: int = Field(10, ge=0, description="quiet time before models are refreshed")
+    refresh_max_wait_seconds: int = Field(
+        120, ge=0, description="models are refreshed after this even if data never pauses"
+    )
+    window_seconds: int = Field(60, ge=1, le=3_600, description="tumbling window of the marts")
+    slow_ms: float = Field(2_500.0, gt=0, description="threshold of performance_metrics' slow share, ms")
+    max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejects that turns a check red")
+
+    @field_validator("event_time_min")
+    @classmethod
+    def _zoned(cls, value: datetime) -> datetime:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    @field_validator("home", "project_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def lake(self) -> str:
+        """URI of the lake's root, without a trailing slash."""
+        return (self.lake_uri or str(self.home / "lake")).rstrip("/")
+
+    def export(self) -> None:
+        """Put what dbt's profile and the AWS credential chain read into this process's environment.
+
+        Needed where the settings came from ``stack.env`` rather than from the environment.
+        """
+        if self.aws_access_key_id and self.aws_secret_access_key:
+            os.environ["AWS_ACCESS_KEY_ID"] = self.aws_access_key_id
+            os.environ["AWS_SECRET_ACCESS_KEY"] = self.aws_secret_access_key.get_secret_value()
+        os.environ |= {
+            "HEADRACE_CLICKHOUSE_HOST": self.clickhouse_host,
+            "HEADRACE_CLICKHOUSE_PORT": str(self.clickhouse_port),
+            "HEADRACE_CLICKHOUSE_USER": self.clickhouse_user,
+            "HEADRACE_CLICKHOUSE_PASSWORD": self.clickhouse_password.get_secret_value(),
+            "HEADRACE_CLICKHOUSE_SECURE": str(self.clickhouse_secure).lower(),
+            "HEADRACE_RAW_DATABASE": self.raw_database,
+            "HEADRACE_DBT_SCHEMA": self.dbt_schema,
+        }
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then a running stack."""
+        return init_settings, env_settings, _StackEnv(settings_cls)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings afresh.
+
+    Raises:
+        Fatal: A value is out of range or a ``HEADRACE_*`` name is unknown; the message names the variable,
+            the value and what is expected.
+    """
+    _refuse_unknown(os.environ)
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        variable = name.upper() if name.startswith("aws_") else PREFIX + name.upper()
+        secret = "password" in name or "secret" in name or "security" in name
+        value = "(hidden)" if secret else repr(first.get("input"))
+        raise Fatal(f"{variable}={value} is not valid: {first['msg'].lower()}") from None
+    except Exception as error:  # pydantic-settings' own error for JSON that does not parse
+        raise Fatal(f"the settings cannot be read: {error}") from error
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()
+
+
+def adopt(environment: dict[str, str]) -> Settings:
+    """Make these variables part of this process's environment, for it and its children, and read it again."""
+    os.environ |= environment
+    settings.cache_clear()
+    return settings()
+
+
+def child_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with ``extra`` on top, for a child process."""
+    return {**os.environ, **(extra or {})}
+
+
+def _refuse_unknown(environment: os._Environ[str]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; see docs/operations.md for all of them"
+            raise Fatal(f"{name} is not a setting of Headrace{hint}")

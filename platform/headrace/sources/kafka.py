@@ -1,0 +1,266 @@
+"""Kafka topics as a source.
+
+Delivery: the position lives in the Delta log, so a message is read again exactly when it has not landed.
+Offsets are committed to a consumer group afterwards, only so that lag shows in Kafka's own tools. Unit of
+parallelism: the partition, assigned explicitly; no group membership, so no rebalance.
+
+A cursor is ``kafka/<topic>/<topic id>/<partition>``: a topic that was deleted and created again has another id
+and starts anew instead of being skipped up to the old offset. Gaps within a partition (compaction, transaction
+markers) are normal; offsets below the log's start that never landed are reported as ``Gap``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import polars as pl
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError, RetriableError
+from kafka.structs import OffsetAndMetadata
+
+from headrace.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
+from headrace.errors import Fatal, Retriable
+
+#: Bytes of one partition in one fetch. Small, so that a catching-up read takes all partitions alike: what was
+#: produced together lands together, and a batch touches few days.
+_FETCH_BYTES = 1 << 20
+#: A poll after the first of a read waits this long: long enough for a fetch that is under way.
+_NEXT_POLL_MS = 100
+#: A read ends after this even while messages keep coming, so that what was read lands soon.
+_READ_SECONDS = 5.0
+_CONNECT_MS = 5_000
+#: Watermarks come with a fetch; the first one has to connect.
+_WATERMARK_SECONDS = 5.0
+
+
+@contextmanager
+def _translated(servers: str) -> Iterator[None]:
+    """kafka-python's exceptions become ours, once, here."""
+    try:
+        yield
+    except KafkaTimeoutError as error:
+        raise Retriable(
+            f"no Kafka broker answers on {servers}; is it up? See 'headrace stack status'"
+        ) from error
+    except KafkaError as error:
+        kind = Retriable if isinstance(error, RetriableError) else Fatal
+        raise kind(f"Kafka on {servers}: {type(error).__name__}: {error}") from error
+
+
+class KafkaSource:
+    """One topic. Connects on first use; for one thread."""
+
+    def __init__(
+        self, topic: str, bootstrap_servers: str, *, group: str, security: Mapping[str, Any] | None = None
+    ) -> None:
+        self.topic = topic
+        self.name = f"kafka/{topic}"
+        self._servers = bootstrap_servers
+        self._group = group
+        self._security = dict(security or {})
+        self._consumer: KafkaConsumer | None = None
+        self._admin: KafkaAdminClient | None = None
+        self._partitions: dict[str, TopicPartition] = {}
+        self._at: dict[str, int] = {}
+
+    def _connected(self) -> KafkaConsumer:
+        if self._consumer is None:
+            with _translated(self._servers):
+                self._consumer = KafkaConsumer(
+                    bootstrap_servers=self._servers.split(","),
+                    group_id=self._group,
+                    enable_auto_commit=False,
+                    auto_offset_reset="none",
+                    isolation_level="read_committed",
+                    max_partition_fetch_bytes=_FETCH_BYTES,
+                    metrics_enabled=False,
+                    bootstrap_timeout_ms=_CONNECT_MS,
+                    **self._security,
+                )
+        return self._consumer
+
+    def cursors(self) -> list[str]:
+        """One per partition of the topic's present incarnation."""
+        with _translated(self._servers):
+            if self._admin is None:
+                self._admin = KafkaAdminClient(
+                    bootstrap_servers=self._servers.split(","),
+                    bootstrap_timeout_ms=_CONNECT_MS,
+                    **self._security,
+                )
+            # all topics, because asking for one by name creates it on brokers with automatic creation
+            topics = {t["name"]: t for t in self._admin.describe_topics()}
+        found = topics.get(self.topic)
+        if found is None:
+            near = difflib.get_close_matches(self.topic, topics, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise Fatal(
+                f"topic {self.topic!r} does not exist on {self._servers}; {hint}List topics with 'headrace status'."
+            )
+        topic_id = found["topic_id"]
+        partitions = sorted(p["partition_index"] for p in found["partitions"])
+        assigned = {f"kafka/{self.topic}/{topic_id}/{p}": TopicPartition(self.topic, p) for p in partitions}
+        if assigned != self._partitions:
+            self._partitions, self._at = assigned, {}
+            with _translated(self._servers):
+                self._connected().assign(list(assigned.values()))
+        return list(assigned)
+
+    def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
+        """Poll every partition from ``after`` on."""
+        if not self._partitions:
+            self.cursors()
+        consumer = self._connected()
+        with _translated(self._servers):
+            before, gaps = self._seek(consumer, after)
+            polled = self._poll(consumer, max_messages, wait_seconds)
+            moved = self._positions(consumer, before)
+            if not moved:
+                self._refuse_truncated(consumer, before)
+        columns = _columns(self._cursor_names(), polled)
+        return MicroBatch(
+            self.name, pl.DataFrame(columns, schema=RECORD_SCHEMA), before, before.advanced(moved), None, gaps
+        )
+
+    def _cursor_names(self) -> dict[TopicPartition, str]:
+        return {tp: cursor for cursor, tp in self._partitions.items()}
+
+    def _seek(self, consumer: KafkaConsumer, after: Position) -> tuple[Position, tuple[Gap, ...]]:
+        """Place every partition at ``after``, or at the log's start where that is later."""
+        start: dict[str, int] = {}
+        gaps: list[Gap] = []
+        first = consumer.beginning_offsets(list(self._partitions.values()))
+        for cursor, tp in self._partitions.items():
+            wanted, begin = after.get(cursor), first[tp]
+            if wanted is not None and wanted < begin:
+                gaps.append(Gap(cursor, wanted, begin))
+            start[cursor] = begin if wanted is None else max(wanted, begin)
+            if self._at.get(cursor) != start[cursor]:  # a seek throws away what was fetched ahead
+                consumer.seek(tp, start[cursor])
+        return Position(start), tuple(gaps)
+
+    def _poll(self, consumer: KafkaConsumer, max_messages: int, wait_seconds: float) -> list[Any]:
+        polled: list[Any] = []
+        wait_ms = int(wait_seconds * 1000)
+        deadline = time.monotonic() + wait_seconds + _READ_SECONDS
+        while len(polled) < max_messages and time.monotonic() < deadline:
+            try:
+                found = consumer.poll(wait_ms, max_records=max_messages - len(polled))
+            except OffsetOutOfRangeError as error:
+                raise Retriable(
+                    f"an offset of {self.topic!r} is out of range, starting over: {error}"
+                ) from error
+            if not found:
+                break
+            for records in found.values():
+                polled.extend(records)
+            wait_ms = _NEXT_POLL_MS
+        return polled
+
+    def _positions(self, consumer: KafkaConsumer, before: Position) -> dict[str, int]:
+        """Where each partition stands now; past gaps and markers, not merely past the last record."""
+        moved = {}
+        for cursor, tp in self._partitions.items():
+            position = consumer.position(tp)
+            self._at[cursor] = position
+            if position != before[cursor]:
+                moved[cursor] = position
+        return moved
+
+    def _refuse_truncated(self, consumer: KafkaConsumer, before: Position) -> None:
+        """A position beyond the end reads nothing for ever, which must not pass for an idle topic."""
+        suspects = {
+            c: tp
+            for c, tp in self._partitions.items()
+            if (end := consumer.highwater(tp)) is not None and end < before[c]
+        }
+        ends = self._watermarks(consumer) if suspects else {}
+        for cursor, tp in suspects.items():
+            if ends[cursor] < before[cursor]:
+                raise Fatal(
+                    f"the lake holds {tp.topic}/{tp.partition} up to offset {before[cursor]}, but the topic ends at"
+                    f" {ends[cursor]}: the broker lost data or {self._servers} is another cluster"
+                )
+
+    def acknowledge(self, batch: MicroBatch, /) -> None:
+        """Commit offsets to the group, for lag tools. A failure here loses nothing and is not raised."""
+        moved = {c: o for c, o in batch.after.items() if c in self._partitions and batch.before.get(c) != o}
+        offsets = {self._partitions[c]: OffsetAndMetadata(o, "", -1) for c, o in moved.items()}
+        try:
+            self._connected().commit(offsets)
+        except KafkaError:
+            return
+
+    def backlog(self, after: Position, /) -> Backlog:
+        """High watermark minus position, by partition.
+
+        See ``_watermarks`` for why not simply ListOffsets.
+        """
+        if not self._partitions:
+            self.cursors()
+        consumer = self._connected()
+        with _translated(self._servers):
+            before, _ = self._seek(consumer, after)
+            ends = self._watermarks(consumer)
+        waiting = {c: max(0, ends[c] - before[c]) for c in self._partitions}
+        return Backlog(sum(waiting.values()), by_cursor=waiting)
+
+    def _watermarks(self, consumer: KafkaConsumer) -> dict[str, int]:
+        """End offset of every partition.
+
+        Some brokers answer ListOffsets with the base offset of the last batch plus one, and give no watermark
+        for partitions that did not fit into a fetch response. So the last message of every partition is
+        fetched, which fits, and the watermark of that response is taken. Leaves the consumer's place undefined.
+        """
+        listed = consumer.end_offsets(list(self._partitions.values()))
+        first = consumer.beginning_offsets(list(self._partitions.values()))
+        known = {c: listed[tp] for c, tp in self._partitions.items() if listed[tp] <= first[tp]}
+        self._at = {}
+        for tp in self._partitions.values():
+            consumer.seek(tp, max(first[tp], listed[tp] - 1))
+        deadline = time.monotonic() + _WATERMARK_SECONDS
+        while len(known) < len(self._partitions) and time.monotonic() < deadline:
+            consumer.poll(_NEXT_POLL_MS, max_records=1)
+            for cursor, tp in self._partitions.items():
+                end = consumer.highwater(tp)
+                if end is not None and end >= listed[tp]:
+                    known[cursor] = end
+        return {c: known.get(c, listed[tp]) for c, tp in self._partitions.items()}
+
+    def offsets(self) -> dict[str, tuple[int, int]]:
+        """Begin and end offset by cursor: the broker's own count of what it holds."""
+        self.cursors()
+        consumer = self._connected()
+        with _translated(self._servers):
+            first = consumer.beginning_offsets(list(self._partitions.values()))
+            ends = self._watermarks(consumer)
+        return {c: (first[tp], ends[c]) for c, tp in self._partitions.items()}
+
+    def close(self) -> None:
+        """Close connections."""
+        for client in (self._consumer, self._admin):
+            if client is not None:
+                client.close()
+        self._consumer = self._admin = None
+        self._partitions, self._at = {}, {}
+
+
+def _columns(names: Mapping[TopicPartition, str], records: list[Any]) -> dict[str, Any]:
+    by_partition = {tp.partition: cursor for tp, cursor in names.items()}
+    records.sort(key=lambda r: (r.partition, r.offset))
+    return {
+        "payload": pl.Series([r.value for r in records], dtype=pl.Binary),
+        "key": pl.Series([r.key for r in records], dtype=pl.Binary),
+        "timestamp": pl.Series([r.timestamp for r in records], dtype=pl.Int64)
+        .cast(pl.Datetime("ms"))
+        .cast(pl.Datetime("us"))
+        .dt.replace_time_zone("UTC"),
+        "cursor": pl.Series([by_partition[r.partition] for r in records], dtype=pl.String),
+        "offset": pl.Series([r.offset for r in records], dtype=pl.Int64),
+        "message_id": pl.Series([None] * len(records), dtype=pl.String),
+        "redelivered": pl.Series([False] * len(records), dtype=pl.Boolean),
+    }

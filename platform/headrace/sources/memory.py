@@ -1,0 +1,152 @@
+"""A source in memory with both kinds of delivery, and scripted faults, for tests and for learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import polars as pl
+
+from headrace.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
+
+
+class MemoryLog:
+    """Like a Kafka topic: numbered partitions of numbered messages.
+
+    ``trim`` drops the oldest messages as retention does.
+    """
+
+    def __init__(self, name: str, partitions: int = 1) -> None:
+        self.name = f"memory/{name}"
+        self._messages: list[list[bytes | None]] = [[] for _ in range(partitions)]
+        self._begin = [0] * partitions
+        self.acknowledged = Position()
+
+    def publish(self, payloads: Sequence[bytes | None], partition: int = 0) -> None:
+        """Append messages to a partition."""
+        self._messages[partition].extend(payloads)
+
+    def trim(self, begin: int, partition: int = 0) -> None:
+        """Forget everything before ``begin``."""
+        self._begin[partition] = begin
+
+    def cursors(self) -> list[str]:
+        """One per partition."""
+        return [f"{self.name}/{n}" for n in range(len(self._messages))]
+
+    def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
+        """Messages of all partitions in order, never waiting."""
+        rows: list[tuple[str, int, bytes | None]] = []
+        start, moved, gaps = {}, {}, []
+        for n, cursor in enumerate(self.cursors()):
+            wanted = after.get(cursor)
+            begin = self._begin[n]
+            if wanted is not None and wanted < begin:
+                gaps.append(Gap(cursor, wanted, begin))
+            start[cursor] = begin if wanted is None else max(wanted, begin)
+            end = min(len(self._messages[n]), start[cursor] + max_messages - len(rows))
+            rows += [(cursor, at, self._messages[n][at]) for at in range(start[cursor], end)]
+            if end > start[cursor]:
+                moved[cursor] = end
+        records = _records(
+            [payload for _, _, payload in rows],
+            cursors=[cursor for cursor, _, _ in rows],
+            offsets=[offset for _, offset, _ in rows],
+        )
+        before = Position(start)
+        return MicroBatch(self.name, records, before, before.advanced(moved), None, tuple(gaps))
+
+    def acknowledge(self, batch: MicroBatch, /) -> None:
+        """Remember the position for those who look."""
+        self.acknowledged = self.acknowledged.advanced(batch.after)
+
+    def backlog(self, after: Position, /) -> Backlog:
+        """Messages beyond ``after``."""
+        waiting = {
+            cursor: len(self._messages[n]) - max(after.get(cursor, 0), self._begin[n])
+            for n, cursor in enumerate(self.cursors())
+        }
+        return Backlog(sum(waiting.values()), by_cursor=waiting)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class MemoryQueue:
+    """Like an SQS queue: messages with ids that are handed out until they are deleted.
+
+    ``expire`` makes everything that is in flight visible again, as the end of the visibility timeout does.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = f"memory/{name}"
+        self._messages: dict[str, bytes] = {}
+        self._received: dict[str, int] = {}
+        self._hidden: set[str] = set()
+        self._sent = 0
+
+    def publish(self, payloads: Sequence[bytes]) -> None:
+        """Add messages."""
+        for payload in payloads:
+            self._messages[f"m{self._sent}"] = payload
+            self._sent += 1
+
+    def expire(self) -> None:
+        """End every visibility timeout."""
+        self._hidden.clear()
+
+    def cursors(self) -> list[str]:
+        """The queue itself."""
+        return [self.name]
+
+    def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
+        """Visible messages, hidden from now on."""
+        ids = [i for i in self._messages if i not in self._hidden][:max_messages]
+        self._hidden.update(ids)
+        for i in ids:
+            self._received[i] = self._received.get(i, 0) + 1
+        records = _records(
+            [self._messages[i] for i in ids],
+            cursors=[self.name] * len(ids),
+            ids=ids,
+            redelivered=[self._received[i] > 1 for i in ids],
+        )
+        before = Position({self.name: after.get(self.name, 0)})
+        moved = {self.name: before[self.name] + 1} if ids else {}
+        return MicroBatch(self.name, records, before, before.advanced(moved), ids)
+
+    def acknowledge(self, batch: MicroBatch, /) -> None:
+        """Delete the batch."""
+        for i in batch.receipts:
+            self._messages.pop(i, None)
+            self._hidden.discard(i)
+
+    def backlog(self, after: Position, /) -> Backlog:
+        """Visible and hidden messages."""
+        waiting = len(self._messages) - len(self._hidden)
+        return Backlog(waiting, len(self._hidden), {self.name: waiting})
+
+    def close(self) -> None:
+        """Make everything visible again."""
+        self.expire()
+
+
+def _records(
+    payloads: Sequence[bytes | None],
+    *,
+    cursors: Sequence[str],
+    offsets: Sequence[int] | None = None,
+    ids: Sequence[str] | None = None,
+    redelivered: Sequence[bool] | None = None,
+) -> pl.DataFrame:
+    nothing = [None] * len(payloads)
+    columns = {
+        "payload": payloads,
+        "key": nothing,
+        "timestamp": [datetime.now(UTC)] * len(payloads),
+        "cursor": cursors,
+        "offset": offsets or nothing,
+        "message_id": ids or nothing,
+        "redelivered": redelivered or [False] * len(payloads),
+    }
+    return pl.DataFrame(columns, schema=RECORD_SCHEMA)

@@ -1,0 +1,289 @@
+"""One stream in this installation: its pipeline, its settings and the adapters that they name.
+
+Commands and Dagster assets talk to this; it is where adapters are chosen, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from headrace.batch import Backlog
+from headrace.contracts import Limits
+from headrace.errors import Fatal, Retriable
+from headrace.ingest import Landed, Pace, StreamLake, ingest, position_of
+from headrace.lake.delta import DeltaLakeTable
+from headrace.locks import file_lock
+from headrace.pipelines import Kafka, Pipeline, Sqs, discover
+from headrace.publish import Published, publish, replace_days
+from headrace.settings import Settings
+from headrace.sources import Source
+from headrace.sources.kafka import KafkaSource
+from headrace.sources.sqs import SqsSource, sqs_client
+from headrace.warehouse import Touched
+from headrace.warehouse.clickhouse import ClickHouse
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Progress of a drain: what has landed and what is published so far, since it began."""
+
+    landed: Landed
+    published: Published
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A stream's lake, counted by origin rather than by what the writers say.
+
+    Attributes:
+        messages: Distinct messages that left any row.
+        messages_rejected: Those of which no record was good.
+        good: Rows of the lake table.
+        rejected: Rows of the rejected table.
+        doubled: Rows whose origin is there more than once; always 0 unless exactly-once is broken.
+        by_cursor: Distinct messages by cursor.
+        reasons: Rejected rows by check.
+    """
+
+    messages: int
+    messages_rejected: int
+    good: int
+    rejected: int
+    doubled: int
+    by_cursor: dict[str, int]
+    reasons: dict[str, int]
+
+
+class Stream:
+    """A pipeline with its adapters, which connect on first use. For one thread; ``close`` when done."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, *, sqs: Any = None) -> None:
+        """Args:
+        pipeline: The declaration.
+        settings: Where everything is.
+        sqs: A boto3 SQS client; None makes one from the settings.
+        """
+        self.pipeline = pipeline
+        self.contract = pipeline.contract
+        self.settings = settings
+        self._sqs = sqs
+        self._sources: dict[str, Source] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the stream."""
+        return self.pipeline.name
+
+    @cached_property
+    def lake(self) -> StreamLake:
+        """The two lake tables."""
+        root, options = self.settings.lake, self.settings.lake_storage_options
+        return StreamLake(
+            DeltaLakeTable(root, self.contract.table, options),
+            DeltaLakeTable(root, self.contract.rejected_table, options),
+        )
+
+    @cached_property
+    def warehouse(self) -> ClickHouse:
+        """The warehouse."""
+        return ClickHouse(self.settings)
+
+    @property
+    def limits(self) -> Limits:
+        """What is accepted."""
+        s = self.settings
+        return Limits(s.max_message_bytes, s.event_time_min, s.event_time_ahead)
+
+    @property
+    def pace(self) -> Pace:
+        """How a run proceeds."""
+        s = self.settings
+        return Pace(s.batch_messages, s.ingest_idle_seconds, s.ingest_max_seconds)
+
+    def source(self, name: str) -> Source:
+        """The source of that name.
+
+        Raises:
+            Fatal: The pipeline does not declare it.
+        """
+        if name not in self._sources:
+            specs = {spec.name: spec for spec in self.pipeline.sources}
+            if name not in specs:
+                raise Fatal(f"stream {self.name!r} has no source {name!r}; it has {', '.join(specs)}")
+            self._sources[name] = self._build(specs[name])
+        return self._sources[name]
+
+    def _build(self, spec: Kafka | Sqs) -> Source:
+        s = self.settings
+        if isinstance(spec, Kafka):
+            return KafkaSource(
+                spec.topic,
+                s.kafka_bootstrap_servers,
+                group=f"{s.kafka_group}-{self.name}",
+                security=s.kafka_security,
+            )
+        if self._sqs is None:
+            secret = s.aws_secret_access_key
+            self._sqs = sqs_client(
+                region=s.sqs_region,
+                endpoint_url=s.sqs_endpoint_url,
+                access_key_id=s.aws_access_key_id,
+                secret_access_key=secret.get_secret_value() if secret else None,
+                receivers=s.sqs_receivers,
+            )
+        return SqsSource(spec.queue, self._sqs, receivers=s.sqs_receivers)
+
+    def backlog(self, source: str) -> Backlog:
+        """What waits in a source beyond what has landed."""
+        found = self.source(source)
+        return found.backlog(position_of(found, self.lake))
+
+    def unpublished(self) -> int:
+        """Lake versions that are not in the warehouse yet."""
+        behind = 0
+        for table in (self.lake.good, self.lake.rejected):
+            self.warehouse.prepare(table.table)
+            last = self.warehouse.published(table.table, table.id)
+            behind += table.open().version - (-1 if last is None else last)
+        return behind
+
+    def drain(
+        self, source: str, pace: Pace | None = None, *, stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[Step]:
+        """Land what a source holds and publish it meanwhile; yields after every landed batch and at the end.
+
+        A warehouse that is away does not stop landing: publishing catches up, at the latest in the next run.
+
+        Raises:
+            Retriable: The source or the lake is away, or at the end the warehouse still is.
+        """
+        landed, published = Landed(), Published()
+        with ThreadPoolExecutor(1, "publish") as background:
+            running: Future[Published] | None = None
+            for step in ingest(
+                self.source(source),
+                self.contract,
+                self.lake,
+                self.limits,
+                pace or self.pace,
+                stopping=stopping,
+            ):
+                landed += step
+                if running is None or running.done():
+                    published += _outcome(running)
+                    running = background.submit(self.publish)
+                yield Step(landed, published)
+            published += _outcome(running)
+        published += self.publish()
+        yield Step(landed, published)
+
+    def prepare(self) -> None:
+        """Create the warehouse tables that are missing."""
+        for table in (self.contract.table, self.contract.rejected_table):
+            self.warehouse.prepare(table)
+
+    def publish(self) -> Published:
+        """Bring both warehouse tables up to the lake; returns what became of the good rows."""
+        rejected, good = self.lake.rejected, self.lake.good
+        publish(rejected, self.warehouse, alone=self._alone(rejected))
+        return publish(good, self.warehouse, alone=self._alone(good))
+
+    def replace_days(self, days: Iterable[date]) -> dict[date, int]:
+        """Rebuild days of the warehouse table from the lake; returns rows by day."""
+        return replace_days(self.lake.good, self.warehouse, days, alone=self._alone(self.lake.good))
+
+    def _alone(self, table: DeltaLakeTable) -> AbstractContextManager[None]:
+        return file_lock(self.settings.home / "locks" / f"warehouse-{table.table.name}.lock")
+
+    def touched(self) -> list[Touched]:
+        """Days whose models are older than their rows."""
+        self.warehouse.prepare(self.contract.table)
+        return self.warehouse.touched(self.contract.table, self.lake.good.id)
+
+    def published_version(self) -> int:
+        """Last lake version that is wholly in the warehouse, -1 if none."""
+        self.warehouse.prepare(self.contract.table)
+        last = self.warehouse.published(self.contract.table, self.lake.good.id)
+        return -1 if last is None else last
+
+    def refreshed(self, version: int, days: Iterable[date]) -> None:
+        """Note that the models of ``days`` were built from ``version``."""
+        self.warehouse.refreshed(self.contract.table, self.lake.good.id, version, days)
+
+    def warehouse_counts(self) -> dict[date, int]:
+        """Rows of the raw warehouse table by day."""
+        return self.warehouse.counts_by_day(self.contract.table)
+
+    def parity(self) -> dict[date, tuple[int, int]]:
+        """Days on which lake and warehouse differ, with both counts."""
+        self.warehouse.prepare(self.contract.table)
+        version = self.published_version()
+        lake = self.lake.good.counts_by_day(version) if version >= 0 else {}
+        warehouse = self.warehouse.counts_by_day(self.contract.table)
+        days = sorted(set(lake) | set(warehouse))
+        counts = {day: (lake.get(day, 0), warehouse.get(day, 0)) for day in days}
+        return {day: pair for day, pair in counts.items() if pair[0] != pair[1]}
+
+    def audit(self) -> Audit:
+        """Count the lake by origin. Reads the origin columns of both tables whole."""
+        origin = ["_cursor", "_offset", "_message_id", "_index"]
+        self.lake.good.open(), self.lake.rejected.open()
+        good = self.lake.good.scan().select(origin).collect()
+        rejected = self.lake.rejected.scan().select(*origin, "reasons").collect()
+        rows = pl.concat([good, rejected.select(origin)])
+        message = origin[:3]
+        messages = rows.select(message).unique()
+        landed = good.select(message).unique()
+        reasons = (
+            rejected.explode("reasons").unnest("reasons").group_by("check").len().sort("len", descending=True)
+        )
+        return Audit(
+            messages=messages.height,
+            messages_rejected=messages.height - landed.height,
+            good=good.height,
+            rejected=rejected.height,
+            doubled=rows.height - rows.unique().height,
+            by_cursor=dict(messages.group_by("_cursor").len().sort("_cursor").iter_rows()),
+            reasons=dict(reasons.iter_rows()),
+        )
+
+    def close(self) -> None:
+        """Release every connection."""
+        for source in self._sources.values():
+            source.close()
+        self._sources.clear()
+        self.warehouse.close()
+
+
+def _outcome(running: Future[Published] | None) -> Published:
+    """Result of a background publish; a warehouse that is away is only noted, the next publish catches up."""
+    if running is None:
+        return Published()
+    try:
+        return running.result()
+    except Retriable as error:
+        log.warning("publishing waits: %s", error)
+        return Published()
+
+
+def streams(settings: Settings, only: str | None = None) -> dict[str, Stream]:
+    """The streams of this installation, by name.
+
+    Raises:
+        Fatal: ``only`` names no stream.
+    """
+    found = discover().pipelines
+    if only is not None and only not in found:
+        raise Fatal(f"there is no stream {only!r}; there are {', '.join(found)}")
+    return {name: Stream(p, settings) for name, p in found.items() if only in (None, name)}

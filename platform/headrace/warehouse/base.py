@@ -1,0 +1,84 @@
+"""What a warehouse must be able to do for rows to arrive in it exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Protocol
+
+import pyarrow as pa
+
+from headrace.batch import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One lake version that is in the warehouse.
+
+    Attributes:
+        lake_id: Id of the lake table, so that a recreated lake starts anew instead of being skipped.
+        version: Version of the lake table.
+        rows: Rows that the version added.
+        days: Partitions that it touched.
+    """
+
+    lake_id: str
+    version: int
+    rows: int
+    days: tuple[date, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A day whose models are older than its rows.
+
+    Attributes:
+        day: The partition.
+        since: When the first of the newer rows was published (UTC).
+        latest: When the last of them was.
+    """
+
+    day: date
+    since: datetime
+    latest: datetime
+
+
+class Warehouse(Protocol):
+    """Raw tables with idempotent inserts.
+
+    Guarantee: ``insert`` with the token of an earlier, complete or partial, insert of the same rows adds only
+    what is missing. ``replace_partition`` is atomic for readers.
+    """
+
+    def prepare(self, table: Table, /) -> None:
+        """Create the table if it is missing; no-op otherwise."""
+
+    def published(self, table: Table, lake_id: str, /) -> int | None:
+        """Last lake version that is wholly in the warehouse; None if there is none."""
+
+    def insert(self, table: Table, rows: pa.Table, token: str, /) -> None:
+        """Add rows once per token.
+
+        Raises:
+            Retriable: The warehouse is away or overloaded.
+            Fatal: It refuses the rows.
+        """
+
+    def record(self, table: Table, publication: Publication, /) -> None:
+        """Note that a version is wholly in; recording twice is a no-op."""
+
+    def replace_partition(self, table: Table, day: date, chunks: Iterable[pa.Table], /) -> int:
+        """Swap one day's partition for ``chunks``; returns the rows of the day afterwards."""
+
+    def touched(self, table: Table, lake_id: str, /) -> list[Touched]:
+        """Days with rows that were published after their models were last built."""
+
+    def refreshed(self, table: Table, lake_id: str, version: int, days: Iterable[date], /) -> None:
+        """Note that the models of ``days`` were built from ``version``."""
+
+    def counts_by_day(self, table: Table, /) -> dict[date, int]:
+        """Rows by partition."""
+
+    def close(self) -> None:
+        """Release connections."""

@@ -1,0 +1,83 @@
+"""A warehouse in memory: tokens, publications and partition swaps as ClickHouse does them, with faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+
+import polars as pl
+import pyarrow as pa
+
+from headrace.batch import Table
+from headrace.warehouse.base import Publication, Touched
+
+
+class MemoryWarehouse:
+    """Rows by table. ``fail_next_insert`` is raised by the next insert, before or after it took effect."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[pl.DataFrame]] = {}
+        self._tokens: set[tuple[str, str]] = set()
+        self._publications: dict[tuple[str, str], dict[int, Publication]] = {}
+        self._refreshes: dict[tuple[str, str], list[tuple[int, tuple[date, ...]]]] = {}
+        self.fail_next_insert: Exception | None = None
+        self.fail_after_insert = False
+
+    def prepare(self, table: Table, /) -> None:
+        """Make room for the table."""
+        self._rows.setdefault(table.name, [])
+
+    def published(self, table: Table, lake_id: str, /) -> int | None:
+        """Last recorded version."""
+        return max(self._publications.get((table.name, lake_id), {}), default=None)
+
+    def insert(self, table: Table, rows: pa.Table, token: str, /) -> None:
+        """Add rows once per token."""
+        fault, self.fail_next_insert = self.fail_next_insert, None
+        if fault is not None and not self.fail_after_insert:
+            raise fault
+        if (table.name, token) not in self._tokens:
+            self._tokens.add((table.name, token))
+            self._rows[table.name].append(pl.DataFrame(pl.from_arrow(rows)))
+        if fault is not None:
+            raise fault
+
+    def record(self, table: Table, publication: Publication, /) -> None:
+        """Note a version."""
+        known = self._publications.setdefault((table.name, publication.lake_id), {})
+        known[publication.version] = publication
+
+    def replace_partition(self, table: Table, day: date, chunks: Iterable[pa.Table], /) -> int:
+        """Swap one day."""
+        self.prepare(table)
+        fresh = [pl.DataFrame(pl.from_arrow(chunk)) for chunk in chunks]
+        kept = [rows.filter(pl.col(table.partition) != day) for rows in self._rows[table.name]]
+        self._rows[table.name] = kept + fresh
+        return sum(rows.height for rows in fresh)
+
+    def touched(self, table: Table, lake_id: str, /) -> list[Touched]:
+        """Days with newer rows than models."""
+        built: dict[date, int] = {}
+        for version, days in self._refreshes.get((table.name, lake_id), []):
+            built.update({day: max(version, built.get(day, -1)) for day in days})
+        now = datetime.now(UTC)
+        fresh = self._publications.get((table.name, lake_id), {}).values()
+        days = {day for p in fresh for day in p.days if p.version > built.get(day, -1)}
+        return [Touched(day, now, now) for day in sorted(days)]
+
+    def refreshed(self, table: Table, lake_id: str, version: int, days: Iterable[date], /) -> None:
+        """Note a build."""
+        self._refreshes.setdefault((table.name, lake_id), []).append((version, tuple(days)))
+
+    def rows(self, table: Table) -> pl.DataFrame:
+        """All rows of a table."""
+        parts = self._rows.get(table.name, [])
+        return pl.concat(parts) if parts else pl.DataFrame()
+
+    def counts_by_day(self, table: Table, /) -> dict[date, int]:
+        """Rows by partition."""
+        rows = self.rows(table)
+        return dict(rows.group_by(table.partition).len().iter_rows()) if rows.height else {}
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,35 @@
+"""Good records, and messages made of them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+EVENT = {
+    "event_id": "e-1",
+    "event_type": "page_view",
+    "occurred_at": "2026-01-02T03:04:05.678901Z",
+    "session_id": "s-1",
+    "channel": "web",
+}
+METRIC = {
+    "metric_id": "m-1",
+    "name": "cpu",
+    "kind": "gauge",
+    "value": 1.5,
+    "source": "host-1",
+    "dimensions": {"zone": "a"},
+    "occurred_at": "2026-01-02T03:04:05Z",
+}
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def event(**changes: Any) -> bytes:
+    """A good event as a message, with changes."""
+    return json.dumps({**EVENT, **changes}).encode()
+
+
+def metric(**changes: Any) -> bytes:
+    """A good measurement as a message, with changes."""
+    return json.dumps({**METRIC, **changes}).encode()

@@ -1,0 +1,66 @@
+"""The embedded stack, started when the first test of a process asks for it, and small builders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+from builders import NOW
+
+from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
+from headrace.local.embedded import EmbeddedStack
+from headrace.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running embedded stack and the environment that points at it."""
+
+    home: Path
+    environment: dict[str, str]
+    settings: Settings
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Broker, queue and ClickHouse of their own, below a folder with a space in its name."""
+    home = tmp_path_factory.mktemp("the stack")
+    running = EmbeddedStack(home)
+    with running as endpoints:
+        values = {name.removeprefix("HEADRACE_").lower(): value for name, value in endpoints.items()}
+        settings = load_settings(home=home, **values)
+        yield Stack(home, {**endpoints, "HEADRACE_HOME": str(home)}, settings)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own HEADRACE_* variables are not part of any test."""
+    for name in [n for n in os.environ if n.startswith("HEADRACE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def batch_of() -> Callable[..., MicroBatch]:
+    """``batch_of(payloads, start=0, cursor=...)``: a micro-batch as a log would hand it over."""
+
+    def build(payloads: Sequence[bytes | None], start: int = 0, cursor: str = "test/0") -> MicroBatch:
+        count = len(payloads)
+        records = pl.DataFrame(
+            {
+                "payload": payloads,
+                "key": [b"k"] * count,
+                "timestamp": [NOW] * count,
+                "cursor": [cursor] * count,
+                "offset": list(range(start, start + count)),
+                "message_id": [None] * count,
+                "redelivered": [False] * count,
+            },
+            schema=RECORD_SCHEMA,
+        )
+        return MicroBatch("test", records, Position({cursor: start}), Position({cursor: start + count}))
+
+    return build

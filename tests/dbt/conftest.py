@@ -1,0 +1,184 @@
+"""A real ClickHouse endpoint per test worker, and the dbt project running against it.
+
+This folder has no ``__init__.py``: as a package it would stand in the way of ``import dbt``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import clickhouse_connect
+import polars as pl
+import pytest
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from dbt.contracts.graph.manifest import Manifest
+from pydantic import SecretStr
+
+from headrace.batch import Table
+from headrace.contracts.base import Contract
+from headrace.contracts.events import EVENTS
+from headrace.contracts.metrics import METRICS
+from headrace.lake.arrow import to_arrow
+from headrace.warehouse.clickhouse import ClickHouse
+
+PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
+PASSWORD = "pass:word é"
+
+
+@dataclass
+class Outcome:
+    """What one dbt command did."""
+
+    success: bool
+    statuses: dict[str, str]
+    error: str
+
+    def __bool__(self) -> bool:
+        return self.success
+
+    @property
+    def failed(self) -> set[str]:
+        """Names of the nodes that did not succeed."""
+        return {name for name, status in self.statuses.items() if status in ("error", "fail", "skipped")}
+
+
+@dataclass
+class Warehouse:
+    """One raw database and one target schema on the endpoint, and dbt on them."""
+
+    port: int
+    folder: Path
+    name: str
+    project: Path = PROJECT
+    manifest: Manifest | None = None
+    tokens: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        self.raw = f"raw_{self.name}"
+        config = SimpleNamespace(
+            clickhouse_host="127.0.0.1",
+            clickhouse_port=self.port,
+            clickhouse_user="headrace",
+            clickhouse_password=SecretStr(PASSWORD),
+            clickhouse_secure=False,
+            raw_database=self.raw,
+            raw_ttl_days=0,
+        )
+        self.adapter = ClickHouse(config)
+        self.client = clickhouse_connect.get_client(
+            host="127.0.0.1",
+            port=self.port,
+            username="headrace",
+            password=PASSWORD,
+            autogenerate_session_id=False,
+        )
+        for contract in (EVENTS, METRICS):
+            self.adapter.prepare(contract.table)
+            self.adapter.prepare(contract.rejected_table)
+
+    def load(self, table: Table, rows: pl.DataFrame) -> None:
+        """Add rows to a raw table."""
+        self.tokens += 1
+        self.adapter.insert(table, to_arrow(rows, table), f"{self.name}:{self.tokens}")
+
+    def forget(self, contract: Contract, day: str) -> None:
+        """Drop a day from a raw table."""
+        self.client.command(f"alter table {self.raw}.{contract.name} drop partition '{day}'")
+
+    def command(self, sql: str) -> None:
+        """Run a statement; ``{db}`` is the target schema."""
+        self.client.command(sql.replace("{db}", self.name))
+
+    def query(self, sql: str) -> pl.DataFrame:
+        """A query's result; ``{db}`` is the target schema."""
+        table = self.client.query_arrow(sql.replace("{db}", self.name), use_strings=True)
+        return pl.DataFrame(pl.from_arrow(table))
+
+    def mart(self, name: str, where: str = "true") -> pl.DataFrame:
+        """A mart's rows in a fixed order."""
+        return self.query(f"select * from {{db}}.{name} where {where} order by all")
+
+    def dbt(self, *arguments: str, **variables: Any) -> Outcome:
+        """Run a dbt command with its own target and log folders, which have a space in their names."""
+        given = [*arguments, "--project-dir", str(self.project), "--profiles-dir", str(self.project)]
+        given += ["--target-path", str(self.folder / "the target"), "--log-path", str(self.folder / "the logs")]
+        given += ["--vars", json.dumps(variables), "--quiet"]
+        own = {
+            "HEADRACE_CLICKHOUSE_HOST": "127.0.0.1",
+            "HEADRACE_CLICKHOUSE_PORT": str(self.port),
+            "HEADRACE_CLICKHOUSE_USER": "headrace",
+            "HEADRACE_CLICKHOUSE_PASSWORD": PASSWORD,
+            "HEADRACE_CLICKHOUSE_SECURE": "false",
+            "HEADRACE_DBT_SCHEMA": self.name,
+            "HEADRACE_RAW_DATABASE": self.raw,
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith(("HEADRACE_", "DBT_"))]:
+                patch.delenv(name)
+            for name, value in own.items():
+                patch.setenv(name, value)
+            if self.manifest is None:  # models are parsed once; vars are read again when they compile
+                self.manifest = _succeeded(dbtRunner().invoke(["parse", *given[len(arguments) :]])).result
+            answer = dbtRunner(manifest=self.manifest).invoke(given)
+        nodes = getattr(answer.result, "results", None) or []
+        messages = [str(answer.exception or "")] + [str(r.message) for r in nodes if r.status in ("error", "fail")]
+        return Outcome(answer.success, {r.node.name: str(r.status) for r in nodes}, "\n".join(messages))
+
+
+def _succeeded(answer: dbtRunnerResult) -> dbtRunnerResult:
+    assert answer.success, answer.exception
+    return answer
+
+
+@pytest.fixture(scope="session")
+def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of an endpoint of this worker's own; it ends with the tests."""
+    folder = tmp_path_factory.mktemp("clickhouse") / "data folder"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headrace.local.clickhouse", "--path", str(folder), "--port", "0"]
+        + ["--host", "127.0.0.1", "--user", "headrace", "--database", "analytics"],
+        env={**clean, "HEADRACE_HOME": str(folder), "HEADRACE_CLICKHOUSE_PASSWORD": PASSWORD},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, f"the endpoint did not start: exit status {process.wait()}"
+        yield int(json.loads(line)["port"])
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def new_warehouse(
+    clickhouse_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Warehouse]:
+    """``new_warehouse(name)``: an empty raw database and a schema of its own."""
+
+    def make(name: str, project: Path = PROJECT) -> Warehouse:
+        return Warehouse(clickhouse_port, tmp_path_factory.mktemp(name), name, project)
+
+    return make
+
+
+@pytest.fixture
+def project_copy(tmp_path: Path) -> Path:
+    """A copy of the project that a test may damage."""
+    return Path(shutil.copytree(PROJECT, tmp_path / "a project"))

@@ -1,0 +1,307 @@
+"""The marts against the same numbers computed in Polars, and rebuilding of days."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+from polars.testing import assert_frame_equal
+
+from headrace.batch import STRING_MAP
+from headrace.contracts.events import EVENTS
+from headrace.contracts.metrics import METRICS
+
+from . import rows
+from .conftest import Warehouse
+
+pytestmark = pytest.mark.xdist_group("dbt")  # one build serves all tests
+
+MARTS = {
+    "event_metrics": "event_date",
+    "performance_metrics": "event_date",
+    "session_metrics": "session_date",
+    "metric_windows": "metric_date",
+}
+LANDED = {EVENTS: rows.events(), METRICS: rows.metrics()}
+
+
+@dataclass
+class Built:
+    """A warehouse, and its marts as one build of everything left them. Tests that change it mend it."""
+
+    warehouse: Warehouse
+    marts: dict[str, pl.DataFrame]
+
+    def assert_whole(self) -> None:
+        """The marts are as at first, to the bit."""
+        for name in MARTS:
+            assert_frame_equal(self.warehouse.mart(name), self.marts[name], check_exact=True)
+
+
+@pytest.fixture(scope="session")
+def built(new_warehouse: Callable[..., Warehouse]) -> Built:
+    warehouse = new_warehouse("everything")
+    for contract, landed in LANDED.items():
+        warehouse.load(contract.table, landed)
+    outcome = warehouse.dbt("build")
+    assert outcome, outcome.error
+    assert set(outcome.statuses.values()) == {"success", "pass"}, outcome.statuses
+    return Built(warehouse, {name: warehouse.mart(name) for name in MARTS})
+
+
+@pytest.fixture(scope="session")
+def small(new_warehouse: Callable[..., Warehouse]) -> Warehouse:
+    """For tests that need but a few rows."""
+    return new_warehouse("small")
+
+
+def rebuild(warehouse: Warehouse, start: date, end: date, *selected: str) -> None:
+    select = selected or ("--select", "tag:daily")
+    outcome = warehouse.dbt("run", *select, start_date=str(start), end_date=str(end))
+    assert outcome, outcome.error
+
+
+@pytest.mark.parametrize(
+    ("mart", "expected"),
+    [
+        ("event_metrics", rows.event_metrics),
+        ("performance_metrics", rows.performance_metrics),
+        ("session_metrics", rows.session_metrics),
+        ("metric_windows", rows.metric_windows),
+    ],
+)
+def test_a_mart_equals_polars(
+    built: Built, mart: str, expected: Callable[[pl.DataFrame], pl.DataFrame]
+) -> None:
+    found = built.marts[mart]
+    if "dimensions" in found.columns:  # a map: as text, in its own order, which is that of the names
+        pairs = pl.element().struct["key"] + "=" + pl.element().struct["value"]
+        found = found.with_columns(pl.col("dimensions").cast(STRING_MAP).list.eval(pairs).list.join(","))
+    wanted = expected(LANDED[METRICS if mart == "metric_windows" else EVENTS]).select(found.columns)
+    key = [name for name, dtype in found.schema.items() if not dtype.is_float()]
+    assert_frame_equal(
+        found.sort(key), wanted.sort(key), check_dtypes=False, rel_tol=1e-12, abs_tol=1e-12
+    )
+
+
+def test_repeats_count_once(built: Built) -> None:
+    landed = LANDED[EVENTS]
+    once = landed["event_id"].n_unique()
+    assert landed.height > once
+    for mart in ("event_metrics", "session_metrics"):
+        assert built.marts[mart]["events"].sum() == once
+
+
+def test_a_session_across_midnight_is_one_row(built: Built) -> None:
+    found = built.marts["session_metrics"].filter(pl.col("session_id").str.starts_with("night"))
+    assert found["session_id"].is_unique().all()
+    assert found["events"].to_list() == [2] * 40
+    assert (found["ended_at"].dt.date() > found["session_date"]).any()
+
+
+def test_days_in_any_order_any_number_of_times_equal_a_full_build(built: Built) -> None:
+    warehouse = built.warehouse
+    for mart in MARTS:
+        warehouse.command(f"drop table {{db}}.{mart}")
+    first, last = rows.FIRST_DAY - timedelta(days=rows.TRICKLE_DAYS + 3), rows.days()[-1]
+    rebuild(warehouse, first, rows.FIRST_DAY - timedelta(days=1))  # creates the tables, without the days below
+    for mart, day in MARTS.items():
+        assert warehouse.mart(mart, f"{day} >= '{rows.FIRST_DAY}'").is_empty()
+    order = [*rows.days(), rows.days()[1]]
+    random.Random(3).shuffle(order)
+    for day in order:
+        rebuild(warehouse, day, day)
+    built.assert_whole()
+    rebuild(warehouse, first, last)
+    built.assert_whole()
+
+
+def test_a_full_refresh_takes_all_days_whatever_the_vars_say(built: Built) -> None:
+    day = rows.FIRST_DAY
+    rebuild(built.warehouse, day, day, "--select", "tag:daily", "--full-refresh")
+    built.assert_whole()
+
+
+def test_a_late_day_reaches_as_far_as_the_models_declare(built: Built) -> None:
+    warehouse, late = built.warehouse, rows.days()[2]
+    for contract in LANDED:
+        warehouse.forget(contract, str(late))
+    rebuild(warehouse, rows.days()[0], rows.days()[-1])
+    changed = {name: warehouse.mart(name) for name in MARTS}
+    for contract, landed in LANDED.items():
+        warehouse.load(contract.table, landed.filter(pl.col(contract.partition) == late))
+    assert warehouse.manifest is not None
+    for mart, column in MARTS.items():
+        meta = warehouse.manifest.nodes[f"model.headrace.{mart}"].config.meta
+        start, end = (late + timedelta(days=n) for n in (-meta["days_back"], meta["days_ahead"]))
+        rebuild(warehouse, start, end, "--select", mart)
+        differs = built.marts[mart].join(changed[mart], on=changed[mart].columns, how="anti", nulls_equal=True)
+        assert (differs[column].min(), differs[column].max()) == (start, end), "the test shows too little"
+    built.assert_whole()
+
+
+def test_an_emptied_day_is_cleared_and_no_other(
+    built: Built, project_copy: Path, new_warehouse: Callable[..., Warehouse]
+) -> None:
+    warehouse = built.warehouse
+    [day] = built.marts["performance_metrics"]["event_date"].unique().sort()[:1]
+    for contract in LANDED:
+        warehouse.forget(contract, str(day))
+
+    (project_copy / "macros/replace_days.sql").unlink()  # dbt-clickhouse's own macro keeps the day
+    rebuild(new_warehouse(warehouse.name, project_copy), day, day)
+    for mart, column in MARTS.items():
+        assert not warehouse.mart(mart, f"{column} = '{day}'").is_empty()
+
+    rebuild(warehouse, day, day)
+    for mart, column in MARTS.items():
+        others = built.marts[mart].filter(pl.col(column) != day)
+        assert_frame_equal(warehouse.mart(mart), others, check_exact=True)
+
+    for contract, landed in LANDED.items():
+        warehouse.load(contract.table, landed.filter(pl.col(contract.partition) == day))
+    rebuild(warehouse, day, day)
+    built.assert_whole()
+
+
+COUNTED = {
+    "event_metrics_count_every_event",
+    "performance_metrics_count_every_timed_event",
+    "metric_windows_count_every_measurement",
+    "session_metrics_hold_every_event",
+}
+
+
+@pytest.mark.parametrize(
+    ("rows_instead", "caught_by"),
+    [
+        (
+            dict.fromkeys(MARTS, "select * from {mart} union all select * from {mart}"),
+            {f"{mart}_grain_is_unique" for mart in MARTS} | COUNTED,
+        ),
+        (
+            {
+                "event_metrics": "select * replace('mail' as channel) from {mart}",
+                "performance_metrics": "select * replace(-1 as p50_ms) from {mart}",
+                "session_metrics": "select * replace(events + 1 as events) from {mart}",
+                "metric_windows": "select * replace(1e9 as last_value) from {mart}",
+            },
+            {f"{mart}_rows_hold" for mart in MARTS} | {"session_metrics_hold_every_event"},
+        ),
+        (dict.fromkeys(MARTS, "select * from {mart} where false"), COUNTED),
+    ],
+    ids=["doubled", "changed", "missing"],
+)
+def test_tests_notice_wrong_rows(built: Built, rows_instead: dict[str, str], caught_by: set[str]) -> None:
+    warehouse, day = built.warehouse, rows.days()[3]
+    for mart, select in rows_instead.items():
+        source = f"(select * from {{db}}.{mart} where {MARTS[mart]} = '{day}')"
+        warehouse.command(f"create table {{db}}.wrong as {{db}}.{mart}")
+        warehouse.command(f"insert into {{db}}.wrong {select.replace('{mart}', source)}")
+        warehouse.command(f"alter table {{db}}.{mart} drop partition '{day}'")
+        warehouse.command(f"alter table {{db}}.{mart} attach partition '{day}' from {{db}}.wrong")
+        warehouse.command("drop table {db}.wrong")
+    only = {"start_date": str(day), "end_date": str(day)}
+    outcome = warehouse.dbt("test", "--select", "tag:daily", "--exclude-resource-type", "unit_test", **only)
+    rebuild(warehouse, day, day)
+    assert outcome.failed == caught_by
+    built.assert_whole()
+
+
+def test_an_id_on_two_days_is_two_events_and_a_warning(small: Warehouse) -> None:
+    noon = rows.midnight(rows.FIRST_DAY) + timedelta(hours=12)
+    event = {"event_id": "e", "event_type": "click", "session_id": "s", "channel": "web"}
+    small.load(EVENTS.table, rows.frame(EVENTS, [{**event, "occurred_at": noon + timedelta(days=n)} for n in (0, 1)]))
+    outcome = small.dbt("build", "--select", "tag:events", "--exclude-resource-type", "unit_test")
+    assert outcome, outcome.error
+    assert outcome.statuses["event_ids_stay_on_one_day"] == "warn"
+    assert small.mart("session_metrics")["events"].to_list() == [2]
+
+
+def test_rejects_of_both_streams_are_united(small: Warehouse) -> None:
+    reasons = [
+        {"check": "isin", "column": "channel", "value": "mail"},
+        {"check": "isin", "column": "kind", "value": "x"},
+    ]
+    for contract in (EVENTS, METRICS):
+        table = contract.rejected_table
+        rejected: dict[str, Any] = {
+            **dict.fromkeys(table.schema),
+            "payload": b"{",
+            "reasons": reasons,
+            "contract": contract.name,
+            "contract_version": 1,
+            "rejected_date": rows.LANDED_AT.date(),
+            "_source": "kafka/analytics_events",
+            "_cursor": "kafka/0",
+            "_index": 0,
+            "_ingested_at": rows.LANDED_AT,
+            "_batch_id": "batch",
+        }
+        small.load(table, pl.DataFrame([rejected], schema=table.schema))
+    assert small.dbt("run", "--select", "stg_rejected")
+    found = small.query("select * from {db}_staging.stg_rejected order by stream")
+    assert found["stream"].to_list() == ["events", "metrics"]
+    assert found["failed_checks"].to_list() == [["isin"]] * 2
+    assert [sorted(columns) for columns in found["failed_columns"]] == [["channel", "kind"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("view", "column"),
+    [("int_events_deduplicated", "event_date"), ("int_metrics_deduplicated", "metric_date")],
+)
+def test_one_day_is_read_where_one_day_is_asked_for(built: Built, view: str, column: str) -> None:
+    everything = f"explain estimate select * from {{db}}_intermediate.{view}"
+    assert built.warehouse.query(everything)["parts"].sum() > rows.TRICKLE_DAYS
+    one_day = built.warehouse.query(f"{everything} where {column} = '{rows.FIRST_DAY - timedelta(days=9)}'")
+    assert one_day["parts"].to_list() == [1]
+
+
+def test_without_our_setting_a_history_load_meets_the_limit_on_partitions(built: Built) -> None:
+    built.warehouse.command("create table {db}.copy as {db}.event_metrics")
+    try:
+        with pytest.raises(DatabaseError, match="Too many partitions"):
+            built.warehouse.command("insert into {db}.copy select * from {db}.event_metrics")
+    finally:
+        built.warehouse.command("drop table {db}.copy")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"start_date": "2024-01-01"}, "'end_date' is missing"),
+        ({"end_date": "2024-01-01"}, "'start_date' is missing"),
+        ({"start_date": "2024-01-02", "end_date": "2024-01-01"}, "is after end_date"),
+        ({"start_date": "2024-01-01", "end_date": "x') or (1"}, "expected a UTC day"),
+        ({"window_seconds": 0}, "expected 1 to 86400"),
+    ],
+)
+def test_wrong_vars_are_refused(small: Warehouse, variables: dict[str, Any], message: str) -> None:
+    outcome = small.dbt("compile", "--select", "event_metrics", **variables)
+    assert not outcome
+    assert message in outcome.error
+
+
+def test_a_model_that_yields_other_days_is_refused(
+    built: Built, project_copy: Path, new_warehouse: Callable[..., Warehouse]
+) -> None:
+    model = project_copy / "models/marts/event_metrics.sql"
+    correct = model.read_text()
+    model.write_text(correct.replace("where {{ in_rebuilt_days('event_date') }}", ""))
+    assert model.read_text() != correct
+    day = str(rows.FIRST_DAY)
+    outcome = new_warehouse(built.warehouse.name, project_copy).dbt(
+        "run", "--select", "event_metrics", start_date=day, end_date=day
+    )
+    assert not outcome
+    assert "rows outside the rebuilt days" in outcome.error
+    built.assert_whole()
+    left = built.warehouse.query("select name from system.tables where database = '{db}' and name like '%new_data%'")
+    assert left.is_empty()

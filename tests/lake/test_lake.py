@@ -1,0 +1,160 @@
+"""One suite for every lake: what must hold for messages to land exactly once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+from builders import NOW, event, metric
+
+from headrace.batch import MicroBatch
+from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
+from headrace.errors import Conflict, Fatal
+from headrace.lake import LakeTable
+from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.memory import MemoryLakeTable
+
+Batch = Callable[..., MicroBatch]
+CURSOR = "test/0"
+
+
+@pytest.fixture(params=["delta", "memory"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., LakeTable]:
+    def build(contract: Contract = EVENTS) -> LakeTable:
+        if request.param == "memory":
+            return MemoryLakeTable(contract.table)
+        return DeltaLakeTable(str(tmp_path / "a lake"), contract.table)
+
+    return build
+
+
+def rows(batch: MicroBatch, contract: Contract = EVENTS) -> pl.DataFrame:
+    return check(contract, batch, batch_id=str(uuid.uuid4()), now=NOW, limits=Limits()).good
+
+
+def day(number: int) -> str:
+    return f"2026-01-{number:02d}T12:00:00Z"
+
+
+def test_rows_and_position_move_together(make: Callable[..., LakeTable], batch_of: Batch) -> None:
+    table = make()
+    snapshot = table.open()
+    assert not snapshot.position([CURSOR])
+    good = rows(batch_of([event(), event(event_id="e-2")]))
+    version = snapshot.append(good, {CURSOR: 2}, "b")
+    assert table.open().version == version
+    assert dict(table.open().position([CURSOR, "test/1"])) == {CURSOR: 2}
+    assert table.counts_by_day() == {date(2026, 1, 2): 2}
+
+
+def test_a_second_writer_from_the_same_snapshot_is_refused(
+    make: Callable[..., LakeTable], batch_of: Batch
+) -> None:
+    table = make()
+    table.open()
+    good = rows(batch_of([event()]))
+    first, second = table.open(), table.open()
+    first.append(good, {CURSOR: 1}, "b")
+    with pytest.raises(Conflict):
+        second.append(good, {CURSOR: 1}, "b")
+    assert table.counts_by_day() == {date(2026, 1, 2): 1}
+
+
+def test_writers_of_other_cursors_do_not_disturb(make: Callable[..., LakeTable], batch_of: Batch) -> None:
+    table = make()
+    table.open()
+    first, second = table.open(), table.open()
+    first.append(rows(batch_of([event()])), {CURSOR: 1}, "b")
+    second.append(rows(batch_of([event()], cursor="test/1")), {"test/1": 1}, "b")
+    assert table.counts_by_day() == {date(2026, 1, 2): 2}
+
+
+def test_an_append_may_move_positions_only(make: Callable[..., LakeTable]) -> None:
+    table = make()
+    version = table.open().append(pl.DataFrame(schema=EVENTS.landed_schema), {CURSOR: 7}, "b")
+    assert dict(table.open().position([CURSOR])) == {CURSOR: 7}
+    assert table.describe(version).rows == 0
+    assert list(table.read(table.describe(version))) == []
+
+
+def test_a_version_reads_back_what_it_added(make: Callable[..., LakeTable], batch_of: Batch) -> None:
+    table = make(METRICS)
+    payloads = [metric(metric_id=str(n), occurred_at=day(1 + n % 3), dimensions={"n": str(n)}) for n in range(9)]
+    good = rows(batch_of(payloads), METRICS)
+    version = table.open().append(good, {CURSOR: 9}, "b")
+    table.open().append(rows(batch_of([metric()], start=9), METRICS), {CURSOR: 10}, "b")
+    added = table.describe(version)
+    assert (added.rows, added.days) == (9, tuple(date(2026, 1, d) for d in (1, 2, 3)))
+    once, again = (list(table.read(added)) for _ in range(2))
+    assert [c.to_pydict() for c in once] == [c.to_pydict() for c in again]
+    back = pl.concat([pl.DataFrame(pl.from_arrow(chunk)) for chunk in once])
+    assert sorted(back["metric_id"]) == [str(n) for n in range(9)]
+    assert back.filter(pl.col("metric_id") == "4")["dimensions"].to_list() == [[{"key": "n", "value": "4"}]]
+    assert set(back["metric_date"]) == set(added.days)
+
+
+def test_a_day_reads_as_of_a_version(make: Callable[..., LakeTable], batch_of: Batch) -> None:
+    table = make()
+    first = table.open().append(rows(batch_of([event(), event(occurred_at=day(5))])), {CURSOR: 2}, "b")
+    table.open().append(rows(batch_of([event()], start=2)), {CURSOR: 3}, "b")
+    newest = table.open().version
+
+    def count(version: int, of: date) -> int:
+        return sum(chunk.num_rows for chunk in table.read_day(of, version))
+
+    assert count(first, date(2026, 1, 2)) == 1
+    assert count(newest, date(2026, 1, 2)) == 2
+    assert count(newest, date(2026, 1, 9)) == 0
+
+
+def test_landed_ids_finds_those_that_are_there(make: Callable[..., LakeTable], batch_of: Batch) -> None:
+    from datetime import UTC, datetime
+
+    table = make()
+    batch = batch_of([event(), event()], cursor="sqs/q")
+    landed = check(EVENTS, batch, batch_id="b", now=datetime.now(UTC), limits=Limits()).good.with_columns(
+        _offset=pl.lit(None, pl.Int64), _message_id=pl.Series(["a", "b"])
+    )
+    table.open().append(landed, {"sqs/q": 1}, "b")
+    asked = pl.Series(["b", "c"])
+    assert table.open().landed_ids("sqs/q", asked).to_list() == ["b"]
+    assert table.open().landed_ids("sqs/other", asked).to_list() == []
+
+
+def test_a_version_beyond_the_log_is_an_error_that_says_what_to_do(make: Callable[..., LakeTable]) -> None:
+    table = make()
+    table.open()
+    with pytest.raises(Fatal, match="no longer in the"):
+        table.describe(99)
+
+
+def test_delta_compaction_adds_nothing_to_publish(tmp_path: Path, batch_of: Batch) -> None:
+    from deltalake import DeltaTable
+
+    table = DeltaLakeTable(str(tmp_path), EVENTS.table)
+    for n in range(3):
+        table.open().append(rows(batch_of([event()], start=n)), {CURSOR: n + 1}, "b")
+    DeltaTable(table.uri).optimize.compact()
+    assert table.describe(table.open().version).rows == 0
+    assert dict(table.open().position([CURSOR])) == {CURSOR: 3}
+    assert table.counts_by_day() == {date(2026, 1, 2): 3}
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "a file, not a folder"
+    folder.write_text("")
+    yield folder
+
+
+def test_a_lake_that_cannot_be_written_is_one_clear_line(read_only: Path) -> None:
+    from headrace.errors import HeadraceError
+
+    with pytest.raises(HeadraceError) as raised:
+        DeltaLakeTable(str(read_only), EVENTS.table).open()
+    assert str(read_only) in str(raised.value)
+    assert "\n" not in str(raised.value)

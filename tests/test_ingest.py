@@ -1,0 +1,208 @@
+"""Exactly once into the lake: crashes, races, redeliveries; and a property test over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from builders import event
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.batch import MicroBatch
+from headrace.contracts import EVENTS, Limits
+from headrace.errors import Conflict, Retriable
+from headrace.ingest import Landed, Pace, StreamLake, ingest, land
+from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.memory import MemoryLakeTable
+from headrace.sources.memory import MemoryLog, MemoryQueue
+
+QUICK = Pace(batch_messages=3, idle_seconds=0.001)
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+def memory_lake() -> StreamLake:
+    return StreamLake(MemoryLakeTable(EVENTS.table), MemoryLakeTable(EVENTS.rejected_table))
+
+
+def delta_lake(root: Path) -> StreamLake:
+    return StreamLake(
+        DeltaLakeTable(str(root), EVENTS.table), DeltaLakeTable(str(root), EVENTS.rejected_table)
+    )
+
+
+def drain(source: MemoryLog | MemoryQueue, lake: StreamLake) -> Landed:
+    return sum(ingest(source, EVENTS, lake, Limits(), QUICK), Landed())
+
+
+def payloads(count: int) -> list[bytes | None]:
+    """Every fourth is bad, every fifth an array with one bad record."""
+    out: list[bytes | None] = []
+    for n in range(count):
+        if n % 4 == 3:
+            out.append(b"bad %d" % n)
+        elif n % 5 == 4:
+            out.append(b"[" + event(event_id=f"{n}a") + b"," + event(event_id=f"{n}b", channel="?") + b"]")
+        else:
+            out.append(event(event_id=str(n)))
+    return out
+
+
+def landed(lake: StreamLake) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    found = []
+    for table in (lake.good, lake.rejected):
+        frame = table.rows() if isinstance(table, MemoryLakeTable) else table.scan().collect()  # type: ignore[attr-defined]
+        keys = frame.select("_cursor", "_offset", "_message_id", "_index")
+        found.append(sorted(keys.iter_rows(), key=str))
+    return found[0], found[1]
+
+
+def exactly_once(lake: StreamLake, count: int) -> None:
+    good, rejected = landed(lake)
+    assert len(set(good)) == len(good)
+    assert len(set(rejected)) == len(rejected)
+    messages = {key[:3] for key in [*good, *rejected]}
+    assert len(messages) == count
+    arrays = sum(1 for n in range(count) if n % 4 != 3 and n % 5 == 4)
+    bad = sum(1 for n in range(count) if n % 4 == 3)
+    assert (len(good), len(rejected)) == (count - bad, bad + arrays)
+
+
+@pytest.mark.parametrize("kind", [MemoryLog, MemoryQueue])
+@pytest.mark.parametrize("on", ["memory", "delta"])
+def test_a_drain_lands_everything_and_a_second_one_nothing(
+    kind: type[MemoryLog] | type[MemoryQueue], on: str, tmp_path: Path
+) -> None:
+    source = kind("events")
+    source.publish(payloads(20))  # type: ignore[arg-type]
+    lake = memory_lake() if on == "memory" else delta_lake(tmp_path)
+    first = drain(source, lake)
+    assert (first.messages, first.repeated) == (20, 0)
+    exactly_once(lake, 20)
+    assert drain(source, lake) == Landed()
+    exactly_once(lake, 20)
+
+
+@pytest.mark.parametrize("window", ["before rejected", "after rejected", "before good", "after good"])
+@pytest.mark.parametrize("kind", [MemoryLog, MemoryQueue])
+def test_a_crash_in_any_window_repeats_nothing_and_loses_nothing(
+    kind: type[MemoryLog] | type[MemoryQueue], window: str
+) -> None:
+    source = kind("events")
+    source.publish(payloads(20))  # type: ignore[arg-type]
+    lake = memory_lake()
+    table = lake.rejected if window.endswith("rejected") else lake.good
+    assert isinstance(table, MemoryLakeTable)
+    table.fail_next_append = Crash()
+    table.fail_after_commit = window.startswith("after")
+    with pytest.raises(Crash):
+        drain(source, lake)
+    source.close()  # what was in flight is handed out again
+    drain(source, lake)
+    exactly_once(lake, 20)
+
+
+def test_a_writer_that_lost_the_race_starts_over_from_the_table() -> None:
+    source = MemoryLog("events")
+    source.publish(payloads(8))
+    lake = memory_lake()
+    tables = lake.rejected.open(), lake.good.open()
+    batch = source.read(tables[1].position(source.cursors()), 8, 0)
+    first = land(batch, EVENTS, lake, Limits(), tables)
+    zombie = land(batch, EVENTS, lake, Limits(), tables)  # the same snapshots, frozen meanwhile
+    assert (first.good, first.repeated) == (6, 0)
+    assert (zombie.good, zombie.rejected, zombie.repeated) == (0, 0, 8)
+    exactly_once(lake, 8)
+
+
+def test_a_zombie_that_holds_messages_of_a_queue_cannot_land_them_again() -> None:
+    source = MemoryQueue("events")
+    source.publish([p or b"" for p in payloads(6)])
+    lake = memory_lake()
+    zombie_tables = lake.rejected.open(), lake.good.open()
+    zombie_batch = source.read(zombie_tables[1].position(source.cursors()), 6, 0)
+    source.expire()
+    drain(source, lake)
+    land(zombie_batch, EVENTS, lake, Limits(), zombie_tables)
+    exactly_once(lake, 6)
+
+
+def test_without_the_guard_the_doubling_would_be_seen(batch_of: Callable[..., MicroBatch]) -> None:
+    """Negative control: rows appended past the protocol make ``exactly_once`` fail."""
+    source = MemoryLog("events")
+    source.publish(payloads(8))
+    lake = memory_lake()
+    drain(source, lake)
+    assert isinstance(lake.good, MemoryLakeTable)
+    lake.good.open().append(lake.good.rows().head(1), {}, "b")
+    with pytest.raises(AssertionError):
+        exactly_once(lake, 8)
+
+
+def test_messages_lost_to_retention_are_reported_with_their_range() -> None:
+    source = MemoryLog("events")
+    source.publish(payloads(4))
+    lake = memory_lake()
+    drain(source, lake)
+    source.publish(payloads(10))
+    source.trim(9)
+    done = drain(source, lake)
+    assert [str(gap) for gap in done.gaps] == ["memory/events/0 [4, 9)"]
+    assert done.messages == 5
+
+
+def test_a_source_that_is_away_is_retriable_and_nothing_is_lost() -> None:
+    source = MemoryLog("events")
+    source.publish(payloads(4))
+    lake = memory_lake()
+    assert isinstance(lake.good, MemoryLakeTable)
+    lake.good.fail_next_append = Retriable("away")
+    with pytest.raises(Retriable):
+        drain(source, lake)
+    drain(source, lake)
+    exactly_once(lake, 4)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    kind=st.sampled_from([MemoryLog, MemoryQueue]),
+    count=st.integers(1, 25),
+    size=st.integers(1, 9),
+    faults=st.lists(st.tuples(st.sampled_from(["good", "rejected"]), st.booleans(), st.booleans()), max_size=6),
+)
+def test_any_history_of_crashes_lands_every_message_once(
+    kind: type[MemoryLog] | type[MemoryQueue], count: int, size: int, faults: list[tuple[str, bool, bool]]
+) -> None:
+    source = kind("events")
+    source.publish(payloads(count))  # type: ignore[arg-type]
+    lake = memory_lake()
+    pace = Pace(batch_messages=size, idle_seconds=0.001)
+    for name, after, conflict in faults:
+        table = getattr(lake, name)
+        table.fail_next_append = Conflict("raced") if conflict and not after else Crash()
+        table.fail_after_commit = after
+        try:
+            for _ in ingest(source, EVENTS, lake, Limits(), pace):
+                break
+        except Crash:
+            source.close()
+        table.fail_next_append = None
+    source.close()
+    for _ in ingest(source, EVENTS, lake, Limits(), pace):
+        pass
+    exactly_once(lake, count)
+
+
+def test_counts_are_of_messages_however_many_records_they_hold() -> None:
+    source = MemoryLog("events")
+    source.publish([b"[" + event(event_id="a") + b"," + event(event_id="b") + b"]", b"[]"])
+    lake = memory_lake()
+    done = drain(source, lake)
+    assert (done.messages, done.good, done.rejected, done.repeated) == (2, 2, 1, 0)
+    assert isinstance(lake.good, MemoryLakeTable)
+    assert lake.good.rows()["event_id"].to_list() == ["a", "b"]
