@@ -9,8 +9,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from builders import NOW
 
+from builders import NOW
 from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.local.embedded import EmbeddedStack
 from headrace.settings import Settings, load_settings

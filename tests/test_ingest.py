@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 import pytest
-from builders import event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import event
 from headrace.batch import MicroBatch
 from headrace.contracts import EVENTS, Limits
 from headrace.errors import Conflict, Retriable
@@ -173,7 +172,9 @@ def test_a_source_that_is_away_is_retriable_and_nothing_is_lost() -> None:
     kind=st.sampled_from([MemoryLog, MemoryQueue]),
     count=st.integers(1, 25),
     size=st.integers(1, 9),
-    faults=st.lists(st.tuples(st.sampled_from(["good", "rejected"]), st.booleans(), st.booleans()), max_size=6),
+    faults=st.lists(
+        st.tuples(st.sampled_from(["good", "rejected"]), st.booleans(), st.booleans()), max_size=6
+    ),
 )
 def test_any_history_of_crashes_lands_every_message_once(
     kind: type[MemoryLog] | type[MemoryQueue], count: int, size: int, faults: list[tuple[str, bool, bool]]

@@ -54,5 +54,9 @@ def test_secrets_do_not_show() -> None:
 
 def test_every_setting_is_documented() -> None:
     text = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
-    missing = [n for n in Settings.model_fields if f"`{'' if n.startswith('aws') else 'HEADRACE_'}{n.upper()}`" not in text]
+    missing = [
+        n
+        for n in Settings.model_fields
+        if f"`{'' if n.startswith('aws') else 'HEADRACE_'}{n.upper()}`" not in text
+    ]
     assert not missing

@@ -16,8 +16,13 @@ UTC_MICROS = pl.Datetime("us", "UTC")
 #: A map of text to text; Polars has no map type of its own.
 STRING_MAP = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
 
+
+def _schema(columns: Mapping[str, Any]) -> pl.Schema:
+    return pl.Schema(dict(columns))
+
+
 #: Columns of ``MicroBatch.records``, one row per message.
-RECORD_SCHEMA = pl.Schema(
+RECORD_SCHEMA = _schema(
     {
         "payload": pl.Binary,  # the untouched message value; null for a Kafka tombstone
         "key": pl.Binary,
@@ -30,7 +35,7 @@ RECORD_SCHEMA = pl.Schema(
 )
 
 #: Where a landed or rejected row came from. ``(_cursor, _offset | _message_id, _index)`` is unique.
-ORIGIN_SCHEMA = pl.Schema(
+ORIGIN_SCHEMA = _schema(
     {
         "_source": pl.String,  # e.g. kafka/analytics_events
         "_cursor": pl.String,
@@ -43,7 +48,7 @@ ORIGIN_SCHEMA = pl.Schema(
 )
 
 #: Columns of ``Checked.rejected``.
-REJECTED_SCHEMA = pl.Schema(
+REJECTED_SCHEMA = _schema(
     {
         "payload": pl.Binary,
         "reasons": pl.List(pl.Struct({"check": pl.String, "column": pl.String, "value": pl.String})),

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from typing import Generic, TypeVar
 
 import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -80,18 +81,21 @@ class Landed:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLake:
+T = TypeVar("T", bound=LakeTable, covariant=True)
+
+
+@dataclass(frozen=True)
+class StreamLake(Generic[T]):
     """The two lake tables of a stream."""
 
-    good: LakeTable
-    rejected: LakeTable
+    good: T
+    rejected: T
 
 
 def ingest(
     source: Source,
     contract: Contract,
-    lake: StreamLake,
+    lake: StreamLake[LakeTable],
     limits: Limits,
     pace: Pace,
     *,
@@ -127,7 +131,7 @@ def ingest(
 def land(
     batch: MicroBatch,
     contract: Contract,
-    lake: StreamLake,
+    lake: StreamLake[LakeTable],
     limits: Limits,
     tables: tuple[Snapshot, Snapshot] | None = None,
 ) -> Landed:
@@ -197,6 +201,6 @@ def _messages(*frames: pl.DataFrame) -> int:
     return pl.concat([frame.select(origin) for frame in frames]).unique().height
 
 
-def position_of(source: Source, lake: StreamLake) -> Position:
+def position_of(source: Source, lake: StreamLake[LakeTable]) -> Position:
     """How far a source has landed, from the lake's log."""
     return lake.good.open().position(source.cursors())

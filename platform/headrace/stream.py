@@ -86,7 +86,7 @@ class Stream:
         return self.pipeline.name
 
     @cached_property
-    def lake(self) -> StreamLake:
+    def lake(self) -> StreamLake[DeltaLakeTable]:
         """The two lake tables."""
         root, options = self.settings.lake, self.settings.lake_storage_options
         return StreamLake(

@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from builders import EVENT, METRIC, NOW, event, metric
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import EVENT, METRIC, NOW, event, metric
 from headrace.batch import RECORD_SCHEMA, REJECTED_SCHEMA, Checked, MicroBatch, Position
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.contracts.schema import json_schema
@@ -99,7 +99,10 @@ def test_one_bad_record_of_an_array_is_rejected_alone(batch_of: Batch) -> None:
 def test_a_map_is_kept_and_absent_is_empty(batch_of: Batch) -> None:
     without = json.dumps({k: v for k, v in METRIC.items() if k != "dimensions"}).encode()
     checked = judge(batch_of([metric(dimensions={"a": "1", "b": ""}), without]), METRICS)
-    assert checked.good["dimensions"].to_list() == [[{"key": "a", "value": "1"}, {"key": "b", "value": ""}], []]
+    assert checked.good["dimensions"].to_list() == [
+        [{"key": "a", "value": "1"}, {"key": "b", "value": ""}],
+        [],
+    ]
 
 
 json_values: Any = st.recursive(
@@ -130,7 +133,9 @@ def test_no_message_vanishes_or_doubles_whatever_it_holds(payloads: list[bytes |
     }  # fmt: skip
     batch = MicroBatch("t", pl.DataFrame(columns, schema=RECORD_SCHEMA), Position(), Position({"t": count}))
     checked = judge(batch)
-    origins = pl.concat([checked.good.select("_offset", "_index"), checked.rejected.select("_offset", "_index")])
+    origins = pl.concat(
+        [checked.good.select("_offset", "_index"), checked.rejected.select("_offset", "_index")]
+    )
     assert origins.unique().height == origins.height
     assert set(origins["_offset"]) == set(range(count))
     assert all(len(r) for r in checked.rejected["reasons"])

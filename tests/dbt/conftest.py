@@ -109,9 +109,9 @@ class Warehouse:
 
     def dbt(self, *arguments: str, **variables: Any) -> Outcome:
         """Run a dbt command with its own target and log folders, which have a space in their names."""
-        given = [*arguments, "--project-dir", str(self.project), "--profiles-dir", str(self.project)]
-        given += ["--target-path", str(self.folder / "the target"), "--log-path", str(self.folder / "the logs")]
-        given += ["--vars", json.dumps(variables), "--quiet"]
+        flags = ["--project-dir", str(self.project), "--profiles-dir", str(self.project), "--quiet"]
+        flags += ["--target-path", str(self.folder / "the target")]
+        flags += ["--log-path", str(self.folder / "the logs")]
         own = {
             "HEADRACE_CLICKHOUSE_HOST": "127.0.0.1",
             "HEADRACE_CLICKHOUSE_PORT": str(self.port),
@@ -127,10 +127,13 @@ class Warehouse:
             for name, value in own.items():
                 patch.setenv(name, value)
             if self.manifest is None:  # models are parsed once; vars are read again when they compile
-                self.manifest = _succeeded(dbtRunner().invoke(["parse", *given[len(arguments) :]])).result
+                self.manifest = _succeeded(dbtRunner().invoke(["parse", *flags])).result
+            given = [*arguments, *flags, "--vars", json.dumps(variables)]
             answer = dbtRunner(manifest=self.manifest).invoke(given)
         nodes = getattr(answer.result, "results", None) or []
-        messages = [str(answer.exception or "")] + [str(r.message) for r in nodes if r.status in ("error", "fail")]
+        messages = [str(answer.exception or "")] + [
+            str(r.message) for r in nodes if r.status in ("error", "fail")
+        ]
         return Outcome(answer.success, {r.node.name: str(r.status) for r in nodes}, "\n".join(messages))
 
 
@@ -167,9 +170,7 @@ def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def new_warehouse(
-    clickhouse_port: int, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Warehouse]:
+def new_warehouse(clickhouse_port: int, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Warehouse]:
     """``new_warehouse(name)``: an empty raw database and a schema of its own."""
 
     def make(name: str, project: Path = PROJECT) -> Warehouse:

@@ -66,7 +66,9 @@ def events(seed: int = 7) -> pl.DataFrame:
                 "session_id": session,
                 "user_id": chance.choice([None, "ann", "bob", "ünal"]),
                 "channel": channel,
-                "page_url": chance.choice([None, "https://x.example/a?q=1", "https://x.example/a", "https://x.example/b#c"]),
+                "page_url": chance.choice(
+                    [None, "https://x.example/a?q=1", "https://x.example/a", "https://x.example/b#c"]
+                ),
                 "screen_name": chance.choice([None, "home"]),
                 "duration_ms": chance.choice([None, 0.0, 2_500.0, chance.uniform(0, 9_000)]),
             }
@@ -77,7 +79,11 @@ def events(seed: int = 7) -> pl.DataFrame:
         for day in active:
             for _ in range(chance.randint(1, 4)):
                 minute = chance.choice([0, 1, 2, 30, 720, 1_439])
-                add(f"s{n}", midnight(days()[day]) + timedelta(minutes=minute, microseconds=chance.choice([0, 999_999])))
+                add(
+                    f"s{n}",
+                    midnight(days()[day])
+                    + timedelta(minutes=minute, microseconds=chance.choice([0, 999_999])),
+                )
     for n in range(40):
         late = midnight(chance.choice(days()[1:])) - timedelta(microseconds=1)
         add(f"night{n}", late)
@@ -85,7 +91,9 @@ def events(seed: int = 7) -> pl.DataFrame:
     for n in range(1, TRICKLE_DAYS + 1):
         add(f"trickle{n // 2}", midnight(FIRST_DAY - timedelta(days=n + 3)) + timedelta(hours=5))
     for row in chance.sample(made, len(made) // 8):
-        made.append({**row, "event_type": "repeated", "user_id": "again", "channel": "other", "duration_ms": 1.0})
+        made.append(
+            {**row, "event_type": "repeated", "user_id": "again", "channel": "other", "duration_ms": 1.0}
+        )
     chance.shuffle(made)
     return frame(EVENTS, made)
 
@@ -102,7 +110,9 @@ def metrics(seed: int = 7) -> pl.DataFrame:
         ("latency", "histogram", "ms", [("host", "a")]),
     ]
 
-    def add(name: str, kind: str, unit: str | None, labels: list[tuple[str, str]], at: datetime, value: float) -> None:
+    def add(
+        name: str, kind: str, unit: str | None, labels: list[tuple[str, str]], at: datetime, value: float
+    ) -> None:
         sent = [{"key": k, "value": v} for k, v in chance.sample(labels, len(labels))]  # in any order
         made.append(
             {
@@ -123,7 +133,11 @@ def metrics(seed: int = 7) -> pl.DataFrame:
             if chance.random() < 0.2:
                 continue  # a silent day: the next reading has no yesterday
             for minute in sorted(chance.choices([0, 1, 2, 600, 601, 1_438, 1_439], k=8)):
-                value = 0.1 * chance.randint(0, 9) if chance.random() < 0.2 else value + 0.1 * chance.randint(0, 99)
+                value = (
+                    0.1 * chance.randint(0, 9)
+                    if chance.random() < 0.2
+                    else value + 0.1 * chance.randint(0, 99)
+                )
                 at = midnight(day) + timedelta(minutes=minute, seconds=chance.choice([0, 0, 59.5]))
                 add(name, kind, unit, labels, at, value)
     for n in range(1, TRICKLE_DAYS + 1):
@@ -155,10 +169,14 @@ def _windowed(rows: pl.DataFrame, seconds: int) -> pl.DataFrame:
 def event_metrics(raw: pl.DataFrame, seconds: int = 60) -> pl.DataFrame:
     """The mart of this name."""
     keys = ["event_date", "window_start", "window_seconds", "event_type", "channel"]
-    return _windowed(first_of_day(raw, EVENTS), seconds).group_by(keys).agg(
-        events=pl.len(),
-        unique_users=pl.col("user_id").drop_nulls().n_unique(),
-        unique_sessions=pl.col("session_id").n_unique(),
+    return (
+        _windowed(first_of_day(raw, EVENTS), seconds)
+        .group_by(keys)
+        .agg(
+            events=pl.len(),
+            unique_users=pl.col("user_id").drop_nulls().n_unique(),
+            unique_sessions=pl.col("session_id").n_unique(),
+        )
     )
 
 
@@ -231,7 +249,9 @@ def metric_windows(raw: pl.DataFrame, seconds: int = 60, lookaround: int = 1) ->
             (reading, None if earlier is None or far else earlier[1])
         )
         before[series] = (window, reading)
-    return pl.DataFrame([_metric_window(key, its, seconds) for key, its in rows.items()], infer_schema_length=None)
+    return pl.DataFrame(
+        [_metric_window(key, its, seconds) for key, its in rows.items()], infer_schema_length=None
+    )
 
 
 def _metric_window(

@@ -86,9 +86,7 @@ def test_a_mart_equals_polars(
         found = found.with_columns(pl.col("dimensions").cast(STRING_MAP).list.eval(pairs).list.join(","))
     wanted = expected(LANDED[METRICS if mart == "metric_windows" else EVENTS]).select(found.columns)
     key = [name for name, dtype in found.schema.items() if not dtype.is_float()]
-    assert_frame_equal(
-        found.sort(key), wanted.sort(key), check_dtypes=False, rel_tol=1e-12, abs_tol=1e-12
-    )
+    assert_frame_equal(found.sort(key), wanted.sort(key), check_dtypes=False, rel_tol=1e-12, abs_tol=1e-12)
 
 
 def test_repeats_count_once(built: Built) -> None:
@@ -111,7 +109,9 @@ def test_days_in_any_order_any_number_of_times_equal_a_full_build(built: Built) 
     for mart in MARTS:
         warehouse.command(f"drop table {{db}}.{mart}")
     first, last = rows.FIRST_DAY - timedelta(days=rows.TRICKLE_DAYS + 3), rows.days()[-1]
-    rebuild(warehouse, first, rows.FIRST_DAY - timedelta(days=1))  # creates the tables, without the days below
+    rebuild(
+        warehouse, first, rows.FIRST_DAY - timedelta(days=1)
+    )  # creates the tables, without the days below
     for mart, day in MARTS.items():
         assert warehouse.mart(mart, f"{day} >= '{rows.FIRST_DAY}'").is_empty()
     order = [*rows.days(), rows.days()[1]]
@@ -142,7 +142,9 @@ def test_a_late_day_reaches_as_far_as_the_models_declare(built: Built) -> None:
         meta = warehouse.manifest.nodes[f"model.headrace.{mart}"].config.meta
         start, end = (late + timedelta(days=n) for n in (-meta["days_back"], meta["days_ahead"]))
         rebuild(warehouse, start, end, "--select", mart)
-        differs = built.marts[mart].join(changed[mart], on=changed[mart].columns, how="anti", nulls_equal=True)
+        differs = built.marts[mart].join(
+            changed[mart], on=changed[mart].columns, how="anti", nulls_equal=True
+        )
         assert (differs[column].min(), differs[column].max()) == (start, end), "the test shows too little"
     built.assert_whole()
 
@@ -188,7 +190,7 @@ COUNTED = {
         ),
         (
             {
-                "event_metrics": "select * replace('mail' as channel) from {mart}",
+                "event_metrics": "select * replace(events + 1 as unique_users) from {mart}",
                 "performance_metrics": "select * replace(-1 as p50_ms) from {mart}",
                 "session_metrics": "select * replace(events + 1 as events) from {mart}",
                 "metric_windows": "select * replace(1e9 as last_value) from {mart}",
@@ -218,7 +220,9 @@ def test_tests_notice_wrong_rows(built: Built, rows_instead: dict[str, str], cau
 def test_an_id_on_two_days_is_two_events_and_a_warning(small: Warehouse) -> None:
     noon = rows.midnight(rows.FIRST_DAY) + timedelta(hours=12)
     event = {"event_id": "e", "event_type": "click", "session_id": "s", "channel": "web"}
-    small.load(EVENTS.table, rows.frame(EVENTS, [{**event, "occurred_at": noon + timedelta(days=n)} for n in (0, 1)]))
+    small.load(
+        EVENTS.table, rows.frame(EVENTS, [{**event, "occurred_at": noon + timedelta(days=n)} for n in (0, 1)])
+    )
     outcome = small.dbt("build", "--select", "tag:events", "--exclude-resource-type", "unit_test")
     assert outcome, outcome.error
     assert outcome.statuses["event_ids_stay_on_one_day"] == "warn"
@@ -303,5 +307,7 @@ def test_a_model_that_yields_other_days_is_refused(
     assert not outcome
     assert "rows outside the rebuilt days" in outcome.error
     built.assert_whole()
-    left = built.warehouse.query("select name from system.tables where database = '{db}' and name like '%new_data%'")
+    left = built.warehouse.query(
+        "select name from system.tables where database = '{db}' and name like '%new_data%'"
+    )
     assert left.is_empty()

@@ -29,7 +29,10 @@ _TYPES: dict[str, Any] = {
     "object": msgspec.Raw,
     "map": dict[str, str] | None,
 }
-_INT_RANGE = {pl.Int32(): (-(2**31), 2**31 - 1), pl.Int64(): (-(2**63), 2**63 - 1)}
+_INT_RANGE: dict[pl.DataType, tuple[int, int]] = {
+    pl.Int32(): (-(2**31), 2**31 - 1),
+    pl.Int64(): (-(2**63), 2**63 - 1),
+}
 _NULL = msgspec.Raw(b"null")
 
 
@@ -194,10 +197,8 @@ def _shown(raw: bytes | msgspec.Raw) -> str:
 
 def _columns(contract: Contract, structs: list[Any], failures: Failures) -> pl.DataFrame:
     """Turn structs into typed columns, adding the failures that only a whole column shows."""
-    if structs:
-        values = list(zip(*map(msgspec.structs.astuple, structs), strict=True))
-    else:
-        values = [()] * len(contract.columns)
+    rows = map(msgspec.structs.astuple, structs)
+    values = list(zip(*rows, strict=True)) if structs else [()] * len(contract.columns)
     out = []
     for column, raw in zip(contract.columns, values, strict=True):
         match column.wire:

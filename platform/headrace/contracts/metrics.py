@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import pandera.polars as pa
 import polars as pl
@@ -11,6 +11,7 @@ from headrace.batch import STRING_MAP
 from headrace.contracts.base import Contract, field
 
 KINDS = ("counter", "gauge", "histogram")
+Labels: TypeAlias = STRING_MAP  # type: ignore[valid-type]
 Time = Annotated[pl.Datetime, "us", "UTC"]
 
 
@@ -30,7 +31,7 @@ class Metrics(pa.DataFrameModel):
     value: pl.Float64 = field("the measured value, in `unit`", required=True)
     unit: pl.String = field("unit of the value", length=(1, 32), low_cardinality=True)
     source: pl.String = field("who measured", length=(1, 128), required=True, low_cardinality=True)
-    dimensions: STRING_MAP = field("labels, text to text", required=True, wire="map", default={})
+    dimensions: Labels = field("labels, text to text", required=True, wire="map", default={})
     occurred_at: Time = field("when it was measured, RFC 3339 with a zone", required=True)
     schema_version: pl.Int32 = field("version of this contract", required=True, default=1, isin=[1])
 

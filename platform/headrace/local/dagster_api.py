@@ -20,7 +20,9 @@ query Checks {
   assetNodes {
     assetKey { path }
     assetChecksOrError {
-      ... on AssetChecks { checks { name executionForLatestMaterialization { status evaluation { severity description } } } }
+      ... on AssetChecks {
+        checks { name executionForLatestMaterialization { status evaluation { severity description } } }
+      }
     }
   }
 }"""

@@ -127,7 +127,8 @@ def for_clients_only(app: App) -> App:
         if scope["type"] == "http":
             refused = scope["path"].startswith("/_ministack") and scope["path"] != _HEALTH
             if not refused and not any(name == b"origin" for name, _ in scope["headers"]):
-                return await app(scope, receive, send)
+                await app(scope, receive, send)
+                return
             await send({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": b"only for SQS clients\n"})
 

@@ -265,7 +265,8 @@ class Supervisor:
 
     def _fail(self, run: _Run, error: Exception) -> None:
         if isinstance(error, _Died) and self._stopping.is_set():
-            return self._set(run, State.STOPPED)
+            self._set(run, State.STOPPED)
+            return
         if isinstance(error, _Died):
             error = ServiceFailed(run.service, f"died {run.service.restarts + 1} times in a row: it {error}")
         elif not isinstance(error, HeadraceError):

@@ -125,7 +125,7 @@ def dbt_resource(settings: Settings) -> DbtCliResource:
 _TRANSLATOR = Translator(settings=DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
 
 
-def views_asset(path: Path, pipelines: Mapping[str, Pipeline]) -> AssetsDefinition:
+def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Settings) -> AssetsDefinition:
     """Staging and intermediate views, unpartitioned."""
 
     @dbt_assets(
@@ -135,7 +135,7 @@ def views_asset(path: Path, pipelines: Mapping[str, Pipeline]) -> AssetsDefiniti
         for pipeline in pipelines.values():
             with streams.open(pipeline) as stream:
                 stream.prepare()
-        yield from dbt.cli(["run"], context=context).stream()
+        yield from dbt.cli(["run"], context=context, target_path=target_folder(settings)).stream()
 
     return views
 
@@ -156,6 +156,8 @@ def marts_asset(
     )
     def marts(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
         days = days_of(context)
+        # a folder of its own: the marts of two streams may be built at the same time
+        target = target_folder(settings).with_name(pipeline.name)
         arguments = [
             "build",
             "--exclude-resource-type",
@@ -165,7 +167,7 @@ def marts_asset(
         ]
         with streams.open(pipeline) as stream:
             version = stream.published_version()
-            yield from dbt.cli(arguments, context=context).stream()
+            yield from dbt.cli(arguments, context=context, target_path=target).stream()
             if len(context.selected_asset_keys) == len(context.assets_def.keys):
                 stream.refreshed(version, days)
 

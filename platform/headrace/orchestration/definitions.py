@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from dagster import (
+    AssetChecksDefinition,
     AssetsDefinition,
     AssetSelection,
     AssetSpec,
@@ -28,12 +29,12 @@ def build(config: Settings) -> Definitions:
     found = discover()
     daily = partitions.daily(config)
     manifest = dbt.manifest(config)
-    views = dbt.views_asset(manifest, found.pipelines)
+    views = dbt.views_asset(manifest, found.pipelines, config)
     deploy = define_asset_job("deploy_views", AssetSelection.assets(views))
     everything: list[AssetsDefinition | AssetSpec] = [views, *_broken(found.broken)]
     jobs = [deploy]
     watchers: list[SensorDefinition] = [sensors.views_sensor(deploy, manifest, config)]
-    health = []
+    health: list[AssetChecksDefinition] = []
     for pipeline in found.pipelines.values():
         lake, warehouse = assets.lake_asset(pipeline), assets.warehouse_asset(pipeline, daily)
         marts = dbt.marts_asset(manifest, pipeline, daily, config)

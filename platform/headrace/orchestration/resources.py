@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import boto3
@@ -14,6 +15,11 @@ from dagster_aws.utils import ResourceWithBoto3Configuration, construct_boto_cli
 from headrace.pipelines import Pipeline
 from headrace.settings import Settings, settings
 from headrace.stream import Stream
+
+
+_kept: dict[str, Stream] = {}
+_locks: dict[str, Lock] = {}
+_guard = Lock()
 
 
 class SqsResource(ResourceWithBoto3Configuration):
@@ -27,7 +33,7 @@ class SqsResource(ResourceWithBoto3Configuration):
 
     def get_client(self) -> Any:
         """A boto3 SQS client with a connection for every receiver."""
-        retries = construct_boto_client_retry_config(self.max_attempts)
+        retries = construct_boto_client_retry_config(self.max_attempts)  # type: ignore[no-untyped-call]
         return boto3.session.Session(profile_name=self.profile_name).client(
             "sqs",
             region_name=self.region_name,
@@ -54,6 +60,26 @@ class Streams(ConfigurableResource):  # type: ignore[type-arg]
             yield stream
         finally:
             stream.close()
+
+    @contextmanager
+    def look(self, pipeline: Pipeline) -> Iterator[Stream]:
+        """The same stream again at every tick: to connect costs more than to look.
+
+        For sensors, which share a process and may tick at the same time; after an error the next tick connects
+        anew.
+        """
+        with _guard:
+            lock = _locks.setdefault(pipeline.name, Lock())
+        with lock:
+            stream = _kept.get(pipeline.name)
+            if stream is None:
+                stream = _kept[pipeline.name] = Stream(pipeline, settings(), sqs=self.sqs.get_client())
+            try:
+                yield stream
+            except BaseException:
+                _kept.pop(pipeline.name, None)
+                stream.close()
+                raise
 
 
 def streams_resource(config: Settings) -> Streams:

@@ -57,7 +57,7 @@ def backlog_sensor(pipeline: Pipeline, job: Job, settings: Settings) -> SensorDe
     )
     def backlog(context: SensorEvaluationContext, streams: Streams) -> SensorResult | SkipReason:
         requests, seen = [], []
-        with streams.open(pipeline) as stream:
+        with streams.look(pipeline) as stream:
             for spec in pipeline.sources:
                 tags = {STREAM: pipeline.name, SOURCE: spec.name}
                 if _active(context, tags, job.name):
@@ -104,7 +104,7 @@ def refresh_sensor(
             return SkipReason("the views of this version are not deployed yet")
         if _active(context, {STREAM: pipeline.name}, job.name):
             return SkipReason("a refresh is running")
-        with streams.open(pipeline) as stream:
+        with streams.look(pipeline) as stream:
             try:
                 touched = stream.touched()
             except Retriable as error:

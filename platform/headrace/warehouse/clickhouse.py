@@ -24,7 +24,7 @@ from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, Touched
 
 #: Server codes after which the same call may succeed: timeouts, memory, too many queries or parts, shutdown.
-_RETRIABLE = {159, 160, 164, 202, 209, 210, 236, 241, 242, 252, 285, 394, 439, 999}
+_RETRIABLE = {159, 160, 202, 209, 210, 236, 241, 242, 252, 285, 394, 439, 999}
 _INSERT = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_partitions_per_insert_block": 0,  # a version may touch any number of days
@@ -103,6 +103,9 @@ class ClickHouse:
         with _translated(self._where):
             return call(client)
 
+    def _command(self, sql: str) -> None:
+        self._call(lambda c: c.command(sql))
+
     def query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query; values go in as server-side parameters (``{name:Type}``)."""
         rows = self._call(lambda c: c.query(sql, parameters=parameters or None).result_rows)
@@ -121,13 +124,14 @@ class ClickHouse:
         if table.name in self._prepared:
             return
         database = ddl.quoted(self._config.raw_database)
-        for statement in (
+        statements = (
             f"CREATE DATABASE IF NOT EXISTS {database}",
             ddl.PUBLICATIONS.format(database=database),
             ddl.REFRESHES.format(database=database),
             ddl.create_table(self._config.raw_database, table, self._config.raw_ttl_days),
-        ):
-            self._call(lambda c, statement=statement: c.command(statement))
+        )
+        for statement in statements:
+            self._command(statement)
         self._prepared.add(table.name)
 
     def published(self, table: Table, lake_id: str, /) -> int | None:
@@ -142,11 +146,13 @@ class ClickHouse:
 
     def insert(self, table: Table, rows: pa.Table, token: str, /) -> None:
         """Insert ``rows`` as one block per partition, once per token."""
+        self._insert_arrow(table.name, rows, token)
+
+    def _insert_arrow(self, name: str, rows: pa.Table, token: str) -> None:
         settings = {**_INSERT, "insert_deduplication_token": token}
+        block = rows.combine_chunks()
         self._call(
-            lambda c: c.insert_arrow(
-                table.name, rows.combine_chunks(), database=self._config.raw_database, settings=settings
-            )
+            lambda c: c.insert_arrow(name, block, database=self._config.raw_database, settings=settings)
         )
 
     def record(self, table: Table, publication: Publication, /) -> None:
@@ -169,27 +175,19 @@ class ClickHouse:
         self.prepare(table)
         name, partition = self._name(table), ddl.literal(day.isoformat())
         staging = f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(f'_staging_{table.name}')}"
-        self._call(lambda c: c.command(f"DROP TABLE IF EXISTS {staging} SYNC"))
-        self._call(lambda c: c.command(f"CREATE TABLE {staging} AS {name}"))
+        self._command(f"DROP TABLE IF EXISTS {staging} SYNC")
+        self._command(f"CREATE TABLE {staging} AS {name}")
         try:
             for n, chunk in enumerate(chunks):
-                settings = {**_INSERT, "insert_deduplication_token": f"staging:{n}"}
-                self._call(
-                    lambda c, chunk=chunk, settings=settings: c.insert_arrow(
-                        f"_staging_{table.name}",
-                        chunk.combine_chunks(),
-                        database=self._config.raw_database,
-                        settings=settings,
-                    )
-                )
+                self._insert_arrow(f"_staging_{table.name}", chunk, f"staging:{n}")
             [(staged,)] = self.query(f"SELECT count() FROM {staging}")
             # ClickHouse refuses to replace a partition by nothing
             swap = (
                 f"REPLACE PARTITION {partition} FROM {staging}" if staged else f"DROP PARTITION {partition}"
             )
-            self._call(lambda c: c.command(f"ALTER TABLE {name} {swap}"))
+            self._command(f"ALTER TABLE {name} {swap}")
         finally:
-            self._call(lambda c: c.command(f"DROP TABLE IF EXISTS {staging} SYNC"))
+            self._command(f"DROP TABLE IF EXISTS {staging} SYNC")
         [(rows,)] = self.query(
             f"SELECT count() FROM {name} WHERE {ddl.quoted(table.partition)} = {{day:Date}}", day=day
         )

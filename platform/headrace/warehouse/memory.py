@@ -62,8 +62,8 @@ class MemoryWarehouse:
             built.update({day: max(version, built.get(day, -1)) for day in days})
         now = datetime.now(UTC)
         fresh = self._publications.get((table.name, lake_id), {}).values()
-        days = {day for p in fresh for day in p.days if p.version > built.get(day, -1)}
-        return [Touched(day, now, now) for day in sorted(days)]
+        newer = {day for p in fresh for day in p.days if p.version > built.get(day, -1)}
+        return [Touched(day, now, now) for day in sorted(newer)]
 
     def refreshed(self, table: Table, lake_id: str, version: int, days: Iterable[date], /) -> None:
         """Note a build."""

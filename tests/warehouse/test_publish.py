@@ -1,0 +1,220 @@
+"""Lake to warehouse, exactly once: on ClickHouse and on its twin in memory."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from builders import NOW, event, metric
+from conftest import Stack
+
+from headrace.batch import MicroBatch
+from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
+from headrace.errors import Fatal, Retriable
+from headrace.lake import LakeTable
+from headrace.lake.delta import DeltaLakeTable
+from headrace.publish import publish, replace_days
+from headrace.warehouse.clickhouse import ClickHouse
+from headrace.warehouse.memory import MemoryWarehouse
+
+Batch = Callable[..., MicroBatch]
+Fault = Callable[[Exception, bool], None]
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+@pytest.fixture(params=["clickhouse", "memory"])
+def warehouse(request: pytest.FixtureRequest) -> Any:
+    if request.param == "memory":
+        yield MemoryWarehouse()
+        return
+    stack: Stack = request.getfixturevalue("stack")
+    config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
+    found = ClickHouse(config)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def fail_next_insert(warehouse: Any, monkeypatch: pytest.MonkeyPatch) -> Fault:
+    """Make the next insert crash, before or after it took effect."""
+
+    def arm(error: Exception, after: bool) -> None:
+        insert, armed = warehouse.insert, [True]
+
+        def failing(*args: Any) -> None:
+            if not armed.pop() if armed else True:
+                return insert(*args)
+            if after:
+                insert(*args)
+            raise error
+
+        monkeypatch.setattr(warehouse, "insert", failing)
+
+    return arm
+
+
+@pytest.fixture
+def land(tmp_path: Path, batch_of: Batch) -> Callable[..., LakeTable]:
+    """``land(payloads, ...)``: each list of payloads becomes one version of a lake table."""
+
+    def build(*versions: list[bytes], contract: Contract = EVENTS, rejected: bool = False) -> LakeTable:
+        table = DeltaLakeTable(
+            str(tmp_path / "a lake"), contract.rejected_table if rejected else contract.table
+        )
+        at = 0
+        for payloads in versions:
+            batch = batch_of(payloads, start=at)
+            checked = check(contract, batch, batch_id="b", now=NOW, limits=Limits())
+            at += len(payloads)
+            table.open().append(checked.rejected if rejected else checked.good, {"test/0": at}, "b")
+        return table
+
+    return build
+
+
+def days(*numbers: int) -> list[bytes]:
+    return [event(event_id=str(n), occurred_at=f"2026-01-{n:02d}T00:00:00Z") for n in numbers]
+
+
+def total(warehouse: Any, contract: Contract = EVENTS) -> int:
+    return sum(warehouse.counts_by_day(contract.table).values())
+
+
+def test_every_version_arrives_once(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+    table = land(days(1, 2), [], days(2, 3))
+    done = publish(table, warehouse)
+    assert (done.rows, done.days) == (4, frozenset(date(2026, 1, d) for d in (1, 2, 3)))
+    assert warehouse.counts_by_day(EVENTS.table) == {date(2026, 1, 1): 1, date(2026, 1, 2): 2, date(2026, 1, 3): 1}
+    assert publish(table, warehouse).rows == 0
+    assert total(warehouse) == 4
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_between_insert_and_record_adds_nothing_twice(
+    warehouse: Any, land: Callable[..., LakeTable], fail_next_insert: Fault, after: bool
+) -> None:
+    table = land(days(1, 2), days(3))
+    fail_next_insert(Crash(), after)
+    with pytest.raises(Crash):
+        publish(table, warehouse)
+    publish(table, warehouse)
+    assert total(warehouse) == 3
+
+
+def test_an_insert_without_its_token_would_double(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+    """Negative control: the token is what keeps a repeated insert out."""
+    table = land(days(1))
+    publish(table, warehouse)
+    [chunk] = table.read(table.describe(1))
+    warehouse.insert(EVENTS.table, chunk, f"{EVENTS.name}:{table.id}:1:0")
+    assert total(warehouse) == 1
+    warehouse.insert(EVENTS.table, chunk, "another token")
+    assert total(warehouse) == 2
+
+
+def test_a_replaced_day_equals_the_lake_however_often(
+    warehouse: Any, land: Callable[..., LakeTable], fail_next_insert: Fault
+) -> None:
+    table = land(days(1, 2), days(2))
+    publish(table, warehouse)
+    day = date(2026, 1, 2)
+    [stray] = [chunk for chunk in table.read(table.describe(2))]
+    warehouse.insert(EVENTS.table, stray, "stray")
+    assert warehouse.counts_by_day(EVENTS.table)[day] == 3
+    for _ in range(2):
+        assert replace_days(table, warehouse, [day]) == {day: 2}
+    assert total(warehouse) == 3
+
+
+def test_a_replace_after_a_half_published_version_loses_nothing(
+    warehouse: Any, land: Callable[..., LakeTable], fail_next_insert: Fault
+) -> None:
+    table = land(days(1, 2), days(2, 4))
+    fail_next_insert(Crash(), True)
+    with pytest.raises(Crash):
+        publish(table, warehouse)
+    replace_days(table, warehouse, [date(2026, 1, 2)])
+    publish(table, warehouse)
+    assert total(warehouse) == 4
+    assert warehouse.counts_by_day(EVENTS.table)[date(2026, 1, 2)] == 2
+
+
+def test_a_day_that_the_lake_does_not_have_becomes_empty(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+    table = land(days(1))
+    publish(table, warehouse)
+    assert replace_days(table, warehouse, [date(2026, 1, 9)]) == {date(2026, 1, 9): 0}
+    assert total(warehouse) == 1
+
+
+def test_touched_days_are_those_newer_than_their_models(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+    table = land(days(1, 2))
+    publish(table, warehouse)
+    touched = warehouse.touched(EVENTS.table, table.id)
+    assert [t.day.day for t in touched] == [1, 2]
+    assert touched[0].since.tzinfo is not None
+    version = warehouse.published(EVENTS.table, table.id)
+    warehouse.refreshed(EVENTS.table, table.id, version, [date(2026, 1, 1)])
+    assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [2]
+    land(days(1, 2), days(1))
+    publish(table, warehouse)
+    assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [1, 2]
+
+
+def test_rejected_rows_and_maps_arrive_as_they_are(stack: Stack, land: Callable[..., LakeTable]) -> None:
+    config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
+    clickhouse = ClickHouse(config)
+    publish(land([b"\xff\x00bad", metric(dimensions={"a": "1"})], contract=METRICS), clickhouse)
+    publish(land([b"\xff\x00bad", metric()], contract=METRICS, rejected=True), clickhouse)
+    found = clickhouse.query(f"SELECT hex(payload), reasons FROM {config.raw_database}.metrics_rejected")
+    assert found == [("FF00626164", [("utf8", "", "")])] or found[0][0] == "FF00626164"
+    assert "utf8" in str(found[0][1])
+    assert clickhouse.query(f"SELECT dimensions, value FROM {config.raw_database}.metrics") == [({"a": "1"}, 1.5)]
+
+
+def test_more_partitions_than_one_insert_may_touch_by_default(
+    stack: Stack, land: Callable[..., LakeTable]
+) -> None:
+    config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
+    clickhouse = ClickHouse(config)
+    many = [event(occurred_at=f"20{y:02d}-{m:02d}-{d:02d}T00:00:00Z") for y in (24, 25) for m in (1, 2, 3) for d in range(1, 29)]
+    assert publish(land(many), clickhouse).rows == 168
+    assert len(clickhouse.counts_by_day(EVENTS.table)) == 168
+
+
+def test_a_warehouse_that_is_away_or_refuses_is_one_clear_line(stack: Stack) -> None:
+    away = ClickHouse(stack.settings.model_copy(update={"clickhouse_port": 1}))
+    with pytest.raises(Retriable, match=r"127\.0\.0\.1:1"):
+        away.query("SELECT 1")
+    with pytest.raises(Fatal) as raised:
+        ClickHouse(stack.settings).query("SELECT nonsense")
+    assert "nonsense" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_values_of_a_query_are_parameters_and_not_text(stack: Stack) -> None:
+    nasty = "'; DROP DATABASE raw --"
+    assert ClickHouse(stack.settings).query("SELECT {x:String}", x=nasty) == [(nasty,)]
+    with pytest.raises(Fatal):
+        ClickHouse(stack.settings).read_only("CREATE DATABASE sneaky")
+
+
+def test_rows_read_back_from_the_warehouse_equal_the_lake(stack: Stack, land: Callable[..., LakeTable]) -> None:
+    config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
+    clickhouse = ClickHouse(config)
+    table = land([event(duration_ms=1.25, user_id="ü", properties={"a": "\t"}), event(event_id="2")])
+    publish(table, clickhouse)
+    lake = pl.concat([pl.DataFrame(pl.from_arrow(c)) for c in table.read(table.describe(1))])
+    names, rows = clickhouse.read_only(f"SELECT * FROM {config.raw_database}.events ORDER BY _offset")
+    mine = lake.sort("_offset").rows(named=True)
+    for row, expected in zip(rows, mine, strict=True):
+        for name, value in zip(names, row, strict=True):
+            want = expected[name]
+            assert (value.replace(tzinfo=want.tzinfo) if hasattr(want, "tzinfo") else value) == want, name
