@@ -52,7 +52,6 @@ class Settings(BaseSettings):
         repr=False,
     )
     kafka_group: str = Field("headrace", description="group whose offsets show lag to Kafka's own tools")
-    kafka_topic_partitions: int = Field(4, ge=1, le=10_000, description="for topics that Headrace creates")
 
     sqs_endpoint_url: str | None = Field(None, description="only for SQS look-alikes")
     sqs_region: str = Field("us-east-1")
@@ -112,13 +111,15 @@ class Settings(BaseSettings):
         return (self.lake_uri or str(self.home / "lake")).rstrip("/")
 
     def export(self) -> None:
-        """Put what dbt's profile and the AWS credential chain read into this process's environment.
+        """Put what dbt's profile and the AWS credential chain read into this process's environment,
+        and let Dagster write events in batches (see ``orchestration.storage``).
 
         Needed where the settings came from ``stack.env`` rather than from the environment.
         """
         if self.aws_access_key_id and self.aws_secret_access_key:
             os.environ["AWS_ACCESS_KEY_ID"] = self.aws_access_key_id
             os.environ["AWS_SECRET_ACCESS_KEY"] = self.aws_secret_access_key.get_secret_value()
+        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
         os.environ |= {
             "HEADRACE_CLICKHOUSE_HOST": self.clickhouse_host,
             "HEADRACE_CLICKHOUSE_PORT": str(self.clickhouse_port),

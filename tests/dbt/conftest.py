@@ -147,9 +147,9 @@ def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of an endpoint of this worker's own; it ends with the tests."""
     folder = tmp_path_factory.mktemp("clickhouse") / "data folder"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    options = ["-m", "headrace.local.clickhouse", "--path", str(folder), "--host", "127.0.0.1", "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "headrace.local.clickhouse", "--path", str(folder), "--port", "0"]
-        + ["--host", "127.0.0.1", "--user", "headrace", "--database", "analytics"],
+        [sys.executable, *options, "--user", "headrace", "--database", "analytics"],
         env={**clean, "HEADRACE_HOME": str(folder), "HEADRACE_CLICKHOUSE_PASSWORD": PASSWORD},
         stdout=subprocess.PIPE,
         text=True,

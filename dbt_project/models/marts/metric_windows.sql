@@ -47,15 +47,16 @@ windowed as (
 
 ),
 
--- a counter grows from the reading before the window's first, where that is at most lookaround_days old
+-- a counter grows from the reading before the window's first, where that is at most lookaround_days old; the
+-- reading before a series' first is taken to be of 1970
 linked as (
 
     select
         *,
-        lagInFrame(toNullable(metric_date)) over earlier as earlier_date,
+        lagInFrame(metric_date) over earlier as earlier_date,
         lagInFrame(last_at) over earlier as earlier_at,
         lagInFrame(last_value) over earlier as earlier_value,
-        kind = 'counter' and ifNull(metric_date - earlier_date <= {{ lookaround }}, false) as has_earlier,
+        kind = 'counter' and metric_date - earlier_date <= {{ lookaround }} as has_earlier,
         if(has_earlier, arrayPushFront(readings, earlier_value), readings) as steps,
         if(has_earlier, earlier_at, first_at) as grows_from
     from windowed

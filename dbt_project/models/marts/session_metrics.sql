@@ -23,16 +23,15 @@ with events as (
 
 ),
 
--- a session starts on a day that has none of its events on the lookaround_days before it
+-- a session starts on a day that has none of its events on the lookaround_days before it; the event before
+-- the first is taken to be of 1970
 placed as (
 
     select
         *,
         row_number() over in_session as place,
-        lagInFrame(toNullable(event_date)) over in_session as previous_date,
-        if(
-            previous_date is null or event_date - previous_date > {{ lookaround }}, event_date, toDate(0)
-        ) as start_date
+        lagInFrame(event_date) over in_session as previous_date,
+        if(event_date - previous_date > {{ lookaround }}, event_date, toDate(0)) as start_date
     from events
     window in_session as (
         partition by session_id

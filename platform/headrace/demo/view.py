@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
@@ -22,12 +23,22 @@ if TYPE_CHECKING:
     from headrace.demo.run import Progress, Result
 
 MARTS = ("event_metrics", "session_metrics", "performance_metrics", "metric_windows")
+_REASONS = 5  # of each stream, the most frequent
 #: Columns of the sample rows: what tells a reader most, in the width of a terminal.
 _SHOWN = {
     "event_metrics": ("window_start", "event_type", "channel", "events", "unique_sessions"),
-    "session_metrics": ("session_id", "started_at", "ended_at", "events", "pages", "is_bounce"),
+    "session_metrics": ("session_id", "started_at", "duration_seconds", "events", "pages"),
     "performance_metrics": ("window_start", "page", "events", "p50_ms", "p95_ms", "max_ms"),
-    "metric_windows": ("window_start", "metric_name", "source", "measurements", "avg_value", "unit"),
+    "metric_windows": ("window_start", "metric_name", "source", "avg_value", "unit"),
+}
+
+
+#: What the sample rows are the largest of.
+_BUSIEST = {
+    "event_metrics": "events",
+    "session_metrics": "events",
+    "performance_metrics": "p95_ms",
+    "metric_windows": "avg_value",
 }
 
 
@@ -45,9 +56,8 @@ def sample(warehouse: ClickHouse, schema: str, name: str) -> Mart:
     """Rows of a mart, and its two most telling ones."""
     table, columns = f"{quoted(schema)}.{quoted(name)}", _SHOWN[name]
     [(rows,)] = warehouse.query(f"SELECT count() FROM {table}")
-    busiest = "measurements" if name == "metric_windows" else "events"
     picked = ", ".join(map(quoted, columns))
-    found = warehouse.query(f"SELECT {picked} FROM {table} ORDER BY {busiest} DESC, {picked} LIMIT 2")
+    found = warehouse.query(f"SELECT {picked} FROM {table} ORDER BY {_BUSIEST[name]} DESC, {picked} LIMIT 2")
     return Mart(name, int(rows), columns, tuple(found))
 
 
@@ -183,8 +193,12 @@ def _rejects(result: Result) -> RenderableType:
     table.add_column("reason", max_width=70, no_wrap=True)
     table.add_column("rows", justify="right")
     for one in result.streams:
-        for n, (reason, count) in enumerate(one.audit.reasons.items()):
-            table.add_row(one.stream if n == 0 else "", reason, f"{count:,}")
+        reasons = list(one.audit.reasons.items())
+        for n, (reason, count) in enumerate(reasons[:_REASONS]):
+            table.add_row(one.stream if n == 0 else "", escape(reason), f"{count:,}")
+        rest = sum(count for _, count in reasons[_REASONS:])
+        if rest:
+            table.add_row("", f"[dim]{len(reasons) - _REASONS} more[/]", f"[dim]{rest:,}[/]")
     return table
 
 
@@ -204,7 +218,7 @@ def _mart(mart: Mart) -> RenderableType:
 
 def _cell(value: Any) -> str:
     if hasattr(value, "strftime"):
-        return str(value.strftime("%Y-%m-%d %H:%M:%S"))
+        return str(value.strftime("%Y-%m-%d %H:%M"))
     if isinstance(value, float):
         return f"{value:,.2f}".rstrip("0").rstrip(".")
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -25,6 +25,7 @@ from pydantic import Field
 from headrace.batch import Table
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
+from headrace.orchestration.storage import report_materializations
 from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.stream import Step
 
@@ -96,8 +97,7 @@ def lake_asset(pipeline: Pipeline) -> AssetsDefinition:
                     totals[name] = step
                     context.log.info(_progress(name, step))
             version = stream.lake.good.open().version
-        for event in _published(pipeline, totals):
-            context.log_event(event)
+        report_materializations(context.op_execution_context, list(_published(pipeline, totals)))
         return MaterializeResult(metadata=_metadata(totals, version, time.monotonic() - started))
 
     return lake
