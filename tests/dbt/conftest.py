@@ -182,4 +182,6 @@ def new_warehouse(clickhouse_port: int, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def project_copy(tmp_path: Path) -> Path:
     """A copy of the project that a test may damage."""
-    return Path(shutil.copytree(PROJECT, tmp_path / "a project"))
+    return Path(
+        shutil.copytree(PROJECT, tmp_path / "a project", ignore=shutil.ignore_patterns("target", "logs"))
+    )

@@ -8,7 +8,7 @@ one answers with two for all of them. Named in ``dagster.yaml``; batches are on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,11 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.engine import Connection
 
-_BATCHED = {DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION} & ASSET_EVENTS
+_BATCHED = ASSET_EVENTS & {
+    DagsterEventType.ASSET_MATERIALIZATION,
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    DagsterEventType.ASSET_OBSERVATION,
+}
 
 
 class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
@@ -33,21 +37,28 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(str(Path(base_dir) / "history" / "runs"), inst_data)
 
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, str]
+    ) -> BatchingSqliteEventLogStorage:
+        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        return cls(config_value["base_dir"], inst_data)
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store all of them, in order, in one transaction of the run's shard and one of the index."""
         if len({e.run_id for e in events}) != 1 or any(e.dagster_event_type not in _BATCHED for e in events):
             super().store_event_batch(events)
             return
         inserts = [self.prepare_insert_event(event) for event in events]
+        with self.run_connection(events[0].run_id) as shard:
+            for insert in inserts:
+                shard.execute(insert)
         with self.index_connection() as index:
             ids = [index.execute(insert).inserted_primary_key[0] for insert in inserts]
             self._store_asset_event_tags(index, events, ids)
             latest = {e.get_dagster_event().asset_key: (e, i) for e, i in zip(events, ids, strict=True)}
             for event, event_id in latest.values():
                 self._store_asset_event(index, event, event_id)
-            with self.run_connection(events[0].run_id) as shard:
-                for insert in inserts:
-                    shard.execute(insert)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
