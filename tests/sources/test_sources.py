@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from builders import event
 from conftest import Stack
-
 from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.contracts import EVENTS, Limits
 from headrace.errors import Fatal, HeadraceError, Retriable
@@ -221,7 +221,7 @@ def test_a_position_beyond_the_end_is_an_error_and_not_an_idle_topic(stack: Stac
     producer.close()
     source = KafkaSource(name, servers, group=name)
     [cursor] = source.cursors()
-    with pytest.raises(HeadraceError, match="ends at 2|out of range"):
+    with pytest.raises(HeadraceError, match=r"ends at 2|out of range"):
         source.read(Position({cursor: 7}), 10, WAIT)
     source.close()
 

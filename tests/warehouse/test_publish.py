@@ -10,9 +10,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+
 from builders import NOW, event, metric
 from conftest import Stack
-
 from headrace.batch import MicroBatch
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.errors import Fatal, Retriable
@@ -92,7 +92,11 @@ def test_every_version_arrives_once(warehouse: Any, land: Callable[..., LakeTabl
     table = land(days(1, 2), [], days(2, 3))
     done = publish(table, warehouse)
     assert (done.rows, done.days) == (4, frozenset(date(2026, 1, d) for d in (1, 2, 3)))
-    assert warehouse.counts_by_day(EVENTS.table) == {date(2026, 1, 1): 1, date(2026, 1, 2): 2, date(2026, 1, 3): 1}
+    assert warehouse.counts_by_day(EVENTS.table) == {
+        date(2026, 1, 1): 1,
+        date(2026, 1, 2): 2,
+        date(2026, 1, 3): 1,
+    }
     assert publish(table, warehouse).rows == 0
     assert total(warehouse) == 4
 
@@ -126,7 +130,7 @@ def test_a_replaced_day_equals_the_lake_however_often(
     table = land(days(1, 2), days(2))
     publish(table, warehouse)
     day = date(2026, 1, 2)
-    [stray] = [chunk for chunk in table.read(table.describe(2))]
+    [stray] = table.read(table.describe(2))
     warehouse.insert(EVENTS.table, stray, "stray")
     assert warehouse.counts_by_day(EVENTS.table)[day] == 3
     for _ in range(2):
@@ -147,14 +151,18 @@ def test_a_replace_after_a_half_published_version_loses_nothing(
     assert warehouse.counts_by_day(EVENTS.table)[date(2026, 1, 2)] == 2
 
 
-def test_a_day_that_the_lake_does_not_have_becomes_empty(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+def test_a_day_that_the_lake_does_not_have_becomes_empty(
+    warehouse: Any, land: Callable[..., LakeTable]
+) -> None:
     table = land(days(1))
     publish(table, warehouse)
     assert replace_days(table, warehouse, [date(2026, 1, 9)]) == {date(2026, 1, 9): 0}
     assert total(warehouse) == 1
 
 
-def test_touched_days_are_those_newer_than_their_models(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+def test_touched_days_are_those_newer_than_their_models(
+    warehouse: Any, land: Callable[..., LakeTable]
+) -> None:
     table = land(days(1, 2))
     publish(table, warehouse)
     touched = warehouse.touched(EVENTS.table, table.id)
@@ -176,7 +184,9 @@ def test_rejected_rows_and_maps_arrive_as_they_are(stack: Stack, land: Callable[
     found = clickhouse.query(f"SELECT hex(payload), reasons FROM {config.raw_database}.metrics_rejected")
     assert found == [("FF00626164", [("utf8", "", "")])] or found[0][0] == "FF00626164"
     assert "utf8" in str(found[0][1])
-    assert clickhouse.query(f"SELECT dimensions, value FROM {config.raw_database}.metrics") == [({"a": "1"}, 1.5)]
+    assert clickhouse.query(f"SELECT dimensions, value FROM {config.raw_database}.metrics") == [
+        ({"a": "1"}, 1.5)
+    ]
 
 
 def test_more_partitions_than_one_insert_may_touch_by_default(
@@ -184,7 +194,12 @@ def test_more_partitions_than_one_insert_may_touch_by_default(
 ) -> None:
     config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
     clickhouse = ClickHouse(config)
-    many = [event(occurred_at=f"20{y:02d}-{m:02d}-{d:02d}T00:00:00Z") for y in (24, 25) for m in (1, 2, 3) for d in range(1, 29)]
+    many = [
+        event(occurred_at=f"20{y:02d}-{m:02d}-{d:02d}T00:00:00Z")
+        for y in (24, 25)
+        for m in (1, 2, 3)
+        for d in range(1, 29)
+    ]
     assert publish(land(many), clickhouse).rows == 168
     assert len(clickhouse.counts_by_day(EVENTS.table)) == 168
 
@@ -206,7 +221,9 @@ def test_values_of_a_query_are_parameters_and_not_text(stack: Stack) -> None:
         ClickHouse(stack.settings).read_only("CREATE DATABASE sneaky")
 
 
-def test_rows_read_back_from_the_warehouse_equal_the_lake(stack: Stack, land: Callable[..., LakeTable]) -> None:
+def test_rows_read_back_from_the_warehouse_equal_the_lake(
+    stack: Stack, land: Callable[..., LakeTable]
+) -> None:
     config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
     clickhouse = ClickHouse(config)
     table = land([event(duration_ms=1.25, user_id="ü", properties={"a": "\t"}), event(event_id="2")])

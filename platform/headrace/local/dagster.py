@@ -18,6 +18,7 @@ from headrace.local.service import Service
 
 USUAL_UI_PORT = 3000
 _MODULE = "headrace.orchestration.definitions"
+_SERVER = "headrace.orchestration.code_server"
 _WORKSPACE = """\
 load_from:
   - grpc_server:
@@ -55,11 +56,11 @@ def dagster_services(
     url = f"http://{LOOPBACK}:{web}"
     tool, quiet = Path(sys.executable).with_name("dagster"), ("--log-level", "warning")
     logs = home / "logs"
-    grpc = ("api", "grpc", "--module-name", _MODULE, "--host", LOOPBACK, "--port", str(code))
+    grpc = ("--module-name", _MODULE, "--host", LOOPBACK, "--port", str(code))
     return [
         Service(
             name="code location",
-            argv=(sys.executable, "-m", "dagster", *grpc, "--location-name", "headrace", *quiet),
+            argv=(sys.executable, "-m", _SERVER, *grpc, "--location-name", "headrace", *quiet),
             env=env,
             cwd=dagster_home,
             log=logs / "code-location.log",

@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from dagster import (
     DailyPartitionsDefinition,
 )
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, dbt_assets
+from packaging.version import Version
 
 from headrace.errors import Fatal
 from headrace.locks import file_lock
@@ -111,10 +114,18 @@ def reach(path: Path, pipeline: Pipeline) -> tuple[int, int]:
     return back, ahead
 
 
-def dbt_resource(settings: Settings) -> DbtCliResource:
+class Dbt(DbtCliResource):
+    """``DbtCliResource`` that knows the version of the dbt in its own environment without starting it."""
+
+    @cached_property
+    def _cli_version(self) -> Version:
+        return Version(version("dbt-core"))
+
+
+def dbt_resource(settings: Settings) -> Dbt:
     """dbt as the assets call it."""
     project = str(dbt_folder(settings))
-    return DbtCliResource(
+    return Dbt(
         project_dir=project,
         profiles_dir=project,
         dbt_executable=str(Path(sys.executable).with_name("dbt")),

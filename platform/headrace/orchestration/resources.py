@@ -16,7 +16,6 @@ from headrace.pipelines import Pipeline
 from headrace.settings import Settings, settings
 from headrace.stream import Stream
 
-
 _kept: dict[str, Stream] = {}
 _locks: dict[str, Lock] = {}
 _guard = Lock()

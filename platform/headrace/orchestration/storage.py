@@ -73,4 +73,6 @@ def report_materializations(context: OpExecutionContext, events: Sequence[AssetM
     step: Any = context.get_step_execution_context()
     batch_id = f"{context.run_id}:{step.step.key}"
     for n, event in enumerate(events):
-        DagsterEvent.asset_materialization(step, event, DagsterEventBatchMetadata(batch_id, n == len(events) - 1))
+        DagsterEvent.asset_materialization(
+            step, event, DagsterEventBatchMetadata(batch_id, n == len(events) - 1)
+        )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,14 +26,15 @@ from kafka.structs import OffsetAndMetadata
 from headrace.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
 from headrace.errors import Fatal, Retriable
 
-#: Bytes of one partition in one fetch. Small, so that a catching-up read takes all partitions alike: what was
-#: produced together lands together, and a batch touches few days.
+#: Bytes of one partition in one fetch.
 _FETCH_BYTES = 1 << 20
 #: A poll after the first of a read waits this long: long enough for a fetch that is under way.
 _NEXT_POLL_MS = 100
 #: A read ends after this even while messages keep coming, so that what was read lands soon.
 _READ_SECONDS = 5.0
 _CONNECT_MS = 5_000
+#: Batches that are polled ahead at most, so that slow partitions get their share.
+_AHEAD = 4
 #: Watermarks come with a fetch; the first one has to connect.
 _WATERMARK_SECONDS = 5.0
 
@@ -65,7 +67,8 @@ class KafkaSource:
         self._consumer: KafkaConsumer | None = None
         self._admin: KafkaAdminClient | None = None
         self._partitions: dict[str, TopicPartition] = {}
-        self._at: dict[str, int] = {}
+        self._at: dict[str, int] = {}  # where the next read begins, if nobody asks for another place
+        self._ahead: dict[TopicPartition, deque[Any]] = {}  # polled and not handed out yet
 
     def _connected(self) -> KafkaConsumer:
         if self._consumer is None:
@@ -106,6 +109,7 @@ class KafkaSource:
         assigned = {f"kafka/{self.topic}/{topic_id}/{p}": TopicPartition(self.topic, p) for p in partitions}
         if assigned != self._partitions:
             self._partitions, self._at = assigned, {}
+            self._ahead = {tp: deque() for tp in assigned.values()}
             with _translated(self._servers):
                 self._connected().assign(list(assigned.values()))
         return list(assigned)
@@ -117,7 +121,8 @@ class KafkaSource:
         consumer = self._connected()
         with _translated(self._servers):
             before, gaps = self._seek(consumer, after)
-            polled = self._poll(consumer, max_messages, wait_seconds)
+            self._fill(consumer, max_messages, wait_seconds)
+            polled = self._take(max_messages)
             moved = self._positions(consumer, before)
             if not moved:
                 self._refuse_truncated(consumer, before)
@@ -140,35 +145,52 @@ class KafkaSource:
                 gaps.append(Gap(cursor, wanted, begin))
             start[cursor] = begin if wanted is None else max(wanted, begin)
             if self._at.get(cursor) != start[cursor]:  # a seek throws away what was fetched ahead
+                self._ahead[tp].clear()
                 consumer.seek(tp, start[cursor])
         return Position(start), tuple(gaps)
 
-    def _poll(self, consumer: KafkaConsumer, max_messages: int, wait_seconds: float) -> list[Any]:
-        polled: list[Any] = []
-        wait_ms = int(wait_seconds * 1000)
+    def _fill(self, consumer: KafkaConsumer, max_messages: int, wait_seconds: float) -> None:
+        """Poll until every partition has its share of a batch, or no more comes.
+
+        Left alone, the client drains one partition's fetch after the other, and some brokers put all that a
+        partition holds into one response, whatever the limit. So what was polled is kept here, and a batch takes
+        from all partitions alike: what was produced together then lands together, and a batch touches few days.
+        """
+        share = -(-max_messages // len(self._partitions))
+        wait_ms = 0 if any(self._ahead.values()) else int(wait_seconds * 1000)
         deadline = time.monotonic() + wait_seconds + _READ_SECONDS
-        while len(polled) < max_messages and time.monotonic() < deadline:
+        while time.monotonic() < deadline and sum(map(len, self._ahead.values())) < _AHEAD * max_messages:
+            if all(len(self._ahead[tp]) >= share for tp in self._partitions.values()):
+                return
             try:
-                found = consumer.poll(wait_ms, max_records=max_messages - len(polled))
+                found = consumer.poll(wait_ms, max_records=max_messages)
             except OffsetOutOfRangeError as error:
                 raise Retriable(
                     f"an offset of {self.topic!r} is out of range, starting over: {error}"
                 ) from error
             if not found:
-                break
-            for records in found.values():
-                polled.extend(records)
+                return
+            for tp, records in found.items():
+                self._ahead[tp].extend(records)
             wait_ms = _NEXT_POLL_MS
-        return polled
+
+    def _take(self, max_messages: int) -> list[Any]:
+        """An equal share of every partition; those that have more fill the rest."""
+        waiting = sorted((ahead for ahead in self._ahead.values() if ahead), key=len)
+        taken: list[Any] = []
+        for n, ahead in enumerate(waiting):
+            share = -(-(max_messages - len(taken)) // (len(waiting) - n))
+            taken += [ahead.popleft() for _ in range(min(share, len(ahead)))]
+        return taken
 
     def _positions(self, consumer: KafkaConsumer, before: Position) -> dict[str, int]:
         """Where each partition stands now; past gaps and markers, not merely past the last record."""
         moved = {}
         for cursor, tp in self._partitions.items():
-            position = consumer.position(tp)
-            self._at[cursor] = position
-            if position != before[cursor]:
-                moved[cursor] = position
+            ahead = self._ahead[tp]
+            self._at[cursor] = ahead[0].offset if ahead else consumer.position(tp)
+            if self._at[cursor] != before[cursor]:
+                moved[cursor] = self._at[cursor]
         return moved
 
     def _refuse_truncated(self, consumer: KafkaConsumer, before: Position) -> None:
@@ -219,7 +241,7 @@ class KafkaSource:
         listed = consumer.end_offsets(list(self._partitions.values()))
         first = consumer.beginning_offsets(list(self._partitions.values()))
         known = {c: listed[tp] for c, tp in self._partitions.items() if listed[tp] <= first[tp]}
-        self._at = {}
+        self._at = {}  # the next read seeks
         for tp in self._partitions.values():
             consumer.seek(tp, max(first[tp], listed[tp] - 1))
         deadline = time.monotonic() + _WATERMARK_SECONDS
@@ -246,7 +268,7 @@ class KafkaSource:
             if client is not None:
                 client.close()
         self._consumer = self._admin = None
-        self._partitions, self._at = {}, {}
+        self._partitions, self._at, self._ahead = {}, {}, {}
 
 
 def _columns(names: Mapping[TopicPartition, str], records: list[Any]) -> dict[str, Any]:

@@ -1,0 +1,239 @@
+"""The Dagster definitions: what is there, what sensors do, and checks that can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import (
+    AssetCheckSeverity,
+    DagsterInstance,
+    Definitions,
+    RunRequest,
+    build_sensor_context,
+    materialize,
+)
+
+from builders import event
+from conftest import Stack
+from headrace.batch import Position
+from headrace.orchestration import checks, definitions, partitions, sensors
+from headrace.producers.kafka import KafkaProducer
+from headrace.settings import Settings, adopt, load_settings
+from headrace.stream import Audit
+from headrace.warehouse import Touched
+
+
+@pytest.fixture(scope="module")
+def adopted(stack: Stack) -> Iterator[Settings]:
+    """This process's settings point at the embedded stack, as a code location's do."""
+    import os
+
+    from headrace.settings import settings
+
+    before = dict(os.environ)
+    yield adopt(stack.environment)
+    os.environ.clear()
+    os.environ.update(before)
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def defs(adopted: Settings) -> Definitions:
+    return definitions.build(adopted)
+
+
+def test_the_catalogue(defs: Definitions) -> None:
+    graph = defs.get_repository_def().asset_graph
+    keys = sorted(key.to_user_string() for key in graph.get_all_asset_keys())
+    assert keys == [
+        "intermediate/int_events_deduplicated",
+        "intermediate/int_metrics_deduplicated",
+        "kafka/analytics_events",
+        "kafka/metrics",
+        "lake/events",
+        "lake/metrics",
+        "marts/event_metrics",
+        "marts/metric_windows",
+        "marts/performance_metrics",
+        "marts/session_metrics",
+        "sqs/analytics_events",
+        "sqs/metrics",
+        "staging/stg_events",
+        "staging/stg_metrics",
+        "staging/stg_rejected",
+        "warehouse/events",
+        "warehouse/events_rejected",
+        "warehouse/metrics",
+        "warehouse/metrics_rejected",
+    ]
+    jobs = {job.name for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
+    assert jobs == {
+        "deploy_views", "health", "ingest_events", "ingest_metrics", "refresh_events", "refresh_metrics",
+    }  # fmt: skip
+    [schedule] = defs.get_repository_def().schedule_defs
+    assert (schedule.name, schedule.cron_schedule) == ("hourly_health", "7 * * * *")
+
+
+def test_lineage_goes_from_topic_to_mart(defs: Definitions) -> None:
+    graph = defs.get_repository_def().asset_graph
+    by_name = {key.to_user_string(): key for key in graph.get_all_asset_keys()}
+    path = ["kafka/analytics_events", "lake/events", "warehouse/events", "staging/stg_events",
+            "intermediate/int_events_deduplicated", "marts/session_metrics"]  # fmt: skip
+    for upstream, downstream in pairwise(path):
+        assert by_name[upstream] in graph.get(by_name[downstream]).parent_keys, (upstream, downstream)
+
+
+def test_a_broken_pipeline_is_named_and_the_others_load(
+    adopted: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from headrace.pipelines import discovery
+
+    for file in discovery.HERE.glob("*_pipeline.py"):
+        (tmp_path / file.name).write_text(file.read_text())
+    (tmp_path / "broken_pipeline.py").write_text("import nothing_of_that_name\n")
+    (tmp_path / "second_events_pipeline.py").write_text((tmp_path / "events_pipeline.py").read_text())
+    found = discovery.discover(tmp_path)
+    assert set(found.pipelines) == {"events", "metrics"}
+    assert "nothing_of_that_name" in found.broken["broken_pipeline.py"]
+    assert "already declared" in found.broken["second_events_pipeline.py"]
+    monkeypatch.setattr(definitions, "discover", lambda: found)
+    shown = definitions.build(adopted).get_repository_def().asset_graph
+    keys = {key.to_user_string() for key in shown.get_all_asset_keys()}
+    assert {"broken/broken_pipeline", "lake/events", "lake/metrics"} <= keys
+
+
+def tick(defs: Definitions, name: str, instance: DagsterInstance) -> Any:
+    sensor = defs.get_sensor_def(name)
+    with build_sensor_context(instance=instance, definitions=defs) as context:
+        return sensor.evaluate_tick(context)
+
+
+def test_a_backlog_becomes_one_run_and_that_run_drains_it(defs: Definitions, adopted: Settings) -> None:
+    instance = DagsterInstance.ephemeral()
+    producer = KafkaProducer(adopted.kafka_bootstrap_servers, "analytics_events")
+    producer.send([event(event_id="s-1"), event(event_id="s-2"), b"bad"])
+    producer.flush()
+    producer.close()
+    requests: list[RunRequest] = list(tick(defs, "events_backlog", instance).run_requests)
+    assert [r.tags[sensors.SOURCE] for r in requests] == ["kafka/analytics_events"]
+    assert tick(defs, "events_backlog", instance).run_requests, "looking must not consume"
+    job = defs.get_job_def("ingest_events")
+    done = job.execute_in_process(run_config=requests[0].run_config, instance=instance)
+    assert done.success
+    [landed] = [
+        m
+        for m in done.get_asset_materialization_events()
+        if m.asset_key and m.asset_key.path == ["lake", "events"]
+    ]
+    metadata = landed.materialization.metadata
+    assert (metadata["messages"].value, metadata["rejected"].value) == (3, 1)
+    days = [
+        m.partition for m in done.get_asset_materialization_events()
+        if m.asset_key and m.asset_key.path == ["warehouse", "events"]
+    ]  # fmt: skip
+    assert days == ["2026-01-02"]
+    assert not tick(defs, "events_backlog", instance).run_requests
+    skipped = tick(defs, "events_refresh", instance)
+    assert "not deployed" in (skipped.skip_message or "")
+
+
+def test_materialising_a_day_replaces_it_from_the_lake(defs: Definitions, adopted: Settings) -> None:
+    warehouse = [a for a in defs.assets or [] if getattr(a, "keys", None) and "warehouse/events" in
+                 {k.to_user_string() for k in a.keys}]  # fmt: skip
+    done = materialize(
+        warehouse, partition_key="2026-01-09", instance=DagsterInstance.ephemeral(), resources=defs.resources
+    )
+    assert done.success
+
+
+SETTINGS = load_settings()
+D = date(2026, 3, 10)
+
+
+def days(*offsets: int) -> list[date]:
+    return [D + timedelta(days=n) for n in offsets]
+
+
+def test_touched_days_widen_and_near_ones_become_one_range() -> None:
+    assert list(partitions.ranges(days(0), SETTINGS, 1, 2)) == [(D - timedelta(1), D + timedelta(2))]
+    assert list(partitions.ranges(days(0, 3, 30), SETTINGS)) == [(D, days(3)[0]), (days(30)[0], days(30)[0])]
+    assert list(partitions.ranges([], SETTINGS)) == []
+    [(start, _)] = partitions.ranges([SETTINGS.event_time_min.date()], SETTINGS, 5, 0)
+    assert start == SETTINGS.event_time_min.date()
+
+
+def test_models_wait_for_quiet_but_not_for_ever() -> None:
+    now = datetime(2026, 3, 10, tzinfo=UTC)
+
+    def hot(since: float, latest: float, landing: bool = False) -> str | None:
+        touched = [Touched(D, now - timedelta(seconds=since), now - timedelta(seconds=latest))]
+        return sensors._still_hot(touched, landing, SETTINGS, now)
+
+    assert hot(5, 5)
+    assert hot(60, 60, landing=True)
+    assert hot(60, 60) is None
+    assert hot(SETTINGS.refresh_max_wait_seconds + 1, 0, landing=True) is None
+
+
+def audit(**changes: Any) -> Audit:
+    values = {"messages": 10, "messages_rejected": 1, "good": 9, "rejected": 1, "doubled": 0,
+              "by_cursor": {"kafka/t/i/0": 10}, "reasons": {}}  # fmt: skip
+    return Audit(**{**values, **changes})
+
+
+def test_the_check_of_every_message_sees_doubles_and_strangers() -> None:
+    position = Position({"kafka/t/i/0": 10})
+    assert checks.once(audit(), position).passed
+    assert not checks.once(audit(doubled=1), position).passed
+    assert not checks.once(audit(by_cursor={"kafka/t/i/0": 11}), position).passed
+    gaps = checks.once(audit(by_cursor={"kafka/t/i/0": 8}), position)
+    assert gaps.passed
+    assert gaps.metadata["offsets_without_message"].value == {"kafka/t/i/0": 2}
+
+
+def test_the_reject_rate_has_a_limit() -> None:
+    assert checks.rejects(95, 5, 0.05).passed
+    over = checks.rejects(94, 6, 0.05)
+    assert not over.passed
+    assert over.severity is AssetCheckSeverity.WARN
+
+
+def test_a_batch_of_events_is_stored_like_single_ones(tmp_path: Path) -> None:
+    from dagster import AssetExecutionContext, AssetKey, AssetMaterialization, asset
+
+    from headrace.orchestration.storage import report_materializations
+
+    config = Path(__file__).parents[2] / "dagster_home" / "dagster.yaml"
+    (tmp_path / "dagster.yaml").write_text(config.read_text())
+    found = {}
+    for size in ("0", "500"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DAGSTER_HOME", str(tmp_path))
+            patch.setenv("DAGSTER_EVENT_BATCH_SIZE", size)
+
+            def report(context: AssetExecutionContext, key: str = f"w{size}") -> None:
+                made = [
+                    AssetMaterialization(AssetKey(key), partition=f"2026-01-{n:02d}") for n in range(1, 6)
+                ]
+                report_materializations(context.op_execution_context, made)
+
+            report.__annotations__["context"] = AssetExecutionContext
+            with DagsterInstance.from_ref(DagsterInstance.get().get_ref()) as instance:
+                assert type(instance.event_log_storage).__name__ == "BatchingSqliteEventLogStorage"
+                done = materialize([asset(name=f"a{size}")(report)], instance=instance)
+                key = AssetKey(f"w{size}")
+                found[size] = (
+                    sorted(instance.get_materialized_partitions(key)),
+                    sum(
+                        1
+                        for e in instance.all_logs(done.run_id)
+                        if e.dagster_event and e.dagster_event.asset_key == key
+                    ),
+                    instance.get_latest_materialization_event(key) is not None,
+                )
+    assert found["0"] == found["500"] == ([f"2026-01-{n:02d}" for n in range(1, 6)], 5, True)

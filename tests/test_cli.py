@@ -1,0 +1,131 @@
+"""The commands, as a person types them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import event
+from conftest import Stack
+
+ACCESS_LOG = Path(__file__).parents[2] / "shared" / "data" / "web-access.log.gz"
+
+
+def headrace(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    clean = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "AWS_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "headrace.cli", *arguments],
+        env={**clean, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def answer(*arguments: str, env: dict[str, str]) -> Any:
+    done = headrace(*arguments, "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_file_goes_all_the_way_to_an_answer(stack: Stack, tmp_path: Path) -> None:
+    env = {
+        **stack.environment,
+        "HEADRACE_LAKE_URI": str(tmp_path / "lake"),
+        "HEADRACE_RAW_DATABASE": "raw_cli",
+    }
+    file = tmp_path / "events.ndjson.gz"
+    lines = [event(event_id=f"cli-{n}") for n in range(5)] + [b"not json", event(channel="?")]
+    file.write_bytes(gzip.compress(b"\n".join(lines)))
+    before = answer("status", "events", env=env)[0]
+    waiting = before["sources"]["kafka/analytics_events"]
+    sent = answer("send", str(file), "--to", "kafka", "--stream", "events", env=env)
+    assert (sent["read"], sent["sent"], sent["malformed"]) == (7, 6, 1)
+    assert answer("status", "events", env=env)[0]["sources"]["kafka/analytics_events"] == waiting + 6
+    landed = answer("ingest", "events", "--until-idle", env=env)["kafka/analytics_events"]
+    assert landed["messages"] == waiting + 6
+    assert landed["rejected"] >= 1
+    assert landed["published"] == landed["landed"]
+    rows = answer("query", "SELECT count() AS n FROM raw_cli.events WHERE event_id LIKE 'cli-%'", env=env)
+    assert rows == [{"n": 5}]
+    after = answer("status", "events", env=env)[0]
+    assert (after["sources"]["kafka/analytics_events"], after["unpublished_versions"], after["problems"]) == (
+        0,
+        0,
+        [],
+    )
+    replaced = answer("backfill", "events", "--from", "2026-01-02", "--to", "2026-01-03", env=env)
+    assert replaced["2026-01-02"] == landed["landed"]
+
+
+@pytest.mark.skipif(not ACCESS_LOG.exists(), reason="needs the real access log beside the checkout")
+def test_a_real_access_log_is_sent_and_its_bad_line_is_shown(stack: Stack) -> None:
+    done = headrace("send", str(ACCESS_LOG), env=stack.environment)
+    assert done.returncode == 0, done.stderr
+    assert "9,999 messages sent" in done.stdout
+    assert "1 malformed" in done.stdout
+    assert "8899" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "said"),
+    [
+        (["status", "event"], {}, "there is no stream 'event'; there are events, metrics"),
+        (["query", "SELECT 1"], {"HEADRACE_CLICKHOUSE_PORT": "1"}, "127.0.0.1:1"),
+        (
+            ["ingest"],
+            {"HEADRACE_INGEST_IDLE_SECONDS": "soon"},
+            "HEADRACE_INGEST_IDLE_SECONDS='soon' is not valid",
+        ),
+        (["backfill", "events", "--from", "2026-01-02", "--to", "2026-01-01"], {}, "is before --from"),
+        (["send", __file__, "--topic", "analytics_event"], {}, "did you mean 'analytics_events'"),
+    ],
+)
+def test_what_goes_wrong_is_one_clear_line(
+    stack: Stack, arguments: list[str], env: dict[str, str], said: str
+) -> None:
+    done = headrace(*arguments, env={**stack.environment, **env})
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_query_cannot_change_anything(stack: Stack) -> None:
+    done = headrace("query", "CREATE DATABASE sneaky", env=stack.environment)
+    assert done.returncode == 1
+    assert "readonly" in done.stderr.lower()
+
+
+def test_the_doctor_finds_what_is_wrong(stack: Stack) -> None:
+    well = headrace("doctor", "--json", env=stack.environment)
+    assert well.returncode == 0, well.stdout
+    ill = headrace("doctor", "--json", env={**stack.environment, "HEADRACE_CLICKHOUSE_PORT": "1"})
+    assert ill.returncode == 1
+    wrong = [finding["what"] for finding in json.loads(ill.stdout) if not finding["ok"]]
+    assert wrong == ["warehouse of events", "warehouse of metrics"]
+
+
+def test_help_lists_the_commands() -> None:
+    text = headrace("--help").stdout
+    for command in (
+        "demo",
+        "up",
+        "stack",
+        "send",
+        "ingest",
+        "publish",
+        "backfill",
+        "query",
+        "status",
+        "doctor",
+    ):
+        assert command in text
