@@ -39,7 +39,9 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
 
     @classmethod
     def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, str]
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: Mapping[str, Any],  # type: ignore[override]
     ) -> BatchingSqliteEventLogStorage:
         """Called by Dagster with the configuration in ``dagster.yaml``."""
         return cls(config_value["base_dir"], inst_data)
@@ -54,7 +56,8 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             for insert in inserts:
                 shard.execute(insert)
         with self.index_connection() as index:
-            ids = [index.execute(insert).inserted_primary_key[0] for insert in inserts]
+            keys: list[Any] = [index.execute(insert).inserted_primary_key for insert in inserts]
+            ids = [key[0] for key in keys]
             self._store_asset_event_tags(index, events, ids)
             latest = {e.get_dagster_event().asset_key: (e, i) for e, i in zip(events, ids, strict=True)}
             for event, event_id in latest.values():
