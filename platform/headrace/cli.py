@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ UiPort = Annotated[
 
 def main() -> None:
     """Entry point: what Headrace raises on purpose becomes one line on standard error and exit status 1."""
+    _quiet_drivers()
     try:
         app()
     except HeadraceError as error:
@@ -41,6 +43,14 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _quiet_drivers() -> None:
+    """Drivers log what they also raise, and what they raise is said once, by us."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    own = logging.StreamHandler()
+    own.setFormatter(logging.Formatter("headrace: %(message)s"))
+    logging.getLogger("headrace").addHandler(own)
 
 
 def _emit(value: Any, as_json: bool, lines: list[str]) -> None:

@@ -134,6 +134,14 @@ def test_a_version_beyond_the_log_is_an_error_that_says_what_to_do(make: Callabl
         table.describe(99)
 
 
+def test_a_delta_table_below_a_folder_with_a_space_can_be_scanned(tmp_path: Path, batch_of: Batch) -> None:
+    table = DeltaLakeTable(str(tmp_path / "with a space"), METRICS.table)
+    good = rows(batch_of([metric(), metric(metric_id="m-2")]), METRICS)
+    table.open().append(good, {CURSOR: 2}, "b")
+    scanned = table.scan().select("metric_id", "_cursor", "_offset", "_index").collect()
+    assert sorted(scanned["metric_id"]) == ["m-1", "m-2"]
+
+
 def test_delta_compaction_adds_nothing_to_publish(tmp_path: Path, batch_of: Batch) -> None:
     from deltalake import DeltaTable
 

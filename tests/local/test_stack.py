@@ -204,7 +204,7 @@ def test_kill_9_of_the_supervisor_leaves_nothing_and_up_works_at_once(home: Path
     supervisor_of(home).kill()
     told: list[str] = []
     assert stack.healthy(stack.up(home, report=told.append)), "waits for the guards, then starts afresh"
-    assert not any(map(lives, family))
+    eventually(lambda: not any(map(lives, family)), what="the end of the first family")
     supervisor_of(home).kill()
     assert stack.down(home, told.append) is True
     assert not runtime.env_file(home).exists()

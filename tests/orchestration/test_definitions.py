@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from dagster import (
     AssetCheckSeverity,
+    AssetKey,
     DagsterInstance,
     Definitions,
     RunRequest,
@@ -31,8 +33,6 @@ from headrace.warehouse import Touched
 @pytest.fixture(scope="module")
 def adopted(stack: Stack) -> Iterator[Settings]:
     """This process's settings point at the embedded stack, as a code location's do."""
-    import os
-
     from headrace.settings import settings
 
     before = dict(os.environ)
@@ -109,7 +109,7 @@ def test_a_broken_pipeline_is_named_and_the_others_load(
 
 def tick(defs: Definitions, name: str, instance: DagsterInstance) -> Any:
     sensor = defs.get_sensor_def(name)
-    with build_sensor_context(instance=instance, definitions=defs) as context:
+    with build_sensor_context(instance=instance, resources=dict(defs.resources or {})) as context:
         return sensor.evaluate_tick(context)
 
 
@@ -132,11 +132,8 @@ def test_a_backlog_becomes_one_run_and_that_run_drains_it(defs: Definitions, ado
     ]
     metadata = landed.materialization.metadata
     assert (metadata["messages"].value, metadata["rejected"].value) == (3, 1)
-    days = [
-        m.partition for m in done.get_asset_materialization_events()
-        if m.asset_key and m.asset_key.path == ["warehouse", "events"]
-    ]  # fmt: skip
-    assert days == ["2026-01-02"]
+    days = instance.get_materialized_partitions(AssetKey(["warehouse", "events"]))
+    assert days == {"2026-01-02"}
     assert not tick(defs, "events_backlog", instance).run_requests
     skipped = tick(defs, "events_refresh", instance)
     assert "not deployed" in (skipped.skip_message or "")
@@ -204,7 +201,7 @@ def test_the_reject_rate_has_a_limit() -> None:
 
 
 def test_a_batch_of_events_is_stored_like_single_ones(tmp_path: Path) -> None:
-    from dagster import AssetExecutionContext, AssetKey, AssetMaterialization, asset
+    from dagster import AssetExecutionContext, AssetMaterialization, asset
 
     from headrace.orchestration.storage import report_materializations
 
@@ -216,10 +213,10 @@ def test_a_batch_of_events_is_stored_like_single_ones(tmp_path: Path) -> None:
             patch.setenv("DAGSTER_HOME", str(tmp_path))
             patch.setenv("DAGSTER_EVENT_BATCH_SIZE", size)
 
-            def report(context: AssetExecutionContext, key: str = f"w{size}") -> None:
-                made = [
-                    AssetMaterialization(AssetKey(key), partition=f"2026-01-{n:02d}") for n in range(1, 6)
-                ]
+            def report(context: AssetExecutionContext) -> None:
+                days = [f"2026-01-{n:02d}" for n in range(1, 6)]
+                name = f"w{os.environ['DAGSTER_EVENT_BATCH_SIZE']}"
+                made = [AssetMaterialization(AssetKey(name), partition=day) for day in days]
                 report_materializations(context.op_execution_context, made)
 
             report.__annotations__["context"] = AssetExecutionContext

@@ -207,7 +207,8 @@ class DeltaLakeTable:
 
     def scan(self) -> pl.LazyFrame:
         """The newest version as a lazy frame, for reading beside the protocol (counts, previews)."""
-        return pl.scan_delta(self._newest())
+        # not pl.scan_delta: it takes the table's URI apart and does not find files below a folder with a space
+        return pl.scan_pyarrow_dataset(self._newest().to_pyarrow_dataset())
 
 
 class _Snapshot:
