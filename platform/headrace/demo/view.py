@@ -95,7 +95,7 @@ def _frame(progress: Progress) -> RenderableType:
         table.add_column(header, justify="right" if header else "left", min_width=8)
     for one in progress.feeds:
         landed, published = progress.landed.get(one.stream, 0), progress.published.get(one.stream, 0)
-        total = one.rows + one.rejects if one.expected else 0
+        total = one.rows if one.expected else 0
         bar = ProgressBar(total=total or 1, completed=published if total else 0, width=28)
         table.add_row(
             f"[bold]{one.stream}[/]",
@@ -168,9 +168,10 @@ def summary(result: Result, console: Console) -> None:
         landed = audit.messages - audit.messages_rejected
         mark = "[green]✓[/]" if one.agrees else "[red]✗[/]"
         console.print(
-            f"{mark} [bold]{one.stream}[/]  {one.produced:,} messages produced = {landed:,} landed"
-            f" + {audit.messages_rejected:,} rejected; {audit.good:,} rows in the lake ="
-            f" {one.warehouse:,} in the warehouse; {audit.doubled:,} doubled"
+            f"{mark} [bold]{one.stream}[/]  {one.produced:,} produced = {landed:,} landed"
+            f" + {audit.messages_rejected:,} rejected messages; lake {audit.good:,} rows ="
+            f" warehouse {one.warehouse:,}; {audit.doubled:,} doubled",
+            soft_wrap=True,
         )
         for line in one.lines:
             if not line.agrees:

@@ -83,7 +83,7 @@ def lake_asset(pipeline: Pipeline) -> AssetsDefinition:
         key=lake_key(pipeline),
         deps=[source_key(spec) for spec in pipeline.sources],
         group_name="lake",
-        kinds={"delta", "polars"},
+        kinds={"deltalake", "polars"},
         owners=[pipeline.owner],
         description=f"{pipeline.description}. Every acknowledged message exactly once, good or rejected.",
         metadata={"dagster/column_schema": column_schema(pipeline.contract.table)},

@@ -147,7 +147,7 @@ def views_sensor(job: Job, manifest: Path, settings: Settings) -> SensorDefiniti
     @sensor(
         name="views_version",
         job=job,
-        minimum_interval_seconds=settings.sensor_seconds,
+        minimum_interval_seconds=max(30, settings.sensor_seconds),  # a project changes only with the code
         default_status=DefaultSensorStatus.RUNNING,
         description="Deploys staging and intermediate views when they changed.",
     )
