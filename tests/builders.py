@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,3 +36,11 @@ def event(**changes: Any) -> bytes:
 def metric(**changes: Any) -> bytes:
     """A good measurement as a message, with changes."""
     return json.dumps({**METRIC, **changes}).encode()
+
+
+def eventually(holds: Callable[[], object], within: float, what: str) -> None:
+    """Poll until true; fails the test after ``within`` seconds."""
+    deadline, never = time.monotonic() + within, threading.Event()
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} did not happen within {within} s"
+        never.wait(0.25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from builders import eventually
 
 
 @pytest.fixture
@@ -67,6 +70,40 @@ def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_por
         ("warehouse/events", "parity_with_lake"),
         ("warehouse/metrics", "parity_with_lake"),
     } <= ran
+    left = [
+        p.info
+        for p in psutil.process_iter(["cmdline"])
+        if any(home.name in a for a in p.info["cmdline"] or [])
+    ]
+    assert not left
+
+
+@pytest.mark.timeout(400)
+def test_up_lands_live_traffic_until_it_is_interrupted(tmp_path: Path) -> None:
+    home = tmp_path / f"up {uuid.uuid4().hex}"
+    env = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "DAGSTER_", "AWS_"))}
+    env |= {"HEADRACE_HOME": str(home), "COLUMNS": "200"}
+
+    def rows() -> int:
+        asked = [sys.executable, "-m", "headrace.cli", "status", "--json"]
+        done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return (
+            min((s["warehouse_rows"] or 0 for s in json.loads(done.stdout)), default=0) if done.stdout else 0
+        )
+
+    running = subprocess.Popen(
+        [sys.executable, "-m", "headrace.cli", "up", "--rate", "20", "--history", "0.1"],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert running.stdout is not None
+        said = next((line for line in running.stdout if "Dagster UI" in line), "")
+        assert "http://127.0.0.1:" in said
+        eventually(lambda: rows() > 0, within=150, what="a row of each stream in the warehouse")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 0
+    finally:
+        running.kill()
     left = [
         p.info
         for p in psutil.process_iter(["cmdline"])

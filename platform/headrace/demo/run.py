@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,13 @@ from headrace.errors import Fatal, HeadraceError, Retriable
 from headrace.local.dagster_api import Check, DagsterApi, Run
 from headrace.local.platform import Platform, backing_services, dagster_beside
 from headrace.orchestration import dbt
-from headrace.settings import Settings
+from headrace.settings import Settings, load_settings
 from headrace.stream import Stream, streams
 
 #: Faster than the defaults: the demo's data comes at once and then never again.
 TUNING = {
     "HEADRACE_SENSOR_SECONDS": "2",
-    "HEADRACE_REFRESH_COOLDOWN_SECONDS": "3",
+    "HEADRACE_REFRESH_COOLDOWN_SECONDS": "1",
     "HEADRACE_INGEST_IDLE_SECONDS": "2",
     "HEADRACE_INGEST_MAX_SECONDS": "120",
     "HEADRACE_BATCH_MESSAGES": "100000",
@@ -102,11 +103,12 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
     _wipe(home)
     progress = Progress()
     with ExitStack() as stack, view.live(progress, console) as say:
+        parsing = stack.enter_context(ThreadPoolExecutor(1)).submit(_parse_models, home)
         services, settings = stack.enter_context(backing_services(home, TUNING, say))
         progress.services += ["broker", "queue", "warehouse"]
         progress.feeds = feeds.start(settings)
         progress.stage = "starting Dagster while the input is published"
-        dbt.manifest(settings)
+        parsing.result()
         platform = stack.enter_context(dagster_beside(services, settings, ui_port, say))
         platform.dagster.start()
         progress.services += ["code location", "webserver", "daemon"]
@@ -123,6 +125,11 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
             view.kept(platform.ui, console)
             platform.dagster.watch()
         return result
+
+
+def _parse_models(home: Path) -> None:
+    """Dagster loads from the manifest, and parsing needs no service, so it goes on beside their start."""
+    dbt.manifest(load_settings(home=home))
 
 
 def _wipe(home: Path) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import tenacity
@@ -30,6 +30,7 @@ __all__ = ["Service", "ServiceFailed", "State", "Status", "Supervisor", "stop_on
 
 GUARD = Path(__file__).with_name("guard.py")
 SETTLED_SECONDS = 60.0  # a service that lived this long is restarted with a fresh count
+_NOTICE_SECONDS = 0.5
 _JOIN_SECONDS = 0.5  # a thread whose service is gone may still wait in a client's connect; let it
 _STOP_MARGIN = 15.0  # the guard's own bounds are shorter; beyond this the guard itself is stuck
 
@@ -135,7 +136,12 @@ class Supervisor:
             ]
 
     def _next_event(self, when_asked: str) -> str:
-        event = self._events.get()
+        # not for ever: libraries in this process may install signal handlers that restart the wait, and Ctrl-C
+        # would then be noticed only after it
+        while True:
+            with contextlib.suppress(Empty):
+                event = self._events.get(timeout=_NOTICE_SECONDS)
+                break
         if event is None:
             raise _Asked(when_asked)
         if isinstance(event, HeadraceError):
