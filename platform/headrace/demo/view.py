@@ -169,8 +169,8 @@ def summary(result: Result, console: Console) -> None:
         mark = "[green]✓[/]" if one.agrees else "[red]✗[/]"
         console.print(
             f"{mark} [bold]{one.stream}[/]  {one.produced:,} produced = {landed:,} landed"
-            f" + {audit.messages_rejected:,} rejected messages; lake {audit.good:,} rows ="
-            f" warehouse {one.warehouse:,}; {audit.doubled:,} doubled",
+            f" + {audit.messages_rejected:,} rejected; rows in lake {audit.good:,} ="
+            f" in warehouse {one.warehouse:,}; {audit.doubled:,} doubled",
             soft_wrap=True,
         )
         for line in one.lines:
