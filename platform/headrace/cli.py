@@ -291,7 +291,7 @@ def backfill(
     end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")],
     as_json: Json = False,
 ) -> None:
-    """Replace days of the raw warehouse table from the lake; the models of those days follow by themselves."""
+    """Replace days of the raw warehouse table from the lake; rebuild their marts in the Dagster UI afterwards."""
     if end < start:
         raise Fatal(f"--to {end:%Y-%m-%d} is before --from {start:%Y-%m-%d}")
     days = [(start + timedelta(days=n)).date() for n in range((end - start).days + 1)]

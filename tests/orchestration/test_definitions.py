@@ -146,6 +146,12 @@ def test_materialising_a_day_replaces_it_from_the_lake(defs: Definitions, adopte
         warehouse, partition_key="2026-01-09", instance=DagsterInstance.ephemeral(), resources=defs.resources
     )
     assert done.success
+    [made] = done.get_asset_materialization_events()
+    assert made.partition == "2026-01-09"
+    assert (
+        made.materialization.metadata["days"].value,
+        made.materialization.metadata["dagster/row_count"].value,
+    ) == (1, 0)
 
 
 SETTINGS = load_settings()

@@ -182,7 +182,7 @@ def test_rejected_rows_and_maps_arrive_as_they_are(stack: Stack, land: Callable[
     publish(land([b"\xff\x00bad", metric(dimensions={"a": "1"})], contract=METRICS), clickhouse)
     publish(land([b"\xff\x00bad", metric()], contract=METRICS, rejected=True), clickhouse)
     found = clickhouse.query(f"SELECT hex(payload), reasons FROM {config.raw_database}.metrics_rejected")
-    assert found == [("FF00626164", [("utf8", "", "")])] or found[0][0] == "FF00626164"
+    assert found[0][0] == "FF00626164"
     assert "utf8" in str(found[0][1])
     assert clickhouse.query(f"SELECT dimensions, value FROM {config.raw_database}.metrics") == [
         ({"a": "1"}, 1.5)

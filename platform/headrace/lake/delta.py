@@ -131,7 +131,7 @@ class DeltaLakeTable:
             except FileNotFoundError:
                 raise Fatal(
                     f"version {version} of {self.uri} is no longer in the Delta log;"
-                    f" rebuild the warehouse with 'headrace backfill --stream {self.table.name}'"
+                    " keep delta.logRetentionDuration longer than the warehouse may be away"
                 ) from None
         files = sorted(self._added(actions), key=lambda f: f.path)
         days = sorted({f.day for f in files if f.day is not None})
