@@ -54,7 +54,10 @@ def _translated(where: str) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise Retriable(f"ClickHouse at {where} does not answer: {_first_line(error)}") from error
+        hint = "is it up? See 'headrace stack status'"
+        raise Retriable(
+            f"ClickHouse at {where} does not answer; {hint} ({_first_line(error)[-120:]})"
+        ) from error
     except DatabaseError as error:
         kind = Retriable if _code(error) in _RETRIABLE else Fatal
         raise kind(f"ClickHouse at {where} refused: {_first_line(error)}") from error
