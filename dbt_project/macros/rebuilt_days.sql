@@ -1,12 +1,19 @@
 {#-
   The days that this run rebuilds, as (start, end), both inclusive and YYYY-MM-DD; none for every day.
 
+  They are the vars start_date and end_date or, where those are not given, the environment variables DBT_START_DATE
+  and DBT_END_DATE. Both ways are the same but for speed: dbt parses the whole project anew when a var changes. For
+  the same reason nothing is looked up while dbt parses.
+
   A full refresh rebuilds every day whatever the vars say: it swaps the whole table, and a range would
   throw the other days away.
 -#}
 {% macro rebuilt_range() %}
-  {%- set start = var('start_date', none) -%}
-  {%- set end = var('end_date', none) -%}
+  {%- if not execute -%}
+    {{ return(none) }}
+  {%- endif -%}
+  {%- set start = var('start_date', none) or env_var('DBT_START_DATE', '') -%}
+  {%- set end = var('end_date', none) or env_var('DBT_END_DATE', '') -%}
   {%- if not start and not end or flags.FULL_REFRESH -%}
     {{ return(none) }}
   {%- endif -%}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import HeadraceError
+from headrace.models import manifest
 from headrace.pipelines import discover
 from headrace.settings import Settings, load_settings
 from headrace.stream import streams
@@ -65,8 +66,6 @@ def _pipelines() -> Iterator[Finding]:
 
 
 def _dbt(config: Settings) -> str:
-    from headrace.orchestration.dbt import manifest  # dbt and Dagster take seconds to import
-
     return str(manifest(config))
 
 

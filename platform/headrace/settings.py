@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -111,15 +113,13 @@ class Settings(BaseSettings):
         return (self.lake_uri or str(self.home / "lake")).rstrip("/")
 
     def export(self) -> None:
-        """Put what dbt's profile and the AWS credential chain read into this process's environment,
-        and let Dagster write events in batches (see ``orchestration.storage``).
+        """Put what dbt's profile and the AWS credential chain read into this process's environment.
 
         Needed where the settings came from ``stack.env`` rather than from the environment.
         """
         if self.aws_access_key_id and self.aws_secret_access_key:
             os.environ["AWS_ACCESS_KEY_ID"] = self.aws_access_key_id
             os.environ["AWS_SECRET_ACCESS_KEY"] = self.aws_secret_access_key.get_secret_value()
-        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
         os.environ |= {
             "HEADRACE_CLICKHOUSE_HOST": self.clickhouse_host,
             "HEADRACE_CLICKHOUSE_PORT": str(self.clickhouse_port),
@@ -128,6 +128,8 @@ class Settings(BaseSettings):
             "HEADRACE_CLICKHOUSE_SECURE": str(self.clickhouse_secure).lower(),
             "HEADRACE_RAW_DATABASE": self.raw_database,
             "HEADRACE_DBT_SCHEMA": self.dbt_schema,
+            # from where dagster-dbt takes what dbt has parsed already
+            "DBT_TARGET_PATH": str(self.home / "dbt" / "target"),
         }
 
     @classmethod
@@ -175,6 +177,26 @@ def adopt(environment: dict[str, str]) -> Settings:
     os.environ |= environment
     settings.cache_clear()
     return settings()
+
+
+@contextmanager
+def exported(variables: Mapping[str, str]) -> Iterator[None]:
+    """These variables are part of this process's environment until the end, for the children started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def batch_dagster_events() -> None:
+    """Let this process's Dagster hand events to its storage in batches; it reads the size from the environment."""
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
 
 
 def child_environment(extra: dict[str, str] | None = None) -> dict[str, str]:

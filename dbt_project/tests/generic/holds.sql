@@ -1,4 +1,7 @@
-{#- Every condition holds in every row of the refreshed days; one scan for all of them. -#}
+{#-
+  Every condition holds in every row of the refreshed days; one scan for all of them. Which conditions a row breaks
+  is worked out for broken rows alone.
+-#}
 {% test holds(model, conditions, day) %}
 
 select
@@ -10,6 +13,10 @@ select
     *
 from {{ model }}
 where {{ in_rebuilt_days(day) }}
-    and notEmpty(broken)
+    and not (
+        {%- for condition in conditions %}
+        {{ 'and ' if not loop.first }}ifNull(toBool({{ condition }}), false)
+        {%- endfor %}
+    )
 
 {% endtest %}

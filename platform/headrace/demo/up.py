@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from headrace import models
 from headrace.demo import view
 from headrace.errors import HeadraceError
 from headrace.local.platform import backing_services, dagster_beside
 from headrace.local.supervisor import stop_on_signals
-from headrace.orchestration import dbt
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.sqs import SqsProducer
 from headrace.producers.traffic import run_traffic
@@ -42,7 +42,7 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
         with console.status("starting broker, queue and warehouse"):
             services, settings = stack.enter_context(backing_services(home, report=say))
         with console.status("starting Dagster"):
-            dbt.manifest(settings)
+            models.manifest(settings)
             platform = stack.enter_context(dagster_beside(services, settings, ui_port, say))
             stack.callback(stop.set)
             platform.dagster.start()

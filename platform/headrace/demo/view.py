@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -16,49 +16,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from headrace.warehouse.clickhouse import ClickHouse
-from headrace.warehouse.ddl import quoted
-
 if TYPE_CHECKING:
+    from headrace.demo.reconcile import Mart
     from headrace.demo.run import Progress, Result
 
-MARTS = ("event_metrics", "session_metrics", "performance_metrics", "metric_windows")
 _REASONS = 5  # of each stream, the most frequent
-#: Columns of the sample rows: what tells a reader most, in the width of a terminal.
-_SHOWN = {
-    "event_metrics": ("window_start", "event_type", "channel", "events", "unique_sessions"),
-    "session_metrics": ("session_id", "started_at", "duration_seconds", "events", "pages"),
-    "performance_metrics": ("window_start", "page", "events", "p50_ms", "p95_ms", "max_ms"),
-    "metric_windows": ("window_start", "metric_name", "source", "avg_value", "unit"),
-}
-
-
-#: What the sample rows are the largest of.
-_BUSIEST = {
-    "event_metrics": "events",
-    "session_metrics": "events",
-    "performance_metrics": "p95_ms",
-    "metric_windows": "avg_value",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Mart:
-    """A mart's size and two of its rows."""
-
-    name: str
-    rows: int
-    columns: tuple[str, ...]
-    samples: tuple[tuple[Any, ...], ...]
-
-
-def sample(warehouse: ClickHouse, schema: str, name: str) -> Mart:
-    """Rows of a mart, and its two most telling ones."""
-    table, columns = f"{quoted(schema)}.{quoted(name)}", _SHOWN[name]
-    [(rows,)] = warehouse.query(f"SELECT count() FROM {table}")
-    picked = ", ".join(map(quoted, columns))
-    found = warehouse.query(f"SELECT {picked} FROM {table} ORDER BY {_BUSIEST[name]} DESC, {picked} LIMIT 2")
-    return Mart(name, int(rows), columns, tuple(found))
 
 
 class Say:

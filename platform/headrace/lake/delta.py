@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
@@ -208,7 +209,28 @@ class DeltaLakeTable:
     def scan(self) -> pl.LazyFrame:
         """The newest version as a lazy frame, for reading beside the protocol (counts, previews)."""
         # not pl.scan_delta: it takes the table's URI apart and does not find files below a folder with a space
-        return pl.scan_pyarrow_dataset(self._newest().to_pyarrow_dataset())
+        return pl.scan_pyarrow_dataset(self._dataset(self._newest()))
+
+    def _dataset(self, handle: DeltaTable, since: datetime | None = None) -> ds.FileSystemDataset:
+        """The live files of a snapshot; with ``since``, without those that were ingested before it.
+
+        Built from the log's columns: delta-rs' own ``to_pyarrow_dataset`` converts the statistics of each column
+        of each file to Python, milliseconds a file.
+        """
+        schema, day = arrow_schema(self.table), self.table.partition
+        actions = pl.DataFrame(handle.get_add_actions(flatten=True))
+        if since is not None and "max._ingested_at" in actions.columns:
+            latest = pl.col("max._ingested_at").cast(pl.Datetime("us", "UTC"))
+            actions = actions.filter((latest >= since).fill_null(value=True))
+        parquet, filesystem = ds.ParquetFileFormat(), self._filesystem()
+        columns = ["path", f"partition.{day}"] if actions.height else []
+        fragments = [
+            parquet.make_fragment(
+                unquote(path), filesystem, partition_expression=pc.field(day) == pa.scalar(of, pa.date32())
+            )
+            for path, of in actions.select(columns).iter_rows()
+        ]
+        return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
 
 
 class _Snapshot:
@@ -230,8 +252,7 @@ class _Snapshot:
         since = datetime.now(UTC) - REDELIVERY_WINDOW
         wanted = pa.array(message_ids.to_list(), pa.string())
         with _translated(self._owner.uri):
-            dataset = self._handle.to_pyarrow_dataset()
-            found = dataset.to_table(
+            found = self._owner._dataset(self._handle, since).to_table(
                 columns=["_message_id"],
                 filter=(pc.field("_ingested_at") >= pa.scalar(since, pa.timestamp("us", "UTC")))
                 & (pc.field("_cursor") == cursor)

@@ -2,9 +2,6 @@
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
 
-import hashlib
-import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -22,12 +19,11 @@ from dagster import (
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, dbt_assets
 from packaging.version import Version
 
-from headrace.errors import Fatal
-from headrace.locks import file_lock
+from headrace import models
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings, child_environment
+from headrace.settings import Settings
 
 #: Models that are rebuilt by day carry this tag in dbt_project.yml.
 DAILY = "tag:daily"
@@ -49,71 +45,6 @@ class Translator(DagsterDbtTranslator):
         return str(dbt_resource_props["fqn"][1])
 
 
-def dbt_folder(settings: Settings) -> Path:
-    """The dbt project."""
-    return settings.project_dir / "dbt_project"
-
-
-def target_folder(settings: Settings) -> Path:
-    """Where dbt writes; never into the project."""
-    return settings.home / "dbt" / "target"
-
-
-def manifest(settings: Settings) -> Path:
-    """Path of a manifest that is as new as the project; parses it if it is not.
-
-    Raises:
-        Fatal: The project does not parse; the message holds what dbt says.
-    """
-    project, target = dbt_folder(settings), target_folder(settings)
-    path = target / "manifest.json"
-    newest = max(
-        (f.stat().st_mtime for f in project.rglob("*") if f.suffix in {".sql", ".yml"}), default=None
-    )
-    if newest is None:
-        raise Fatal(f"there is no dbt project in {project}; set HEADRACE_PROJECT_DIR to the checkout")
-    with file_lock(settings.home / "locks" / "dbt-parse.lock"):
-        if not path.exists() or path.stat().st_mtime < newest:
-            _parse(project, target, settings)
-    return path
-
-
-def _parse(project: Path, target: Path, settings: Settings) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--log-path", str(target), "parse"]
-    command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
-    settings.export()
-    done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        raise Fatal("the dbt project does not parse: " + " ".join(said[-6:]))
-
-
-def views_version(path: Path) -> str:
-    """Checksum over the views, so that a changed view is deployed once."""
-    nodes = json.loads(path.read_bytes())["nodes"].values()
-    views = sorted(
-        f"{n['unique_id']}:{n['checksum']['checksum']}"
-        for n in nodes
-        if n["resource_type"] == "model" and n["config"]["materialized"] == "view"
-    )
-    return hashlib.sha256("\n".join(views).encode()).hexdigest()[:16]
-
-
-def reach(path: Path, pipeline: Pipeline) -> tuple[int, int]:
-    """How many days before and after a changed day the marts of a stream change too.
-
-    Each model declares it in its yml (``meta: days_back, days_ahead``), and nobody else does.
-    """
-    nodes = json.loads(path.read_bytes())["nodes"].values()
-    metas = [
-        n["config"]["meta"] for n in nodes if n["resource_type"] == "model" and pipeline.models in n["tags"]
-    ]
-    back = max((int(m.get("days_back", 0)) for m in metas), default=0)
-    ahead = max((int(m.get("days_ahead", 0)) for m in metas), default=0)
-    return back, ahead
-
-
 class Dbt(DbtCliResource):
     """``DbtCliResource`` that knows the version of the dbt in its own environment without starting it."""
 
@@ -124,12 +55,12 @@ class Dbt(DbtCliResource):
 
 def dbt_resource(settings: Settings) -> Dbt:
     """dbt as the assets call it."""
-    project = str(dbt_folder(settings))
+    project = str(models.dbt_folder(settings))
     return Dbt(
         project_dir=project,
         profiles_dir=project,
         dbt_executable=str(Path(sys.executable).with_name("dbt")),
-        global_config_flags=["--no-use-colors", "--log-path", str(target_folder(settings))],
+        global_config_flags=["--no-use-colors", "--log-path", str(models.target_folder(settings))],
     )
 
 
@@ -146,7 +77,9 @@ def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Setting
         for pipeline in pipelines.values():
             with streams.open(pipeline) as stream:
                 stream.prepare()
-        yield from dbt.cli(["run"], context=context, target_path=target_folder(settings)).stream()
+        yield from dbt.cli(
+            ["run", *models.variables(settings)], context=context, target_path=models.target_folder(settings)
+        ).stream()
 
     return views
 
@@ -168,28 +101,12 @@ def marts_asset(
     def marts(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
         days = days_of(context)
         # a folder of its own: the marts of two streams may be built at the same time
-        target = target_folder(settings).with_name(pipeline.name)
-        arguments = [
-            "build",
-            "--exclude-resource-type",
-            "unit_test",
-            "--vars",
-            json.dumps(variables(settings, days)),
-        ]
-        with streams.open(pipeline) as stream:
+        target = models.target_folder(settings).with_name(pipeline.name)
+        arguments = ["build", "--exclude-resource-type", "unit_test", *models.variables(settings)]
+        with streams.open(pipeline) as stream, models.building(days):
             version = stream.published_version()
             yield from dbt.cli(arguments, context=context, target_path=target).stream()
             if len(context.selected_asset_keys) == len(context.assets_def.keys):
                 stream.refreshed(version, days)
 
     return marts
-
-
-def variables(settings: Settings, days: list[Any]) -> dict[str, Any]:
-    """dbt vars of a build of ``days``."""
-    return {
-        "start_date": min(days).isoformat(),
-        "end_date": max(days).isoformat(),
-        "window_seconds": settings.window_seconds,
-        "slow_ms": settings.slow_ms,
-    }

@@ -15,6 +15,7 @@ from dagster import (
     in_process_executor,
 )
 
+from headrace import models
 from headrace.orchestration import assets, checks, dbt, partitions, schedules, sensors
 from headrace.orchestration.resources import streams_resource
 from headrace.pipelines import discover
@@ -27,8 +28,9 @@ def build(config: Settings) -> Definitions:
     """Everything that Dagster should know of this installation."""
     config.export()
     found = discover()
+    streams = streams_resource(config)
     daily = partitions.daily(config)
-    manifest = dbt.manifest(config)
+    manifest = models.manifest(config)
     views = dbt.views_asset(manifest, found.pipelines, config)
     deploy = define_asset_job("deploy_views", AssetSelection.assets(views))
     everything: list[AssetsDefinition | AssetSpec] = [views, *_broken(found.broken)]
@@ -48,9 +50,15 @@ def build(config: Settings) -> Definitions:
         everything += [*assets.source_specs(pipeline), lake, warehouse, marts]
         jobs += [ingest, refresh]
         watchers += [
-            sensors.backlog_sensor(pipeline, ingest, config),
+            sensors.backlog_sensor(pipeline, ingest, streams, config),
             sensors.refresh_sensor(
-                pipeline, refresh, ingest=ingest, views=deploy, manifest=manifest, settings=config
+                pipeline,
+                refresh,
+                ingest=ingest,
+                views=deploy,
+                manifest=manifest,
+                streams=streams,
+                settings=config,
             ),
         ]
         health += own_checks
@@ -61,7 +69,7 @@ def build(config: Settings) -> Definitions:
         jobs=[*jobs, checkup],
         sensors=watchers,
         schedules=[schedules.health_schedule(checkup)],
-        resources={"streams": streams_resource(config), "dbt": dbt.dbt_resource(config)},
+        resources={"streams": streams, "dbt": dbt.dbt_resource(config)},
         # a process for every step costs seconds at each run and buys these runs nothing
         executor=in_process_executor,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
 
 from dagster import (
+    DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
     JobDefinition,
@@ -18,9 +20,10 @@ from dagster import (
     sensor,
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.instance.ref import InstanceRef
 
 from headrace.errors import Retriable
-from headrace.orchestration.dbt import reach, views_version
+from headrace.models import reach, views_version
 from headrace.orchestration.partitions import ranges
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline
@@ -32,6 +35,8 @@ Job = JobDefinition | UnresolvedAssetJobDefinition
 
 STREAM, SOURCE = "headrace/stream", "headrace/source"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_opened: list[tuple[InstanceRef, DagsterInstance]] = []
+_opening = Lock()
 _ACTIVE = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -42,10 +47,26 @@ _ACTIVE = [
 
 
 def _active(context: SensorEvaluationContext, tags: dict[str, str], job: str) -> bool:
-    return context.instance.get_runs_count(RunsFilter(job_name=job, statuses=_ACTIVE, tags=tags)) > 0
+    return _instance(context).get_runs_count(RunsFilter(job_name=job, statuses=_ACTIVE, tags=tags)) > 0
 
 
-def backlog_sensor(pipeline: Pipeline, job: Job, settings: Settings) -> SensorDefinition:
+def _instance(context: SensorEvaluationContext) -> DagsterInstance:
+    """Dagster's instance, opened once: ``context.instance`` opens it at every tick.
+
+    Opening reads the migration history of three databases, which costs more than all that a tick looks at. That is
+    also why sensors take the streams as an argument of their factory and not as a resource: building a resource
+    opens the instance too.
+    """
+    ref = context.instance_ref
+    if ref is None:  # in a test, with an instance of its own
+        return context.instance
+    with _opening:
+        if not _opened or _opened[0][0] != ref:
+            _opened[:] = [(ref, DagsterInstance.from_ref(ref))]
+        return _opened[0][1]
+
+
+def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Settings) -> SensorDefinition:
     """Launches an ingest run for each source of the stream that has a backlog and no run yet."""
 
     @sensor(
@@ -55,7 +76,7 @@ def backlog_sensor(pipeline: Pipeline, job: Job, settings: Settings) -> SensorDe
         default_status=DefaultSensorStatus.RUNNING,
         description=f"Launches ingest runs of {pipeline.name} while messages wait.",
     )
-    def backlog(context: SensorEvaluationContext, streams: Streams) -> SensorResult | SkipReason:
+    def backlog(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         requests, seen = [], []
         with streams.look(pipeline) as stream:
             for spec in pipeline.sources:
@@ -84,7 +105,14 @@ def _waiting(stream: Stream, source: str) -> int | str:
 
 
 def refresh_sensor(
-    pipeline: Pipeline, job: Job, *, ingest: Job, views: Job, manifest: Path, settings: Settings
+    pipeline: Pipeline,
+    job: Job,
+    *,
+    ingest: Job,
+    views: Job,
+    manifest: Path,
+    streams: Streams,
+    settings: Settings,
 ) -> SensorDefinition:
     """Rebuilds the models of touched days once their data has been quiet for a while."""
     version, around = views_version(manifest), reach(manifest, pipeline)
@@ -96,11 +124,11 @@ def refresh_sensor(
         default_status=DefaultSensorStatus.RUNNING,
         description=f"Rebuilds the marts of days of {pipeline.name} that got new rows.",
     )
-    def refresh(context: SensorEvaluationContext, streams: Streams) -> SensorResult | SkipReason:
+    def refresh(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         deployed = RunsFilter(
             job_name=views.name, tags={"headrace/views": version}, statuses=[DagsterRunStatus.SUCCESS]
         )
-        if not context.instance.get_runs_count(deployed):
+        if not _instance(context).get_runs_count(deployed):
             return SkipReason("the views of this version are not deployed yet")
         if _active(context, {STREAM: pipeline.name}, job.name):
             return SkipReason("a refresh is running")
@@ -153,7 +181,7 @@ def views_sensor(job: Job, manifest: Path, settings: Settings) -> SensorDefiniti
     )
     def views(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         tags = {"headrace/views": version}
-        runs = context.instance.get_runs(RunsFilter(job_name=job.name, tags=tags), limit=1)
+        runs = _instance(context).get_runs(RunsFilter(job_name=job.name, tags=tags), limit=1)
         if runs and runs[0].status not in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
             return SkipReason(f"version {version} is deployed or being deployed")
         return SensorResult(run_requests=[RunRequest(tags=tags)])

@@ -1,30 +1,125 @@
-"""Dagster's SQLite event log, with events that come in batches written as batches.
+"""Dagster's SQLite storages, with connections that are kept and events that come in batches written as batches.
 
-A run over a year of daily partitions reports hundreds of materialisations at once. Dagster hands them to
-``store_event_batch``, which its SQLite storage answers with two connections and two synced commits for each; this
-one answers with two for all of them. Named in ``dagster.yaml``; batches are on while
-``DAGSTER_EVENT_BATCH_SIZE`` is set, which ``headrace.settings`` does.
+Dagster's own make a new SQLAlchemy engine for each statement that they run: a new connection, and every statement
+compiled again, which is most of what a daemon does all day. Here each database has one engine, and the statements
+that it has compiled once.
+
+A run over a year of daily partitions plans and reports hundreds of materialisations at once. Dagster hands them to
+``store_event_batch``, which its event log answers with two connections and two synced commits for each; the one
+here answers with two for all of them.
+
+Named in ``dagster.yaml``, so every process of Dagster has them: code location, daemon, webserver and runs. Files
+and schemas are Dagster's own, in their usual places.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from dagster import AssetMaterialization, DagsterEvent, OpExecutionContext
 from dagster._core.events import ASSET_EVENTS, DagsterEventBatchMetadata, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._serdes import ConfigurableClassData
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection
+from sqlalchemy.pool import NullPool
 
-_BATCHED = ASSET_EVENTS & {
+from headrace.settings import batch_dagster_events
+
+_ASSETS = ASSET_EVENTS & {
     DagsterEventType.ASSET_MATERIALIZATION,
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
     DagsterEventType.ASSET_OBSERVATION,
 }
+_BUSY_SECONDS = 60
+
+
+class _Engines:
+    """One engine for each database of this process; the least recently used goes beyond a few, as runs have each
+    their own."""
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._open: OrderedDict[str, Engine] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, address: str, *, keep_connections: bool = True) -> Engine:
+        with self._lock:
+            engine = self._open.pop(address, None) or _engine(address, keep_connections)
+            self._open[address] = engine
+            if len(self._open) > self._most:
+                self._open.popitem(last=False)[1].dispose()  # what is checked out closes when it comes back
+            return engine
+
+
+def _engine(address: str, keep_connections: bool) -> Engine:
+    pool: dict[str, Any] = {"max_overflow": -1} if keep_connections else {"poolclass": NullPool}
+    engine = create_engine(address, connect_args={"timeout": _BUSY_SECONDS}, **pool)
+
+    @event.listens_for(engine, "connect")
+    def unsynced(connection: Any, _: object) -> None:
+        # no disk sync per commit: with WAL, a power cut then costs the last events, never the file
+        connection.execute("PRAGMA synchronous=OFF")
+
+    return engine
+
+
+_engines = _Engines()
+
+
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as connection, connection.begin():
+        yield connection
+
+
+class KeptSqliteRunStorage(SqliteRunStorage):
+    """``SqliteRunStorage`` on one engine; ``base_dir`` is ``DAGSTER_HOME``."""
+
+    @classmethod
+    def from_config_value(
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: Mapping[str, Any],  # type: ignore[override]
+    ) -> KeptSqliteRunStorage:
+        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        return cls.from_local(str(Path(config_value["base_dir"]) / "history"), inst_data)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A transaction."""
+        with _transaction(_engines(self._conn_string)) as connection:
+            yield connection
+
+
+class KeptSqliteScheduleStorage(SqliteScheduleStorage):
+    """``SqliteScheduleStorage`` on one engine; ``base_dir`` is ``DAGSTER_HOME``."""
+
+    @classmethod
+    def from_config_value(
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: Mapping[str, Any],  # type: ignore[override]
+    ) -> KeptSqliteScheduleStorage:
+        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        made = cls.from_local(str(Path(config_value["base_dir"]) / "schedules"), inst_data)
+        assert isinstance(made, cls)  # Dagster annotates the base
+        return made
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A transaction."""
+        with _transaction(_engines(self._conn_string)) as connection:
+            yield connection
 
 
 class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
@@ -35,6 +130,7 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        batch_dagster_events()
         super().__init__(str(Path(base_dir) / "history" / "runs"), inst_data)
 
     @classmethod
@@ -46,12 +142,36 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         """Called by Dagster with the configuration in ``dagster.yaml``."""
         return cls(config_value["base_dir"], inst_data)
 
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        """A transaction on a run's database or on the index.
+
+        Connections to a run's database are not kept: the UI watches its file, which changes when they close.
+        """
+        address = self.conn_string_for_shard(shard)
+        engine = _engines(address, keep_connections=shard == INDEX_SHARD_NAME)
+        with self._db_lock:
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with _transaction(engine) as connection:
+                yield connection
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store all of them, in order, in one transaction of the run's shard and one of the index."""
-        if len({e.run_id for e in events}) != 1 or any(e.dagster_event_type not in _BATCHED for e in events):
+        """Store them: asset events of one run in one transaction of its shard and one of the index.
+
+        Their order is the order given; what a batch holds besides them (planned checks) goes the ordinary way,
+        after them.
+        """
+        batch = [e for e in events if e.dagster_event_type in _ASSETS]
+        if len({e.run_id for e in events}) != 1 or len(batch) < 2:
             super().store_event_batch(events)
             return
-        inserts = [self.prepare_insert_event(event) for event in events]
+        self._store_assets(batch)
+        super().store_event_batch([e for e in events if e.dagster_event_type not in _ASSETS])
+
+    def _store_assets(self, events: Sequence[EventLogEntry]) -> None:
+        inserts = [self.prepare_insert_event(one) for one in events]
         with self.run_connection(events[0].run_id) as shard:
             for insert in inserts:
                 shard.execute(insert)
@@ -59,23 +179,19 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             keys: list[Any] = [index.execute(insert).inserted_primary_key for insert in inserts]
             ids = [key[0] for key in keys]
             self._store_asset_event_tags(index, events, ids)
-            latest = {e.get_dagster_event().asset_key: (e, i) for e, i in zip(events, ids, strict=True)}
-            for event, event_id in latest.values():
-                self._store_asset_event(index, event, event_id)
-
-    @contextmanager
-    def _connect(self, shard: str) -> Iterator[Connection]:
-        """Without a disk sync per commit: with WAL, a power cut then costs the last events, never the file."""
-        with super()._connect(shard) as connection:
-            connection.exec_driver_sql("PRAGMA synchronous=OFF")
-            yield connection
+            latest = {
+                (e.get_dagster_event().asset_key, e.dagster_event_type): (e, i)
+                for e, i in zip(events, ids, strict=True)
+            }
+            for one, event_id in latest.values():
+                self._store_asset_event(index, one, event_id)
 
 
-def report_materializations(context: OpExecutionContext, events: Sequence[AssetMaterialization]) -> None:
+def report_materializations(context: OpExecutionContext, made: Sequence[AssetMaterialization]) -> None:
     """Log materialisations of other assets from within a run, as one batch."""
     step: Any = context.get_step_execution_context()
     batch_id = f"{context.run_id}:{step.step.key}"
-    for n, event in enumerate(events):
+    for n, materialization in enumerate(made):
         DagsterEvent.asset_materialization(
-            step, event, DagsterEventBatchMetadata(batch_id, n == len(events) - 1)
+            step, materialization, DagsterEventBatchMetadata(batch_id, n == len(made) - 1)
         )

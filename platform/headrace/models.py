@@ -1,0 +1,100 @@
+"""The dbt project as data: where it is, its manifest, and what the manifest says. Nothing here imports Dagster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.errors import Fatal
+from headrace.locks import file_lock
+from headrace.settings import Settings, child_environment, exported
+
+if TYPE_CHECKING:
+    from headrace.pipelines import Pipeline
+
+
+def dbt_folder(settings: Settings) -> Path:
+    """The dbt project."""
+    return settings.project_dir / "dbt_project"
+
+
+def target_folder(settings: Settings) -> Path:
+    """Where dbt writes; never into the project."""
+    return settings.home / "dbt" / "target"
+
+
+def manifest(settings: Settings) -> Path:
+    """Path of a manifest that is as new as the project; parses it if it is not.
+
+    Raises:
+        Fatal: The project does not parse; the message holds what dbt says.
+    """
+    project, target = dbt_folder(settings), target_folder(settings)
+    path = target / "manifest.json"
+    newest = max(
+        (f.stat().st_mtime for f in project.rglob("*") if f.suffix in {".sql", ".yml"}), default=None
+    )
+    if newest is None:
+        raise Fatal(f"there is no dbt project in {project}; set HEADRACE_PROJECT_DIR to the checkout")
+    with file_lock(settings.home / "locks" / "dbt-parse.lock"):
+        if not path.exists() or path.stat().st_mtime < newest:
+            _parse(project, target, settings)
+    return path
+
+
+def _parse(project: Path, target: Path, settings: Settings) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--log-path", str(target), "parse"]
+    command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
+    command += variables(settings)
+    settings.export()
+    done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        raise Fatal("the dbt project does not parse: " + " ".join(said[-6:]))
+
+
+def views_version(path: Path) -> str:
+    """Checksum over the views, so that a changed view is deployed once."""
+    nodes = json.loads(path.read_bytes())["nodes"].values()
+    views = sorted(
+        f"{n['unique_id']}:{n['checksum']['checksum']}"
+        for n in nodes
+        if n["resource_type"] == "model" and n["config"]["materialized"] == "view"
+    )
+    return hashlib.sha256("\n".join(views).encode()).hexdigest()[:16]
+
+
+def reach(path: Path, pipeline: Pipeline) -> tuple[int, int]:
+    """How many days before and after a changed day the marts of a stream change too.
+
+    Each model declares it in its yml (``meta: days_back, days_ahead``), and nobody else does.
+    """
+    nodes = json.loads(path.read_bytes())["nodes"].values()
+    metas = [
+        n["config"]["meta"] for n in nodes if n["resource_type"] == "model" and pipeline.models in n["tags"]
+    ]
+    back = max((int(m.get("days_back", 0)) for m in metas), default=0)
+    ahead = max((int(m.get("days_ahead", 0)) for m in metas), default=0)
+    return back, ahead
+
+
+def variables(settings: Settings) -> list[str]:
+    """dbt's ``--vars`` of this installation: the same for each invocation.
+
+    dbt parses the whole project anew when its vars are not those of the last time, which costs seconds; hence the
+    days of a build are environment variables, see ``building``.
+    """
+    return ["--vars", json.dumps({"window_seconds": settings.window_seconds, "slow_ms": settings.slow_ms})]
+
+
+def building(days: Sequence[date]) -> AbstractContextManager[None]:
+    """While entered, dbt processes that are started build these days (see ``rebuilt_days.sql``)."""
+    return exported({"DBT_START_DATE": min(days).isoformat(), "DBT_END_DATE": max(days).isoformat()})
