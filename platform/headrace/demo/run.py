@@ -99,7 +99,7 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
     with ExitStack() as stack, view.live(progress, console) as say:
         beside = stack.enter_context(ThreadPoolExecutor(3))
         importing = beside.submit(_import_work)
-        beside.submit(shutil.rmtree, _set_aside(home), ignore_errors=True)
+        old = _set_aside(home)
         parsing = beside.submit(_parse_models, home)
         services, settings = stack.enter_context(backing_services(home, TUNING, say))
         progress.services += ["broker", "queue", "warehouse"]
@@ -121,6 +121,7 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
         result = work.judge(progress, api, opened, platform)
         say.finish()
         view.summary(result, console)
+        beside.submit(shutil.rmtree, old, ignore_errors=True)
         if keep:
             view.kept(platform.ui, console)
             platform.dagster.watch()
@@ -140,7 +141,8 @@ def _parse_models(home: Path) -> None:
 def _set_aside(home: Path) -> Path:
     """The demo's own folder starts empty, so that what it counts is what it sent.
 
-    To delete tens of thousands of small files takes seconds, so the old state is only moved away here.
+    The old state is only moved away here. To delete its tens of thousands of files takes seconds, and ext4 without a
+    journal creates files ten times slower for minutes afterwards: that can wait until the demo has done its work.
     """
     aside = home / "old" / str(time.time_ns())
     for name in ("lake", "clickhouse", "dagster", "locks", "logs"):
