@@ -53,6 +53,7 @@ def batch_of() -> Callable[..., MicroBatch]:
             {
                 "payload": payloads,
                 "key": [b"k"] * count,
+                "headers": [None] * count,
                 "timestamp": [NOW] * count,
                 "cursor": [cursor] * count,
                 "offset": list(range(start, start + count)),

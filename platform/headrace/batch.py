@@ -15,6 +15,8 @@ import polars as pl
 UTC_MICROS = pl.Datetime("us", "UTC")
 #: A map of text to text; Polars has no map type of its own.
 STRING_MAP = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
+#: Headers of a message: names, which may repeat, with bytes or null.
+HEADERS = pl.List(pl.Struct({"key": pl.String, "value": pl.Binary}))
 
 
 def _schema(columns: Mapping[str, Any]) -> pl.Schema:
@@ -26,6 +28,7 @@ RECORD_SCHEMA = _schema(
     {
         "payload": pl.Binary,  # the untouched message value; null for a Kafka tombstone
         "key": pl.Binary,
+        "headers": HEADERS,  # Kafka's headers, SQS' message attributes; null for none
         "timestamp": UTC_MICROS,  # the broker's time of the message
         "cursor": pl.String,  # what the position counts, e.g. kafka/<topic>/<topic id>/<partition>
         "offset": pl.Int64,  # null where the source has none (SQS)
@@ -42,6 +45,8 @@ ORIGIN_SCHEMA = _schema(
         "_offset": pl.Int64,
         "_message_id": pl.String,
         "_index": pl.Int32,  # place of the record within an array message, else 0
+        "_key": pl.Binary,  # the message's key, null for none
+        "_headers": HEADERS,  # its headers, empty for none
         "_ingested_at": UTC_MICROS,
         "_batch_id": pl.String,
     }
@@ -54,7 +59,6 @@ REJECTED_SCHEMA = _schema(
         "reasons": pl.List(pl.Struct({"check": pl.String, "column": pl.String, "value": pl.String})),
         "contract": pl.String,
         "contract_version": pl.Int32,
-        "key": pl.Binary,
         "message_timestamp": UTC_MICROS,
         "rejected_date": pl.Date,  # UTC date of _ingested_at, the partition column
         **ORIGIN_SCHEMA,

@@ -128,7 +128,7 @@ messages: Any = st.one_of(
 def test_no_message_vanishes_or_doubles_whatever_it_holds(payloads: list[bytes | None]) -> None:
     count = len(payloads)
     columns = {
-        "payload": payloads, "key": [None] * count, "timestamp": [None] * count, "cursor": ["t"] * count,
+        "payload": payloads, "key": [None] * count, "headers": [None] * count, "timestamp": [None] * count, "cursor": ["t"] * count,
         "offset": list(range(count)), "message_id": [None] * count, "redelivered": [False] * count,
     }  # fmt: skip
     batch = MicroBatch("t", pl.DataFrame(columns, schema=RECORD_SCHEMA), Position(), Position({"t": count}))

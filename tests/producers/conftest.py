@@ -60,6 +60,7 @@ def judge() -> Callable[..., Checked]:
             {
                 "payload": payloads,
                 "key": [None] * count,
+                "headers": [None] * count,
                 "timestamp": [None] * count,
                 "cursor": ["test/0"] * count,
                 "offset": range(count),

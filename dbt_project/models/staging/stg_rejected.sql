@@ -16,7 +16,7 @@ renamed as (
         arrayDistinct(reasons.check) as failed_checks,
         arrayDistinct(reasons.column) as failed_columns,
         payload,
-        key as message_key,
+        _key as message_key,
         message_timestamp,
         rejected_date,
         _source,

@@ -15,6 +15,7 @@ from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, STRING_MAP, UTC_MICRO
 Wire = Literal["string", "number", "integer", "time", "object", "map"]
 
 _FEW_ORIGINS = frozenset({"_source", "_cursor"})
+_NULLABLE_ORIGINS = frozenset({"_offset", "_message_id", "_key"})
 _WIRE_OF_DTYPE: dict[Any, Wire] = {
     pl.String(): "string",
     pl.Float64(): "number",
@@ -112,7 +113,7 @@ class Contract:
             schema=self.landed_schema,
             partition=self.partition,
             order_by=self.order_by,
-            nullable=frozenset(c.name for c in self.columns if c.nullable) | {"_offset", "_message_id"},
+            nullable=frozenset(c.name for c in self.columns if c.nullable) | _NULLABLE_ORIGINS,
             low_cardinality=frozenset(c.name for c in self.columns if c.low_cardinality) | _FEW_ORIGINS,
             description=(self.model.__doc__ or "").strip(),
             comments={c.name: c.description for c in self.columns},
@@ -126,7 +127,7 @@ class Contract:
             schema=REJECTED_SCHEMA,
             partition="rejected_date",
             order_by=("_ingested_at", "_cursor"),
-            nullable=frozenset({"payload", "key", "message_timestamp", "_offset", "_message_id"}),
+            nullable=frozenset({"payload", "message_timestamp"}) | _NULLABLE_ORIGINS,
             low_cardinality=frozenset({"contract"}) | _FEW_ORIGINS,
             description=f"Records that contract {self.name} v{self.version} refused, with every reason",
             comments={"payload": "the untouched bytes", "reasons": "every check that failed"},

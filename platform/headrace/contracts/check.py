@@ -9,10 +9,12 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
+from headrace.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
 from headrace.contracts.base import Contract
 from headrace.contracts.decode import Decoded, Failures, decode
 from headrace.errors import Fatal
+
+_NO_HEADERS = pl.lit([], dtype=HEADERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,9 @@ def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: st
         pl.col("message_id").alias("_message_id"),
         pl.lit(now, dtype=UTC_MICROS).alias("_ingested_at"),
         pl.lit(batch_id).alias("_batch_id"),
+        pl.col("key").alias("_key"),
+        pl.col("headers").fill_null(_NO_HEADERS).alias("_headers"),
         "payload",
-        "key",
         pl.col("timestamp").alias("message_timestamp"),
     )
     whole = decoded.rows.height == records.height

@@ -23,7 +23,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
-from headrace.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
+from headrace.batch import HEADERS, RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
 from headrace.errors import Fatal, Retriable
 
 #: Bytes of one partition in one fetch.
@@ -277,6 +277,7 @@ def _columns(names: Mapping[TopicPartition, str], records: list[Any]) -> dict[st
     return {
         "payload": pl.Series([r.value for r in records], dtype=pl.Binary),
         "key": pl.Series([r.key for r in records], dtype=pl.Binary),
+        "headers": _headers(records),
         "timestamp": pl.Series([r.timestamp for r in records], dtype=pl.Int64)
         .cast(pl.Datetime("ms"))
         .cast(pl.Datetime("us"))
@@ -286,3 +287,10 @@ def _columns(names: Mapping[TopicPartition, str], records: list[Any]) -> dict[st
         "message_id": pl.Series([None] * len(records), dtype=pl.String),
         "redelivered": pl.Series([False] * len(records), dtype=pl.Boolean),
     }
+
+
+def _headers(records: list[Any]) -> pl.Series:
+    if not any(r.headers for r in records):
+        return pl.Series([None], dtype=HEADERS).new_from_index(0, len(records))
+    pairs = [[{"key": k, "value": v} for k, v in r.headers or ()] for r in records]
+    return pl.Series(pairs, dtype=HEADERS)

@@ -143,6 +143,7 @@ def _records(
     columns = {
         "payload": payloads,
         "key": nothing,
+        "headers": nothing,
         "timestamp": [datetime.now(UTC)] * len(payloads),
         "cursor": cursors,
         "offset": offsets or nothing,

@@ -3,14 +3,20 @@
 Delivery: at least once from SQS, made exactly once by the lake. A message is deleted only after its commit; one
 that SQS hands out again (receive count above one) is looked up by its id in the lake. The queue has no offsets:
 its one cursor, ``sqs/<queue>``, counts commits, so that two runs that hold the same message cannot both commit
-from the same snapshot. Unit of parallelism: the receive call; any number of receivers may share a queue.
+from the same snapshot. While a batch is in work its messages stay hidden: a thread extends their visibility until
+they are deleted or handed back. Unit of parallelism: the receive call; any number of receivers may share a queue.
+
+Standard and FIFO queues alike. Messages that nobody can land are SQS' own matter: a redrive policy moves them to a
+dead letter queue after so many receives.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -20,11 +26,13 @@ import polars as pl
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from headrace.batch import RECORD_SCHEMA, UTC_MICROS, Backlog, MicroBatch, Position
+from headrace.batch import HEADERS, RECORD_SCHEMA, UTC_MICROS, Backlog, MicroBatch, Position
 from headrace.errors import Fatal, Retriable
 
+log = logging.getLogger(__name__)
+
 _BATCH = 10  # SQS' limit for one receive or delete call
-#: How long a received message stays hidden from other receivers: longer than landing a batch takes.
+#: How long a received message stays hidden from other receivers unless that is extended.
 VISIBILITY_SECONDS = 120
 _READ_SECONDS = 5.0
 _GONE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
@@ -65,13 +73,24 @@ def _translated(name: str) -> Iterator[None]:
 class SqsSource:
     """One queue, standard or FIFO. Connects on first use."""
 
-    def __init__(self, queue: str, client: Any, *, receivers: int = 8) -> None:
+    def __init__(
+        self, queue: str, client: Any, *, receivers: int = 8, visibility_seconds: int = VISIBILITY_SECONDS
+    ) -> None:
+        """Args:
+        queue: Its name.
+        client: A boto3 SQS client.
+        receivers: Parallel calls; the client's connection pool should hold as many.
+        visibility_seconds: For how long messages are hidden at a time; extended when half of it is over.
+        """
         self.queue = queue
         self.name = f"sqs/{queue}"
         self._client = client
         self._receivers = receivers
+        self._visibility = visibility_seconds
         self._url: str | None = None
-        self._unacknowledged: set[str] = set()
+        self._held = _Held()
+        self._keeper: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def _queue_url(self) -> str:
         if self._url is None:
@@ -110,20 +129,22 @@ class SqsSource:
                         QueueUrl=url,
                         MaxNumberOfMessages=min(_BATCH, share - len(mine)),
                         WaitTimeSeconds=wait,
-                        VisibilityTimeout=VISIBILITY_SECONDS,
+                        VisibilityTimeout=self._visibility,
                         AttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
+                        MessageAttributeNames=["All"],
                     )
                 found = answer.get("Messages", [])
                 if not found:
                     break
+                self._held.add((m["ReceiptHandle"] for m in found), time.monotonic() + self._visibility)
                 mine.extend(found)
                 wait = min(wait, 1)
             return mine
 
+        self._keep()
         with ThreadPoolExecutor(self._receivers, "sqs-receive") as pool:
             messages = [m for part in pool.map(receive, range(self._receivers)) for m in part]
         receipts = [m["ReceiptHandle"] for m in messages]
-        self._unacknowledged.update(receipts)
         records = pl.DataFrame(_columns(self.name, messages), schema=RECORD_SCHEMA)
         records = records.unique("message_id", keep="first", maintain_order=True)
         moved = {self.name: before[self.name] + 1} if messages else {}
@@ -136,8 +157,10 @@ class SqsSource:
         def delete(part: list[str]) -> None:
             entries = [{"Id": str(n), "ReceiptHandle": receipt} for n, receipt in enumerate(part)]
             with _translated(self.queue):
-                self._client.delete_message_batch(QueueUrl=url, Entries=entries)
-            self._unacknowledged.difference_update(part)
+                answer = self._client.delete_message_batch(QueueUrl=url, Entries=entries)
+            self._held.drop(part)
+            for failed in answer.get("Failed", []):
+                log.warning("%s: a landed message was not deleted: %s", self.name, failed.get("Message"))
 
         with ThreadPoolExecutor(self._receivers, "sqs-delete") as pool:
             list(pool.map(delete, _tens(batch.receipts or [])))
@@ -151,18 +174,81 @@ class SqsSource:
         waiting, hidden = (int(answer.get(n, 0)) for n in names)
         return Backlog(waiting, hidden, {self.name: waiting})
 
+    def _keep(self) -> None:
+        """Start the thread that extends the visibility of what is held."""
+        if self._keeper is None or not self._keeper.is_alive():
+            self._closed.clear()
+            self._keeper = threading.Thread(target=self._extend, name=f"{self.name}-visibility", daemon=True)
+            self._keeper.start()
+
+    def _extend(self) -> None:
+        half = self._visibility / 2
+        while not self._closed.wait(half / 4):
+            due = self._held.before(time.monotonic() + half)
+            for part in _tens(due):
+                until = time.monotonic() + self._visibility
+                try:
+                    self._change_visibility(part, self._visibility)
+                except (BotoCoreError, ClientError) as error:
+                    log.warning(
+                        "%s: visibility not extended, the messages may come again: %s", self.name, error
+                    )
+                    break
+                self._held.extend(part, until)
+
+    def _change_visibility(self, receipts: list[str], seconds: int) -> None:
+        entries = [
+            {"Id": str(n), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+            for n, receipt in enumerate(receipts)
+        ]
+        self._client.change_message_visibility_batch(QueueUrl=self._queue_url(), Entries=entries)
+
     def close(self) -> None:
         """Hand back what was received and has not landed, instead of letting it wait out its visibility."""
-        left, self._unacknowledged = sorted(self._unacknowledged), set()
-        for part in _tens(left):
-            entries = [
-                {"Id": str(n), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
-                for n, receipt in enumerate(part)
-            ]
+        self._closed.set()
+        if self._keeper is not None:
+            self._keeper.join(timeout=_READ_SECONDS)
+            self._keeper = None
+        for part in _tens(self._held.take()):
             try:
-                self._client.change_message_visibility_batch(QueueUrl=self._queue_url(), Entries=entries)
+                self._change_visibility(part, 0)
             except (BotoCoreError, ClientError):
                 return
+
+
+class _Held:
+    """Receipts that are out, each with the time (``time.monotonic``) at which its message becomes visible again."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, receipts: Iterable[str], until: float) -> None:
+        """Received."""
+        with self._lock:
+            self._until.update(dict.fromkeys(receipts, until))
+
+    def extend(self, receipts: Iterable[str], until: float) -> None:
+        """Hidden for longer, where not deleted meanwhile."""
+        with self._lock:
+            self._until.update({r: until for r in receipts if r in self._until})
+
+    def drop(self, receipts: Iterable[str]) -> None:
+        """Deleted."""
+        with self._lock:
+            for receipt in receipts:
+                self._until.pop(receipt, None)
+
+    def before(self, moment: float) -> list[str]:
+        """Those that become visible before ``moment``."""
+        with self._lock:
+            return [receipt for receipt, until in self._until.items() if until < moment]
+
+    def take(self) -> list[str]:
+        """All of them, which are no longer held."""
+        with self._lock:
+            taken, self._until = sorted(self._until), {}
+            return taken
 
 
 def _tens(receipts: list[str]) -> Iterator[list[str]]:
@@ -178,6 +264,7 @@ def _columns(cursor: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "payload": pl.Series([m["Body"].encode() for m in messages], dtype=pl.Binary),
         "key": pl.Series([g.encode() if g else None for g in groups], dtype=pl.Binary),
+        "headers": pl.Series([_headers(m) for m in messages], dtype=HEADERS),
         "timestamp": (sent * 1_000).cast(UTC_MICROS),
         "cursor": pl.Series([cursor] * len(messages), dtype=pl.String),
         "offset": pl.Series([None] * len(messages), dtype=pl.Int64),
@@ -186,3 +273,17 @@ def _columns(cursor: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
             [int(a.get("ApproximateReceiveCount", 2)) > 1 for a in attributes], dtype=pl.Boolean
         ),
     }
+
+
+def _headers(message: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Message attributes as headers; numbers as the text that SQS keeps them in."""
+    attributes = message.get("MessageAttributes")
+    if not attributes:
+        return None
+    return [
+        {
+            "key": name,
+            "value": a["BinaryValue"] if "BinaryValue" in a else a.get("StringValue", "").encode(),
+        }
+        for name, a in sorted(attributes.items())
+    ]
