@@ -129,3 +129,35 @@ def test_help_lists_the_commands() -> None:
         "doctor",
     ):
         assert command in text
+
+
+def test_a_rejected_record_is_listed_shown_repaired_and_redriven_once(stack: Stack, tmp_path: Path) -> None:
+    env = {
+        **stack.environment,
+        "HEADRACE_LAKE_URI": str(tmp_path / "lake"),
+        "HEADRACE_RAW_DATABASE": "raw_cli_rejects",
+    }
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b"\n".join([event(event_id="good"), event(event_id="mended", channel="pigeon")]))
+    answer("send", str(file), "--to", "kafka", "--stream", "events", env=env)
+    answer("ingest", "events", "--until-idle", env=env)
+    listed = answer("rejects", "list", "events", "--check", "channel", env=env)
+    [mine] = [one for one in listed["rejects"] if one.get("record", {}).get("event_id") == "mended"]
+    shown = answer("rejects", "show", "events", mine["id"], env=env)
+    assert (shown["record"]["channel"], shown["redriven"]) == ("pigeon", False)
+    assert shown["reasons"][0]["column"] == "channel"
+    repair = ("rejects", "redrive", "events", mine["id"], "--jq", '.channel = "web"')
+    dry = headrace(*repair, "--dry-run", env=env)
+    assert json.loads(dry.stdout)["record"]["channel"] == "web"
+    done = answer(*repair, env=env)
+    assert (done["landed"], done["repeated"], done["refused"], done["not_repaired"]) == (1, 0, {}, {})
+    again = answer(*repair, env=env)
+    assert (again["landed"], again["repeated"]) == (0, 1)
+    rows = answer("query", "SELECT channel FROM raw_cli_rejects.events WHERE event_id = 'mended'", env=env)
+    assert rows == [{"channel": "web"}]
+    assert answer("rejects", "show", "events", mine["id"], env=env)["redriven"]
+    nothing = headrace("rejects", "redrive", "events", env=env)
+    assert (nothing.returncode, nothing.stderr.count("\n")) == (1, 1)
+    assert "say which" in nothing.stderr
+    unknown = headrace("rejects", "show", "events", "zzz", env=env)
+    assert "'zzz' names no rejected rows" in unknown.stderr

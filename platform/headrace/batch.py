@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import polars as pl
@@ -148,6 +149,7 @@ class MicroBatch:
         after: Where the next read begins; only cursors that moved differ from ``before``.
         receipts: What the source needs to acknowledge the batch; opaque to everybody else.
         gaps: Ranges that were lost before they could be read.
+        again_within: How long after its landing a redelivered message may still come; None for ever.
     """
 
     source: str
@@ -156,6 +158,7 @@ class MicroBatch:
     after: Position
     receipts: Any = None
     gaps: tuple[Gap, ...] = ()
+    again_within: timedelta | None = None
 
     def __len__(self) -> int:
         return self.records.height

@@ -183,7 +183,7 @@ def _unseen(rows: pl.DataFrame, batch: MicroBatch, table: Snapshot) -> pl.DataFr
         rows = rows.filter(~behind.fill_null(False)).drop("_landed")
     again = batch.records.filter(pl.col("redelivered") & pl.col("message_id").is_not_null())
     for (cursor,), messages in again.group_by("cursor"):
-        landed = table.landed_ids(str(cursor), messages["message_id"])
+        landed = table.landed_ids(str(cursor), messages["message_id"], batch.again_within)
         if len(landed):
             rows = rows.filter(~pl.col("_message_id").is_in(landed.implode()).fill_null(False))
     return rows

@@ -114,7 +114,7 @@ def test_a_day_reads_as_of_a_version(make: Callable[..., LakeTable], batch_of: B
 
 
 def test_landed_ids_finds_those_that_are_there(make: Callable[..., LakeTable], batch_of: Batch) -> None:
-    from datetime import UTC, datetime
+    from datetime import UTC, datetime, timedelta
 
     table = make()
     batch = batch_of([event(), event()], cursor="sqs/q")
@@ -123,8 +123,10 @@ def test_landed_ids_finds_those_that_are_there(make: Callable[..., LakeTable], b
     )
     table.open().append(landed, {"sqs/q": 1}, "b")
     asked = pl.Series(["b", "c"])
-    assert table.open().landed_ids("sqs/q", asked).to_list() == ["b"]
-    assert table.open().landed_ids("sqs/other", asked).to_list() == []
+    assert table.open().landed_ids("sqs/q", asked, None).to_list() == ["b"]
+    assert table.open().landed_ids("sqs/q", asked, timedelta(days=1)).to_list() == ["b"]
+    assert table.open().landed_ids("sqs/q", asked, timedelta(0)).to_list() == [], "landed longer ago"
+    assert table.open().landed_ids("sqs/other", asked, None).to_list() == []
 
 
 def test_a_version_beyond_the_log_is_an_error_that_says_what_to_do(make: Callable[..., LakeTable]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Protocol
 
 import polars as pl
@@ -44,8 +44,8 @@ class Snapshot(Protocol):
     def position(self, cursors: list[str], /) -> Position:
         """Next offset of each cursor that has landed anything; a cursor that has not is absent."""
 
-    def landed_ids(self, cursor: str, message_ids: pl.Series, /) -> pl.Series:
-        """Those of ``message_ids`` whose rows are in the table."""
+    def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
+        """Those of ``message_ids`` whose rows are in the table, and landed ``within`` that time (None: ever)."""
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Add rows and move cursors in one atomic commit; returns the new version.

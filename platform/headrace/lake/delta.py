@@ -37,8 +37,6 @@ _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 _COMMIT_RETRIES = 30
 #: Rows of one chunk: one insert block in the warehouse.
 CHUNK_ROWS = 250_000
-#: SQS keeps a message at most this long, so an older row cannot be a redelivery.
-REDELIVERY_WINDOW = timedelta(days=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +209,10 @@ class DeltaLakeTable:
         # not pl.scan_delta: it takes the table's URI apart and does not find files below a folder with a space
         return pl.scan_pyarrow_dataset(self._dataset(self._newest()))
 
-    def _dataset(self, handle: DeltaTable, since: datetime | None = None) -> ds.FileSystemDataset:
-        """The live files of a snapshot; with ``since``, without those that were ingested before it.
+    def _dataset(
+        self, handle: DeltaTable, since: datetime | None = None, cursor: str | None = None
+    ) -> ds.FileSystemDataset:
+        """The live files of a snapshot, without those that surely hold nothing ingested ``since`` or of ``cursor``.
 
         Built from the log's columns: delta-rs' own ``to_pyarrow_dataset`` converts the statistics of each column
         of each file to Python, milliseconds a file.
@@ -222,6 +222,9 @@ class DeltaLakeTable:
         if since is not None and "max._ingested_at" in actions.columns:
             latest = pl.col("max._ingested_at").cast(pl.Datetime("us", "UTC"))
             actions = actions.filter((latest >= since).fill_null(value=True))
+        if cursor is not None and {"min._cursor", "max._cursor"} <= set(actions.columns):
+            within = pl.lit(cursor).is_between("min._cursor", "max._cursor")
+            actions = actions.filter(within.fill_null(value=True))
         parquet, filesystem = ds.ParquetFileFormat(), self._filesystem()
         columns = ["path", f"partition.{day}"] if actions.height else []
         fragments = [
@@ -248,16 +251,15 @@ class _Snapshot:
         found = {cursor: self._handle.transaction_version(cursor) for cursor in cursors}
         return Position({cursor: offset for cursor, offset in found.items() if offset is not None})
 
-    def landed_ids(self, cursor: str, message_ids: pl.Series, /) -> pl.Series:
-        since = datetime.now(UTC) - REDELIVERY_WINDOW
+    def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
+        since = datetime.now(UTC) - within if within is not None else None
         wanted = pa.array(message_ids.to_list(), pa.string())
         with _translated(self._owner.uri):
-            found = self._owner._dataset(self._handle, since).to_table(
-                columns=["_message_id"],
-                filter=(pc.field("_ingested_at") >= pa.scalar(since, pa.timestamp("us", "UTC")))
-                & (pc.field("_cursor") == cursor)
-                & pc.field("_message_id").isin(wanted),
-            )
+            wanted_rows = (pc.field("_cursor") == cursor) & pc.field("_message_id").isin(wanted)
+            if since is not None:
+                wanted_rows &= pc.field("_ingested_at") >= pa.scalar(since, pa.timestamp("us", "UTC"))
+            dataset = self._owner._dataset(self._handle, since, cursor)
+            found = dataset.to_table(columns=["_message_id"], filter=wanted_rows)
         return pl.Series("message_id", found.column(0).to_pylist(), dtype=pl.String).unique()
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:

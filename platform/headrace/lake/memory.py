@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pyarrow as pa
@@ -91,9 +91,11 @@ class MemorySnapshot:
             moved.update(advance)
         return Position({c: moved[c] for c in cursors if c in moved})
 
-    def landed_ids(self, cursor: str, message_ids: pl.Series, /) -> pl.Series:
+    def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
         """Those that are in the table as of this snapshot."""
         rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)
+        if within is not None:
+            rows = rows.filter(pl.col("_ingested_at") >= datetime.now(UTC) - within)
         return rows["_message_id"].filter(rows["_message_id"].is_in(message_ids.implode())).unique()
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:

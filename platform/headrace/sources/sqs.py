@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import boto3
@@ -35,6 +36,8 @@ _BATCH = 10  # SQS' limit for one receive or delete call
 #: How long a received message stays hidden from other receivers unless that is extended.
 VISIBILITY_SECONDS = 120
 _READ_SECONDS = 5.0
+#: SQS keeps a message for 14 days at most, so what landed longer ago cannot come again.
+_AGAIN_WITHIN = timedelta(days=15)
 _GONE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch"}
 
@@ -148,7 +151,9 @@ class SqsSource:
         records = pl.DataFrame(_columns(self.name, messages), schema=RECORD_SCHEMA)
         records = records.unique("message_id", keep="first", maintain_order=True)
         moved = {self.name: before[self.name] + 1} if messages else {}
-        return MicroBatch(self.name, records, before, before.advanced(moved), receipts)
+        return MicroBatch(
+            self.name, records, before, before.advanced(moved), receipts, again_within=_AGAIN_WITHIN
+        )
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Delete the batch. What could not be deleted comes again and is then recognised by its id."""
