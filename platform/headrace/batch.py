@@ -122,20 +122,20 @@ class Position(Mapping[str, int]):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Offsets that a source can no longer deliver (lost to retention or with the broker's memory).
+    """Offsets that a source can no longer deliver (lost to retention, with the broker's memory, with their topic).
 
     Attributes:
         cursor: The cursor that lost them.
         first: First lost offset.
-        end: One past the last lost offset.
+        end: One past the last lost offset; None where nobody knows any more, because the topic is gone.
     """
 
     cursor: str
     first: int
-    end: int
+    end: int | None
 
     def __str__(self) -> str:
-        return f"{self.cursor} [{self.first}, {self.end})"
+        return f"{self.cursor} [{self.first}, {'unknown' if self.end is None else self.end})"
 
 
 @dataclass(frozen=True, slots=True)

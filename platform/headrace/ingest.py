@@ -109,6 +109,9 @@ def ingest(
         Retriable: A service is away; everything that was yielded is safe.
         Fatal: The topic, the queue or the storage needs a person.
     """
+    lost = _gone(source, lake)
+    if lost:
+        yield Landed(gaps=lost)
     started = idle_since = time.monotonic()
     while not stopping():
         now = time.monotonic()
@@ -126,6 +129,24 @@ def ingest(
         source.acknowledge(batch)
         yield landed
         idle_since = time.monotonic()
+
+
+def _gone(source: Source, lake: StreamLake[LakeTable]) -> tuple[Gap, ...]:
+    """What was lost with a topic that has been deleted and created again: said until the new one has landed rows."""
+    cursors, table = source.cursors(), lake.good.open()
+    if table.position(cursors):
+        return ()
+    former = table.former(cursors, f"{source.name}/")
+    lost = tuple(Gap(cursor, offset, None) for cursor, offset in former.items())
+    for gap in lost:
+        log.error(
+            "%s was deleted and created again since offset %d of %s landed: what it held beyond is lost, what the new"
+            " one holds is read from its beginning",
+            source.name,
+            gap.first,
+            gap.cursor,
+        )
+    return lost
 
 
 def land(

@@ -69,7 +69,8 @@ def test_kafka_keys_and_headers_are_kept(stack: Stack, tmp_path: Path) -> None:
     warehouse = ClickHouse(config)
     publish(into.good, warehouse)
     publish(into.rejected, warehouse)
-    query = "SELECT event_id, hex(_key), arrayMap(v -> hex(v), _headers.value), _headers.key FROM {db:Identifier}.events"
+    values = "arrayMap(v -> hex(v), _headers.value)"
+    query = f"SELECT event_id, hex(_key), {values}, _headers.key FROM {{db:Identifier}}.events"
     found = {row[0]: row[1:] for row in warehouse.query(query, db=config.raw_database)}
     assert found == {"with": ("6BFF", ["FF31", "32"], ["trace", "trace"]), "without": (None, [], [])}
     warehouse.close()

@@ -91,6 +91,11 @@ class MemorySnapshot:
             moved.update(advance)
         return Position({c: moved[c] for c in cursors if c in moved})
 
+    def former(self, cursors: list[str], prefix: str, /) -> Position:
+        """Cursors that the source no longer has."""
+        known = self._owner.rows(self.version)["_cursor"].unique()
+        return self.position([c for c in sorted(known) if c.startswith(prefix) and c not in cursors])
+
     def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
         """Those that are in the table as of this snapshot."""
         rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)

@@ -5,8 +5,9 @@ Offsets are committed to a consumer group afterwards, only so that lag shows in 
 parallelism: the partition, assigned explicitly; no group membership, so no rebalance.
 
 A cursor is ``kafka/<topic>/<topic id>/<partition>``: a topic that was deleted and created again has another id
-and starts anew instead of being skipped up to the old offset. Gaps within a partition (compaction, transaction
-markers) are normal; offsets below the log's start that never landed are reported as ``Gap``.
+and starts anew instead of being skipped up to the old offset; a batch during which that happens is thrown away.
+Gaps within a partition (compaction, transaction markers) are normal; offsets below the log's start that never
+landed are reported as ``Gap``.
 """
 
 from __future__ import annotations
@@ -88,6 +89,23 @@ class KafkaSource:
 
     def cursors(self) -> list[str]:
         """One per partition of the topic's present incarnation."""
+        found = self._described()
+        topic_id = found["topic_id"]
+        partitions = sorted(p["partition_index"] for p in found["partitions"])
+        assigned = {f"kafka/{self.topic}/{topic_id}/{p}": TopicPartition(self.topic, p) for p in partitions}
+        if assigned != self._partitions:
+            self._partitions, self._at = assigned, {}
+            self._ahead = {tp: deque() for tp in assigned.values()}
+            with _translated(self._servers):
+                self._connected().assign(list(assigned.values()))
+        return list(assigned)
+
+    def _described(self) -> dict[str, Any]:
+        """The topic as the broker has it now.
+
+        Raises:
+            Fatal: It does not exist.
+        """
         with _translated(self._servers):
             if self._admin is None:
                 self._admin = KafkaAdminClient(
@@ -98,21 +116,13 @@ class KafkaSource:
             # all topics, because asking for one by name creates it on brokers with automatic creation
             topics = {t["name"]: t for t in self._admin.describe_topics()}
         found = topics.get(self.topic)
-        if found is None:
+        if found is None or not found.get("partitions"):
             near = difflib.get_close_matches(self.topic, topics, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise Fatal(
                 f"topic {self.topic!r} does not exist on {self._servers}; {hint}List topics with 'headrace status'."
             )
-        topic_id = found["topic_id"]
-        partitions = sorted(p["partition_index"] for p in found["partitions"])
-        assigned = {f"kafka/{self.topic}/{topic_id}/{p}": TopicPartition(self.topic, p) for p in partitions}
-        if assigned != self._partitions:
-            self._partitions, self._at = assigned, {}
-            self._ahead = {tp: deque() for tp in assigned.values()}
-            with _translated(self._servers):
-                self._connected().assign(list(assigned.values()))
-        return list(assigned)
+        return dict(found)
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
         """Poll every partition from ``after`` on."""
@@ -126,6 +136,10 @@ class KafkaSource:
             moved = self._positions(consumer, before)
             if not moved:
                 self._refuse_truncated(consumer, before)
+        if moved and f"/{self._described()['topic_id']}/" not in next(iter(moved)):
+            # the messages may be the new topic's, and the offsets in the lake are the old one's
+            self._partitions = {}
+            raise Retriable(f"topic {self.topic!r} was created again while it was read; start over")
         columns = _columns(self._cursor_names(), polled)
         return MicroBatch(
             self.name, pl.DataFrame(columns, schema=RECORD_SCHEMA), before, before.advanced(moved), None, gaps
