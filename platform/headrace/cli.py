@@ -445,6 +445,32 @@ def rejects_redrive(
     raise typer.Exit(1 if repair.failed or done.refused else 0)
 
 
+@app.command()
+def erase(
+    user_id: Annotated[str, typer.Option("--user-id", help="Whose rows, exactly as producers send it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a person from lake, rejected records and warehouse, for good, with a receipt."""
+    from headrace.erase import erase as run
+    from headrace.settings import settings
+
+    if not yes:
+        typer.confirm(f"Erase every row of user {user_id!r}? This cannot be undone", abort=True, err=True)
+    with _opened() as found:
+        receipt = run(found.values(), user_id)
+    path = receipt.save(settings().home)
+    lines = [
+        f"[bold]{r.stream}[/]: {r.rows:,} rows and {r.rejected_rows:,} rejected records erased,"
+        f" {len(r.days):,} days replaced, {r.files:,} old files removed"
+        for r in receipt.streams
+    ]
+    lines += [f"{escape(name)}: {rows:,} rows deleted" for name, rows in receipt.models.items()]
+    held = sorted({source for r in receipt.streams for source in r.still_in})
+    lines += [f"[dim]brokers keep their messages until their retention ends: {', '.join(held)}[/]"]
+    _emit({**asdict(receipt), "receipt": str(path)}, as_json, [*lines, f"receipt: {path}"])
+
+
 # ------------------------------------------------------------------ looking
 
 

@@ -26,6 +26,10 @@ class Fatal(HeadraceError):
     """The same call will fail again: a wrong setting, a missing topic, a full disk."""
 
 
+class HistoryGone(Fatal):
+    """An old version of a lake table can no longer be read: its log or its files have been removed."""
+
+
 class BadData(HeadraceError):
     """The input cannot be read at all (a broken file, an unknown format).
 

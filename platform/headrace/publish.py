@@ -2,17 +2,22 @@
 
 For each version after the last published one, its added rows go in with the token
 ``<table>:<lake id>:<version>:<n>``; then the version is recorded. A crash in between sends the same chunks with
-the same tokens again, and the warehouse adds only what is missing. Commits that change no data add nothing.
+the same tokens again, and the warehouse adds only what is missing. Commits that change no data add nothing. A
+version that took rows away (an erasure) replaces the days that it changed, which can be done any number of times.
+
+Where the log or the files of the next version are gone (the warehouse was away for longer than the lake keeps its
+history, or is new and somebody has been erased since), the newest version is taken whole: every day is replaced.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 
+from headrace.errors import HistoryGone
 from headrace.lake import LakeTable
 from headrace.warehouse import Publication, Warehouse
 
@@ -52,7 +57,6 @@ def publish(
 
     Raises:
         Retriable: The warehouse or the lake is away; the next call goes on from here.
-        Fatal: The log no longer reaches back to the next version.
     """
     with alone or nullcontext():
         warehouse.prepare(table.table)
@@ -60,17 +64,34 @@ def publish(
         last = warehouse.published(table.table, table.id)
         done = Published()
         for version in range(0 if last is None else last + 1, newest + 1):
-            done += _publish_version(table, warehouse, version)
+            try:
+                done += _publish_version(table, warehouse, version)
+            except HistoryGone as gone:
+                log.warning("%s; publishing version %d of %s whole", gone, newest, table.table.name)
+                return done + _publish_whole(table, warehouse, newest)
         return done
 
 
 def _publish_version(table: LakeTable, warehouse: Warehouse, version: int) -> Published:
     added = table.describe(version)
+    if added.rewritten:
+        return _replace(table, warehouse, version, added.days)
     for n, chunk in enumerate(table.read(added)):
         warehouse.insert(table.table, chunk, f"{table.table.name}:{table.id}:{version}:{n}")
     warehouse.record(table.table, Publication(table.id, version, added.rows, added.days))
     log.debug("published %s version %d: %d rows", table.table.name, version, added.rows)
     return Published(1, added.rows, frozenset(added.days))
+
+
+def _publish_whole(table: LakeTable, warehouse: Warehouse, version: int) -> Published:
+    days = {*table.counts_by_day(version), *warehouse.counts_by_day(table.table)}
+    return _replace(table, warehouse, version, sorted(days))
+
+
+def _replace(table: LakeTable, warehouse: Warehouse, version: int, days: Sequence[date]) -> Published:
+    rows = sum(warehouse.replace_partition(table.table, day, table.read_day(day, version)) for day in days)
+    warehouse.record(table.table, Publication(table.id, version, rows, tuple(days)))
+    return Published(1, rows, frozenset(days))
 
 
 def replace_days(

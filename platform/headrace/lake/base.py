@@ -22,12 +22,28 @@ class LakeVersion:
         rows: Rows that it added; 0 for commits that change no data (compaction, positions only).
         days: Partitions that it touched.
         files: The added files in a fixed order, opaque to everybody else.
+        rewritten: Whether it took rows away too (an erasure, a delete by somebody else): then what it added are
+            not new rows, and ``days`` are those whose rows it changed.
     """
 
     version: int
     rows: int
     days: tuple[date, ...]
     files: tuple[object, ...]
+    rewritten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure did to one table.
+
+    Attributes:
+        rows: Rows that are no longer there.
+        files: Old files that still hold them, opaque to everybody else.
+    """
+
+    rows: int = 0
+    files: tuple[str, ...] = ()
 
 
 class Snapshot(Protocol):
@@ -77,14 +93,28 @@ class LakeTable(Protocol):
         """What ``version`` added.
 
         Raises:
-            Fatal: The log no longer reaches back to it.
+            HistoryGone: The log no longer reaches back to it.
         """
 
     def read(self, added: LakeVersion, /) -> Iterator[pa.Table]:
-        """Rows that a version added, in chunks that are the same whenever they are read again."""
+        """Rows that a version added, in chunks that are the same whenever they are read again.
+
+        Raises:
+            HistoryGone: Its files have been removed.
+        """
 
     def read_day(self, day: date, version: int, /) -> Iterator[pa.Table]:
         """Rows of one partition as of ``version``."""
+
+    def erase(self, origins: pl.DataFrame, /) -> Erased:
+        """Delete rows by origin (``_cursor``, ``_offset``, ``_message_id``, ``_index``); other writers lose nothing.
+
+        ``open`` shows the table without them at once. Their bytes stay in old files until ``forget``; those of an
+        earlier erasure that was not finished are among the result's files.
+        """
+
+    def forget(self, erased: Erased, /) -> int:
+        """Remove the old files of an erasure from storage; returns how many. Versions before it are gone then."""
 
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Rows by partition as of ``version`` (default: the newest)."""

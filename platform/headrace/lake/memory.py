@@ -11,9 +11,11 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.batch import Position, Table
-from headrace.errors import Conflict, Fatal
+from headrace.errors import Conflict, HistoryGone
 from headrace.lake.arrow import to_arrow
-from headrace.lake.base import LakeVersion
+from headrace.lake.base import Erased, LakeVersion
+
+_ORIGIN = ["_cursor", "_offset", "_message_id", "_index"]
 
 
 class MemoryLakeTable:
@@ -25,6 +27,7 @@ class MemoryLakeTable:
         self.commits: list[tuple[pl.DataFrame, Mapping[str, int]]] = [(pl.DataFrame(schema=table.schema), {})]
         self.fail_next_append: Exception | None = None
         self.fail_after_commit = False
+        self._erased: dict[int, pl.DataFrame] = {}  # origins taken away, by version
         self._lock = threading.Lock()
 
     def open(self) -> MemorySnapshot:
@@ -50,13 +53,34 @@ class MemoryLakeTable:
     def rows(self, version: int | None = None) -> pl.DataFrame:
         """All rows as of ``version``."""
         end = len(self.commits) if version is None else version + 1
-        return pl.concat([rows for rows, _ in self.commits[:end]])
+        found = pl.DataFrame(schema=self.table.schema)
+        for n, (rows, _) in enumerate(self.commits[:end]):
+            found = pl.concat([found, rows])
+            if n in self._erased:
+                found = found.join(self._erased[n].select(_ORIGIN), on=_ORIGIN, how="anti", nulls_equal=True)
+        return found
+
+    def erase(self, origins: pl.DataFrame, /) -> Erased:
+        """Commit the removal."""
+        with self._lock:
+            gone = self.rows().join(origins.select(_ORIGIN), on=_ORIGIN, how="semi", nulls_equal=True)
+            if gone.height:
+                self._erased[len(self.commits)] = gone.select(_ORIGIN, self.table.partition)
+                self.commits.append((pl.DataFrame(schema=self.table.schema), {}))
+        return Erased(gone.height)
+
+    def forget(self, erased: Erased, /) -> int:
+        """There are no files."""
+        return 0
 
     def describe(self, version: int, /) -> LakeVersion:
         """What ``version`` added."""
         if not 0 <= version < len(self.commits):
-            raise Fatal(f"version {version} of {self.table.name} is no longer in the log")
+            raise HistoryGone(f"version {version} of {self.table.name} is no longer in the log")
         rows, _ = self.commits[version]
+        if version in self._erased:
+            days = tuple(self._erased[version][self.table.partition].unique().sort().to_list())
+            return LakeVersion(version, 0, days, (), rewritten=True)
         days = tuple(rows[self.table.partition].unique().sort().to_list())
         return LakeVersion(version, rows.height, days, (rows,) if rows.height else ())
 

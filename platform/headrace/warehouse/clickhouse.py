@@ -243,6 +243,39 @@ class ClickHouse:
             )
         )
 
+    def erase(self, database: str, column: str, value: str, *, only_count: bool = False) -> dict[str, int]:
+        """Delete the rows of a value from every table of a database that has the column.
+
+        Returns:
+            Rows that had it, by table; tables without such rows are left out.
+        """
+        tables = self.query(
+            """
+            SELECT t.name FROM system.tables AS t INNER JOIN system.columns AS c
+            ON c.database = t.database AND c.table = t.name
+            WHERE t.database = {database:String} AND c.name = {column:String} AND t.engine LIKE '%MergeTree'
+            ORDER BY t.name
+            """,
+            database=database,
+            column=column,
+        )
+        found: dict[str, int] = {}
+        for (name,) in tables:
+            table, where = (
+                f"{ddl.quoted(database)}.{ddl.quoted(name)}",
+                f"{ddl.quoted(column)} = {{value:String}}",
+            )
+            [(rows,)] = self.query(f"SELECT count() FROM {table} WHERE {where}", value=value)
+            if not rows:
+                continue
+            found[f"{database}.{name}"] = int(rows)
+            if not only_count:
+                literal = ddl.literal(value)  # mutations take no parameters
+                self._command(
+                    f"ALTER TABLE {table} DELETE WHERE {ddl.quoted(column)} = {literal} SETTINGS mutations_sync = 2"
+                )
+        return found
+
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""
         if self._client is not None:
