@@ -2,7 +2,7 @@
 # this folder.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format clean
+.PHONY: help install demo up test test-services chaos lint format clean
 
 # uv from the PATH, or one of our own in .tools
 UV_VERSION := 0.13.9
@@ -14,7 +14,7 @@ RUN := .venv/bin/
 PYTEST_ARGS ?=
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .tools/bin/uv:
 	@test -n "$(PYTHON)" || { echo "make: Headrace needs Python 3.11, 3.12 or 3.13 on the PATH" >&2; exit 1; }
@@ -37,6 +37,14 @@ up: install ## The whole platform with UI and live traffic, until Ctrl-C
 test: install ## All tests
 	@"$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy"
 	@"$(RUN)python" -m pytest $(PYTEST_ARGS)
+
+test-services: install ## The Kafka and lake suites on Apache Kafka and S3 (SeaweedFS), where they can be had
+	@"$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services
+	@HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/services/s3 \
+		"$(RUN)python" -m pytest -n 0 -rs $(PYTEST_ARGS) tests/services
+
+chaos: install ## The whole chaos matrix: crashes in every window, judged from the source's side; ~12 min
+	@PYTHONPATH=tests "$(RUN)python" -m chaos $(CHAOS_ARGS)
 
 lint: install ## Ruff and mypy alone
 	@"$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy"

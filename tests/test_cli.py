@@ -45,18 +45,20 @@ def test_a_file_goes_all_the_way_to_an_answer(stack: Stack, tmp_path: Path) -> N
     file = tmp_path / "events.ndjson.gz"
     lines = [event(event_id=f"cli-{n}") for n in range(5)] + [b"not json", event(channel="?")]
     file.write_bytes(gzip.compress(b"\n".join(lines)))
-    before = answer("status", "events", env=env)[0]
+    before = answer("status", "events", env=env)["streams"][0]
     waiting = before["sources"]["kafka/analytics_events"]
     sent = answer("send", str(file), "--to", "kafka", "--stream", "events", env=env)
     assert (sent["read"], sent["sent"], sent["malformed"]) == (7, 6, 1)
-    assert answer("status", "events", env=env)[0]["sources"]["kafka/analytics_events"] == waiting + 6
+    assert (
+        answer("status", "events", env=env)["streams"][0]["sources"]["kafka/analytics_events"] == waiting + 6
+    )
     landed = answer("ingest", "events", "--until-idle", env=env)["kafka/analytics_events"]
     assert landed["messages"] == waiting + 6
     assert landed["rejected"] >= 1
     assert landed["published"] == landed["landed"]
     rows = answer("query", "SELECT count() AS n FROM raw_cli.events WHERE event_id LIKE 'cli-%'", env=env)
     assert rows == [{"n": 5}]
-    after = answer("status", "events", env=env)[0]
+    after = answer("status", "events", env=env)["streams"][0]
     assert (after["sources"]["kafka/analytics_events"], after["unpublished_versions"], after["problems"]) == (
         0,
         0,

@@ -66,11 +66,11 @@ def _emit(value: Any, as_json: bool, lines: list[str]) -> None:
 
 
 @contextmanager
-def _opened(only: str | None = None) -> Iterator[dict[str, Stream]]:
+def _opened(only: str | None = None, *, patient: bool = True) -> Iterator[dict[str, Stream]]:
     from headrace.settings import settings
     from headrace.stream import streams
 
-    found = streams(settings(), only)
+    found = streams(settings(), only, patient=patient)
     try:
         yield found
     finally:
@@ -501,12 +501,24 @@ def query(
 @app.command()
 def status(stream: StreamName = None, as_json: Json = False) -> None:
     """Backlog, lake, warehouse and models of every stream; exit status 1 if something needs a person."""
+    from headrace.resilience import circuits
+    from headrace.settings import settings
     from headrace.status import inspect
 
-    with _opened(stream) as found:
+    with _opened(stream, patient=False) as found:
         states = [inspect(one) for one in found.values()]
+    services = circuits(settings())
     lines = [line for state in states for line in state.lines()]
-    _emit([asdict(state) for state in states], as_json, lines)
+    for one in services:
+        if one.state != "closed":
+            when = f", tried again at {one.next_try:%H:%M:%S} UTC" if one.next_try else ""
+            lines.append(
+                f"[red]✗[/] [bold]{one.service}[/]  circuit {one.state}: {one.failures} failures in a row{when}"
+            )
+        elif one.failures:
+            lines.append(f"[yellow]•[/] [bold]{one.service}[/]  {one.failures} failures in a row")
+    value = {"streams": [asdict(state) for state in states], "services": [asdict(one) for one in services]}
+    _emit(value, as_json, lines)
     raise typer.Exit(0 if all(state.healthy for state in states) else 1)
 
 

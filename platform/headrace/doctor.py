@@ -70,7 +70,7 @@ def _dbt(config: Settings) -> str:
 
 
 def _services(config: Settings) -> Iterator[Finding]:
-    for stream in streams(config).values():
+    for stream in streams(config, patient=False).values():
         for spec in stream.pipeline.sources:
             yield _tried(spec.name, lambda s=stream, n=spec.name: f"{s.backlog(n).waiting:,} messages wait")  # type: ignore[misc]
         yield _tried(f"lake of {stream.name}", lambda s=stream: f"version {s.lake.good.open().version}")  # type: ignore[misc]

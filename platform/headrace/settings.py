@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     event_time_min: datetime = Field(datetime(2000, 1, 1, tzinfo=UTC), description="earliest occurred_at")
     event_time_ahead: timedelta = Field(timedelta(hours=1), description="latest: this after ingestion")
 
+    retry_attempts: int = Field(4, ge=1, le=100, description="of a call to a service that is away")
+    retry_max_seconds: float = Field(10.0, ge=0.1, le=600, description="longest pause between two attempts")
+    breaker_failures: int = Field(5, ge=1, le=1_000, description="in a row, until a service is left alone")
+    breaker_seconds: float = Field(30.0, ge=0.1, le=3_600, description="for how long it is left alone")
+
     sensor_seconds: int = Field(5, ge=1, le=3_600, description="how often backlogs are looked at")
     refresh_cooldown_seconds: int = Field(10, ge=0, description="quiet time before models are refreshed")
     refresh_max_wait_seconds: int = Field(

@@ -24,6 +24,7 @@ from headrace.lake.delta import DeltaLakeTable
 from headrace.locks import file_lock
 from headrace.pipelines import Kafka, Pipeline, Sqs, discover
 from headrace.publish import Published, publish, replace_days
+from headrace.resilience import SERVICES, Guard, GuardedSource
 from headrace.settings import Settings
 from headrace.sources import Source
 from headrace.sources.kafka import KafkaSource
@@ -68,17 +69,21 @@ class Audit:
 class Stream:
     """A pipeline with its adapters, which connect on first use. For one thread; ``close`` when done."""
 
-    def __init__(self, pipeline: Pipeline, settings: Settings, *, sqs: Any = None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, settings: Settings, *, sqs: Any = None, patient: bool = True
+    ) -> None:
         """Args:
         pipeline: The declaration.
         settings: Where everything is.
         sqs: A boto3 SQS client; None makes one from the settings.
+        patient: Retry when a service is away; False for those who only look.
         """
         self.pipeline = pipeline
         self.contract = pipeline.contract
         self.settings = settings
         self._sqs = sqs
         self._sources: dict[str, Source] = {}
+        self._guards = {name: Guard(name, settings, patient=patient) for name in SERVICES}
 
     @property
     def name(self) -> str:
@@ -90,14 +95,14 @@ class Stream:
         """The two lake tables."""
         root, options = self.settings.lake, self.settings.lake_storage_options
         return StreamLake(
-            DeltaLakeTable(root, self.contract.table, options),
-            DeltaLakeTable(root, self.contract.rejected_table, options),
+            DeltaLakeTable(root, self.contract.table, options, self._guards["lake"]),
+            DeltaLakeTable(root, self.contract.rejected_table, options, self._guards["lake"]),
         )
 
     @cached_property
     def warehouse(self) -> ClickHouse:
         """The warehouse."""
-        return ClickHouse(self.settings)
+        return ClickHouse(self.settings, self._guards["warehouse"])
 
     @property
     def limits(self) -> Limits:
@@ -111,8 +116,13 @@ class Stream:
         s = self.settings
         return Pace(s.batch_messages, s.ingest_idle_seconds, s.ingest_max_seconds)
 
+    def guarded(self, name: str) -> Source:
+        """The source of that name, with retries and circuit breaker."""
+        source = self.source(name)
+        return GuardedSource(source, self._guards["sqs" if isinstance(source, SqsSource) else "kafka"])
+
     def source(self, name: str) -> Source:
-        """The source of that name.
+        """The source of that name, as it is.
 
         Raises:
             Fatal: The pipeline does not declare it.
@@ -146,7 +156,7 @@ class Stream:
 
     def backlog(self, source: str) -> Backlog:
         """What waits in a source beyond what has landed."""
-        found = self.source(source)
+        found = self.guarded(source)
         return found.backlog(position_of(found, self.lake))
 
     def unpublished(self) -> int:
@@ -172,7 +182,7 @@ class Stream:
         with ThreadPoolExecutor(1, "publish") as background:
             running: Future[Published] | None = None
             for step in ingest(
-                self.source(source),
+                self.guarded(source),
                 self.contract,
                 self.lake,
                 self.limits,
@@ -277,8 +287,8 @@ def _outcome(running: Future[Published] | None) -> Published:
         return Published()
 
 
-def streams(settings: Settings, only: str | None = None) -> dict[str, Stream]:
-    """The streams of this installation, by name.
+def streams(settings: Settings, only: str | None = None, *, patient: bool = True) -> dict[str, Stream]:
+    """The streams of this installation, by name; ``patient`` as ``Stream`` takes it.
 
     Raises:
         Fatal: ``only`` names no stream.
@@ -286,4 +296,4 @@ def streams(settings: Settings, only: str | None = None) -> dict[str, Stream]:
     found = discover().pipelines
     if only is not None and only not in found:
         raise Fatal(f"there is no stream {only!r}; there are {', '.join(found)}")
-    return {name: Stream(p, settings) for name, p in found.items() if only in (None, name)}
+    return {name: Stream(p, settings, patient=patient) for name, p in found.items() if only in (None, name)}

@@ -9,7 +9,7 @@ raced on the same cursor is refused (``Concurrent transaction failed``).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -72,27 +72,37 @@ def _translated(uri: str) -> Iterator[None]:
             raise Fatal(f"no space left for {uri}: free some, nothing was lost, then run again") from error
         if "ermission denied" in text or "ead-only file system" in text:
             raise Fatal(f"{uri} is not writable: check its owner, or set HEADRACE_LAKE_URI") from error
-        raise Retriable(
-            f"the lake at {uri} fails: {text.splitlines()[0][:300] if text else error!r}"
-        ) from error
+        raise Retriable(f"the lake at {uri} fails: {' '.join(text.split())[:400] or repr(error)}") from error
 
 
 class DeltaLakeTable:
     """One Delta table. Creating the object touches nothing."""
 
-    def __init__(self, root: str, table: Table, storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        table: Table,
+        storage_options: Mapping[str, str] | None = None,
+        through: Callable[[Callable[[], Any]], Any] = lambda call: call(),
+    ) -> None:
         """Args:
         root: Folder or URI of the lake; the table lives in ``<root>/<table name>``.
         table: Its columns and partition.
         storage_options: As delta-rs takes them; empty for the local disk.
+        through: Makes the calls that open and commit, and may make one again that raised ``Retriable``.
         """
         self.table = table
         self.uri = f"{root.rstrip('/')}/{table.name}"
         self._options = dict(storage_options or {}) or None
+        self._through = through
         self._handle: DeltaTable | None = None
 
     def _newest(self) -> DeltaTable:
         """A fresh handle: an old one that is updated grows slower with every commit."""
+        handle: DeltaTable = self._through(self._opened_anew)
+        return handle
+
+    def _opened_anew(self) -> DeltaTable:
         with _translated(self.uri):
             try:
                 return DeltaTable(self.uri, storage_options=self._options)
@@ -350,16 +360,22 @@ class _Snapshot:
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
         moves = [Transaction(cursor, offset) for cursor, offset in sorted(advance.items())]
-        with _translated(self._owner.uri):
-            write_deltalake(
-                self._handle,
-                to_arrow(rows, self._owner.table),
-                mode="append",
-                writer_properties=_WRITER,
-                commit_properties=CommitProperties(
-                    app_transactions=moves,
-                    custom_metadata={"headrace.batch_id": batch_id},
-                    max_commit_retries=_COMMIT_RETRIES,
-                ),
-            )
+        data = to_arrow(rows, self._owner.table)
+
+        def commit() -> None:
+            with _translated(self._owner.uri):
+                write_deltalake(
+                    self._handle,
+                    data,
+                    mode="append",
+                    writer_properties=_WRITER,
+                    commit_properties=CommitProperties(
+                        app_transactions=moves,
+                        custom_metadata={"headrace.batch_id": batch_id},
+                        max_commit_retries=_COMMIT_RETRIES,
+                    ),
+                )
+
+        # a commit that succeeded although it raised is refused when it is made again, and then found to have landed
+        self._owner._through(commit)
         return self.version

@@ -72,7 +72,8 @@ class Streams(ConfigurableResource):  # type: ignore[type-arg]
         with lock:
             stream = _kept.get(pipeline.name)
             if stream is None:
-                stream = _kept[pipeline.name] = Stream(pipeline, settings(), sqs=self.sqs.get_client())
+                stream = Stream(pipeline, settings(), sqs=self.sqs.get_client(), patient=False)
+                _kept[pipeline.name] = stream
             try:
                 yield stream
             except BaseException:

@@ -21,7 +21,15 @@ from typing import Any
 
 import polars as pl
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError, RetriableError
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    LogTruncationError,
+    NodeNotReadyError,
+    OffsetOutOfRangeError,
+    RetriableError,
+)
 from kafka.structs import OffsetAndMetadata
 
 from headrace.batch import HEADERS, RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
@@ -45,10 +53,18 @@ def _translated(servers: str) -> Iterator[None]:
     """kafka-python's exceptions become ours, once, here."""
     try:
         yield
-    except KafkaTimeoutError as error:
+    except (KafkaTimeoutError, KafkaConnectionError, NodeNotReadyError) as error:
         raise Retriable(
             f"no Kafka broker answers on {servers}; is it up? See 'headrace stack status'"
         ) from error
+    except LogTruncationError as error:
+        raise Retriable(
+            f"Kafka on {servers} gave up what was read of a topic; start over: {error}"
+        ) from error
+    except (
+        KeyError
+    ) as error:  # kafka-python leaves out partitions whose leader it does not know at the moment
+        raise Retriable(f"Kafka on {servers} has no leader for {error} at the moment") from error
     except KafkaError as error:
         kind = Retriable if isinstance(error, RetriableError) else Fatal
         raise kind(f"Kafka on {servers}: {type(error).__name__}: {error}") from error
@@ -98,6 +114,8 @@ class KafkaSource:
             self._ahead = {tp: deque() for tp in assigned.values()}
             with _translated(self._servers):
                 self._connected().assign(list(assigned.values()))
+                # so that the client knows the leaders of partitions that were added since
+                self._connected().topics()
         return list(assigned)
 
     def _described(self) -> dict[str, Any]:
@@ -140,10 +158,10 @@ class KafkaSource:
             # the messages may be the new topic's, and the offsets in the lake are the old one's
             self._partitions = {}
             raise Retriable(f"topic {self.topic!r} was created again while it was read; start over")
-        columns = _columns(self._cursor_names(), polled)
-        return MicroBatch(
-            self.name, pl.DataFrame(columns, schema=RECORD_SCHEMA), before, before.advanced(moved), None, gaps
-        )
+        records = pl.DataFrame(_columns(self._cursor_names(), polled), schema=RECORD_SCHEMA)
+        # a gap moves the position even where nothing follows it, so that it is counted, and once
+        asked = before.advanced({gap.cursor: gap.first for gap in gaps})
+        return MicroBatch(self.name, records, asked, before.advanced(moved), None, gaps)
 
     def _cursor_names(self) -> dict[TopicPartition, str]:
         return {tp: cursor for cursor, tp in self._partitions.items()}

@@ -54,7 +54,8 @@ class MemoryLog:
             offsets=[offset for _, offset, _ in rows],
         )
         before = Position(start)
-        return MicroBatch(self.name, records, before, before.advanced(moved), None, tuple(gaps))
+        asked = before.advanced({gap.cursor: gap.first for gap in gaps})
+        return MicroBatch(self.name, records, asked, before.advanced(moved), None, tuple(gaps))
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Remember the position for those who look."""

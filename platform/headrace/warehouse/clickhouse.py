@@ -80,8 +80,15 @@ def _first_line(error: Exception) -> str:
 class ClickHouse:
     """A warehouse on one ClickHouse server. Connects on first use; safe for one thread."""
 
-    def __init__(self, config: ClickHouseConfig) -> None:
+    def __init__(
+        self, config: ClickHouseConfig, through: Callable[[Callable[[], Any]], Any] = lambda call: call()
+    ) -> None:
+        """Args:
+        config: Where the server is.
+        through: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
+        """
         self._config = config
+        self._through = through
         self._where = f"{config.clickhouse_host}:{config.clickhouse_port}"
         self._client: Client | None = None
         self._prepared: set[str] = set()
@@ -102,9 +109,12 @@ class ClickHouse:
         return self._client
 
     def _call(self, call: Callable[[Client], Any]) -> Any:
-        client = self._connected()
-        with _translated(self._where):
-            return call(client)
+        def once() -> Any:
+            client = self._connected()
+            with _translated(self._where):
+                return call(client)
+
+        return self._through(once)
 
     def _command(self, sql: str) -> None:
         self._call(lambda c: c.command(sql))
@@ -179,7 +189,7 @@ class ClickHouse:
         name, partition = self._name(table), ddl.literal(day.isoformat())
         staging = f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(f'_staging_{table.name}')}"
         self._command(f"DROP TABLE IF EXISTS {staging} SYNC")
-        self._command(f"CREATE TABLE {staging} AS {name}")
+        self._command(f"CREATE OR REPLACE TABLE {staging} AS {name}")
         try:
             for n, chunk in enumerate(chunks):
                 self._insert_arrow(f"_staging_{table.name}", chunk, f"staging:{n}")

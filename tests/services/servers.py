@@ -1,0 +1,181 @@
+"""Apache Kafka and SeaweedFS as services of a supervisor, each on loopback ports of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from headrace.local import probes, processes
+from headrace.local.processes import LOOPBACK
+from headrace.local.service import Service
+from headrace.local.supervisor import Supervisor
+
+#: Environment variables that ask for a service: the folder that ``fetch.py`` filled for it.
+KAFKA, S3 = "HEADRACE_TEST_KAFKA", "HEADRACE_TEST_S3"
+_ASKED = {name: os.environ.get(name) for name in (KAFKA, S3)}  # tests run without any HEADRACE_* variable
+
+_CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"  # any 16 bytes in base64
+#: A small heap, and a machine code compiler that is quick to start rather than quick in the end.
+_JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_FORMAT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A running broker.
+
+    Attributes:
+        name: ``tansu`` or ``kafka``.
+        servers: Its ``host:port``.
+    """
+
+    name: str
+    servers: str
+
+    def needs_kafka(self, what: str) -> None:
+        """Skip the calling test on a broker that cannot do something."""
+        if self.name != "kafka":
+            pytest.skip(f"{self.name} has no {what}")
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A place for a lake, and how delta-rs reaches it."""
+
+    uri: str
+    storage_options: dict[str, str]
+
+
+def asked_for(*services: str) -> None:
+    """Skip the calling module unless one of the services is asked for."""
+    if not any(_ASKED[name] for name in services):
+        pytest.skip("runs in 'make test-services'", allow_module_level=True)
+
+
+def fetched(service: str) -> Path:
+    """The folder of a service; skips the calling test when it could not be had."""
+    asked = _ASKED[service]
+    if not asked:
+        pytest.skip(f"{service} is not set: run 'make test-services'")
+    folder = Path(asked).absolute()
+    if not (folder / "complete").is_file():
+        missing = folder / "missing.txt"
+        pytest.skip(missing.read_text() if missing.is_file() else f"nothing in {folder}: run fetch.py")
+    return folder
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports below the ephemeral range, free now."""
+    ports: list[int] = []
+    while len(ports) < count:
+        ports.append(processes.pick_port(0, avoid={0, *ports}))
+    return ports
+
+
+def kafka_service(jars: Path, home: Path) -> tuple[Service, str]:
+    """One Kafka node, broker and controller at once (KRaft), with its log below ``home``.
+
+    What is there survives a restart of the service.
+
+    Returns:
+        The service and its ``host:port``.
+    """
+    port, controller = free_ports(2)
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": str(home / "kafka"),
+        # one node holds the only copy
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "1",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        # compaction within the patience of a test and the memory of a small heap
+        "log.cleaner.backoff.ms": "100",
+        "log.cleaner.dedupe.buffer.size": "8388608",
+        "group.initial.rebalance.delay.ms": "0",
+    }
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    properties = home / "server.properties"
+    properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    java = (*_JAVA, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*")
+    subprocess.run(
+        [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", f"--cluster-id={_CLUSTER_ID}",
+         f"--config={properties}"],
+        check=True, capture_output=True, timeout=_FORMAT_SECONDS,
+    )  # fmt: skip
+    service = Service(
+        name="kafka",
+        argv=(*java, "kafka.Kafka", str(properties)),
+        env=dict(os.environ),
+        log=home / "logs" / "kafka.log",
+        cwd=home,
+        ready=lambda: probes.kafka_ok(port),
+        port=port,
+        stop_grace=10.0,
+    )
+    return service, f"{LOOPBACK}:{port}"
+
+
+@contextmanager
+def seaweedfs(package: Path, home: Path) -> Iterator[str]:
+    """SeaweedFS' master, volume server, filer and S3 gateway in one process, without authentication.
+
+    Yields its endpoint URL.
+    """
+    parts = ("master", "volume", "filer", "s3")
+    ports = free_ports(2 * len(parts))
+    flags = {
+        "dir": str(home / "data"),
+        "ip": LOOPBACK,
+        "ip.bind": LOOPBACK,
+        **{f"{part}.port": str(ports[2 * n]) for n, part in enumerate(parts)},
+        **{f"{part}.port.grpc": str(ports[2 * n + 1]) for n, part in enumerate(parts)},
+        "s3": "true",
+        "s3.port.iceberg": "0",
+        "s3.port.lance": "0",
+        "master.telemetry": "false",
+        "master.volumeSizeLimitMB": "64",
+        "volume.max": "16",
+        "volume.preStopSeconds": "0",
+    }
+    for folder in ("data", "logs", "tmp"):
+        (home / folder).mkdir(parents=True)
+    binary = package / "bin" / "weed"
+    if not os.access(binary, os.X_OK):
+        binary = Path(shutil.copy(binary, home / "weed"))
+        binary.chmod(0o755)
+    port = ports[2 * parts.index("s3")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    service = Service(
+        name="seaweedfs",
+        argv=(str(binary), "server", *(f"-{name}={value}" for name, value in flags.items())),
+        env={**environment, "TMPDIR": str(home / "tmp")},  # its logs go there
+        log=home / "logs" / "seaweedfs.log",
+        cwd=home,
+        ready=lambda: probes.http_ok(port, "/healthz"),
+        port=port,
+        stop_grace=2.0,
+    )
+    try:
+        with Supervisor([service]):
+            yield f"http://{LOOPBACK}:{port}"
+    finally:  # it leaves sockets behind, at a place that it does not let us choose
+        for number in ports:
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                socket.unlink()
