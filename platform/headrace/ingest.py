@@ -134,10 +134,13 @@ def ingest(
 def _gone(source: Source, lake: StreamLake[LakeTable]) -> tuple[Gap, ...]:
     """What was lost with a topic that has been deleted and created again: said until the new one has landed rows."""
     cursors, table = source.cursors(), lake.good.open()
-    if table.position(cursors):
+    if not cursors or table.position(cursors):
         return ()
-    former = table.former(cursors, f"{source.name}/")
-    lost = tuple(Gap(cursor, offset, None) for cursor, offset in former.items())
+    present = {cursor.rpartition("/")[0] for cursor in cursors}
+    landed = table.below(f"{source.name}/")
+    if any(cursor.rpartition("/")[0] in present for cursor in landed):
+        return ()  # other partitions of the same topic
+    lost = tuple(Gap(cursor, offset, None) for cursor, offset in landed.items())
     for gap in lost:
         log.error(
             "%s was deleted and created again since offset %d of %s landed: what it held beyond is lost, what the new"

@@ -82,7 +82,7 @@ class Stream:
         self.contract = pipeline.contract
         self.settings = settings
         self._sqs = sqs
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[tuple[str, int | None], Source] = {}
         self._guards = {name: Guard(name, settings, patient=patient) for name in SERVICES}
 
     @property
@@ -116,25 +116,26 @@ class Stream:
         s = self.settings
         return Pace(s.batch_messages, s.ingest_idle_seconds, s.ingest_max_seconds)
 
-    def guarded(self, name: str) -> Source:
-        """The source of that name, with retries and circuit breaker."""
-        source = self.source(name)
+    def guarded(self, name: str, share: int | None = None) -> Source:
+        """The source of that name, with retries and circuit breaker; arguments as of ``source``."""
+        source = self.source(name, share)
         return GuardedSource(source, self._guards["sqs" if isinstance(source, SqsSource) else "kafka"])
 
-    def source(self, name: str) -> Source:
-        """The source of that name, as it is.
+    def source(self, name: str, share: int | None = None) -> Source:
+        """The source of that name, as it is; with ``share``, only that run's share of its partitions.
 
         Raises:
             Fatal: The pipeline does not declare it.
         """
-        if name not in self._sources:
+        key = (name, share)
+        if key not in self._sources:
             specs = {spec.name: spec for spec in self.pipeline.sources}
             if name not in specs:
                 raise Fatal(f"stream {self.name!r} has no source {name!r}; it has {', '.join(specs)}")
-            self._sources[name] = self._build(specs[name])
-        return self._sources[name]
+            self._sources[key] = self._build(specs[name], share)
+        return self._sources[key]
 
-    def _build(self, spec: Kafka | Sqs) -> Source:
+    def _build(self, spec: Kafka | Sqs, share: int | None) -> Source:
         s = self.settings
         if isinstance(spec, Kafka):
             return KafkaSource(
@@ -142,6 +143,7 @@ class Stream:
                 s.kafka_bootstrap_servers,
                 group=f"{s.kafka_group}-{self.name}",
                 security=s.kafka_security,
+                share=(0, 1) if share is None else (share, spec.runs),
             )
         if self._sqs is None:
             secret = s.aws_secret_access_key
@@ -169,7 +171,12 @@ class Stream:
         return behind
 
     def drain(
-        self, source: str, pace: Pace | None = None, *, stopping: Callable[[], bool] = lambda: False
+        self,
+        source: str,
+        pace: Pace | None = None,
+        *,
+        share: int | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Iterator[Step]:
         """Land what a source holds and publish it meanwhile; yields after every landed batch and at the end.
 
@@ -182,7 +189,7 @@ class Stream:
         with ThreadPoolExecutor(1, "publish") as background:
             running: Future[Published] | None = None
             for step in ingest(
-                self.guarded(source),
+                self.guarded(source, share),
                 self.contract,
                 self.lake,
                 self.limits,

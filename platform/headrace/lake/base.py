@@ -60,8 +60,8 @@ class Snapshot(Protocol):
     def position(self, cursors: list[str], /) -> Position:
         """Next offset of each cursor that has landed anything; a cursor that has not is absent."""
 
-    def former(self, cursors: list[str], prefix: str, /) -> Position:
-        """Cursors below ``prefix`` that have landed rows and are not among ``cursors``, with their next offsets."""
+    def below(self, prefix: str, /) -> Position:
+        """Cursors whose names begin with ``prefix`` and that have landed rows, with their next offsets."""
 
     def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
         """Those of ``message_ids`` whose rows are in the table, and landed ``within`` that time (None: ever)."""

@@ -341,11 +341,11 @@ class _Snapshot:
         found = {cursor: self._handle.transaction_version(cursor) for cursor in cursors}
         return Position({cursor: offset for cursor, offset in found.items() if offset is not None})
 
-    def former(self, cursors: list[str], prefix: str, /) -> Position:
+    def below(self, prefix: str, /) -> Position:
         with _translated(self._owner.uri):
             below = pc.starts_with(pc.field("_cursor"), prefix)
             table = self._owner._dataset(self._handle).to_table(columns=["_cursor"], filter=below)
-        return self.position(sorted(set(table.column(0).unique().to_pylist()) - set(cursors)))
+        return self.position(sorted(table.column(0).unique().to_pylist()))
 
     def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
         since = datetime.now(UTC) - within if within is not None else None

@@ -115,10 +115,10 @@ class MemorySnapshot:
             moved.update(advance)
         return Position({c: moved[c] for c in cursors if c in moved})
 
-    def former(self, cursors: list[str], prefix: str, /) -> Position:
-        """Cursors that the source no longer has."""
+    def below(self, prefix: str, /) -> Position:
+        """Cursors with rows."""
         known = self._owner.rows(self.version)["_cursor"].unique()
-        return self.position([c for c in sorted(known) if c.startswith(prefix) and c not in cursors])
+        return self.position([c for c in sorted(known) if c.startswith(prefix)])
 
     def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
         """Those that are in the table as of this snapshot."""

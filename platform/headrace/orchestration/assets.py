@@ -36,6 +36,9 @@ class Drain(Config):
     sources: list[str] = Field(
         default_factory=list, description="sources to drain; none: all of the pipeline"
     )
+    share: int | None = Field(
+        None, description="only this run's share of a topic's partitions; none: all of them"
+    )
 
 
 def source_key(spec: Kafka | Sqs) -> AssetKey:
@@ -93,7 +96,7 @@ def lake_asset(pipeline: Pipeline) -> AssetsDefinition:
         totals: dict[str, Step] = {}
         with streams.open(pipeline) as stream:
             for name in config.sources or [spec.name for spec in pipeline.sources]:
-                for step in stream.drain(name):
+                for step in stream.drain(name, share=config.share):
                     totals[name] = step
                     context.log.info(_progress(name, step))
             version = stream.lake.good.open().version

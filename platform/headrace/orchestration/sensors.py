@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -26,7 +27,7 @@ from headrace.errors import Retriable
 from headrace.models import reach, views_version
 from headrace.orchestration.partitions import ranges
 from headrace.orchestration.resources import Streams
-from headrace.pipelines import Pipeline
+from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.settings import Settings
 from headrace.stream import Stream
 from headrace.warehouse import Touched
@@ -80,15 +81,17 @@ def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Set
         requests, seen = [], []
         with streams.look(pipeline) as stream:
             for spec in pipeline.sources:
-                tags = {STREAM: pipeline.name, SOURCE: spec.name}
-                if _active(context, tags, job.name):
-                    seen.append(f"{spec.name}: a run is on it")
-                    continue
-                waiting = _waiting(stream, spec.name)
-                seen.append(f"{spec.name}: {waiting}")
-                if isinstance(waiting, int) and waiting:
-                    config = {"ops": {f"lake__{pipeline.name}": {"config": {"sources": [spec.name]}}}}
-                    requests.append(RunRequest(run_config=config, tags=tags))
+                for share, label in _shares(spec):
+                    tags = {STREAM: pipeline.name, SOURCE: label}
+                    if _active(context, tags, job.name):
+                        seen.append(f"{label}: a run is on it")
+                        continue
+                    waiting = _waiting(stream, spec, share)
+                    seen.append(f"{label}: {waiting}")
+                    if isinstance(waiting, int) and waiting:
+                        drain = {"sources": [spec.name], "share": share}
+                        config = {"ops": {f"lake__{pipeline.name}": {"config": drain}}}
+                        requests.append(RunRequest(run_config=config, tags=tags))
         if requests:
             return SensorResult(run_requests=requests)
         return SkipReason("; ".join(seen))
@@ -96,12 +99,25 @@ def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Set
     return backlog
 
 
-def _waiting(stream: Stream, source: str) -> int | str:
-    """Messages that wait in a source, or why that cannot be said now."""
+def _shares(spec: Kafka | Sqs) -> Iterator[tuple[int | None, str]]:
+    """Share and label of each run that drains a source at the same time."""
+    if spec.runs == 1:
+        yield None, spec.name
+        return
+    for number in range(spec.runs):
+        yield number, f"{spec.name} {number + 1}/{spec.runs}"
+
+
+def _waiting(stream: Stream, spec: Kafka | Sqs, share: int | None) -> int | str:
+    """Messages that wait in a run's share of a source, or why that cannot be said now."""
     try:
-        return stream.backlog(source).waiting
+        backlog = stream.backlog(spec.name)
     except Retriable as error:
         return str(error)
+    if share is None:
+        return backlog.waiting
+    mine = (n for c, n in backlog.by_cursor.items() if int(c.rpartition("/")[2]) % spec.runs == share)
+    return sum(mine)
 
 
 def refresh_sensor(

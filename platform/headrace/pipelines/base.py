@@ -9,9 +9,15 @@ from headrace.contracts import Contract
 
 @dataclass(frozen=True, slots=True)
 class Kafka:
-    """A topic to read."""
+    """A topic to read.
+
+    Attributes:
+        topic: Its name.
+        runs: Ingest runs that divide its partitions among them: run n takes those whose number is n modulo ``runs``.
+    """
 
     topic: str
+    runs: int = 1
 
     @property
     def name(self) -> str:
@@ -21,9 +27,18 @@ class Kafka:
 
 @dataclass(frozen=True, slots=True)
 class Sqs:
-    """A queue to read."""
+    """A queue to read. Not divided: one run receives in parallel.
+
+    Attributes:
+        queue: Its name.
+    """
 
     queue: str
+
+    @property
+    def runs(self) -> int:
+        """One."""
+        return 1
 
     @property
     def name(self) -> str:

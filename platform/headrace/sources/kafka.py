@@ -74,13 +74,27 @@ class KafkaSource:
     """One topic. Connects on first use; for one thread."""
 
     def __init__(
-        self, topic: str, bootstrap_servers: str, *, group: str, security: Mapping[str, Any] | None = None
+        self,
+        topic: str,
+        bootstrap_servers: str,
+        *,
+        group: str,
+        security: Mapping[str, Any] | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        """Args:
+        topic: Its name.
+        bootstrap_servers: ``host:port``, comma separated.
+        group: Consumer group that offsets are committed to, for lag tools.
+        security: kafka-python's ``security_protocol``, ``sasl_*`` and ``ssl_*`` options.
+        share: ``(n, of)``: only partitions whose number is n modulo ``of``.
+        """
         self.topic = topic
         self.name = f"kafka/{topic}"
         self._servers = bootstrap_servers
         self._group = group
         self._security = dict(security or {})
+        self._share = share
         self._consumer: KafkaConsumer | None = None
         self._admin: KafkaAdminClient | None = None
         self._partitions: dict[str, TopicPartition] = {}
@@ -107,7 +121,10 @@ class KafkaSource:
         """One per partition of the topic's present incarnation."""
         found = self._described()
         topic_id = found["topic_id"]
-        partitions = sorted(p["partition_index"] for p in found["partitions"])
+        number, of = self._share
+        partitions = sorted(
+            p["partition_index"] for p in found["partitions"] if p["partition_index"] % of == number
+        )
         assigned = {f"kafka/{self.topic}/{topic_id}/{p}": TopicPartition(self.topic, p) for p in partitions}
         if assigned != self._partitions:
             self._partitions, self._at = assigned, {}
@@ -134,7 +151,7 @@ class KafkaSource:
             # all topics, because asking for one by name creates it on brokers with automatic creation
             topics = {t["name"]: t for t in self._admin.describe_topics()}
         found = topics.get(self.topic)
-        if found is None or not found.get("partitions"):
+        if found is None:
             near = difflib.get_close_matches(self.topic, topics, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise Fatal(
@@ -144,8 +161,8 @@ class KafkaSource:
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
         """Poll every partition from ``after`` on."""
-        if not self._partitions:
-            self.cursors()
+        if not self._partitions and not self.cursors():  # fewer partitions than shares
+            return MicroBatch(self.name, pl.DataFrame(schema=RECORD_SCHEMA), Position(), Position())
         consumer = self._connected()
         with _translated(self._servers):
             before, gaps = self._seek(consumer, after)
