@@ -215,26 +215,15 @@ def send(
 
 def _producer(pipeline: Any, to: str, name: str | None, config: Any) -> Any:
     from headrace.pipelines import Kafka, Sqs
-    from headrace.producers.kafka import KafkaProducer
-    from headrace.producers.sqs import SqsProducer
+    from headrace.stream import producer
 
     declared = {type(spec): spec for spec in pipeline.sources}
-    if to == "kafka":
-        topic = name or (declared[Kafka].topic if Kafka in declared else None)
-        if topic is None:
-            raise Fatal(f"stream {pipeline.name!r} declares no topic; name one with --topic")
-        return KafkaProducer(config.kafka_bootstrap_servers, topic, config.kafka_security)
-    queue = name or (declared[Sqs].queue if Sqs in declared else None)
-    if queue is None:
-        raise Fatal(f"stream {pipeline.name!r} declares no queue; name one with --topic")
-    secret = config.aws_secret_access_key
-    return SqsProducer(
-        queue,
-        endpoint_url=config.sqs_endpoint_url,
-        region=config.sqs_region,
-        access_key_id=config.aws_access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-    )
+    kind, called = (Kafka, "topic") if to == "kafka" else (Sqs, "queue")
+    if name:
+        return producer(config, kind(name))
+    if kind not in declared:
+        raise Fatal(f"stream {pipeline.name!r} declares no {called}; name one with --topic")
+    return producer(config, declared[kind])
 
 
 @app.command()

@@ -23,6 +23,9 @@ from headrace.ingest import Landed, Pace, StreamLake, ingest, position_of
 from headrace.lake.delta import DeltaLakeTable
 from headrace.locks import file_lock
 from headrace.pipelines import Kafka, Pipeline, Sqs, discover
+from headrace.producers import Producer
+from headrace.producers.kafka import KafkaProducer
+from headrace.producers.sqs import SqsProducer
 from headrace.publish import Published, publish, replace_days
 from headrace.resilience import SERVICES, Guard, GuardedSource
 from headrace.settings import Settings
@@ -292,6 +295,20 @@ def _outcome(running: Future[Published] | None) -> Published:
     except Retriable as error:
         log.warning("publishing waits: %s", error)
         return Published()
+
+
+def producer(settings: Settings, spec: Kafka | Sqs) -> Producer:
+    """A producer for a topic or queue of this installation."""
+    if isinstance(spec, Kafka):
+        return KafkaProducer(settings.kafka_bootstrap_servers, spec.topic, settings.kafka_security)
+    secret = settings.aws_secret_access_key
+    return SqsProducer(
+        spec.queue,
+        endpoint_url=settings.sqs_endpoint_url,
+        region=settings.sqs_region,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+    )
 
 
 def streams(settings: Settings, only: str | None = None, *, patient: bool = True) -> dict[str, Stream]:

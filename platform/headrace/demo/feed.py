@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from headrace.pipelines import Kafka, Sqs
 from headrace.producers import Producer
 from headrace.producers.flights import (
     Expected,
@@ -15,10 +16,9 @@ from headrace.producers.flights import (
     flight_events,
     weather_messages,
 )
-from headrace.producers.kafka import KafkaProducer
 from headrace.producers.malformed import MalformedMessage, interleave, malformed_events, malformed_metrics
-from headrace.producers.sqs import SqsProducer
 from headrace.settings import Settings
+from headrace.stream import producer
 
 
 @dataclass(slots=True)
@@ -80,8 +80,7 @@ def _publish_flights(feed: Feed, settings: Settings) -> None:
     feed.malformed = malformed_events()
     messages = interleave(flight_events(), feed.malformed)
     feed.total = messages.height
-    producer = KafkaProducer(settings.kafka_bootstrap_servers, "analytics_events", settings.kafka_security)
-    _send(feed, producer, messages)
+    _send(feed, producer(settings, Kafka("analytics_events")), messages)
     feed.expected = expected_events()
 
 
@@ -89,22 +88,14 @@ def _publish_weather(feed: Feed, settings: Settings) -> None:
     feed.malformed = tuple(m for m in malformed_metrics() if m.sqs)
     messages = interleave(weather_messages(), feed.malformed)
     feed.total = messages.height
-    secret = settings.aws_secret_access_key
-    producer = SqsProducer(
-        "metrics",
-        endpoint_url=settings.sqs_endpoint_url,
-        region=settings.sqs_region,
-        access_key_id=settings.aws_access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-    )
-    _send(feed, producer, messages)
+    _send(feed, producer(settings, Sqs("metrics")), messages)
     feed.expected = expected_metrics()
 
 
-def _send(feed: Feed, producer: Producer, messages: object) -> None:
+def _send(feed: Feed, to: Producer, messages: object) -> None:
     for chunk in chunks(messages):  # type: ignore[arg-type]
-        producer.send(chunk.payloads, chunk.keys)
-        feed.acknowledged = producer.acknowledged
-    producer.flush()
-    feed.acknowledged = producer.acknowledged
-    producer.close()
+        to.send(chunk.payloads, chunk.keys)
+        feed.acknowledged = to.acknowledged
+    to.flush()
+    feed.acknowledged = to.acknowledged
+    to.close()

@@ -14,10 +14,10 @@ from headrace.demo import view
 from headrace.errors import HeadraceError
 from headrace.local.platform import backing_services, dagster_beside
 from headrace.local.supervisor import stop_on_signals
-from headrace.producers.kafka import KafkaProducer
-from headrace.producers.sqs import SqsProducer
+from headrace.pipelines import Kafka, Sqs
 from headrace.producers.traffic import run_traffic
 from headrace.settings import Settings
+from headrace.stream import producer
 
 
 def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port: int | None = None) -> None:
@@ -59,17 +59,10 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
 
 def _traffic(settings: Settings, rate: float, history: timedelta, stop: threading.Event, say: object) -> None:
     assert callable(say)
-    secret = settings.aws_secret_access_key
     try:
         run_traffic(
-            KafkaProducer(settings.kafka_bootstrap_servers, "analytics_events", settings.kafka_security),
-            SqsProducer(
-                "metrics",
-                endpoint_url=settings.sqs_endpoint_url,
-                region=settings.sqs_region,
-                access_key_id=settings.aws_access_key_id,
-                secret_access_key=secret.get_secret_value() if secret else None,
-            ),
+            producer(settings, Kafka("analytics_events")),
+            producer(settings, Sqs("metrics")),
             rate,
             stop,
             history,
