@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import event
-from headrace.batch import MicroBatch
-from headrace.contracts import EVENTS, Limits
+from headrace.batch import MicroBatch, Position
+from headrace.contracts import EVENTS, Limits, check
 from headrace.errors import Conflict, Retriable
 from headrace.ingest import Landed, Pace, StreamLake, ingest, land
 from headrace.lake.delta import DeltaLakeTable
@@ -207,3 +208,61 @@ def test_counts_are_of_messages_however_many_records_they_hold() -> None:
     assert (done.messages, done.good, done.rejected, done.repeated) == (2, 2, 1, 0)
     assert isinstance(lake.good, MemoryLakeTable)
     assert lake.good.rows()["event_id"].to_list() == ["a", "b"]
+
+
+def limits(ahead: timedelta) -> Limits:
+    return Limits(event_time_ahead=ahead)
+
+
+def at(moment: datetime, **changes: str) -> bytes:
+    return event(occurred_at=moment.isoformat(), **changes)
+
+
+@pytest.mark.parametrize("kind", [MemoryLog, MemoryQueue])
+@pytest.mark.parametrize("on", ["memory", "delta"])
+@pytest.mark.parametrize("accepted", ["later", "no longer"])
+def test_a_judgement_that_changes_between_two_attempts_doubles_and_loses_nothing(
+    kind: type[MemoryLog] | type[MemoryQueue], on: str, accepted: str, tmp_path: Path
+) -> None:
+    """The process dies between the two tables; when it comes back, the clock or a limit judges otherwise."""
+    source = kind("events")
+    soon = datetime.now(UTC) + timedelta(hours=2)
+    source.publish([event(event_id="a"), at(soon, event_id="ahead"), b"bad", event(event_id="b")])
+    lake = memory_lake() if on == "memory" else delta_lake(tmp_path)
+    narrow, wide = limits(timedelta(hours=1)), limits(timedelta(hours=3))
+    first, second = (narrow, wide) if accepted == "later" else (wide, narrow)
+    batch = source.read(Position(), 10, 0)
+    snapshots = lake.rejected.open(), lake.good.open()
+    checked = check(EVENTS, batch, batch_id="dies", now=datetime.now(UTC), limits=first)
+    snapshots[0].append(checked.rejected, dict(batch.after), "dies")
+    source.close()
+    for _ in ingest(source, EVENTS, lake, second, Pace(10, 0.05)):
+        pass
+    good, rejected = landed(lake)
+    assert len(good) + len(rejected) == len({*good, *rejected}) == 4
+    # what was rejected stays so; what had not landed is judged as it is judged now
+    assert (len(good), len(rejected)) == (2, 2)
+
+
+def test_a_zombie_that_judged_otherwise_is_refused() -> None:
+    """It had read and judged before the other writer, and comes back when that one has landed everything."""
+    source, lake = MemoryLog("events"), memory_lake()
+    soon = datetime.now(UTC) + timedelta(hours=2)
+    source.publish([event(event_id="a"), at(soon, event_id="ahead")])
+    before = lake.rejected.open(), lake.good.open()
+    batch = source.read(Position(), 10, 0)
+    for _ in ingest(source, EVENTS, lake, limits(timedelta(hours=3)), Pace(10, 0.05)):
+        pass
+    late = land(batch, EVENTS, lake, limits(timedelta(hours=1)), before)
+    assert (late.good, late.rejected, late.repeated) == (0, 0, 2)
+    good, rejected = landed(lake)
+    assert (len(good), len(rejected)) == (2, 0)
+
+
+def test_a_batch_that_could_not_be_landed_is_handed_back_at_once() -> None:
+    queue, lake = MemoryQueue("events"), memory_lake()
+    queue.publish([event(event_id="a")])
+    lake.good.fail_next_append = Crash()
+    with pytest.raises(Crash):
+        drain(queue, lake)
+    assert len(queue.read(Position(), 10, 0)) == 1

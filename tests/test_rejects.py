@@ -115,6 +115,6 @@ def test_without_its_id_a_second_redrive_would_double(
     """Negative control: with the anti-join off, the audit sees the double."""
     repair = rejects.transformed(rejects.find(stream, reason="channel"), '.channel = "web"')
     rejects.redrive(stream, repair.rows)
-    monkeypatch.setattr("headrace.ingest._unseen", lambda rows, batch, table: rows)
+    monkeypatch.setattr("headrace.ingest._Done.dropped", lambda self, rows: rows)
     rejects.redrive(stream, repair.rows)
     assert stream.audit().doubled == 1

@@ -53,6 +53,9 @@ ORIGIN_SCHEMA = _schema(
     }
 )
 
+#: Columns that name a record: where it came from, for ever.
+ORIGIN_KEY = ["_cursor", "_offset", "_message_id", "_index"]
+
 #: Columns of ``Checked.rejected``.
 REJECTED_SCHEMA = _schema(
     {

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import polars as pl
 
+from headrace.batch import ORIGIN_KEY
 from headrace.errors import Fatal
 from headrace.lake.delta import DeltaLakeTable
 from headrace.stream import Stream
 
-_ORIGIN = ["_cursor", "_offset", "_message_id", "_index"]
 COLUMN = "user_id"
 
 
@@ -135,4 +135,4 @@ def _named(user_id: str) -> pl.Expr:
 
 def _origins(table: DeltaLakeTable, condition: pl.Expr) -> pl.DataFrame:
     day = pl.col(table.table.partition).alias("day")
-    return table.scan().filter(condition).select(*_ORIGIN, day).collect()
+    return table.scan().filter(condition).select(*ORIGIN_KEY, day).collect()

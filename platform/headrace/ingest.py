@@ -2,8 +2,10 @@
 
 Exactly once: the position of every cursor is in the Delta log, in the same commit as the rows. A message that
 has landed is at or below it (Kafka), or is found by its id (SQS), and is dropped when it comes again. The
-rejected table is written first and follows the same protocol with its own positions, so a crash between the two
-repeats nothing and loses nothing. A source is told only after both commits.
+rejected table is written first, with positions of its own; what has landed wholly is what the good table's position
+says. After a crash between the two, the records that are in the rejected table already stay rejected, and the others
+are landed as they are judged now: a judgement may change with the time, with a limit, with the contract. A source is
+told only after both commits.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Generic, TypeVar
 import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from headrace.batch import Gap, MicroBatch, Position
+from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Gap, MicroBatch, Position
 from headrace.contracts import Contract, Limits, check
 from headrace.errors import Conflict
 from headrace.lake import LakeTable, Snapshot
@@ -27,6 +29,7 @@ from headrace.sources import Source
 
 log = logging.getLogger(__name__)
 
+_KEY = {name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}
 _RACES = Retrying(
     retry=retry_if_exception_type(Conflict),
     stop=stop_after_attempt(12),
@@ -125,7 +128,11 @@ def ingest(
             log.error("%s lost messages before they were read: offsets %s", source.name, gap)
         if not len(batch) and batch.after == batch.before:
             continue
-        landed = land(batch, contract, lake, limits, tables)
+        try:
+            landed = land(batch, contract, lake, limits, tables)
+        except BaseException:
+            source.close()  # hands the batch back: others may land it now
+            raise
         source.acknowledge(batch)
         yield landed
         idle_since = time.monotonic()
@@ -179,10 +186,10 @@ def land(
                 attempt_batch = replace(batch, records=batch.records.with_columns(redelivered=pl.lit(True)))
             rejected_table, good_table = tables
             tables = None  # a conflict starts over from the tables
-            rejected = _unseen(checked.rejected, attempt_batch, rejected_table)
-            if rejected.height:
-                rejected_table.append(rejected, _advance(attempt_batch, rejected_table), batch_id)
-            good = _unseen(checked.good, attempt_batch, good_table)
+            done = _Done.of(attempt_batch, rejected_table, good_table)
+            rejected, good = done.dropped(checked.rejected), done.dropped(checked.good)
+            # also without rows: whoever judged the same messages otherwise is refused then
+            rejected_table.append(rejected, _advance(attempt_batch, rejected_table), batch_id)
             good_table.append(good, _advance(attempt_batch, good_table), batch_id)
     return Landed(
         messages=len(batch),
@@ -194,23 +201,53 @@ def land(
     )
 
 
-def _unseen(rows: pl.DataFrame, batch: MicroBatch, table: Snapshot) -> pl.DataFrame:
-    """Rows whose message is not in the table yet."""
-    position = table.position(list(batch.after))
-    if position:
-        marks = pl.DataFrame(
-            {"_cursor": list(position), "_landed": list(position.values())},
-            schema={"_cursor": pl.String, "_landed": pl.Int64},
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What has landed of a batch before.
+
+    Attributes:
+        position: Everything below it has.
+        messages: Ids of messages that have, by cursor.
+        records: ``ORIGIN_KEY`` of records that are in the rejected table although their messages have not.
+    """
+
+    position: Position
+    messages: pl.DataFrame
+    records: pl.DataFrame
+
+    @classmethod
+    def of(cls, batch: MicroBatch, rejected: Snapshot, good: Snapshot) -> _Done:
+        position, judged = good.position(list(batch.after)), rejected.position(list(batch.after))
+        records = [pl.DataFrame(schema=_KEY)]
+        for cursor, end in judged.items():
+            first = position.get(cursor, batch.before.get(cursor, 0))
+            if first < end and not batch.records["offset"].is_null().all():
+                records.append(rejected.origins(cursor, first, end))
+        messages = [pl.DataFrame(schema=_KEY)]
+        again = batch.records.filter(pl.col("redelivered") & pl.col("message_id").is_not_null())
+        for (cursor,), part in again.group_by("cursor"):
+            asked = str(cursor), part["message_id"], batch.again_within
+            messages.append(good.origins_of(*asked))
+            records.append(rejected.origins_of(*asked))
+        return cls(
+            position, pl.concat(messages).select("_cursor", "_message_id").unique(), pl.concat(records)
         )
-        behind = pl.col("_offset") < pl.col("_landed")
-        rows = rows.join(marks, on="_cursor", how="left", maintain_order="left")
-        rows = rows.filter(~behind.fill_null(False)).drop("_landed")
-    again = batch.records.filter(pl.col("redelivered") & pl.col("message_id").is_not_null())
-    for (cursor,), messages in again.group_by("cursor"):
-        landed = table.landed_ids(str(cursor), messages["message_id"], batch.again_within)
-        if len(landed):
-            rows = rows.filter(~pl.col("_message_id").is_in(landed.implode()).fill_null(False))
-    return rows
+
+    def dropped(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """``rows`` without what has landed."""
+        if self.position:
+            marks = pl.DataFrame(
+                {"_cursor": list(self.position), "_landed": list(self.position.values())},
+                schema={"_cursor": pl.String, "_landed": pl.Int64},
+            )
+            rows = rows.join(marks, on="_cursor", how="left", maintain_order="left")
+            behind = pl.col("_offset") < pl.col("_landed")
+            rows = rows.filter(~behind.fill_null(False)).drop("_landed")
+        if self.messages.height:
+            rows = rows.join(self.messages, on=["_cursor", "_message_id"], how="anti", maintain_order="left")
+        if self.records.height:
+            rows = rows.join(self.records, on=ORIGIN_KEY, how="anti", nulls_equal=True, maintain_order="left")
+        return rows
 
 
 def _advance(batch: MicroBatch, table: Snapshot) -> dict[str, int]:

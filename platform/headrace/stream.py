@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.batch import Backlog
+from headrace.batch import ORIGIN_KEY, Backlog
 from headrace.contracts import Limits
 from headrace.errors import Fatal, Retriable
 from headrace.ingest import Landed, Pace, StreamLake, ingest, position_of
@@ -257,7 +257,7 @@ class Stream:
 
     def audit(self) -> Audit:
         """Count the lake by origin. Reads the origin columns of both tables whole."""
-        origin = ["_cursor", "_offset", "_message_id", "_index"]
+        origin = ORIGIN_KEY
         self.lake.good.open(), self.lake.rejected.open()
         good = self.lake.good.scan().select(origin).collect()
         rejected = self.lake.rejected.scan().select(*origin, "reasons").collect()

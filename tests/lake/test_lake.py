@@ -113,7 +113,7 @@ def test_a_day_reads_as_of_a_version(make: Callable[..., LakeTable], batch_of: B
     assert count(newest, date(2026, 1, 9)) == 0
 
 
-def test_landed_ids_finds_those_that_are_there(make: Callable[..., LakeTable], batch_of: Batch) -> None:
+def test_origins_of_finds_those_that_are_there(make: Callable[..., LakeTable], batch_of: Batch) -> None:
     from datetime import UTC, datetime, timedelta
 
     table = make()
@@ -123,10 +123,12 @@ def test_landed_ids_finds_those_that_are_there(make: Callable[..., LakeTable], b
     )
     table.open().append(landed, {"sqs/q": 1}, "b")
     asked = pl.Series(["b", "c"])
-    assert table.open().landed_ids("sqs/q", asked, None).to_list() == ["b"]
-    assert table.open().landed_ids("sqs/q", asked, timedelta(days=1)).to_list() == ["b"]
-    assert table.open().landed_ids("sqs/q", asked, timedelta(0)).to_list() == [], "landed longer ago"
-    assert table.open().landed_ids("sqs/other", asked, None).to_list() == []
+    assert table.open().origins_of("sqs/q", asked, None)["_message_id"].to_list() == ["b"]
+    assert table.open().origins_of("sqs/q", asked, timedelta(days=1))["_message_id"].to_list() == ["b"]
+    assert table.open().origins_of("sqs/q", asked, timedelta(0))["_message_id"].to_list() == [], (
+        "landed longer ago"
+    )
+    assert table.open().origins_of("sqs/other", asked, None)["_message_id"].to_list() == []
 
 
 def test_a_version_beyond_the_log_is_an_error_that_says_what_to_do(make: Callable[..., LakeTable]) -> None:

@@ -64,7 +64,9 @@ def test_the_shares_are_the_topic(stack: Stack, topic: str) -> None:
     servers = stack.settings.kafka_bootstrap_servers
     cursors = [KafkaSource(topic, servers, group=topic, share=(n, 7)).cursors() for n in range(7)]
     assert [len(c) for c in cursors] == [1, 1, 1, 1, 1, 0, 0]
-    assert sorted(c for share in cursors for c in share) == sorted(KafkaSource(topic, servers, group=topic).cursors())
+    assert sorted(c for share in cursors for c in share) == sorted(
+        KafkaSource(topic, servers, group=topic).cursors()
+    )
     idle = KafkaSource(topic, servers, group=topic, share=(6, 7)).read(Position(), 10, 0.1)
     assert (len(idle), idle.after) == (0, Position())
     assert idle.records.select(pl.len()).item() == 0

@@ -63,8 +63,11 @@ class Snapshot(Protocol):
     def below(self, prefix: str, /) -> Position:
         """Cursors whose names begin with ``prefix`` and that have landed rows, with their next offsets."""
 
-    def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
-        """Those of ``message_ids`` whose rows are in the table, and landed ``within`` that time (None: ever)."""
+    def origins(self, cursor: str, first: int, end: int, /) -> pl.DataFrame:
+        """``ORIGIN_KEY`` of the rows of a cursor with offsets from ``first`` to below ``end``."""
+
+    def origins_of(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.DataFrame:
+        """``ORIGIN_KEY`` of the rows of these messages that landed ``within`` that time (None: ever)."""
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Add rows and move cursors in one atomic commit; returns the new version.

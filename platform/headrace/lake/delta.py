@@ -28,7 +28,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.fs import DeltaStorageHandler
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from headrace.batch import UTC_MICROS, Position, Table
+from headrace.batch import ORIGIN_KEY, UTC_MICROS, Position, Table
 from headrace.errors import Conflict, Fatal, HistoryGone, Retriable
 from headrace.lake.arrow import arrow_schema, to_arrow
 from headrace.lake.base import Erased, LakeVersion
@@ -347,16 +347,22 @@ class _Snapshot:
             table = self._owner._dataset(self._handle).to_table(columns=["_cursor"], filter=below)
         return self.position(sorted(table.column(0).unique().to_pylist()))
 
-    def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
+    def origins(self, cursor: str, first: int, end: int, /) -> pl.DataFrame:
+        offset = pc.field("_offset")
+        return self._found(cursor, (offset >= first) & (offset < end), None)
+
+    def origins_of(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.DataFrame:
         since = datetime.now(UTC) - within if within is not None else None
-        wanted = pa.array(message_ids.to_list(), pa.string())
+        wanted = pc.field("_message_id").isin(pa.array(message_ids.to_list(), pa.string()))
+        if since is not None:
+            wanted &= pc.field("_ingested_at") >= pa.scalar(since, pa.timestamp("us", "UTC"))
+        return self._found(cursor, wanted, since)
+
+    def _found(self, cursor: str, wanted: pc.Expression, since: datetime | None) -> pl.DataFrame:
         with _translated(self._owner.uri):
-            wanted_rows = (pc.field("_cursor") == cursor) & pc.field("_message_id").isin(wanted)
-            if since is not None:
-                wanted_rows &= pc.field("_ingested_at") >= pa.scalar(since, pa.timestamp("us", "UTC"))
             dataset = self._owner._dataset(self._handle, since, cursor)
-            found = dataset.to_table(columns=["_message_id"], filter=wanted_rows)
-        return pl.Series("message_id", found.column(0).to_pylist(), dtype=pl.String).unique()
+            found = dataset.to_table(columns=ORIGIN_KEY, filter=(pc.field("_cursor") == cursor) & wanted)
+        return pl.DataFrame(pl.from_arrow(found))
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
         moves = [Transaction(cursor, offset) for cursor, offset in sorted(advance.items())]

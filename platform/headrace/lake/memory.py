@@ -10,12 +10,10 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pyarrow as pa
 
-from headrace.batch import Position, Table
+from headrace.batch import ORIGIN_KEY, Position, Table
 from headrace.errors import Conflict, HistoryGone
 from headrace.lake.arrow import to_arrow
 from headrace.lake.base import Erased, LakeVersion
-
-_ORIGIN = ["_cursor", "_offset", "_message_id", "_index"]
 
 
 class MemoryLakeTable:
@@ -57,15 +55,17 @@ class MemoryLakeTable:
         for n, (rows, _) in enumerate(self.commits[:end]):
             found = pl.concat([found, rows])
             if n in self._erased:
-                found = found.join(self._erased[n].select(_ORIGIN), on=_ORIGIN, how="anti", nulls_equal=True)
+                found = found.join(
+                    self._erased[n].select(ORIGIN_KEY), on=ORIGIN_KEY, how="anti", nulls_equal=True
+                )
         return found
 
     def erase(self, origins: pl.DataFrame, /) -> Erased:
         """Commit the removal."""
         with self._lock:
-            gone = self.rows().join(origins.select(_ORIGIN), on=_ORIGIN, how="semi", nulls_equal=True)
+            gone = self.rows().join(origins.select(ORIGIN_KEY), on=ORIGIN_KEY, how="semi", nulls_equal=True)
             if gone.height:
-                self._erased[len(self.commits)] = gone.select(_ORIGIN, self.table.partition)
+                self._erased[len(self.commits)] = gone.select(ORIGIN_KEY, self.table.partition)
                 self.commits.append((pl.DataFrame(schema=self.table.schema), {}))
         return Erased(gone.height)
 
@@ -120,12 +120,17 @@ class MemorySnapshot:
         known = self._owner.rows(self.version)["_cursor"].unique()
         return self.position([c for c in sorted(known) if c.startswith(prefix)])
 
-    def landed_ids(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.Series:
-        """Those that are in the table as of this snapshot."""
+    def origins(self, cursor: str, first: int, end: int, /) -> pl.DataFrame:
+        """Rows of a range of offsets."""
+        rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)
+        return rows.filter(pl.col("_offset").is_between(first, end - 1)).select(ORIGIN_KEY)
+
+    def origins_of(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.DataFrame:
+        """Rows of messages."""
         rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)
         if within is not None:
             rows = rows.filter(pl.col("_ingested_at") >= datetime.now(UTC) - within)
-        return rows["_message_id"].filter(rows["_message_id"].is_in(message_ids.implode())).unique()
+        return rows.filter(pl.col("_message_id").is_in(message_ids.implode())).select(ORIGIN_KEY)
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Commit, or Conflict."""

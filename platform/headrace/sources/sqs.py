@@ -145,8 +145,14 @@ class SqsSource:
             return mine
 
         self._keep()
-        with ThreadPoolExecutor(self._receivers, "sqs-receive") as pool:
-            messages = [m for part in pool.map(receive, range(self._receivers)) for m in part]
+        held = self._held.known()
+        try:
+            with ThreadPoolExecutor(self._receivers, "sqs-receive") as pool:
+                messages = [m for part in pool.map(receive, range(self._receivers)) for m in part]
+        except BaseException:
+            # nobody will see what the other receivers got
+            self._hand_back(self._held.known() - held)
+            raise
         receipts = [m["ReceiptHandle"] for m in messages]
         records = pl.DataFrame(_columns(self.name, messages), schema=RECORD_SCHEMA)
         records = records.unique("message_id", keep="first", maintain_order=True)
@@ -214,11 +220,15 @@ class SqsSource:
         if self._keeper is not None:
             self._keeper.join(timeout=_READ_SECONDS)
             self._keeper = None
-        for part in _tens(self._held.take()):
+        self._hand_back(self._held.known())
+
+    def _hand_back(self, receipts: set[str]) -> None:
+        self._held.drop(receipts)
+        for part in _tens(sorted(receipts)):
             try:
                 self._change_visibility(part, 0)
             except (BotoCoreError, ClientError):
-                return
+                return  # they come again when their visibility ends
 
 
 class _Held:
@@ -249,11 +259,10 @@ class _Held:
         with self._lock:
             return [receipt for receipt, until in self._until.items() if until < moment]
 
-    def take(self) -> list[str]:
-        """All of them, which are no longer held."""
+    def known(self) -> set[str]:
+        """All of them."""
         with self._lock:
-            taken, self._until = sorted(self._until), {}
-            return taken
+            return set(self._until)
 
 
 def _tens(receipts: list[str]) -> Iterator[list[str]]:

@@ -1,0 +1,6 @@
+"""The chaos suite: real crashes of real processes, judged from the source's side.
+
+``make chaos`` runs the whole matrix, ``test_chaos.py`` a short form of it. The system under test runs in worker
+processes (``worker.py``) with the real adapters; crash windows are hit by name, by wrapping the seams from
+outside (``windows.py``). ``judge.py`` compares what brokers acknowledged with what is in lake and warehouse.
+"""

@@ -1,0 +1,129 @@
+"""The cells: what is struck, where, how, and how far on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chaos.judge import Verdict
+
+SOURCES = ("kafka", "sqs")
+INGEST = ("before_write", "between_tables", "mid_write", "written_not_acknowledged")
+PUBLISH = ("mid_publish", "published_not_recorded")
+PLACES = (10, 50, 90)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the chaos suite.
+
+    Attributes:
+        source: ``kafka``, ``sqs``, or ``durable`` (a broker given by HEADRACE_TEST_KAFKA).
+        window: Where the fault strikes: a name of ``windows.WINDOWS``, or a service.
+        action: What happens there.
+        at: Per cent of the way.
+        op: What the victim does (``worker.OPS``).
+        beside: What other workers do meanwhile.
+        scenario: The function of ``runner.py`` that plays it.
+        expect: VIOLATED for negative controls, whose breach the judge must see.
+    """
+
+    source: str
+    window: str
+    action: str
+    at: int = 50
+    op: str = "keep"
+    beside: tuple[str, ...] = ()
+    scenario: str = "fault"
+    expect: Verdict = Verdict.VERIFIED
+
+    @property
+    def name(self) -> str:
+        """As the report shows it, and ``--only`` selects it."""
+        parts = [self.source, self.window, self.action, str(self.at)]
+        if self.op != "keep":
+            parts[1] += f"({self.op})"
+        if self.beside and self.op == "keep":
+            parts[1] += f"(beside {','.join(self.beside)})"
+        return " ".join(parts)
+
+
+def matrix() -> list[Cell]:
+    """All cells, in the order of running: kills of one service are far apart."""
+    return [*_kills(), *_errors(), *_zombies(), *_services(), *_durable(), *controls()]
+
+
+def _kills() -> Iterator[Cell]:
+    for source in SOURCES:
+        for at in PLACES:
+            for window in INGEST:
+                yield Cell(source, window, "kill", at)
+            for window in PUBLISH:
+                yield Cell(source, window, "kill", at, op="publish", beside=("land",))
+            yield Cell(source, "clickhouse", "kill", at, scenario="service_kill")
+        yield Cell(source, "compaction", "kill", 50, op="compact", beside=("keep",))
+        yield Cell(source, "mid_write", "kill", 50, beside=("compact",))
+        for window in ("swap_staged", "swapped"):
+            yield Cell(source, window, "kill", 50, op="swap", beside=("keep",))
+
+
+def _errors() -> Iterator[Cell]:
+    for source in SOURCES:
+        for window in ("before_write", "between_tables", "written_not_acknowledged", *PUBLISH):
+            yield Cell(source, window, "error")
+
+
+def _zombies() -> Iterator[Cell]:
+    for source in SOURCES:
+        for window in INGEST:
+            yield Cell(source, window, "freeze", scenario="zombie")
+        for window in PUBLISH:
+            yield Cell(source, window, "freeze", op="publish", beside=("land",), scenario="zombie")
+        for window in ("swap_staged", "swapped"):
+            yield Cell(source, window, "freeze", op="swap", beside=("keep",), scenario="thaw")
+        yield Cell(source, "compaction", "freeze", op="compact", beside=("keep",), scenario="thaw")
+
+
+def _services() -> Iterator[Cell]:
+    for source in SOURCES:
+        for service in ("clickhouse", source):
+            for action in ("reset", "slow"):
+                yield Cell(source, service, action, 10, scenario="network")
+        for at in (10, 50):
+            yield Cell(source, "lake", "full_disk", at, scenario="full_disk")
+        yield Cell(source, source, "forgets", 50, scenario="forgetful")
+    yield Cell("kafka", "between_tables", "kill_then_later", 10, scenario="clock")
+
+
+def _durable() -> Iterator[Cell]:
+    for window in INGEST:
+        yield Cell("durable", window, "kill", 50)
+        yield Cell("durable", window, "freeze", 50, scenario="zombie")
+
+
+def controls() -> Iterator[Cell]:
+    """Negative controls: what a broken protocol would do, injected below it."""
+    for source in SOURCES:
+        for action in ("double_lake", "drop_lake"):
+            yield Cell(source, "mid_write", action, expect=Verdict.VIOLATED)
+        for action in ("double_warehouse", "drop_warehouse"):
+            yield Cell(source, "published_not_recorded", action, expect=Verdict.VIOLATED)
+
+
+#: The short form: one of each kind.
+SHORT = (
+    Cell("kafka", "between_tables", "kill", 50),
+    Cell("sqs", "written_not_acknowledged", "kill", 50),
+    Cell("kafka", "mid_write", "kill", 10),
+    Cell("sqs", "before_write", "freeze", scenario="zombie"),
+    Cell("kafka", "mid_publish", "kill", 50, op="publish", beside=("land",)),
+    Cell("sqs", "published_not_recorded", "error"),
+    Cell("kafka", "swap_staged", "kill", 50, op="swap", beside=("land",)),
+    Cell("kafka", "clickhouse", "kill", 10, scenario="service_kill"),
+)
+SHORT_CONTROLS = (
+    Cell("kafka", "mid_write", "double_lake", expect=Verdict.VIOLATED),
+    Cell("kafka", "mid_write", "drop_lake", expect=Verdict.VIOLATED),
+    Cell("sqs", "published_not_recorded", "double_warehouse", expect=Verdict.VIOLATED),
+    Cell("sqs", "published_not_recorded", "drop_warehouse", expect=Verdict.VIOLATED),
+)

@@ -1,0 +1,274 @@
+"""How each kind of cell is played. Every function leaves the arena settled: all workers done, nothing sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from chaos.arena import Arena, Bench
+from chaos.faults import Network, broker_behind, free_port
+from chaos.judge import Judgement, Records, Verdict
+from chaos.launcher import Launcher, Refused
+from chaos.matrix import Cell
+from chaos.worker import EXIT_FATAL
+
+#: Bytes of the lake's disk, so that it is full about that far on the way.
+_ROOM = {10: 250_000, 50: 700_000}
+_AMPLE = 256_000_000
+_AHEAD = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell, the windows that were really hit, and the judgement."""
+
+    cell: Cell
+    hits: tuple[str, ...]
+    judgement: Judgement
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def as_expected(self) -> bool:
+        return self.judgement.verdict in (self.cell.expect, Verdict.SKIPPED)
+
+
+class Skip(Exception):
+    """This cell cannot be played here; says why."""
+
+
+def run(bench: Bench, cell: Cell) -> Outcome:
+    """Play one cell. An error of the suite itself makes it UNVERIFIED, never green."""
+    began = time.monotonic()
+    hits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    try:
+        if cell.source == "durable" and not bench.durable:
+            raise Skip("no durable broker: set HEADRACE_TEST_KAFKA")
+        with bench.arena(cell) as arena:
+            SCENARIOS[cell.scenario](arena)
+            judgement = arena.judged()
+            hits, notes = tuple(arena.hits), tuple(arena.notes)
+            if notes or judgement.verdict != cell.expect:
+                arena.keep_logs()
+    except (Skip, Refused) as why:
+        judgement = Judgement(Verdict.SKIPPED, reasons=[str(why)])
+    except Exception as error:
+        judgement = Judgement(Verdict.UNVERIFIED, reasons=[f"{type(error).__name__}: {error}"])
+    return Outcome(cell, hits, judgement, time.monotonic() - began, notes)
+
+
+def fault(arena: Arena) -> None:
+    """The victim dies, fails or breaches in its window; where it died, another takes over."""
+    arena.open()
+    companions = [arena.start(op) for op in arena.cell.beside]
+    victim = arena.strike()
+    dead = victim is None or victim.state == "exit"
+    successor = arena.start(arena.cell.op) if dead else victim
+    arena.settle(*companions, successor)
+
+
+def zombie(arena: Arena) -> None:
+    """The victim freezes in its window; a worker on another machine finishes; then the victim goes on."""
+    arena.open()
+    companions = [arena.start(op) for op in arena.cell.beside]
+    victim = arena.strike()
+    assert arena.sender is not None
+    arena.sender.pause()
+    arena.stop("overtaken")
+    other = arena.start("keep", home="elsewhere", stop="overtaken")
+    arena.ended(other)
+    arena.sender.resume()
+    if victim is not None:
+        arena.thaw(victim)
+    arena.settle(*companions, victim)
+
+
+def thaw(arena: Arena) -> None:
+    """The victim freezes in its window while others go on landing, then it goes on too."""
+    arena.open()
+    companions = [arena.start(op) for op in arena.cell.beside]
+    victim = arena.strike()
+    assert arena.reader is not None
+    reader = arena.reader
+    before = reader.landed
+    if reader.landed < arena.size.messages:
+        arena.until(lambda: reader.landed > before, "landing beside a frozen process")
+    if victim is not None:
+        arena.thaw(victim)
+    arena.settle(*companions, victim)
+
+
+def service_kill(arena: Arena) -> None:
+    """kill -9 of the warehouse when so much has landed; its supervisor starts it again."""
+    arena.open()
+    worker = arena.start("keep")
+    _landed(arena, arena.cell.at)
+    arena.bench.kill(arena.cell.window)
+    arena.hits.append(f"{arena.cell.window} killed")
+    arena.settle(worker)
+
+
+def _landed(arena: Arena, per_cent: int) -> None:
+    reader = arena.reader
+    assert reader is not None
+    arena.until(lambda: reader.landed >= arena.size.messages * per_cent // 100, f"landing of {per_cent} %")
+
+
+def network(arena: Arena) -> None:
+    """Answers of one service are swallowed and their connections reset, or all are late."""
+    cell, settings = arena.cell, arena.settings
+    reset = cell.action == "reset"
+    delay = 0.0 if reset else 0.05
+    with ExitStack() as open_here:
+
+        def before(port: int) -> Network:
+            return open_here.enter_context(Network(port, resets=6 if reset else 0, delay=delay))
+
+        if cell.window == "clickhouse":
+            between = before(int(settings["clickhouse_port"]))
+            settings["clickhouse_port"] = str(between.port)
+        elif cell.window == "sqs":
+            between = before(int(settings["sqs_endpoint_url"].rsplit(":", 1)[-1]))
+            settings["sqs_endpoint_url"] = f"http://127.0.0.1:{between.port}"
+        else:
+            port = free_port()
+            between = before(port)
+            open_here.enter_context(broker_behind(arena.bench.home, between, port))
+            settings["kafka_bootstrap_servers"] = f"127.0.0.1:{between.port}"
+        arena.open()
+        worker = arena.start("keep")
+        _landed(arena, cell.at)
+        between.enabled.set()
+        arena.until(lambda: between.hits >= 3, f"{cell.action} of {cell.window}")
+        arena.settle(worker)
+        arena.hits += [f"{cell.window} {cell.action}"] * min(1, between.hits)
+        if arena.kafka:  # while its broker is there
+            arena.ask_offsets()
+
+
+def full_disk(arena: Arena) -> None:
+    """The lake's disk runs full: a clear error, nothing lost, and the next run finishes once there is room."""
+    arena.open(watch_lake=False)
+    with Launcher(room=(arena.lake, _ROOM[arena.cell.at])) as inside:
+        victim = arena.start("keep", strict=True, launcher=inside)
+        victim.wait("exit", within=arena.size.patience)
+        said = victim.result.get("error", "")
+        if victim.code == EXIT_FATAL and "no space" in said.lower():
+            arena.hits.append("disk full")
+        else:
+            arena.objections.append(f"a full disk ended as {victim.code}, not as a clear error: {said}")
+        size = {"room": str(arena.lake), "bytes": _AMPLE}
+        arena.ended(arena.start("enlarge", launcher=inside, **size))
+        assert arena.sender is not None
+        arena.sender.finish()
+        arena.stop()
+        arena.ended(arena.start("keep", launcher=inside))
+        seen = Path(f"/proc/{inside.pid}/root") / arena.lake.relative_to("/")
+        copy = arena.folder / "copy"
+        shutil.copytree(seen, copy)
+        arena.lake = copy
+    assert arena.reader is not None
+    arena.reader.finish()
+
+
+def forgetful(arena: Arena) -> None:
+    """kill -9 of an in-memory broker: what it lost is its own loss, and Headrace must name it."""
+    arena.open()
+    worker = arena.start("keep")
+    _landed(arena, 20)
+    sender, reader = arena.sender, arena.reader
+    assert sender is not None and reader is not None
+    arena.thaw(worker, kill=True)
+    arena.until(lambda: len(sender.acknowledged) > arena.size.messages // 2, "sending")
+    sender.finish(now=True)
+    first = dict(sender.acknowledged)
+    old = arena.topic_id() if arena.kafka else ""
+    service = "broker" if arena.kafka else "queue"
+    arena.bench.kill(service)
+    arena.hits.append(f"{service} killed")
+    said = []
+    gone = arena.start("keep", strict=False, patience=3.0)  # while it is away and when it is back, empty
+    gone.wait("exit")
+    said.append(gone.said)
+    if gone.code == 0:
+        arena.objections.append("a broker that forgot the topic passed for an idle one")
+    arena.until(lambda: _created(arena), f"{service} back")
+    again = arena.produce(arena.size.messages // 3)
+    again.finish()
+    arena.sender = again
+    after = arena.start("keep")
+    arena.stop()
+    arena.ended(after)
+    said.append(after.said)
+    reader.finish()
+    arena.whole = arena.kafka
+    new = arena.topic_id() if arena.kafka else ""
+    known = {m if not arena.kafka else (f"{old}/{m[0]}", m[1]): r for m, r in first.items()}
+    known |= {m if not arena.kafka else (f"{new}/{m[0]}", m[1]): r for m, r in again.acknowledged.items()}
+    again.acknowledged = known
+    landed = arena.landed()
+    lost = frozenset(m for m in known if m not in landed and (not arena.kafka or str(m[0]).startswith(old)))
+    text = "\n".join(said)
+    named = _names_ranges(text, arena.name, old, known, landed) if arena.kafka else "does not exist" in text
+    if named:
+        arena.forgotten = lost
+    elif lost:
+        arena.objections.append(f"Headrace does not name the {len(lost)} messages that the {service} forgot")
+
+
+def _names_ranges(text: str, topic: str, old: str, known: dict, landed: set) -> bool:  # type: ignore[type-arg]
+    """Whether a line names the topic, says that it was recreated or lost, and where each old partition stood."""
+    lines = [
+        line for line in text.splitlines() if topic in line and re.search(r"recreat|lost|lose", line, re.I)
+    ]
+    stood = {
+        p: max((o for q, o in landed if q == p), default=-1) + 1 for p in {m[0] for m in known} if old in p
+    }
+    return bool(lines) and all(re.search(rf"\b{at}\b", "\n".join(lines)) for at in stood.values())
+
+
+def _created(arena: Arena) -> bool:
+    try:
+        arena.create()
+    except Exception:  # not back yet
+        return False
+    return True
+
+
+def clock(arena: Arena) -> None:
+    """A message too far in the future when it is rejected is not too far when a crash makes it come again."""
+    arena.open()
+    sender = arena.sender
+    assert sender is not None
+    arena.until(lambda: sender.enough, "sending")
+    sender.pause()
+    due = datetime.now(UTC) + timedelta(seconds=4)
+    event = {
+        "event_id": "early",
+        "event_type": "page_view",
+        "occurred_at": (due + _AHEAD).isoformat().replace("+00:00", "Z"),
+        "session_id": "s",
+        "channel": "web",
+    }
+    sender.extra = [(json.dumps(event).encode(), Records(0, 1))]
+    sender.resume()
+    sender.finish()
+    point = {"window": "between_tables", "nth": 1, "action": "kill"}
+    victim = arena.start("keep", failpoint=point, batch_messages=10 * arena.size.messages)
+    if victim.wait("exit") and victim.code == -9 and datetime.now(UTC) < due:
+        arena.hits.append("between_tables #1")
+    arena.until(lambda: datetime.now(UTC) > due, "four seconds")
+    arena.settle(arena.start("keep"))
+
+
+SCENARIOS: dict[str, Callable[[Arena], None]] = {
+    f.__name__: f for f in (fault, zombie, thaw, service_kill, network, full_disk, forgetful, clock)
+}

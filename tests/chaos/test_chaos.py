@@ -1,0 +1,37 @@
+"""The chaos suite's short form: one cell of each kind. ``make chaos`` runs the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from chaos import report
+from chaos.arena import Bench, Size
+from chaos.judge import Verdict
+from chaos.matrix import SHORT, SHORT_CONTROLS, Cell
+from chaos.runner import run
+
+pytestmark = pytest.mark.xdist_group("chaos")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with Bench(tmp_path_factory.mktemp("chaos"), size=Size(messages=600, batches=6)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("cell", SHORT, ids=lambda cell: cell.name)
+def test_every_acknowledged_message_is_there_exactly_once(cell: Cell, bench: Bench) -> None:
+    outcome = run(bench, cell)
+    assert outcome.judgement.verdict == Verdict.VERIFIED, report.line(outcome)
+    assert (outcome.judgement.lost, outcome.judgement.doubled) == (0, 0)
+    assert outcome.judgement.landed == outcome.judgement.acknowledged >= 600
+    assert outcome.hits
+
+
+@pytest.mark.parametrize("cell", SHORT_CONTROLS, ids=lambda cell: cell.name)
+def test_a_broken_protocol_is_caught(cell: Cell, bench: Bench) -> None:
+    outcome = run(bench, cell)
+    assert outcome.judgement.verdict == Verdict.VIOLATED, report.line(outcome)
+    assert outcome.judgement.lost if "drop" in cell.action else outcome.judgement.doubled
