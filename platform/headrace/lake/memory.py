@@ -51,13 +51,13 @@ class MemoryLakeTable:
     def rows(self, version: int | None = None) -> pl.DataFrame:
         """All rows as of ``version``."""
         end = len(self.commits) if version is None else version + 1
-        found = pl.DataFrame(schema=self.table.schema)
-        for n, (rows, _) in enumerate(self.commits[:end]):
-            found = pl.concat([found, rows])
-            if n in self._erased:
-                found = found.join(
-                    self._erased[n].select(ORIGIN_KEY), on=ORIGIN_KEY, how="anti", nulls_equal=True
-                )
+        found, start = pl.DataFrame(schema=self.table.schema), 0
+        for at in [*sorted(n for n in self._erased if n < end), end - 1]:
+            found = pl.concat([found, *(rows for rows, _ in self.commits[start : at + 1])])
+            start = at + 1
+            if at in self._erased:
+                gone = self._erased[at].select(ORIGIN_KEY)
+                found = found.join(gone, on=ORIGIN_KEY, how="anti", nulls_equal=True)
         return found
 
     def erase(self, origins: pl.DataFrame, /) -> Erased:
