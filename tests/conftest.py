@@ -38,8 +38,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own HEADRACE_* variables are not part of any test."""
-    for name in [n for n in os.environ if n.startswith("HEADRACE_")]:
+    """A developer's own variables are not part of any test, nor what importing the definitions exports."""
+    for name in [n for n in os.environ if n.startswith(("HEADRACE_", "DBT_"))]:
         monkeypatch.delenv(name)
 
 

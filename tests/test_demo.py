@@ -87,9 +87,8 @@ def test_up_lands_live_traffic_until_it_is_interrupted(tmp_path: Path) -> None:
     def rows() -> int:
         asked = [sys.executable, "-m", "headrace.cli", "status", "--json"]
         done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=60, check=False)
-        return (
-            min((s["warehouse_rows"] or 0 for s in json.loads(done.stdout)), default=0) if done.stdout else 0
-        )
+        states = json.loads(done.stdout)["streams"] if done.stdout else []
+        return min((state["warehouse_rows"] or 0 for state in states), default=0)
 
     running = subprocess.Popen(
         [sys.executable, "-m", "headrace.cli", "up", "--rate", "20", "--history", "0.1"],
