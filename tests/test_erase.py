@@ -146,3 +146,19 @@ def test_rows_that_somebody_deletes_go_from_the_warehouse_too(stream: Stream) ->
     assert stream.parity() == {}
     assert len(people(stream)["warehouse"]) == 3
     assert stream.lake.good.scan().select(pl.len()).collect().item() == 3
+
+
+def test_a_short_id_does_not_take_others_along(stream: Stream, batch_of: Callable[..., MicroBatch]) -> None:
+    refused = [
+        event(channel="?", user_id="7"),
+        b'{"user_id": 7, "x": [',
+        b'{"user_id": 7}',
+        event(channel="?", user_id="77", event_id="7-7"),
+        b'{"n": 7}',
+        b"no json 77",
+    ]
+    before = rejected(stream)
+    land(batch_of(refused, cursor="test/1"), stream.contract, stream.lake, stream.limits)
+    [done] = erase([stream], "7").streams
+    assert (done.rows, done.rejected_rows) == (0, 3)
+    assert sorted(rejected(stream)) == sorted([*before, *refused[3:]])

@@ -148,7 +148,7 @@ class MicroBatch:
     Attributes:
         source: Name of the source, e.g. ``kafka/analytics_events``.
         records: ``RECORD_SCHEMA``, one row per message, ordered by offset within a cursor.
-        before: Where the read began.
+        before: Where the read was asked to begin; where a gap follows, the read itself began after it.
         after: Where the next read begins; only cursors that moved differ from ``before``.
         receipts: What the source needs to acknowledge the batch; opaque to everybody else.
         gaps: Ranges that were lost before they could be read.

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import polars as pl
 
-from headrace.batch import ORIGIN_KEY
+from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA
 from headrace.errors import Fatal
 from headrace.lake.delta import DeltaLakeTable
 from headrace.stream import Stream
 
 COLUMN = "user_id"
+_KEY = {name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class StreamReceipt:
     Attributes:
         stream: Its name.
         rows: Rows of the lake table.
-        rejected_rows: Rejected records that named the person anywhere.
+        rejected_rows: Rejected records whose payload or key named the person.
         days: Days of the warehouse that were replaced.
         files: Old lake files that were removed.
         still_in: Topics and queues that may hold the person's messages until their retention ends.
@@ -96,43 +100,57 @@ def erase(streams: Iterable[Stream], user_id: str) -> Receipt:
 
 def _erase_stream(stream: Stream, user_id: str) -> StreamReceipt:
     stream.publish()  # versions that the warehouse does not have yet need their files
-    good = _origins(stream.lake.good, _of(stream, user_id))
-    rejected = _origins(stream.lake.rejected, _named(user_id))
+    good, rejected = _good(stream, user_id), _rejected(stream, user_id)
     done = stream.lake.good.erase(good), stream.lake.rejected.erase(rejected)
     stream.publish()
     files = stream.lake.good.forget(done[0]) + stream.lake.rejected.forget(done[1])
-    still = [
-        table.table.name
-        for table, condition in (
-            (stream.lake.good, _of(stream, user_id)),
-            (stream.lake.rejected, _named(user_id)),
-        )
-        if _origins(table, condition).height
-    ]
-    if still:
-        raise Fatal(f"rows of this person came into {', '.join(still)} meanwhile; run it again")
+    if _good(stream, user_id).height or _rejected(stream, user_id).height:
+        raise Fatal(f"{stream.name}: rows of this person came in meanwhile; run it again")
     days = sorted({day.isoformat() for day in good["day"]})
     sources = tuple(spec.name for spec in stream.pipeline.sources)
     return StreamReceipt(stream.name, done[0].rows, done[1].rows, tuple(days), files, sources)
 
 
-def _of(stream: Stream, user_id: str) -> pl.Expr:
-    if COLUMN in stream.contract.table.schema:
-        return pl.col(COLUMN) == user_id
-    return pl.lit(value=False)
+def _good(stream: Stream, user_id: str) -> pl.DataFrame:
+    if COLUMN not in stream.contract.table.schema:
+        return pl.DataFrame(schema={**_KEY, "day": pl.Date})
+    return _rows(stream.lake.good, pl.col(COLUMN) == user_id)
 
 
-def _named(user_id: str) -> pl.Expr:
-    """A rejected record may name the person anywhere: its payload was never understood."""
+def _rejected(stream: Stream, user_id: str) -> pl.DataFrame:
+    """Rejected records that name the person: as a value anywhere in their JSON, or as a word where it is none."""
     spelled = {user_id, json.dumps(user_id)[1:-1], json.dumps(user_id, ensure_ascii=False)[1:-1]}
-    hits = [
-        pl.col(column).bin.contains(text.encode())
-        for column in ("payload", "_key")
-        for text in sorted(spelled)
+    hits = [pl.col(c).bin.contains(text.encode()) for c in ("payload", "_key") for text in sorted(spelled)]
+    maybe = _rows(
+        stream.lake.rejected, reduce(or_, [hit.fill_null(value=False) for hit in hits]), "payload", "_key"
+    )
+    # an id may be short: others' records that merely contain its characters are not the person's
+    word = re.compile(
+        rb"(?<!\w)(?:" + b"|".join(re.escape(t.encode()) for t in sorted(spelled)) + rb")(?!\w)"
+    )
+    named = [
+        _names(payload or b"", user_id, word) or key == user_id.encode()
+        for payload, key in maybe.select("payload", "_key").iter_rows()
     ]
-    return reduce(or_, [hit.fill_null(value=False) for hit in hits])
+    return maybe.filter(pl.Series(named, dtype=pl.Boolean)).drop("payload", "_key")
 
 
-def _origins(table: DeltaLakeTable, condition: pl.Expr) -> pl.DataFrame:
+def _names(payload: bytes, user_id: str, word: re.Pattern[bytes]) -> bool:
+    try:
+        return _holds(msgspec.json.decode(payload), user_id)
+    except msgspec.DecodeError:
+        return word.search(payload) is not None
+
+
+def _holds(value: Any, user_id: str, name: str = "") -> bool:
+    if isinstance(value, dict):
+        return any(_holds(inner, user_id, key) for key, inner in value.items())
+    if isinstance(value, list):
+        return any(_holds(inner, user_id, name) for inner in value)
+    # a number is the person's id only where it says so
+    return value == user_id or (name == COLUMN and str(value) == user_id)
+
+
+def _rows(table: DeltaLakeTable, condition: pl.Expr, *more: str) -> pl.DataFrame:
     day = pl.col(table.table.partition).alias("day")
-    return table.scan().filter(condition).select(*ORIGIN_KEY, day).collect()
+    return table.scan().filter(condition).select(*ORIGIN_KEY, day, *more).collect()

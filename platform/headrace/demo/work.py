@@ -98,6 +98,7 @@ def _patiently(ask: Callable[[], T]) -> T | None:
 
 
 def judge(progress: Progress, api: DagsterApi, opened: dict[str, Stream], platform: Platform) -> Result:
+    """Reconcile every stream, sample every mart, and ask Dagster for its checks."""
     settings = platform.settings
     with ThreadPoolExecutor(len(progress.feeds)) as both:
         judged = list(both.map(lambda one: reconcile(one, opened[one.stream], settings), progress.feeds))
