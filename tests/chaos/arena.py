@@ -8,7 +8,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 
 from chaos.faults import kill_service
-from chaos.judge import Evidence, Judgement, Message, Row, judge
+from chaos.judge import Evidence, Judgement, Message, Records, Row, judge
 from chaos.launcher import Launcher, Worker
 from chaos.matrix import Cell
 from chaos.producer import PARTITIONS, KafkaPort, Port, Sender, SqsPort, held, waiting
@@ -316,10 +317,11 @@ class Arena:
             servers = self.settings["kafka_bootstrap_servers"]
             self.offsets = held(servers, self.name, self.sender.acknowledged)
 
-    def landed(self) -> set[Message]:
-        """Messages of which the lake holds any row."""
+    def landed_whole(self, known: Mapping[Message, Records]) -> set[Message]:
+        """Messages of which the lake holds every record."""
         lake = Lake(self.lake, whole=self.whole)
-        return {row[:2] for table in TABLES for row in lake.rows(table)}
+        good, rejected = (Counter(row[:2] for row in set(lake.rows(table))) for table in TABLES)
+        return {m for m, r in known.items() if (good[m], rejected[m]) == (r.good, r.rejected)}
 
     def judged(self) -> Judgement:
         """Collect the evidence and judge it."""

@@ -155,7 +155,9 @@ def _records(seen: Evidence, landed: set[Message]) -> tuple[int, int]:
     rejected = Counter(row[:2] for row in set(seen.lake_rejected))
     lost = extra = 0
     for message, records in seen.acknowledged.items():
-        if message not in landed:
+        if (
+            message not in landed or message in seen.forgotten
+        ):  # a part may have landed before the rest was lost
             continue
         for want, have in ((records.good, good[message]), (records.rejected, rejected[message])):
             lost += max(0, want - have)

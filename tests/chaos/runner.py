@@ -214,25 +214,29 @@ def forgetful(arena: Arena) -> None:
     known = {m if not arena.kafka else (f"{old}/{m[0]}", m[1]): r for m, r in first.items()}
     known |= {m if not arena.kafka else (f"{new}/{m[0]}", m[1]): r for m, r in again.acknowledged.items()}
     again.acknowledged = known
-    landed = arena.landed()
-    lost = frozenset(m for m in known if m not in landed and (not arena.kafka or str(m[0]).startswith(old)))
+    whole = arena.landed_whole(known)
+    lost = frozenset(m for m in known if m not in whole and (not arena.kafka or str(m[0]).startswith(old)))
     text = "\n".join(said)
-    named = _names_ranges(text, arena.name, old, known, landed) if arena.kafka else "does not exist" in text
+    named = _names_ranges(text, arena.name, old, known, lost) if arena.kafka else "does not exist" in text
     if named:
         arena.forgotten = lost
     elif lost:
         arena.objections.append(f"Headrace does not name the {len(lost)} messages that the {service} forgot")
 
 
-def _names_ranges(text: str, topic: str, old: str, known: dict, landed: set) -> bool:  # type: ignore[type-arg]
-    """Whether a line names the topic, says that it was recreated or lost, and where each old partition stood."""
+def _names_ranges(text: str, topic: str, old: str, known: dict, lost: frozenset) -> bool:  # type: ignore[type-arg]
+    """Whether a line names the topic, says that it was recreated, and where each partition's loss begins."""
     lines = [
         line for line in text.splitlines() if topic in line and re.search(r"recreat|lost|lose", line, re.I)
     ]
-    stood = {
-        p: max((o for q, o in landed if q == p), default=-1) + 1 for p in {m[0] for m in known} if old in p
+    begins = {
+        p: min((o for q, o in lost if q == p), default=max(o for q, o in known if q == p) + 1)
+        for p in {m[0] for m in known}
+        if old in p
     }
-    return bool(lines) and all(re.search(rf"\b{at}\b", "\n".join(lines)) for at in stood.values())
+    return bool(lines) and all(
+        any(p in line and re.search(rf"\b{at}\b", line) for line in lines) for p, at in begins.items()
+    )
 
 
 def _created(arena: Arena) -> bool:

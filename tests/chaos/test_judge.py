@@ -91,6 +91,10 @@ def test_what_a_broker_forgot_is_no_loss_only_where_it_was_named() -> None:
     assert judge(replace(CLEAN, acknowledged=forgotten)).lost == 1
     named = replace(CLEAN, acknowledged=forgotten, held=None, forgotten=frozenset({("0", 2)}))
     assert judge(named).verdict == Verdict.VERIFIED
+    half = replace(named, lake_rejected=[*named.lake_rejected, ("0", 2, 1)])
+    half = replace(half, warehouse_rejected=[*named.warehouse_rejected, ("0", 2, 1)])
+    assert judge(half).verdict == Verdict.VERIFIED
+    assert judge(replace(half, forgotten=frozenset())).lost == 1
 
 
 def test_origins_of_a_topic_and_of_a_queue() -> None:
