@@ -61,15 +61,17 @@ def _parse(project: Path, target: Path, settings: Settings) -> None:
         raise Fatal("the dbt project does not parse: " + " ".join(said[-6:]))
 
 
-def views_version(path: Path) -> str:
-    """Checksum over the views, so that a changed view is deployed once."""
-    nodes = json.loads(path.read_bytes())["nodes"].values()
-    views = sorted(
+def views_version(path: Path, settings: Settings) -> str:
+    """Checksum over what is deployed once, and the macros it is made with, so that a changed view is deployed again."""
+    manifest = json.loads(path.read_bytes())
+    views = [
         f"{n['unique_id']}:{n['checksum']['checksum']}"
-        for n in nodes
-        if n["resource_type"] == "model" and n["config"]["materialized"] == "view"
-    )
-    return hashlib.sha256("\n".join(views).encode()).hexdigest()[:16]
+        for n in manifest["nodes"].values()
+        if n["resource_type"] == "model" and "daily" not in n["tags"]
+    ]
+    macros = [m["macro_sql"] for m in manifest["macros"].values() if m["package_name"] == "headrace"]
+    made_of = [*sorted(views), *sorted(macros), *variables(settings)]
+    return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
 
 
 def reach(path: Path, pipeline: Pipeline) -> tuple[int, int]:
@@ -92,7 +94,32 @@ def variables(settings: Settings) -> list[str]:
     dbt parses the whole project anew when its vars are not those of the last time, which costs seconds; hence the
     days of a build are environment variables, see ``building``.
     """
-    return ["--vars", json.dumps({"window_seconds": settings.window_seconds, "slow_ms": settings.slow_ms})]
+    names = ("window_time", "window_seconds", "slow_ms", "lateness_seconds", "speed_days")
+    return ["--vars", json.dumps({name: getattr(settings, name) for name in names})]
+
+
+def build(settings: Settings, pipeline: Pipeline, first: date, last: date) -> None:
+    """Build a stream's models and test them, the marts for the days from ``first`` to ``last``.
+
+    Raises:
+        Fatal: A model or a test failed; the message holds what dbt says.
+    """
+    project, target = dbt_folder(settings), target_folder(settings).with_name(f"{pipeline.name}-by-hand")
+    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--no-use-colors", "--log-path", str(target)]
+    command += ["build", "--select", f"tag:{pipeline.models}", "--exclude-resource-type", "unit_test"]
+    command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
+    command += variables(settings)
+    settings.export()
+    with alone(settings, pipeline), building((first, last)):
+        done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        raise Fatal(f"the models of {pipeline.name} for {first} to {last} failed: " + " ".join(said[-12:]))
+
+
+def alone(settings: Settings, pipeline: Pipeline) -> AbstractContextManager[None]:
+    """While entered, nobody else on this machine builds the marts of this stream."""
+    return file_lock(settings.home / "locks" / f"models-{pipeline.name}.lock")
 
 
 def building(days: Sequence[date]) -> AbstractContextManager[None]:

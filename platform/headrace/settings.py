@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -98,7 +98,16 @@ class Settings(BaseSettings):
     refresh_max_wait_seconds: int = Field(
         120, ge=0, description="models are refreshed after this even if data never pauses"
     )
-    window_seconds: int = Field(60, ge=1, le=3_600, description="tumbling window of the marts")
+    window_time: Literal["event", "processing"] = Field(
+        "event", description="time axis of the models; a change needs a full refresh"
+    )
+    window_seconds: int = Field(
+        60, ge=1, le=3_600, description="tumbling window of the marts; a change needs a full refresh"
+    )
+    lateness_seconds: int = Field(
+        600, ge=0, le=864_000, description="what lands later than this after it happened is counted as late"
+    )
+    speed_days: int = Field(3, ge=1, le=30, description="how far back the speed layer reaches")
     slow_ms: float = Field(2_500.0, gt=0, description="threshold of performance_metrics' slow share, ms")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejects that turns a check red")
 

@@ -32,6 +32,8 @@ from headrace.warehouse.clickhouse import ClickHouse
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
 PASSWORD = "pass:word é"
+#: ReplacingMergeTree tables.
+MERGED = ("users_latest", "sessions_latest", "user_days")
 
 
 @dataclass
@@ -104,8 +106,9 @@ class Warehouse:
         return pl.DataFrame(pl.from_arrow(table))
 
     def mart(self, name: str, where: str = "true") -> pl.DataFrame:
-        """A mart's rows in a fixed order."""
-        return self.query(f"select * from {{db}}.{name} where {where} order by all")
+        """A mart's rows in a fixed order; those that are merged by key as merged."""
+        merged = "final" if name in MERGED else ""
+        return self.query(f"select * from {{db}}.{name} {merged} where {where} order by all")
 
     def dbt(self, *arguments: str, **variables: Any) -> Outcome:
         """Run a dbt command with its own target and log folders, which have a space in their names."""

@@ -1,4 +1,4 @@
-"""Generated rows with everything that makes the marts hard, and the marts computed from them in Polars."""
+"""Generated rows with everything that makes the marts hard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ DAYS = 6
 #: Days before the first with one row each: more partitions than ClickHouse takes in an insert by default.
 TRICKLE_DAYS = 101
 LANDED_AT = datetime(2024, 5, 1, tzinfo=UTC)
-ORDER_OF_ARRIVAL = ["_ingested_at", "_cursor", "_offset", "_message_id", "_index"]
 CONVERSIONS = ("purchase", "signup", "order")
 
 
@@ -146,145 +145,3 @@ def metrics(seed: int = 7) -> pl.DataFrame:
         made.append({**row, "value": -1.0})
     chance.shuffle(made)
     return frame(METRICS, made)
-
-
-def first_of_day(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
-    """The first arrival of each id and day."""
-    return rows.sort(ORDER_OF_ARRIVAL, nulls_last=True).unique(
-        [contract.partition, contract.key], keep="first", maintain_order=True
-    )
-
-
-def _with_page(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.with_columns(page=pl.coalesce(pl.col("page_url").str.replace(r"[?#].*$", ""), "screen_name"))
-
-
-def _windowed(rows: pl.DataFrame, seconds: int) -> pl.DataFrame:
-    return rows.with_columns(
-        window_start=pl.col("occurred_at").dt.truncate(f"{seconds}s").dt.cast_time_unit("ms"),
-        window_seconds=pl.lit(seconds, pl.UInt32),
-    )
-
-
-def event_metrics(raw: pl.DataFrame, seconds: int = 60) -> pl.DataFrame:
-    """The mart of this name."""
-    keys = ["event_date", "window_start", "window_seconds", "event_type", "channel"]
-    return (
-        _windowed(first_of_day(raw, EVENTS), seconds)
-        .group_by(keys)
-        .agg(
-            events=pl.len(),
-            unique_users=pl.col("user_id").drop_nulls().n_unique(),
-            unique_sessions=pl.col("session_id").n_unique(),
-        )
-    )
-
-
-def performance_metrics(raw: pl.DataFrame, seconds: int = 60, slow_ms: float = 2_500) -> pl.DataFrame:
-    """The mart of this name."""
-    took = pl.col("duration_ms")
-    rows = _with_page(_windowed(first_of_day(raw, EVENTS), seconds)).filter(took.is_not_null())
-    keys = ["event_date", "window_start", "window_seconds", "page", "channel"]
-    return (
-        rows.with_columns(pl.col("page").fill_null(""))
-        .group_by(keys)
-        .agg(
-            events=pl.len(),
-            **{f"p{p}_ms": took.quantile(p / 100, interpolation="linear") for p in (50, 75, 95, 99)},
-            max_ms=took.max(),
-            slow_ms=pl.lit(float(slow_ms)),
-            slow_events=(took > slow_ms).sum(),
-            slow_share=(took > slow_ms).mean(),
-        )
-    )
-
-
-def session_metrics(raw: pl.DataFrame, lookaround: int = 1) -> pl.DataFrame:
-    """The mart of this name, event by event."""
-    rows: dict[tuple[date, str], list[dict[str, Any]]] = {}
-    start: dict[str, date] = {}
-    before: dict[str, date] = {}
-    for event in _with_page(first_of_day(raw, EVENTS)).sort("occurred_at", "event_id").iter_rows(named=True):
-        session, day = event["session_id"], event["event_date"]
-        if session not in before or (day - before[session]).days > lookaround:
-            start[session] = day
-        before[session] = day
-        filed = start[session] if (day - start[session]).days <= lookaround else day
-        rows.setdefault((filed, session), []).append(event)
-    return pl.DataFrame([_session(*key, its) for key, its in rows.items()])
-
-
-def _session(day: date, session: str, its: list[dict[str, Any]]) -> dict[str, Any]:
-    pages = [e["page"] for e in its if e["page"] is not None]
-    users = [e["user_id"] for e in its if e["user_id"] is not None]
-    lasted = its[-1]["occurred_at"] - its[0]["occurred_at"]
-    return {
-        "session_date": day,
-        "session_id": session,
-        "started_at": its[0]["occurred_at"],
-        "ended_at": its[-1]["occurred_at"],
-        "duration_seconds": lasted / timedelta(microseconds=1) / 1e6,
-        "channel": its[0]["channel"],
-        "user_id": users[-1] if users else None,
-        "events": len(its),
-        "pages": len(set(pages)),
-        "entry_page": pages[0] if pages else None,
-        "exit_page": pages[-1] if pages else None,
-        "is_bounce": len(its) == 1,
-        "conversions": sum(e["event_type"] in CONVERSIONS for e in its),
-    }
-
-
-def metric_windows(raw: pl.DataFrame, seconds: int = 60, lookaround: int = 1) -> pl.DataFrame:
-    """The mart of this name, reading by reading; dimensions as text."""
-    rows: dict[tuple[Any, ...], list[tuple[dict[str, Any], dict[str, Any] | None]]] = {}
-    before: dict[tuple[Any, ...], tuple[datetime, dict[str, Any]]] = {}
-    ordered = _windowed(first_of_day(raw, METRICS), seconds).sort("occurred_at", "metric_id")
-    for reading in ordered.iter_rows(named=True):
-        labels = ",".join(sorted(f"{d['key']}={d['value']}" for d in reading["dimensions"]))
-        series = (reading["name"], reading["kind"], reading["unit"] or "", reading["source"], labels)
-        window, earlier = reading["window_start"], before.get(series)
-        far = earlier is not None and (reading["metric_date"] - earlier[1]["metric_date"]).days > lookaround
-        rows.setdefault((reading["metric_date"], window, *series), []).append(
-            (reading, None if earlier is None or far else earlier[1])
-        )
-        before[series] = (window, reading)
-    return pl.DataFrame(
-        [_metric_window(key, its, seconds) for key, its in rows.items()], infer_schema_length=None
-    )
-
-
-def _metric_window(
-    key: tuple[Any, ...], its: list[tuple[dict[str, Any], dict[str, Any] | None]], seconds: int
-) -> dict[str, Any]:
-    day, window, name, kind, unit, source, labels = key
-    values = [reading["value"] for reading, _ in its]
-    total, increase = 0.0, None
-    for value in values:
-        total += value
-    if kind == "counter":
-        for reading, earlier in its:
-            if earlier is not None:
-                restarted = reading["value"] < earlier["value"]
-                step = reading["value"] if restarted else reading["value"] - earlier["value"]
-                increase = (increase or 0.0) + step
-    since = (its[0][1] or its[0][0])["occurred_at"]
-    elapsed = (its[-1][0]["occurred_at"] - since) / timedelta(seconds=1)
-    return {
-        "metric_date": day,
-        "window_start": window,
-        "window_seconds": seconds,
-        "metric_name": name,
-        "kind": kind,
-        "unit": unit,
-        "source": source,
-        "dimensions": labels,
-        "measurements": len(values),
-        "sum_value": total,
-        "min_value": min(values),
-        "max_value": max(values),
-        "avg_value": total / len(values),
-        "last_value": values[-1],
-        "increase": increase,
-        "rate_per_second": increase / elapsed if increase is not None and elapsed > 0 else None,
-    }

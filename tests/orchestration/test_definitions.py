@@ -23,7 +23,8 @@ from dagster import (
 from builders import event
 from conftest import Stack
 from headrace.batch import Position
-from headrace.orchestration import checks, definitions, partitions, sensors
+from headrace.days import ranges
+from headrace.orchestration import checks, definitions, sensors
 from headrace.producers.kafka import KafkaProducer
 from headrace.settings import Settings, adopt, load_settings
 from headrace.stream import Audit, streams
@@ -167,10 +168,10 @@ def days(*offsets: int) -> list[date]:
 
 
 def test_touched_days_widen_and_near_ones_become_one_range() -> None:
-    assert list(partitions.ranges(days(0), SETTINGS, 1, 2)) == [(D - timedelta(1), D + timedelta(2))]
-    assert list(partitions.ranges(days(0, 3, 30), SETTINGS)) == [(D, days(3)[0]), (days(30)[0], days(30)[0])]
-    assert list(partitions.ranges([], SETTINGS)) == []
-    [(start, _)] = partitions.ranges([SETTINGS.event_time_min.date()], SETTINGS, 5, 0)
+    assert list(ranges(days(0), SETTINGS, 1, 2)) == [(D - timedelta(1), D + timedelta(2))]
+    assert list(ranges(days(0, 3, 30), SETTINGS)) == [(D, days(3)[0]), (days(30)[0], days(30)[0])]
+    assert list(ranges([], SETTINGS)) == []
+    [(start, _)] = ranges([SETTINGS.event_time_min.date()], SETTINGS, 5, 0)
     assert start == SETTINGS.event_time_min.date()
 
 

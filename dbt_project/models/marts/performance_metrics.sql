@@ -1,54 +1,9 @@
 {{
     config(
-        tags=['events'],
+        tags=['events', 'daily'],
         partition_by='event_date',
         order_by=['channel', 'page', 'window_start'],
     )
 }}
 
-with timed as (
-
-    select
-        event_date,
-        {{ window_start('occurred_at') }} as window_start,
-        coalesce(page, '') as page,
-        channel,
-        assumeNotNull(duration_ms) as took_ms
-    from {{ ref('int_events_deduplicated') }}
-    where {{ in_rebuilt_days('event_date') }}
-        and duration_ms is not null
-
-),
-
-summarised as (
-
-    select
-        event_date,
-        window_start,
-        page,
-        channel,
-        count() as events,
-        quantilesExactInclusive(0.5, 0.75, 0.95, 0.99)(took_ms) as quantiles,
-        max(took_ms) as max_ms,
-        countIf(took_ms > {{ var('slow_ms') }}) as slow_events
-    from timed
-    group by event_date, window_start, page, channel
-
-)
-
-select
-    event_date,
-    window_start,
-    toUInt32({{ var('window_seconds') }}) as window_seconds,
-    page,
-    channel,
-    events,
-    quantiles[1] as p50_ms,
-    quantiles[2] as p75_ms,
-    quantiles[3] as p95_ms,
-    quantiles[4] as p99_ms,
-    max_ms,
-    toFloat64({{ var('slow_ms') }}) as slow_ms,
-    slow_events,
-    slow_events / events as slow_share
-from summarised
+{{ performance_windows([var('window_seconds')]) }}

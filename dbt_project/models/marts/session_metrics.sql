@@ -1,7 +1,7 @@
 {%- set lookaround = var('lookaround_days') | int -%}
 {{
     config(
-        tags=['events'],
+        tags=['events', 'daily'],
         partition_by='session_date',
         order_by=['channel', 'started_at', 'session_id'],
     )
@@ -9,15 +9,17 @@
 
 with events as (
 
+    -- not events_history: its neighbouring days may not be built yet, and days may be rebuilt in any order
     select
         session_id,
         event_date,
         event_id,
-        occurred_at,
+        window_time,
         event_type,
         channel,
         user_id,
-        page
+        page,
+        {{ funnel_steps_of('event_type') }} as steps
     from {{ ref('int_events_deduplicated') }}
     where {{ in_rebuilt_days('event_date', back=2 * lookaround, ahead=lookaround) }}
 
@@ -35,7 +37,7 @@ placed as (
     from events
     window in_session as (
         partition by session_id
-        order by event_date, occurred_at, event_id
+        order by event_date, window_time, event_id
         rows between unbounded preceding and current row
     )
 
@@ -49,7 +51,7 @@ filed as (
         *,
         max(start_date) over (
             partition by session_id
-            order by event_date, occurred_at, event_id
+            order by event_date, window_time, event_id
             rows between unbounded preceding and current row
         ) as last_start_date,
         if(event_date - last_start_date <= {{ lookaround }}, last_start_date, event_date) as session_date
@@ -62,15 +64,21 @@ sessions as (
     select
         session_date,
         session_id,
-        min(occurred_at) as started_at,
-        max(occurred_at) as ended_at,
+        min(window_time) as started_at,
+        max(window_time) as ended_at,
         toLowCardinality(argMin(channel, place)) as channel,
         nullIf(argMaxIf(assumeNotNull(user_id), place, user_id is not null), '') as user_id,
         count() as events,
         uniqExact(page) as pages,
         nullIf(argMinIf(assumeNotNull(page), place, page is not null), '') as entry_page,
         nullIf(argMaxIf(assumeNotNull(page), place, page is not null), '') as exit_page,
-        countIf(event_type in ('{{ var("conversion_event_types") | join("', '") }}')) as conversions
+        countIf(event_type in ({{ quoted_list(var('conversion_event_types')) }})) as conversions,
+        -- the furthest step that was taken after all steps before it
+        arrayFold(
+            (reached, types) -> if(has(types, reached + 1), toUInt8(reached + 1), reached),
+            arrayMap(step -> step.2, arraySort(groupArrayIf((place, steps), notEmpty(steps)))),
+            toUInt8(0)
+        ) as funnel_step
     from filed
     where {{ in_rebuilt_days('session_date') }}
     group by session_date, session_id
@@ -90,5 +98,6 @@ select
     entry_page,
     exit_page,
     toBool(events = 1) as is_bounce,
-    conversions
+    conversions,
+    funnel_step
 from sessions

@@ -103,7 +103,7 @@ def marts_asset(
         # a folder of its own: the marts of two streams may be built at the same time
         target = models.target_folder(settings).with_name(pipeline.name)
         arguments = ["build", "--exclude-resource-type", "unit_test", *models.variables(settings)]
-        with streams.open(pipeline) as stream, models.building(days):
+        with streams.open(pipeline) as stream, models.alone(settings, pipeline), models.building(days):
             version = stream.published_version()
             yield from dbt.cli(arguments, context=context, target_path=target).stream()
             if len(context.selected_asset_keys) == len(context.assets_def.keys):

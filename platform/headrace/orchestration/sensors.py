@@ -23,9 +23,9 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.instance.ref import InstanceRef
 
+from headrace.days import ranges
 from headrace.errors import Retriable
 from headrace.models import reach, views_version
-from headrace.orchestration.partitions import ranges
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.settings import Settings
@@ -131,7 +131,7 @@ def refresh_sensor(
     settings: Settings,
 ) -> SensorDefinition:
     """Rebuilds the models of touched days once their data has been quiet for a while."""
-    version, around = views_version(manifest), reach(manifest, pipeline)
+    version, around = views_version(manifest, settings), reach(manifest, pipeline)
 
     @sensor(
         name=f"{pipeline.name}_refresh",
@@ -186,7 +186,7 @@ def _still_hot(touched: list[Touched], landing: bool, settings: Settings, now: d
 
 def views_sensor(job: Job, manifest: Path, settings: Settings) -> SensorDefinition:
     """Deploys the views once per version of the dbt project."""
-    version = views_version(manifest)
+    version = views_version(manifest, settings)
 
     @sensor(
         name="views_version",

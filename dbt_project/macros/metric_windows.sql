@@ -1,0 +1,130 @@
+{#- metric_windows for windows of these widths, s. -#}
+{% macro measured_windows(widths) %}
+{%- set lookaround = var('lookaround_days') | int -%}
+with readings_of_days as (
+
+    select
+        metric_date,
+        arrayJoin({{ window_widths(widths) }}) as window_seconds,
+        {{ window_start('window_time', 'window_seconds') }} as window_start,
+        metric_name,
+        kind,
+        unit,
+        source,
+        dimensions,
+        window_time,
+        metric_id,
+        value
+    from {{ ref('int_metrics_deduplicated') }}
+    where {{ in_rebuilt_days('metric_date', back=lookaround) }}
+        and ({{ in_rebuilt_days('metric_date') }} or kind = 'counter')
+
+),
+
+windowed as (
+
+    select
+        metric_date,
+        window_start,
+        window_seconds,
+        metric_name,
+        kind,
+        unit,
+        source,
+        dimensions,
+        groupArray((window_time, metric_id, value)) as arrived
+    from readings_of_days
+    group by metric_date, window_start, window_seconds, metric_name, kind, unit, source, dimensions
+
+),
+
+{{ metric_columns('windowed', 'where ' ~ in_rebuilt_days('metric_date')) }}
+{% endmacro %}
+
+{#-
+  The mart's columns from `windowed`, whose `arrived` holds the (time, id, value) of a window in any order; `wanted`
+  filters the windows after those before them have been looked at.
+
+  Values are taken in order of time: sums of floats then come out the same to the bit however often they are computed.
+-#}
+{% macro metric_columns(windowed, wanted) %}
+ordered as (
+
+    select
+        *,
+        arraySort(arrived) as in_order,
+        arrayMap(reading -> reading.3, in_order) as readings,
+        in_order[1].1 as first_at,
+        in_order[-1].1 as last_at,
+        readings[-1] as last_value
+    from {{ windowed }}
+
+),
+
+-- a counter grows from the reading before the window's first, where that is at most lookaround_days old; the
+-- reading before a series' first is taken to be of 1970
+linked as (
+
+    select
+        *,
+        lagInFrame(metric_date) over earlier as earlier_date,
+        lagInFrame(last_at) over earlier as earlier_at,
+        lagInFrame(last_value) over earlier as earlier_value,
+        kind = 'counter' and metric_date - earlier_date <= {{ var('lookaround_days') | int }} as has_earlier,
+        if(has_earlier, arrayPushFront(readings, earlier_value), readings) as steps,
+        if(has_earlier, earlier_at, first_at) as grows_from
+    from ordered
+    window earlier as (
+        partition by window_seconds, metric_name, kind, unit, source, toJSONString(dimensions)
+        order by window_start
+        rows between unbounded preceding and current row
+    )
+
+),
+
+-- a reading below the one before it is a counter that started again from zero
+grown as (
+
+    select
+        *,
+        if(
+            kind = 'counter' and length(steps) > 1,
+            arraySum(
+                arrayMap(
+                    (earlier, later) -> if(later < earlier, later, later - earlier),
+                    arrayPopBack(steps),
+                    arrayPopFront(steps)
+                )
+            ),
+            null
+        ) as increase,
+        dateDiff('microsecond', grows_from, last_at) / 1e6 as grew_seconds,
+        arrayReduce('quantilesExactInclusive(0.5, 0.75, 0.95, 0.99)', readings) as quantiles
+    from linked
+    {{ wanted }}
+
+)
+
+select
+    metric_date,
+    window_start,
+    window_seconds,
+    metric_name,
+    kind,
+    unit,
+    source,
+    dimensions,
+    length(readings) as measurements,
+    arraySum(readings) as sum_value,
+    arrayMin(readings) as min_value,
+    arrayMax(readings) as max_value,
+    sum_value / measurements as avg_value,
+    last_value,
+    increase,
+    if(grew_seconds > 0, increase / grew_seconds, null) as rate_per_second,
+    if(kind = 'histogram', quantiles[1], null) as p50_value,
+    if(kind = 'histogram', quantiles[2], null) as p75_value,
+    if(kind = 'histogram', quantiles[3], null) as p95_value,
+    if(kind = 'histogram', quantiles[4], null) as p99_value
+from grown
+{% endmacro %}

@@ -1,0 +1,44 @@
+{#- Rows of a raw table that the speed layer folds: a load of history is the batch layer's alone. -#}
+{% macro recent() -%}
+  {{ window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ var('speed_days') | int }})
+{%- endmacro %}
+
+{#-
+  Batch up to its watermark, speed after it: the columns of `mart`.
+
+  The watermark is kept by day, since days are rebuilt apart from each other: the time at which the last build of the
+  day began to read, less lateness_seconds. Windows that had ended by then are answered from the batch layer, the others
+  from the speed layer; days before the speed layer's reach from the batch layer alone. What lands later still than
+  lateness_seconds is in the answer as soon as its day is rebuilt.
+-#}
+{% macro batch_then_speed(mart, speed, raw_table, day) %}
+with watermarks as (
+
+    select
+        rebuilt as day,
+        max(began_at) - toIntervalSecond({{ var('lateness_seconds') | int }}) as complete_until
+    from {{ api.Relation.create(schema=env_var('HEADRACE_RAW_DATABASE', 'raw'), identifier='_refreshes') }}
+    array join days as rebuilt
+    where table = '{{ raw_table }}'
+    group by day
+
+),
+
+answered as (
+
+    select *, true as is_batch
+    from {{ mart }}
+    union all
+    select *, false as is_batch
+    from {{ speed }}
+
+)
+
+select answered.* except (is_batch)
+from answered
+left join watermarks on answered.{{ day }} = watermarks.day
+where answered.is_batch = (
+    answered.{{ day }} < toDate(now('UTC')) - {{ var('speed_days') | int }}
+    or answered.window_start + toIntervalSecond(answered.window_seconds) <= watermarks.complete_until
+)
+{% endmacro %}

@@ -1,0 +1,13 @@
+{{ config(tags=['events', 'speed']) }}
+
+select
+    event_date,
+    window_start,
+    toUInt32({{ var('window_seconds') }}) as window_seconds,
+    event_type,
+    channel,
+    sum(events) as events,
+    uniqExactMerge(users) as unique_users,
+    uniqExactMerge(sessions) as unique_sessions
+from {{ ref('speed_event_windows') }}
+group by event_date, window_start, event_type, channel

@@ -1,0 +1,20 @@
+{{ config(tags=['metrics', 'speed']) }}
+
+with windowed as (
+
+    select
+        metric_date,
+        window_start,
+        toUInt32({{ var('window_seconds') }}) as window_seconds,
+        metric_name,
+        kind,
+        unit,
+        source,
+        dimensions,
+        groupArrayMerge(arrived) as arrived
+    from {{ ref('speed_metric_windows') }}
+    group by metric_date, window_start, metric_name, kind, unit, source, dimensions
+
+),
+
+{{ metric_columns('windowed', '') }}

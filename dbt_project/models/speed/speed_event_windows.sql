@@ -1,0 +1,23 @@
+{{
+    config(
+        materialized='materialized_view',
+        tags=['events', 'speed'],
+        engine='AggregatingMergeTree',
+        partition_by='event_date',
+        order_by=['event_type', 'channel', 'window_start'],
+        ttl='event_date + toIntervalDay(' ~ (var('speed_days') | int + 1) ~ ')',
+        settings={'non_replicated_deduplication_window': 10000},
+    )
+}}
+
+select
+    {{ window_date('event_date') }} as event_date,
+    {{ window_start(window_time(), var('window_seconds') | int) }} as window_start,
+    event_type,
+    channel,
+    sumSimpleState(toUInt64(1)) as events,
+    uniqExactState(user_id) as users,
+    uniqExactState(session_id) as sessions
+from {{ source('raw', 'events') }}
+where {{ recent() }}
+group by event_date, window_start, event_type, channel

@@ -1,0 +1,24 @@
+{{
+    config(
+        materialized='materialized_view',
+        tags=['metrics', 'speed'],
+        engine='AggregatingMergeTree',
+        partition_by='metric_date',
+        order_by=['metric_name', 'kind', 'unit', 'source', 'toJSONString(dimensions)', 'window_start'],
+        ttl='metric_date + toIntervalDay(' ~ (var('speed_days') | int + 1) ~ ')',
+        settings={'non_replicated_deduplication_window': 10000},
+    )
+}}
+
+select
+    {{ window_date('metric_date') }} as metric_date,
+    {{ window_start(window_time(), var('window_seconds') | int) }} as window_start,
+    name as metric_name,
+    kind,
+    coalesce(unit, '') as unit,
+    source,
+    mapSort(dimensions) as dimensions,
+    groupArrayState(({{ window_time() }}, metric_id, value)) as arrived
+from {{ source('raw', 'metrics') }}
+where {{ recent() }}
+group by metric_date, window_start, metric_name, kind, unit, source, dimensions

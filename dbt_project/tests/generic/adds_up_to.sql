@@ -1,0 +1,27 @@
+{#- On every refreshed day, `count_column` of the windows of each width adds up to that of `source_model`. -#}
+{% test adds_up_to(model, count_column, source_model, day) %}
+
+with rolled_up as (
+
+    select {{ day }} as day, window_seconds, sum({{ count_column }}) as counted_rows
+    from {{ model }}
+    where {{ in_rebuilt_days(day) }}
+    group by day, window_seconds
+
+),
+
+expected as (
+
+    select {{ day }} as day, arrayJoin({{ window_widths(rollup_widths()) }}) as window_seconds, sum({{ count_column }}) as expected_rows
+    from {{ source_model }}
+    where {{ in_rebuilt_days(day) }}
+    group by day, window_seconds
+
+)
+
+select day, window_seconds, counted_rows, expected_rows
+from rolled_up
+full outer join expected using (day, window_seconds)
+where counted_rows != expected_rows
+
+{% endtest %}

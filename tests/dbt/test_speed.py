@@ -1,0 +1,146 @@
+"""The speed layer folds every insert once, and the live views answer from it until the batch layer has caught up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from headrace.contracts.events import EVENTS
+from headrace.contracts.metrics import METRICS
+from headrace.lake.arrow import to_arrow
+
+from . import rows
+from .conftest import Warehouse
+from .oracle import Oracle, assert_equal
+
+FAMILIES = ("event_metrics", "performance_metrics", "metric_windows")
+#: The oracle of a live view has no batch layer, so that repeats count: each row is made an event of its own.
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def recent(seed: int, count: int = 400) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Events and measurements of the last two days, none of them twice."""
+    chance = random.Random(seed)
+    times = [NOW - timedelta(seconds=chance.randrange(60, 2 * 86_400)) for _ in range(count)]
+    events = [
+        {
+            "event_id": f"{seed}-{n}",
+            "event_type": chance.choice(["page_view", "click"]),
+            "occurred_at": at,
+            "session_id": f"s{chance.randrange(40)}",
+            "user_id": chance.choice([None, "ann", "bob"]),
+            "channel": chance.choice(["web", "mobile"]),
+            "page_url": chance.choice([None, "https://x.example/a?q=1", "https://x.example/b"]),
+            "duration_ms": chance.choice([None, 2_500.0, chance.uniform(0, 9_000)]),
+        }
+        for n, at in enumerate(times)
+    ]
+    metrics = [
+        {
+            "metric_id": f"{seed}-{n}",
+            "name": chance.choice(["requests", "heat"]),
+            "kind": "counter" if chance.random() < 0.5 else "histogram",
+            "value": float(chance.randrange(100)),
+            "source": "probe",
+            "dimensions": [{"key": "host", "value": chance.choice("ab")}],
+            "occurred_at": at,
+        }
+        for n, at in enumerate(times)
+    ]
+    return rows.frame(EVENTS, events), rows.frame(METRICS, metrics)
+
+
+def load(warehouse: Warehouse, landed: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    warehouse.load(EVENTS.table, landed[0])
+    warehouse.load(METRICS.table, landed[1])
+
+
+def build(warehouse: Warehouse) -> None:
+    """Rebuild all days, and note it as an ingest platform does."""
+    days = [(NOW - timedelta(days=n)).date() for n in (3, 2, 1, 0)]
+    began = datetime.now(UTC)
+    assert warehouse.dbt(
+        "run", "--select", "tag:daily", start_date=str(days[0]), end_date=str(days[-1]), lateness_seconds=0
+    )
+    for contract in (EVENTS, METRICS):
+        warehouse.adapter.refreshed(contract.table, "lake", 1, days, began)
+
+
+@pytest.fixture(scope="module")
+def warehouse(new_warehouse: Callable[..., Warehouse]) -> Warehouse:
+    made = new_warehouse("speedy")
+    assert made.dbt("run", lateness_seconds=0)
+    return made
+
+
+def test_live_is_exact_before_and_after_the_batch_layer_has_caught_up(warehouse: Warehouse) -> None:
+    first, second = recent(1), recent(2)
+    load(warehouse, first)
+    for name in FAMILIES:
+        assert warehouse.mart(name).is_empty(), "the batch layer has built nothing yet"
+        assert_equal(warehouse.mart(f"{name}_live"), Oracle(*first).mart(name))
+        speed = warehouse.query(f"select * from {{db}}_speed.{name}_speed order by all")
+        assert_frame_equal(speed, warehouse.mart(f"{name}_live"))
+    build(warehouse)
+    for name in FAMILIES:
+        assert_equal(warehouse.mart(f"{name}_live"), Oracle(*first).mart(name))
+        assert_frame_equal(warehouse.mart(f"{name}_live"), warehouse.mart(name))
+    load(warehouse, second)
+    both = tuple(pl.concat(pair) for pair in zip(first, second, strict=True))
+    for name in FAMILIES:  # what came since, of windows that were complete, waits for the next build
+        assert_frame_equal(warehouse.mart(f"{name}_live"), warehouse.mart(name))
+    build(warehouse)
+    for name in FAMILIES:
+        assert_equal(warehouse.mart(f"{name}_live"), Oracle(*both).mart(name))
+
+
+def test_a_repeated_insert_is_folded_once_and_a_repeated_event_until_the_batch_layer_corrects_it(
+    new_warehouse: Callable[..., Warehouse],
+) -> None:
+    warehouse = new_warehouse("repeated")
+    assert warehouse.dbt("run", lateness_seconds=0)
+    events, metrics = recent(3)
+    for _ in range(2):  # the publisher died before it had noted the version
+        warehouse.adapter.insert(EVENTS.table, to_arrow(events, EVENTS.table), "the same token")
+    assert_equal(warehouse.mart("event_metrics_live"), Oracle(events, metrics).mart("event_metrics"))
+    warehouse.load(EVENTS.table, events.head(10))  # the producer sent ten events twice
+    counted = "select sum(events) as n from {db}.event_metrics_live"
+    assert warehouse.query(counted)["n"].to_list() == [events.height + 10]
+    build(warehouse)
+    assert warehouse.query(counted)["n"].to_list() == [events.height]
+    assert_equal(warehouse.mart("event_metrics_live"), Oracle(events, metrics).mart("event_metrics"))
+
+
+def test_history_is_left_to_the_batch_layer(warehouse: Warehouse) -> None:
+    old = rows.frame(
+        EVENTS,
+        [
+            {
+                "event_id": "old",
+                "event_type": "click",
+                "session_id": "s",
+                "channel": "web",
+                "occurred_at": datetime(2024, 5, 1, tzinfo=UTC),
+            }
+        ],
+    )
+    warehouse.load(EVENTS.table, old)
+    speed = "select count() as n from {db}_speed.event_metrics_speed where event_date = '2024-05-01'"
+    live = "select sum(events) as n from {db}.event_metrics_live where event_date = '2024-05-01'"
+    assert warehouse.query(speed)["n"].to_list() == [0]
+    assert warehouse.query(live)["n"].to_list() == [0]
+    assert warehouse.dbt(
+        "run",
+        "--select",
+        "events_history",
+        "event_metrics",
+        start_date="2024-05-01",
+        end_date="2024-05-01",
+        lateness_seconds=0,
+    )
+    assert warehouse.query(live)["n"].to_list() == [1]
