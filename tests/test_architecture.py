@@ -23,7 +23,7 @@ DRIVERS = {
     "kafka": ("sources/kafka.py", "producers/kafka.py", "local/broker.py"),
     "boto3": ("sources/sqs.py", "producers/sqs.py", "local/queue.py", "orchestration/resources.py"),
     "deltalake": ("lake/delta.py",),
-    "clickhouse_connect": ("warehouse/clickhouse.py",),
+    "clickhouse_connect": ("warehouse/server.py",),
     "chdb": ("local/clickhouse/",),
     "pandera": ("contracts/",),
 }

@@ -14,6 +14,8 @@ import pytest
 
 from builders import event
 from conftest import Stack
+from headrace.warehouse.lock import MigrationLock
+from headrace.warehouse.server import Server
 
 ACCESS_LOG = Path(__file__).parents[2] / "shared" / "data" / "web-access.log.gz"
 
@@ -113,7 +115,7 @@ def test_the_doctor_finds_what_is_wrong(stack: Stack) -> None:
     ill = headrace("doctor", "--json", env={**stack.environment, "HEADRACE_CLICKHOUSE_PORT": "1"})
     assert ill.returncode == 1
     wrong = [finding["what"] for finding in json.loads(ill.stdout) if not finding["ok"]]
-    assert wrong == ["warehouse of events", "warehouse of metrics"]
+    assert wrong == ["migrations", "warehouse of events", "warehouse of metrics"]
 
 
 def test_help_lists_the_commands() -> None:
@@ -129,6 +131,7 @@ def test_help_lists_the_commands() -> None:
         "query",
         "status",
         "doctor",
+        "migrate",
     ):
         assert command in text
 
@@ -163,3 +166,53 @@ def test_a_rejected_record_is_listed_shown_repaired_and_redriven_once(stack: Sta
     assert "say which" in nothing.stderr
     unknown = headrace("rejects", "show", "events", "zzz", env=env)
     assert "'zzz' names no rejected rows" in unknown.stderr
+
+
+def test_migrations_are_shown_run_and_unlocked(stack: Stack) -> None:
+    env = {**stack.environment, "HEADRACE_RAW_DATABASE": "raw_cli_migrate"}
+    before = answer("migrate", "status", env=env)
+    assert {one["state"] for one in before} == {"pending"}
+    doctor = {one["what"]: one["said"] for one in answer("doctor", env=env)}
+    assert "0001_bookkeeping.sql" in doctor["migrations"]
+    assert "pending" in doctor["migrations"]
+    env["HEADRACE_RAW_DATABASE"] = "raw_cli_migrate_2"
+    assert answer("migrate", "up", env=env) == [one["name"] for one in before]
+    assert answer("migrate", "up", env=env) == []
+    assert {one["state"] for one in answer("migrate", "status", env=env)} == {"applied"}
+    shown = headrace("migrate", "status", env=env)
+    assert (shown.returncode, shown.stdout.count("applied")) == (0, len(before))
+    assert answer("migrate", "unlock", env=env) == {"holder": None}
+
+
+def test_an_edited_migration_turns_status_and_doctor_red(stack: Stack) -> None:
+    database = "raw_cli_edited"
+    env = {**stack.environment, "HEADRACE_RAW_DATABASE": database}
+    answer("migrate", "up", env=env)
+    server = Server(stack.settings)
+    server.command(
+        f"INSERT INTO {database}._migrations (version, name, checksum, state, started_at)"
+        f" SELECT version, name, 'another', state, started_at FROM {database}._migrations WHERE version = 2"
+    )
+    status = headrace("migrate", "status", "--json", env=env)
+    assert status.returncode == 1
+    assert [one["state"] for one in json.loads(status.stdout)] == ["applied", "edited", "applied"]
+    for command in (["migrate", "up"], ["publish"]):
+        done = headrace(*command, env=env)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "0002_events.sql was applied as another" in done.stderr
+    doctor = headrace("doctor", "--json", env=env)
+    assert doctor.returncode == 1
+    assert "restore the file" in doctor.stdout
+
+
+def test_a_lock_that_lives_is_removed_by_force_alone(stack: Stack) -> None:
+    database = "raw_cli_locked"
+    env = {**stack.environment, "HEADRACE_RAW_DATABASE": database}
+    server = Server(stack.settings)
+    server.command(f"CREATE DATABASE {database}")
+    with MigrationLock(server, database, beat_seconds=0.2).held():
+        kept = headrace("migrate", "unlock", env=env)
+        assert (kept.returncode, kept.stderr.count("\n")) == (1, 1)
+        assert f"pid {os.getpid()}" in kept.stderr
+        assert answer("migrate", "unlock", "--force", env=env)["holder"]["pid"] == os.getpid()
+    assert headrace("migrate", env=env).stdout.count("unlock")

@@ -18,6 +18,7 @@ from headrace.erase import erase
 from headrace.errors import Fatal, Retriable
 from headrace.ingest import land
 from headrace.stream import Stream, streams
+from headrace.warehouse.server import Server
 
 WHO = "Zoë O'Neil"
 DAYS = ["2026-01-02", "2026-01-03"]
@@ -68,13 +69,10 @@ def test_nobody_but_the_person_is_gone_and_a_rebuild_does_not_bring_them_back(st
     both = sorted([WHO, "somebody"] * 2)
     assert people(stream) == {"lake": both, "warehouse": both, "rejected": both}
     schema = stream.settings.dbt_schema
-    stream.warehouse._command(f"CREATE DATABASE {schema}")
-    stream.warehouse._command(
-        f"CREATE TABLE {schema}.m (user_id Nullable(String)) ENGINE = MergeTree ORDER BY ()"
-    )
-    stream.warehouse._command(
-        f"INSERT INTO {schema}.m SELECT user_id FROM {stream.settings.raw_database}.events"
-    )
+    server = Server(stream.settings)
+    server.command(f"CREATE DATABASE {schema}")
+    server.command(f"CREATE TABLE {schema}.m (user_id Nullable(String)) ENGINE = MergeTree ORDER BY ()")
+    server.command(f"INSERT INTO {schema}.m SELECT user_id FROM {stream.settings.raw_database}.events")
     receipt = erase([stream], WHO)
     [done] = receipt.streams
     assert (done.rows, done.rejected_rows, done.days) == (2, 2, tuple(DAYS))

@@ -81,6 +81,7 @@ class Table:
         order_by: Sorting key in the warehouse.
         nullable: Columns that may be null; the others never are.
         low_cardinality: Columns with few distinct values.
+        ranges: Columns whose smallest and largest values the warehouse keeps by granule, so that it can skip.
         description: One line for people.
         comments: Column descriptions.
     """
@@ -91,6 +92,7 @@ class Table:
     order_by: tuple[str, ...]
     nullable: frozenset[str]
     low_cardinality: frozenset[str] = frozenset()
+    ranges: tuple[str, ...] = ()
     description: str = ""
     comments: Mapping[str, str] = field(default_factory=dict)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from headrace.errors import HeadraceError
 from headrace.models import manifest
 from headrace.pipelines import discover
+from headrace.resilience import Guard
 from headrace.settings import Settings, load_settings
 from headrace.stream import streams
+from headrace.warehouse.clickhouse import ClickHouse
 
 _ENOUGH_BYTES = 2 << 30
 
@@ -38,6 +40,7 @@ def examine() -> list[Finding]:
         _disk(config.home),
         *_pipelines(),
         _tried("dbt project", lambda: _dbt(config)),
+        _migrations(config),
         *_services(config),
     ]
 
@@ -67,6 +70,23 @@ def _pipelines() -> Iterator[Finding]:
 
 def _dbt(config: Settings) -> str:
     return str(manifest(config))
+
+
+def _migrations(config: Settings) -> Finding:
+    warehouse = ClickHouse(config, Guard("warehouse", config, patient=False))
+    try:
+        found = warehouse.migrations.status()
+    except HeadraceError as error:
+        return Finding("migrations", False, str(error))
+    finally:
+        warehouse.close()
+    wrong = [one for one in found if one.refused or one.state == "failed"]
+    if wrong:
+        return Finding("migrations", False, f"{wrong[0].name} {wrong[0].state}: {wrong[0].said}")
+    waiting = [one.name for one in found if one.to_do]
+    if waiting:
+        return Finding("migrations", True, f"{', '.join(waiting)} pending; run by whatever publishes first")
+    return Finding("migrations", True, f"all {len(found)} applied")
 
 
 def _services(config: Settings) -> Iterator[Finding]:

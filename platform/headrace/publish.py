@@ -12,10 +12,13 @@ history, or is new and somebody has been erased since), the newest version is ta
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.errors import HistoryGone
 from headrace.lake import LakeTable
@@ -76,11 +79,21 @@ def _publish_version(table: LakeTable, warehouse: Warehouse, version: int) -> Pu
     added = table.describe(version)
     if added.rewritten:
         return _replace(table, warehouse, version, added.days)
-    for n, chunk in enumerate(table.read(added)):
+    landed: set[date] = set()
+    for n, chunk in enumerate(_noting(landed, table.read(added))):
         warehouse.insert(table.table, chunk, f"{table.table.name}:{table.id}:{version}:{n}")
-    warehouse.record(table.table, Publication(table.id, version, added.rows, added.days))
+    warehouse.record(
+        table.table, Publication(table.id, version, added.rows, added.days, tuple(sorted(landed)))
+    )
     log.debug("published %s version %d: %d rows", table.table.name, version, added.rows)
     return Published(1, added.rows, frozenset(added.days))
+
+
+def _noting(landed: set[date], chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The chunks as they are; the UTC days on which their rows were ingested end up in ``landed``."""
+    for chunk in chunks:
+        landed.update(pc.unique(chunk["_ingested_at"].cast(pa.date32())).to_pylist())
+        yield chunk
 
 
 def _publish_whole(table: LakeTable, warehouse: Warehouse, version: int) -> Published:
@@ -89,8 +102,12 @@ def _publish_whole(table: LakeTable, warehouse: Warehouse, version: int) -> Publ
 
 
 def _replace(table: LakeTable, warehouse: Warehouse, version: int, days: Sequence[date]) -> Published:
-    rows = sum(warehouse.replace_partition(table.table, day, table.read_day(day, version)) for day in days)
-    warehouse.record(table.table, Publication(table.id, version, rows, tuple(days)))
+    landed: set[date] = set()
+    rows = sum(
+        warehouse.replace_partition(table.table, day, _noting(landed, table.read_day(day, version)))
+        for day in days
+    )
+    warehouse.record(table.table, Publication(table.id, version, rows, tuple(days), tuple(sorted(landed))))
     return Published(1, rows, frozenset(days))
 
 

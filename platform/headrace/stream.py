@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -237,21 +237,23 @@ class Stream:
         last = self.warehouse.published(self.contract.table, self.lake.good.id)
         return -1 if last is None else last
 
-    def refreshed(self, version: int, days: Iterable[date]) -> None:
-        """Note that the models of ``days`` were built from ``version``."""
-        self.warehouse.refreshed(self.contract.table, self.lake.good.id, version, days)
+    def refreshed(self, version: int, days: Iterable[date], began_at: datetime) -> None:
+        """Note that the models of ``days`` were built from ``version``, by a build that ``began_at`` (UTC)."""
+        self.warehouse.refreshed(self.contract.table, self.lake.good.id, version, days, began_at)
 
     def warehouse_counts(self) -> dict[date, int]:
         """Rows of the raw warehouse table by day."""
         return self.warehouse.counts_by_day(self.contract.table)
 
     def parity(self) -> dict[date, tuple[int, int]]:
-        """Days on which lake and warehouse differ, with both counts."""
+        """Days on which lake and warehouse differ, with both counts; days that have expired are left out."""
         self.warehouse.prepare(self.contract.table)
         version = self.published_version()
         lake = self.lake.good.counts_by_day(version) if version >= 0 else {}
         warehouse = self.warehouse.counts_by_day(self.contract.table)
-        days = sorted(set(lake) | set(warehouse))
+        keep = self.settings.raw_ttl_days
+        oldest = datetime.now(UTC).date() - timedelta(days=keep) if keep else date.min
+        days = sorted(day for day in {*lake, *warehouse} if day > oldest)
         counts = {day: (lake.get(day, 0), warehouse.get(day, 0)) for day in days}
         return {day: pair for day, pair in counts.items() if pair[0] != pair[1]}
 

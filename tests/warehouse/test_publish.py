@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,18 @@ import pytest
 
 from builders import NOW, event, metric
 from conftest import Stack
-from headrace.batch import MicroBatch
+from headrace.batch import ORIGIN_KEY, MicroBatch
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.errors import Fatal, Retriable
+from headrace.ingest import land as land_batch
 from headrace.lake import LakeTable
 from headrace.lake.delta import DeltaLakeTable
 from headrace.publish import publish, replace_days
+from headrace.settings import Settings
+from headrace.stream import streams
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.memory import MemoryWarehouse
+from headrace.warehouse.server import Server
 
 Batch = Callable[..., MicroBatch]
 Fault = Callable[[Exception, bool], None]
@@ -169,11 +173,48 @@ def test_touched_days_are_those_newer_than_their_models(
     assert [t.day.day for t in touched] == [1, 2]
     assert touched[0].since.tzinfo is not None
     version = warehouse.published(EVENTS.table, table.id)
-    warehouse.refreshed(EVENTS.table, table.id, version, [date(2026, 1, 1)])
+    warehouse.refreshed(EVENTS.table, table.id, version, [date(2026, 1, 1)], datetime.now(UTC))
     assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [2]
     land(days(1, 2), days(1))
     publish(table, warehouse)
     assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [1, 2]
+
+
+def bookkept(warehouse: Any, table: str, column: str) -> Any:
+    """What the bookkeeping of either warehouse holds, in the order of versions."""
+    if isinstance(warehouse, MemoryWarehouse):
+        [kept] = (warehouse._publications if table == "_publications" else warehouse._refreshes).values()
+        if table == "_publications":
+            return [list(getattr(kept[version], column)) for version in sorted(kept)]
+        return [began_at for _, _, began_at in kept]
+    raw = warehouse._config.raw_database
+    return [value for (value,) in warehouse.query(f"SELECT {column} FROM {raw}.{table} ORDER BY version")]
+
+
+def test_a_publication_says_on_which_days_its_rows_landed(
+    warehouse: Any, land: Callable[..., LakeTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = datetime(2026, 6, 1, 23, 59, 59, 999_999, UTC), datetime(2026, 6, 2, tzinfo=UTC)
+    monkeypatch.setattr(f"{__name__}.NOW", first)
+    land(days(1, 2), [])
+    monkeypatch.setattr(f"{__name__}.NOW", last)
+    table = land(days(1, 1))
+    publish(table, warehouse)
+    assert bookkept(warehouse, "_publications", "landed_days") == [[], [first.date()], [], [last.date()]]
+    # a version that took rows away replaces their days: what it added are the rows that are left there
+    table.erase(table.scan().filter(pl.col("_offset") == 0).select(ORIGIN_KEY).collect())
+    publish(table, warehouse)
+    assert warehouse.counts_by_day(EVENTS.table) == {date(2026, 1, 1): 1, date(2026, 1, 2): 1}
+    assert bookkept(warehouse, "_publications", "landed_days")[4:] == [[last.date()]]
+
+
+def test_a_refresh_says_when_the_build_began(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+    table = land(days(1))
+    publish(table, warehouse)
+    began_at = datetime(2026, 6, 1, 1, 2, 3, 456_789, UTC)
+    warehouse.refreshed(EVENTS.table, table.id, 1, [date(2026, 1, 1)], began_at)
+    [kept] = bookkept(warehouse, "_refreshes", "began_at")
+    assert kept.replace(tzinfo=UTC) == began_at
 
 
 def test_rejected_rows_and_maps_arrive_as_they_are(stack: Stack, land: Callable[..., LakeTable]) -> None:
@@ -236,3 +277,19 @@ def test_rows_read_back_from_the_warehouse_equal_the_lake(
             want = expected[name]
             want = want.decode() if isinstance(want, bytes) else want  # ClickHouse has one type for both
             assert (value.replace(tzinfo=want.tzinfo) if hasattr(want, "tzinfo") else value) == want, name
+
+
+def test_days_that_have_expired_are_no_difference(raw: Settings, tmp_path: Path, batch_of: Batch) -> None:
+    """And the negative control: without the setting they are."""
+    today = datetime.now(UTC)
+    old, new = (today - timedelta(days=40)).isoformat(), today.isoformat()
+    config = raw.model_copy(update={"lake_uri": str(tmp_path / "lake")})
+    keeps = streams(config)["events"]
+    batch = batch_of([event(event_id="old", occurred_at=old), event(event_id="new", occurred_at=new)])
+    land_batch(batch, keeps.contract, keeps.lake, Limits())
+    expires = streams(config.model_copy(update={"raw_ttl_days": 30}))["events"]
+    expires.publish()
+    Server(raw).command(f"OPTIMIZE TABLE {raw.raw_database}.events FINAL")
+    assert list(expires.warehouse_counts()) == [today.date()]
+    assert expires.parity() == {}
+    assert list(keeps.parity().values()) == [(1, 0)]

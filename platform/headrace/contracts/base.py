@@ -14,7 +14,7 @@ from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, STRING_MAP, UTC_MICRO
 
 Wire = Literal["string", "number", "integer", "time", "object", "map"]
 
-_FEW_ORIGINS = frozenset({"_source", "_cursor"})
+_FEW_ORIGINS = frozenset({"_source", "_cursor", "_batch_id"})
 _NULLABLE_ORIGINS = frozenset({"_offset", "_message_id", "_key"})
 _WIRE_OF_DTYPE: dict[Any, Wire] = {
     pl.String(): "string",
@@ -115,6 +115,7 @@ class Contract:
             order_by=self.order_by,
             nullable=frozenset(c.name for c in self.columns if c.nullable) | _NULLABLE_ORIGINS,
             low_cardinality=frozenset(c.name for c in self.columns if c.low_cardinality) | _FEW_ORIGINS,
+            ranges=("_ingested_at",),
             description=(self.model.__doc__ or "").strip(),
             comments={c.name: c.description for c in self.columns},
         )

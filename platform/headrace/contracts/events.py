@@ -52,5 +52,5 @@ EVENTS = Contract(
     key="event_id",
     time="occurred_at",
     partition="event_date",
-    order_by=("channel", "event_type", "occurred_at", "session_id"),
+    order_by=("channel", "session_id", "occurred_at"),
 )

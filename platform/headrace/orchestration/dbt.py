@@ -4,6 +4,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -104,9 +105,10 @@ def marts_asset(
         target = models.target_folder(settings).with_name(pipeline.name)
         arguments = ["build", "--exclude-resource-type", "unit_test", *models.variables(settings)]
         with streams.open(pipeline) as stream, models.alone(settings, pipeline), models.building(days):
+            began_at = datetime.now(UTC)
             version = stream.published_version()
             yield from dbt.cli(arguments, context=context, target_path=target).stream()
             if len(context.selected_asset_keys) == len(context.assets_def.keys):
-                stream.refreshed(version, days)
+                stream.refreshed(version, days, began_at)
 
     return marts

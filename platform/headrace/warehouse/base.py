@@ -21,12 +21,14 @@ class Publication:
         version: Version of the lake table.
         rows: Rows that the version added.
         days: Partitions that it touched.
+        landed_days: UTC days of ``_ingested_at`` of the rows that it added.
     """
 
     lake_id: str
     version: int
     rows: int
     days: tuple[date, ...]
+    landed_days: tuple[date, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,11 @@ class Warehouse(Protocol):
     """
 
     def prepare(self, table: Table, /) -> None:
-        """Create the table if it is missing; no-op otherwise."""
+        """Make the table ready to be published to: migrated, there, and with the columns of its contract.
+
+        Raises:
+            Fatal: A person has to look at the migrations or at the table first.
+        """
 
     def published(self, table: Table, lake_id: str, /) -> int | None:
         """Last lake version that is wholly in the warehouse; None if there is none."""
@@ -74,8 +80,18 @@ class Warehouse(Protocol):
     def touched(self, table: Table, lake_id: str, /) -> list[Touched]:
         """Days with rows that were published after their models were last built."""
 
-    def refreshed(self, table: Table, lake_id: str, version: int, days: Iterable[date], /) -> None:
-        """Note that the models of ``days`` were built from ``version``."""
+    def refreshed(
+        self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /
+    ) -> None:
+        """Note that the models of ``days`` were built from ``version`` or later.
+
+        Args:
+            table: The raw table that they read.
+            lake_id: Id of its lake table.
+            version: The published version just after ``began_at``.
+            days: Days whose models were built.
+            began_at: When the build began (UTC): rows that were published later may be in it or not.
+        """
 
     def counts_by_day(self, table: Table, /) -> dict[date, int]:
         """Rows by partition."""

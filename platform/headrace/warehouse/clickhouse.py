@@ -8,73 +8,25 @@ https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, date
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime
+from typing import Any
 
-import clickhouse_connect
 import pyarrow as pa
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
 from headrace.batch import Table
-from headrace.errors import Fatal, Retriable
+from headrace.errors import Fatal
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, Touched
+from headrace.warehouse.migrate import Migrations, refuse
+from headrace.warehouse.server import ClickHouseConfig, Server
 
-#: Server codes after which the same call may succeed: timeouts, memory, too many queries or parts, shutdown.
-_RETRIABLE = {159, 160, 202, 209, 210, 236, 241, 242, 252, 285, 394, 439, 999}
 _INSERT = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_partitions_per_insert_block": 0,  # a version may touch any number of days
     "min_insert_block_size_rows": 0,  # blocks exactly as sent: the same in every retry
     "min_insert_block_size_bytes": 0,
 }
-
-
-class ClickHouseConfig(Protocol):
-    """The settings that this adapter reads."""
-
-    clickhouse_host: str
-    clickhouse_port: int
-    clickhouse_user: str
-    clickhouse_secure: bool
-    raw_database: str
-    raw_ttl_days: int
-
-    @property
-    def clickhouse_password(self) -> Any:
-        """Secret with ``get_secret_value``."""
-
-
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """Driver exceptions become ours, once, here."""
-    try:
-        yield
-    except OperationalError as error:
-        hint = "is it up? See 'headrace stack status'"
-        raise Retriable(
-            f"ClickHouse at {where} does not answer; {hint} ({_first_line(error)[-120:]})"
-        ) from error
-    except DatabaseError as error:
-        kind = Retriable if _code(error) in _RETRIABLE else Fatal
-        raise kind(f"ClickHouse at {where} refused: {_first_line(error)}") from error
-    except ClickHouseError as error:
-        raise Fatal(f"ClickHouse at {where}: {_first_line(error)}") from error
-
-
-def _code(error: Exception) -> int:
-    text = str(error)
-    digits = text.partition("Code: ")[2] or text.partition("code ")[2] or text.partition("code: ")[2]
-    number = "".join(c for c in digits[:6] if c.isdigit())
-    return int(number) if number else -1
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].partition("server response: ")[2][:500] or lines[0][:500]
 
 
 class ClickHouse:
@@ -88,64 +40,68 @@ class ClickHouse:
         through: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
         """
         self._config = config
-        self._through = through
-        self._where = f"{config.clickhouse_host}:{config.clickhouse_port}"
-        self._client: Client | None = None
+        self._server = Server(config, through)
+        self._shapes: dict[str, ddl.Shape] | None = None
         self._prepared: set[str] = set()
 
-    def _connected(self) -> Client:
-        if self._client is None:
-            with _translated(self._where):
-                self._client = clickhouse_connect.get_client(
-                    host=self._config.clickhouse_host,
-                    port=self._config.clickhouse_port,
-                    username=self._config.clickhouse_user,
-                    password=self._config.clickhouse_password.get_secret_value(),
-                    secure=self._config.clickhouse_secure,
-                    autogenerate_session_id=False,
-                    connect_timeout=5,
-                    send_receive_timeout=600,
-                )
-        return self._client
-
-    def _call(self, call: Callable[[Client], Any]) -> Any:
-        def once() -> Any:
-            client = self._connected()
-            with _translated(self._where):
-                return call(client)
-
-        return self._through(once)
-
-    def _command(self, sql: str) -> None:
-        self._call(lambda c: c.command(sql))
+    @property
+    def migrations(self) -> Migrations:
+        """Those of the raw database."""
+        return Migrations(self._server, self._config.raw_database)
 
     def query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query; values go in as server-side parameters (``{name:Type}``)."""
-        rows = self._call(lambda c: c.query(sql, parameters=parameters or None).result_rows)
-        return [tuple(row) for row in rows]
+        return self._server.query(sql, **parameters)
 
     def read_only(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and rows of a person's query; the server refuses whatever would change anything."""
-        found = self._call(lambda c: c.query(sql, settings={"readonly": 2}))
-        return list(found.column_names), [tuple(row) for row in found.result_rows]
+        return self._server.read_only(sql)
 
     def _name(self, table: Table) -> str:
         return f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(table.name)}"
 
     def prepare(self, table: Table, /) -> None:
-        """Create database, bookkeeping and the table if they are missing."""
+        """Migrate the raw database, create the table if no migration did, and set what expires.
+
+        Costs one round trip for all tables together where nothing is to do.
+
+        Raises:
+            Fatal: The migrations are not those that were applied, or the table lacks a column of its contract.
+            Retriable: Somebody else is migrating, for longer than it is worth waiting.
+        """
         if table.name in self._prepared:
             return
-        database = ddl.quoted(self._config.raw_database)
-        statements = (
-            f"CREATE DATABASE IF NOT EXISTS {database}",
-            ddl.PUBLICATIONS.format(database=database),
-            ddl.REFRESHES.format(database=database),
-            ddl.create_table(self._config.raw_database, table, self._config.raw_ttl_days),
-        )
-        for statement in statements:
-            self._command(statement)
+        if self._shapes is None:
+            self._shapes = self._migrated()
+        raw, days = self._config.raw_database, self._config.raw_ttl_days
+        shape = self._shapes.get(table.name)
+        if shape is None:
+            self._server.command(ddl.create_table(raw, table, days))
+        else:
+            self._refuse_lacking(table, shape)
+            if shape.ttl != ddl.ttl(table, days):
+                self._server.command(ddl.set_ttl(raw, table, days))
         self._prepared.add(table.name)
+
+    def _migrated(self) -> dict[str, ddl.Shape]:
+        """What the tables of the raw database look like, once nothing is left to migrate."""
+        migrations, raw = self.migrations, self._config.raw_database
+        standings, found = migrations.look(*ddl.SHAPES, database=raw)
+        refuse(standings)
+        if not found or any(one.to_do for one in standings):
+            migrations.up()
+            _, found = migrations.look(*ddl.SHAPES, database=raw)
+        return ddl.shapes(*found)
+
+    def _refuse_lacking(self, table: Table, shape: ddl.Shape) -> None:
+        for name in table.schema:
+            if name not in shape.columns:
+                raise Fatal(
+                    f"table {self._config.raw_database}.{table.name} at {self._server.where} has no column"
+                    f" {name!r}, which its contract names; add a migration with"
+                    f" ALTER TABLE {{{{raw}}}}.{ddl.quoted(table.name)} ADD COLUMN IF NOT EXISTS"
+                    f" {ddl.column(table, name)}"
+                )
 
     def published(self, table: Table, lake_id: str, /) -> int | None:
         """Last version that is wholly in."""
@@ -163,22 +119,20 @@ class ClickHouse:
 
     def _insert_arrow(self, name: str, rows: pa.Table, token: str) -> None:
         settings = {**_INSERT, "insert_deduplication_token": token}
-        block = rows.combine_chunks()
-        self._call(
-            lambda c: c.insert_arrow(name, block, database=self._config.raw_database, settings=settings)
-        )
+        self._server.insert_arrow(self._config.raw_database, name, rows, settings)
 
     def record(self, table: Table, publication: Publication, /) -> None:
         """Note a version; the table keeps one row per version."""
         p = publication
-        self._call(
-            lambda c: c.insert(
-                "_publications",
-                [[table.name, p.lake_id, p.version, p.rows, list(p.days)]],
-                column_names=["table", "lake_id", "version", "rows", "days"],
-                database=self._config.raw_database,
-            )
-        )
+        row = {
+            "table": table.name,
+            "lake_id": p.lake_id,
+            "version": p.version,
+            "rows": p.rows,
+            "days": list(p.days),
+            "landed_days": list(p.landed_days),
+        }
+        self._server.append(self._config.raw_database, "_publications", row)
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[pa.Table], /) -> int:
         """Fill a staging table with the day and swap its partition in.
@@ -188,8 +142,8 @@ class ClickHouse:
         self.prepare(table)
         name, partition = self._name(table), ddl.literal(day.isoformat())
         staging = f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(f'_staging_{table.name}')}"
-        self._command(f"DROP TABLE IF EXISTS {staging} SYNC")
-        self._command(f"CREATE OR REPLACE TABLE {staging} AS {name}")
+        self._server.command(f"DROP TABLE IF EXISTS {staging} SYNC")
+        self._server.command(f"CREATE OR REPLACE TABLE {staging} AS {name}")
         try:
             for n, chunk in enumerate(chunks):
                 self._insert_arrow(f"_staging_{table.name}", chunk, f"staging:{n}")
@@ -198,9 +152,9 @@ class ClickHouse:
             swap = (
                 f"REPLACE PARTITION {partition} FROM {staging}" if staged else f"DROP PARTITION {partition}"
             )
-            self._command(f"ALTER TABLE {name} {swap}")
+            self._server.command(f"ALTER TABLE {name} {swap}")
         finally:
-            self._command(f"DROP TABLE IF EXISTS {staging} SYNC")
+            self._server.command(f"DROP TABLE IF EXISTS {staging} SYNC")
         [(rows,)] = self.query(
             f"SELECT count() FROM {name} WHERE {ddl.quoted(table.partition)} = {{day:Date}}", day=day
         )
@@ -242,16 +196,18 @@ class ClickHouse:
             Touched(day, since.replace(tzinfo=UTC), latest.replace(tzinfo=UTC)) for day, since, latest in rows
         ]
 
-    def refreshed(self, table: Table, lake_id: str, version: int, days: Iterable[date], /) -> None:
+    def refreshed(
+        self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /
+    ) -> None:
         """Note that the models of ``days`` were built from ``version``."""
-        self._call(
-            lambda c: c.insert(
-                "_refreshes",
-                [[table.name, lake_id, version, sorted(days)]],
-                column_names=["table", "lake_id", "version", "days"],
-                database=self._config.raw_database,
-            )
-        )
+        row = {
+            "table": table.name,
+            "lake_id": lake_id,
+            "version": version,
+            "days": sorted(days),
+            "began_at": began_at,
+        }
+        self._server.append(self._config.raw_database, "_refreshes", row)
 
     def erase(self, database: str, column: str, value: str, *, only_count: bool = False) -> dict[str, int]:
         """Delete the rows of a value from every table of a database that has the column.
@@ -281,13 +237,11 @@ class ClickHouse:
             found[f"{database}.{name}"] = int(rows)
             if not only_count:
                 literal = ddl.literal(value)  # mutations take no parameters
-                self._command(
+                self._server.command(
                     f"ALTER TABLE {table} DELETE WHERE {ddl.quoted(column)} = {literal} SETTINGS mutations_sync = 2"
                 )
         return found
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._server.close()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import polars as pl
 
 from headrace.batch import STRING_MAP, UTC_MICROS, Table
 
+#: ClickHouse type and codec; why these codecs: migrations/0002_events.sql.
 _TYPES: dict[pl.DataType, tuple[str, str]] = {
     pl.String(): ("String", "ZSTD(1)"),
     pl.Binary(): ("String", "ZSTD(1)"),
@@ -13,41 +18,14 @@ _TYPES: dict[pl.DataType, tuple[str, str]] = {
     pl.Int32(): ("Int32", "ZSTD(1)"),
     pl.Int64(): ("Int64", "Delta, ZSTD(1)"),
     pl.Date(): ("Date", "ZSTD(1)"),
-    UTC_MICROS: ("DateTime64(6, 'UTC')", "Delta, ZSTD(1)"),
+    UTC_MICROS: ("DateTime64(6, 'UTC')", "GCD, Delta, ZSTD(1)"),
     STRING_MAP: ("Map(LowCardinality(String), String)", "ZSTD(1)"),
 }
 #: Insert blocks whose tokens the table remembers. One lake version adds at most a few blocks per partition,
 #: and only the last, unrecorded version is ever sent again.
 DEDUPLICATION_WINDOW = 10_000
-
-PUBLICATIONS = """
-CREATE TABLE IF NOT EXISTS {database}._publications
-(
-    table LowCardinality(String) COMMENT 'raw table',
-    lake_id String COMMENT 'id of the lake table',
-    version Int64 COMMENT 'lake version that is wholly in the raw table',
-    rows UInt64 COMMENT 'rows that it added',
-    days Array(Date) COMMENT 'partitions that it touched',
-    published_at DateTime64(6, 'UTC') DEFAULT now64(6)
-)
-ENGINE = ReplacingMergeTree(published_at)
-ORDER BY (table, lake_id, version)
-COMMENT 'Lake versions that are in the warehouse; written after the rows'
-"""
-
-REFRESHES = """
-CREATE TABLE IF NOT EXISTS {database}._refreshes
-(
-    table LowCardinality(String) COMMENT 'raw table that the models read',
-    lake_id String COMMENT 'id of the lake table',
-    version Int64 COMMENT 'published lake version when the build began',
-    days Array(Date) COMMENT 'days whose models were built',
-    refreshed_at DateTime64(6, 'UTC') DEFAULT now64(6)
-)
-ENGINE = MergeTree
-ORDER BY (table, lake_id, version)
-COMMENT 'Days whose dbt models were built, and from which lake version'
-"""
+#: Of every raw table. Rows expire by partition: dropping a whole part costs nothing, rewriting one costs all of it.
+SETTINGS = {"non_replicated_deduplication_window": DEDUPLICATION_WINDOW, "ttl_only_drop_parts": 1}
 
 
 def quoted(name: str) -> str:
@@ -77,25 +55,74 @@ def clickhouse_type(
     return name, codec
 
 
+def column(table: Table, name: str) -> str:
+    """Definition of one column: name, type, comment, codec."""
+    kind, codec = clickhouse_type(
+        table.schema[name], nullable=name in table.nullable, low_cardinality=name in table.low_cardinality
+    )
+    comment = table.comments.get(name)
+    said = f" COMMENT {literal(comment)}" if comment else ""
+    return f"{quoted(name)} {kind}{said} CODEC({codec})"
+
+
 def create_table(database: str, table: Table, ttl_days: int = 0) -> str:
     """CREATE TABLE IF NOT EXISTS for a raw table.
 
-    Daily partitions, although ClickHouse prefers few: a day is what REPLACE PARTITION swaps in a backfill.
+    The built-in streams have migrations that say the same and why; this serves the streams that have none.
     """
-    columns = []
-    for name, dtype in table.schema.items():
-        kind, codec = clickhouse_type(
-            dtype, nullable=name in table.nullable, low_cardinality=name in table.low_cardinality
-        )
-        comment = table.comments.get(name)
-        said = f" COMMENT {literal(comment)}" if comment else ""
-        columns.append(f"    {quoted(name)} {kind}{said} CODEC({codec})")
+    columns = [f"    {column(table, name)}" for name in table.schema]
+    columns += [f"    INDEX {quoted(f'{name}_range')} {quoted(name)} TYPE minmax" for name in table.ranges]
     order = ", ".join(quoted(c) for c in table.order_by)
-    ttl = f"TTL {quoted(table.partition)} + INTERVAL {int(ttl_days)} DAY\n" if ttl_days else ""
+    expires = f"TTL {ttl(table, ttl_days)}\n" if ttl_days else ""
     body = ",\n".join(columns)
     return (
         f"CREATE TABLE IF NOT EXISTS {quoted(database)}.{quoted(table.name)}\n(\n{body}\n)\n"
-        f"ENGINE = MergeTree\nPARTITION BY {quoted(table.partition)}\nORDER BY ({order})\n{ttl}"
-        f"SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}\n"
+        f"ENGINE = MergeTree\nPARTITION BY {quoted(table.partition)}\nORDER BY ({order})\n{expires}"
+        f"SETTINGS {', '.join(f'{name} = {value}' for name, value in SETTINGS.items())}\n"
         f"COMMENT {literal(' '.join(table.description.split()))}"
     )
+
+
+def ttl(table: Table, days: int) -> str:
+    """When rows expire, as ClickHouse spells it; empty for never. A day expires as a whole."""
+    return f"{table.partition} + toIntervalDay({int(days)})" if days else ""
+
+
+def set_ttl(database: str, table: Table, days: int) -> str:
+    """ALTER TABLE that makes the rows of a table expire after ``days``, or never for 0."""
+    name = f"{quoted(database)}.{quoted(table.name)}"
+    return f"ALTER TABLE {name} " + (f"MODIFY TTL {ttl(table, days)}" if days else "REMOVE TTL")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a table of the warehouse looks like.
+
+    Attributes:
+        columns: Names.
+        ttl: When rows expire, as the server spells it; empty for never.
+    """
+
+    columns: frozenset[str]
+    ttl: str
+
+
+#: Scalar queries that ``shapes`` understands: columns and engines of the tables of a ``{database:String}``.
+SHAPES = (
+    "SELECT groupArray((table, name)) FROM system.columns WHERE database = {database:String}",
+    "SELECT groupArray((name, engine_full)) FROM system.tables WHERE database = {database:String}",
+)
+_TTL = re.compile(r" TTL (?P<expression>.*?)(?: SETTINGS .*)?$", re.DOTALL)
+
+
+def shapes(columns: Iterable[tuple[str, str]], engines: Iterable[tuple[str, str]]) -> dict[str, Shape]:
+    """What ``SHAPES`` found, by table."""
+    names: dict[str, set[str]] = {}
+    for table, name in columns:
+        names.setdefault(table, set()).add(name)
+    return {table: Shape(frozenset(names.get(table, ())), _ttl_of(engine)) for table, engine in engines}
+
+
+def _ttl_of(engine: str) -> str:
+    found = _TTL.search(engine)
+    return found["expression"] if found else ""

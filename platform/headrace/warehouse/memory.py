@@ -19,7 +19,7 @@ class MemoryWarehouse:
         self._rows: dict[str, list[pl.DataFrame]] = {}
         self._tokens: set[tuple[str, str]] = set()
         self._publications: dict[tuple[str, str], dict[int, Publication]] = {}
-        self._refreshes: dict[tuple[str, str], list[tuple[int, tuple[date, ...]]]] = {}
+        self._refreshes: dict[tuple[str, str], list[tuple[int, tuple[date, ...], datetime]]] = {}
         self.fail_next_insert: Exception | None = None
         self.fail_after_insert = False
 
@@ -58,16 +58,18 @@ class MemoryWarehouse:
     def touched(self, table: Table, lake_id: str, /) -> list[Touched]:
         """Days with newer rows than models."""
         built: dict[date, int] = {}
-        for version, days in self._refreshes.get((table.name, lake_id), []):
+        for version, days, _ in self._refreshes.get((table.name, lake_id), []):
             built.update({day: max(version, built.get(day, -1)) for day in days})
         now = datetime.now(UTC)
         fresh = self._publications.get((table.name, lake_id), {}).values()
         newer = {day for p in fresh for day in p.days if p.version > built.get(day, -1)}
         return [Touched(day, now, now) for day in sorted(newer)]
 
-    def refreshed(self, table: Table, lake_id: str, version: int, days: Iterable[date], /) -> None:
+    def refreshed(
+        self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /
+    ) -> None:
         """Note a build."""
-        self._refreshes.setdefault((table.name, lake_id), []).append((version, tuple(days)))
+        self._refreshes.setdefault((table.name, lake_id), []).append((version, tuple(days), began_at))
 
     def rows(self, table: Table) -> pl.DataFrame:
         """All rows of a table."""

@@ -1,0 +1,51 @@
+"""Micro-batches from Kafka and SQS into Delta Lake and ClickHouse, every message exactly once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from headrace.cli import looking, migrate, moving, rejects, running
+from headrace.errors import HeadraceError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+for command in (
+    running.demo,
+    running.up,
+    moving.send,
+    moving.ingest,
+    moving.publish,
+    moving.backfill,
+    moving.erase,
+    looking.query,
+    looking.status,
+    looking.doctor,
+):
+    app.command()(command)
+app.add_typer(running.stack_app, name="stack")
+app.add_typer(rejects.app, name="rejects")
+app.add_typer(migrate.app, name="migrate")
+
+
+def main() -> None:
+    """Entry point: what Headrace raises on purpose becomes one line on standard error and exit status 1."""
+    _quiet_drivers()
+    try:
+        app()
+    except HeadraceError as error:
+        Console(stderr=True, highlight=False).print(f"[red]headrace:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _quiet_drivers() -> None:
+    """Drivers log what they also raise, and what they raise is said once, by us."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    own = logging.StreamHandler()
+    own.setFormatter(logging.Formatter("headrace: %(message)s"))
+    logging.getLogger("headrace").addHandler(own)

@@ -1,0 +1,162 @@
+"""Data on its way: send, ingest, publish, backfill, erase."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from headrace.cli.shared import Json, StreamName, console, emit, opened
+from headrace.errors import Fatal
+
+
+def send(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
+    to: Annotated[Literal["kafka", "sqs"], typer.Option(help="Where the messages go.")] = "kafka",
+    stream: Annotated[str, typer.Option(help="Whose records these are.")] = "events",
+    topic: Annotated[str | None, typer.Option(help="Topic or queue; default: the stream's own.")] = None,
+    format: Annotated[
+        Literal["ndjson", "csv", "parquet", "access_log"] | None,
+        typer.Option(help="Default: by name and content."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish NDJSON, CSV, Parquet or a web server's access log, plain or compressed."""
+    from headrace.producers.send import SendReport, send_file
+    from headrace.settings import settings
+
+    with opened(stream) as found:
+        pipeline = found[stream].pipeline
+    producer = _producer(pipeline, to, topic, settings())
+    with console.status(f"sending to {producer.name}") as status:
+
+        def progress(report: SendReport) -> None:
+            status.update(f"sending to {producer.name}: {report.read:,} read, {report.malformed:,} malformed")
+
+        try:
+            report = send_file(file, pipeline.contract, producer, format, None if as_json else progress)
+        finally:
+            producer.close()
+    shown = [f"  [yellow]{escape(str(example))}[/]" for example in report.examples]
+    more = report.malformed - len(report.examples)
+    emit(
+        {**asdict(report), "examples": [str(e) for e in report.examples]},
+        as_json,
+        [
+            f"{report.sent:,} messages sent to {producer.name}; {report.read:,} read, {report.malformed:,} malformed",
+            *shown,
+            *([f"  … and {more:,} more"] if more > 0 else []),
+        ],
+    )
+
+
+def _producer(pipeline: Any, to: str, name: str | None, config: Any) -> Any:
+    from headrace.pipelines import Kafka, Sqs
+    from headrace.stream import producer
+
+    declared = {type(spec): spec for spec in pipeline.sources}
+    kind, called = (Kafka, "topic") if to == "kafka" else (Sqs, "queue")
+    if name:
+        return producer(config, kind(name))
+    if kind not in declared:
+        raise Fatal(f"stream {pipeline.name!r} declares no {called}; name one with --topic")
+    return producer(config, declared[kind])
+
+
+def ingest(
+    stream: StreamName = None,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="No time limit: end when nothing waits.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Drain the sources into lake and warehouse, as an ingest run does."""
+    from dataclasses import replace
+
+    totals: dict[str, Any] = {}
+    with opened(stream) as found:
+        for one in found.values():
+            pace = replace(one.pace, max_seconds=None) if until_idle else one.pace
+            for spec in one.pipeline.sources:
+                for step in one.drain(spec.name, pace):
+                    totals[spec.name] = step
+    value = {
+        name: {
+            "messages": step.landed.messages,
+            "landed": step.landed.good,
+            "rejected": step.landed.rejected,
+            "repeated": step.landed.repeated,
+            "published": step.published.rows,
+            "lost_offsets": [str(gap) for gap in step.landed.gaps],
+        }
+        for name, step in totals.items()
+    }
+    lines = [
+        f"{name}: {t['messages']:,} messages, {t['landed']:,} rows landed, {t['rejected']:,} rejected,"
+        f" {t['published']:,} published"
+        + "".join(f"\n  [red]lost offsets {gap}[/]" for gap in t["lost_offsets"])
+        for name, t in value.items()
+    ]
+    emit(value, as_json, lines)
+
+
+def publish(stream: StreamName = None, as_json: Json = False) -> None:
+    """Bring the warehouse up to the lake."""
+    with opened(stream) as found:
+        done = {name: one.publish() for name, one in found.items()}
+    value = {name: {"versions": p.versions, "rows": p.rows, "days": len(p.days)} for name, p in done.items()}
+    emit(
+        value,
+        as_json,
+        [f"{n}: {p['rows']:,} rows of {p['versions']} lake versions" for n, p in value.items()],
+    )
+
+
+def backfill(
+    stream: Annotated[str, typer.Argument(metavar="STREAM")],
+    start: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")],
+    end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")],
+    as_json: Json = False,
+) -> None:
+    """Replace days of the raw warehouse table from the lake; rebuild their marts in the Dagster UI afterwards."""
+    if end < start:
+        raise Fatal(f"--to {end:%Y-%m-%d} is before --from {start:%Y-%m-%d}")
+    days = [(start + timedelta(days=n)).date() for n in range((end - start).days + 1)]
+    with opened(stream) as found:
+        rows: dict[date, int] = found[stream].replace_days(days)
+    total = sum(rows.values())
+    emit(rows_by_day(rows), as_json, [f"{stream}: {len(rows):,} days replaced, {total:,} rows"])
+
+
+def rows_by_day(rows: dict[date, int]) -> dict[str, int]:
+    """Counts with JSON keys."""
+    return {day.isoformat(): count for day, count in rows.items()}
+
+
+def erase(
+    user_id: Annotated[str, typer.Option("--user-id", help="Whose rows, exactly as producers send it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a person from lake, rejected records and warehouse, for good, with a receipt."""
+    from headrace.erase import erase as run
+    from headrace.settings import settings
+
+    if not yes:
+        typer.confirm(f"Erase every row of user {user_id!r}? This cannot be undone", abort=True, err=True)
+    with opened() as found:
+        receipt = run(found.values(), user_id)
+    path = receipt.save(settings().home)
+    lines = [
+        f"[bold]{r.stream}[/]: {r.rows:,} rows and {r.rejected_rows:,} rejected records erased,"
+        f" {len(r.days):,} days replaced, {r.files:,} old files removed"
+        for r in receipt.streams
+    ]
+    lines += [f"{escape(name)}: {rows:,} rows deleted" for name, rows in receipt.models.items()]
+    held = sorted({source for r in receipt.streams for source in r.still_in})
+    lines += [f"[dim]brokers keep their messages until their retention ends: {', '.join(held)}[/]"]
+    emit({**asdict(receipt), "receipt": str(path)}, as_json, [*lines, f"receipt: {path}"])

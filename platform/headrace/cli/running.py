@@ -1,0 +1,108 @@
+"""The platform and its backing services: demo, up, stack."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from headrace.cli.shared import Json, console, emit, say
+
+stack_app = typer.Typer(no_args_is_help=True, help="Only the backing services: broker, queue, ClickHouse.")
+UiPort = Annotated[
+    int | None, typer.Option(min=1, max=65_535, help="Port of the UI; default 3000 or a free one.")
+]
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave platform and UI running until Ctrl-C.")] = False,
+    ui_port: UiPort = None,
+    as_json: Json = False,
+) -> None:
+    """The main job on real input, then a summary; exit status 0 only if every number reconciles."""
+    from headrace.demo.run import demo as run
+    from headrace.demo.view import as_dict
+    from headrace.settings import settings
+
+    result = run(
+        settings().home / "demo", Console(stderr=True) if as_json else console, keep=keep, ui_port=ui_port
+    )
+    if as_json:
+        print(json.dumps(as_dict(result), default=str))
+    raise typer.Exit(0 if result.passed else 1)
+
+
+def up(
+    rate: Annotated[
+        float, typer.Option(min=0, help="Simulated events per second, on average; 0 for none.")
+    ] = 20.0,
+    history: Annotated[float, typer.Option(min=0, max=168, help="Hours of traffic to begin with.")] = 6.0,
+    ui_port: UiPort = None,
+) -> None:
+    """The whole platform with UI and live simulated traffic, in the foreground, until Ctrl-C."""
+    from headrace.demo.up import up as run
+    from headrace.settings import settings
+
+    run(settings().home, console, rate=rate, history=timedelta(hours=history), ui_port=ui_port)
+
+
+@stack_app.command("up")
+def stack_up(
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C.")] = False,
+    broker_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
+    queue_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
+    clickhouse_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
+) -> None:
+    """Start the backing services; says so if they run already."""
+    from headrace.local import stack
+    from headrace.settings import settings
+
+    ports = stack.Ports(broker=broker_port, queue=queue_port, clickhouse=clickhouse_port)
+    stack.up(settings().home, foreground, ports=ports, report=say)
+
+
+@stack_app.command("down")
+def stack_down() -> None:
+    """Stop the backing services."""
+    from headrace.local import stack
+    from headrace.settings import settings
+
+    stack.down(settings().home, report=say)
+
+
+@stack_app.command("status")
+def stack_status(as_json: Json = False) -> None:
+    """State of each service; exit status 0 only if all run."""
+    from headrace.local import stack
+    from headrace.settings import settings
+
+    rows = stack.status(settings().home)
+    lines = [
+        f"{row.service:<12} {row.state:<11} {row.address or '':<22} {size(row.memory_bytes)}" for row in rows
+    ]
+    emit([asdict(row) for row in rows], as_json, lines)
+    raise typer.Exit(0 if stack.healthy(rows) else 1)
+
+
+@stack_app.command("env")
+def stack_env(as_json: Json = False) -> None:
+    """What a client needs, as shell exports: eval "$(headrace stack env)"."""
+    import shlex
+
+    from headrace.local import stack
+    from headrace.settings import settings
+
+    found = stack.env(settings().home)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def size(count: int | None) -> str:
+    return "" if count is None else f"{count / 2**20:,.0f} MB"

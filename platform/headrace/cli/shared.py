@@ -1,0 +1,47 @@
+"""What all commands share: the terminal, the common options, the streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from headrace.stream import Stream
+
+console = Console(highlight=False)
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+StreamName = Annotated[str | None, typer.Argument(metavar="STREAM", help="Only this stream; default: all.")]
+
+
+def emit(value: Any, as_json: bool, lines: list[str]) -> None:
+    """Print ``value`` as JSON, or ``lines``, which may hold Rich markup."""
+    if as_json:
+        print(json.dumps(value, default=str))
+        return
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+@contextmanager
+def opened(only: str | None = None, *, patient: bool = True) -> Iterator[dict[str, Stream]]:
+    """The streams of this installation by name, or the ``only`` one; closed afterwards."""
+    from headrace.settings import settings
+    from headrace.stream import streams
+
+    found = streams(settings(), only, patient=patient)
+    try:
+        yield found
+    finally:
+        for stream in found.values():
+            stream.close()
+
+
+def say(line: str) -> None:
+    """Print a line as it is."""
+    console.print(escape(line), soft_wrap=True)

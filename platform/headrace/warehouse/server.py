@@ -1,0 +1,144 @@
+"""One ClickHouse server, over HTTP: every statement of the warehouse goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import clickhouse_connect
+import pyarrow as pa
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+
+from headrace.errors import Fatal, Retriable
+
+#: Server codes after which the same call may succeed: timeouts, memory, too many queries or parts, shutdown.
+_RETRIABLE = {159, 160, 202, 209, 210, 236, 241, 242, 252, 285, 394, 439, 999}
+#: Server codes that a caller may expect.
+TABLE_EXISTS, UNKNOWN_TABLE, UNKNOWN_DATABASE = 57, 60, 81
+
+
+class Refused(Fatal):
+    """The server refuses a statement.
+
+    Attributes:
+        code: ClickHouse's error code, -1 where it gave none.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ClickHouseConfig(Protocol):
+    """The settings that this adapter reads."""
+
+    clickhouse_host: str
+    clickhouse_port: int
+    clickhouse_user: str
+    clickhouse_secure: bool
+    raw_database: str
+    raw_ttl_days: int
+
+    @property
+    def clickhouse_password(self) -> Any:
+        """Secret with ``get_secret_value``."""
+
+
+@contextmanager
+def _translated(where: str) -> Iterator[None]:
+    """Driver exceptions become ours, once, here."""
+    try:
+        yield
+    except OperationalError as error:
+        hint = "is it up? See 'headrace stack status'"
+        raise Retriable(
+            f"ClickHouse at {where} does not answer; {hint} ({_first_line(error)[-120:]})"
+        ) from error
+    except DatabaseError as error:
+        code, said = _code(error), f"ClickHouse at {where} refused: {_first_line(error)}"
+        raise (Retriable(said) if code in _RETRIABLE else Refused(said, code)) from error
+    except ClickHouseError as error:
+        raise Fatal(f"ClickHouse at {where}: {_first_line(error)}") from error
+
+
+def _code(error: Exception) -> int:
+    text = str(error)
+    digits = text.partition("Code: ")[2] or text.partition("code ")[2] or text.partition("code: ")[2]
+    number = "".join(c for c in digits[:6] if c.isdigit())
+    return int(number) if number else -1
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition("server response: ")[2][:500] or lines[0][:500]
+
+
+class Server:
+    """A connection. Connects on first use; safe for one thread."""
+
+    def __init__(
+        self, config: ClickHouseConfig, through: Callable[[Callable[[], Any]], Any] = lambda call: call()
+    ) -> None:
+        """Args:
+        config: Where the server is.
+        through: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
+        """
+        self._config = config
+        self._through = through
+        self.where = f"{config.clickhouse_host}:{config.clickhouse_port}"
+        self._client: Client | None = None
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            with _translated(self.where):
+                self._client = clickhouse_connect.get_client(
+                    host=self._config.clickhouse_host,
+                    port=self._config.clickhouse_port,
+                    username=self._config.clickhouse_user,
+                    password=self._config.clickhouse_password.get_secret_value(),
+                    secure=self._config.clickhouse_secure,
+                    autogenerate_session_id=False,
+                    connect_timeout=5,
+                    send_receive_timeout=600,
+                )
+        return self._client
+
+    def _call(self, call: Callable[[Client], Any]) -> Any:
+        def once() -> Any:
+            client = self._connected()
+            with _translated(self.where):
+                return call(client)
+
+        return self._through(once)
+
+    def command(self, sql: str) -> None:
+        """Run a statement that has no result."""
+        self._call(lambda c: c.command(sql))
+
+    def query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query; values go in as server-side parameters (``{name:Type}``)."""
+        rows = self._call(lambda c: c.query(sql, parameters=parameters or None).result_rows)
+        return [tuple(row) for row in rows]
+
+    def read_only(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of a person's query; the server refuses whatever would change anything."""
+        found = self._call(lambda c: c.query(sql, settings={"readonly": 2}))
+        return list(found.column_names), [tuple(row) for row in found.result_rows]
+
+    def append(self, database: str, table: str, row: Mapping[str, Any]) -> None:
+        """Add one row; columns that it leaves out take their defaults."""
+        columns, values = list(row), [list(row.values())]
+        self._call(lambda c: c.insert(table, values, column_names=columns, database=database))
+
+    def insert_arrow(self, database: str, table: str, rows: pa.Table, settings: Mapping[str, Any]) -> None:
+        """Add rows as one block per partition, under these settings of the server."""
+        block = rows.combine_chunks()
+        self._call(lambda c: c.insert_arrow(table, block, database=database, settings=dict(settings)))
+
+    def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
