@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from headrace.batch import STRING_MAP, Checked
 from headrace.contracts import EVENTS, METRICS
 from headrace.errors import BadData
-from headrace.producers import records
-from headrace.producers.records import FileChunk, read_file
+from headrace.formats import base, records
+from headrace.formats.records import FileChunk, read_file
 
 Write = Callable[[str, bytes], Path]
 EVENT = {
@@ -74,7 +74,7 @@ def test_lines_that_are_no_json_are_counted_and_shown(write: Write, line: bytes,
     assert bad.line == 3
     assert bad.reason.startswith(reason)
     assert bad.start.isprintable()
-    assert len(bad.start) <= 4 * records.SHOWN_CHARACTERS
+    assert len(bad.start) <= 4 * base.SHOWN_CHARACTERS
     assert str(bad).startswith(f"line 3: {reason}")
 
 
@@ -89,7 +89,7 @@ def test_any_content_is_counted_or_bad_data(write: Write, content: bytes, name: 
 
 
 def test_overlong_lines_are_set_aside(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 300)
+    monkeypatch.setattr(base, "MAX_LINE_BYTES", 300)
     got = read(write("a.ndjson", LINE + b"\n" + b"x" * 1_000 + b"\n" + LINE + b"\n" + b"y" * 300))
     assert got.payloads == [LINE, LINE]
     assert [(m.line, m.reason) for m in got.malformed] == [
@@ -99,7 +99,7 @@ def test_overlong_lines_are_set_aside(write: Write, monkeypatch: pytest.MonkeyPa
 
 
 def test_chunks_are_bounded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "CHUNK", 10)
+    monkeypatch.setattr(base, "CHUNK", 10)
     path = write("a.ndjson", (LINE + b"\nbroken\n") * 12)
     assert [c.read for c in read_file(path, EVENTS)] == [10, 10, 4]
 
@@ -244,12 +244,16 @@ def test_a_cut_off_file_is_bad_data(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.parquet", LINE, "is named parquet but is not; it looks like ndjson: say --format ndjson"),
+        (
+            "a.parquet",
+            LINE,
+            "is named parquet but is not; it looks like ndjson: rename it, or send it with --format ndjson",
+        ),
         ("a.dat", b"hello\nworld", "cannot tell the format"),
         (
             "a.csv",
             b'1.1.1.1 - - [01/Jan/2026:00:00:00 +0100] "GET / HTTP/1.1" 200 5',
-            "say --format access_log",
+            "rename it, or send it with --format access_log",
         ),
         ("a", b"", "cannot tell the format"),
     ],
