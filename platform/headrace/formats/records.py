@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -51,7 +51,7 @@ class Reader:
         """Changes when the same file may hold other records than before."""
         return f"{self.contract.name} v{self.contract.version} {self.format or 'by content'}"
 
-    def records(self, open: Open, name: str) -> Iterator[Record]:
+    def records(self, open: Open, name: str) -> Generator[Record, None, None]:
         """Every record of a file, in order; the same file gives the same records every time.
 
         Args:
