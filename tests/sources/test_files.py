@@ -442,6 +442,11 @@ def test_the_lakes_storage_options_are_understood() -> None:
     assert s3_options({"endpoint_url": "store:9000", "aws_allow_http": "true"})["scheme"] == "http"
 
 
+def test_half_a_pair_of_keys_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Fatal, match=r"HEADRACE_ARCHIVE_STORAGE_OPTIONS do not fit s3://b/a: .*secret_key"):
+        Archive("s3://b/a", {"aws_access_key_id": "k"}).files("events")
+
+
 @pytest.mark.parametrize("wrong", ["", "/etc", "../secrets", "a/../b", "a/", "."])
 def test_a_folder_lies_below_the_archive(wrong: str) -> None:
     with pytest.raises(ValueError, match="is not below the archive"):

@@ -65,10 +65,14 @@ class Archive:
     def _filesystem(self) -> pafs.FileSystem:
         if not self.on_s3:
             return pafs.LocalFileSystem()
-        options = s3_options(self._options)
-        return pafs.S3FileSystem(
-            **options, connect_timeout=_CONNECT_SECONDS, request_timeout=_REQUEST_SECONDS
-        )
+        try:
+            return pafs.S3FileSystem(
+                **s3_options(self._options),
+                connect_timeout=_CONNECT_SECONDS,
+                request_timeout=_REQUEST_SECONDS,
+            )
+        except ValueError as error:
+            raise Fatal(f"HEADRACE_ARCHIVE_STORAGE_OPTIONS do not fit {self.uri}: {error}") from error
 
     def name(self, path: str) -> str:
         """A file as a person finds it."""
@@ -113,7 +117,7 @@ class Archive:
             if not self.on_s3:
                 return stamp
             with self._filesystem.open_input_file(f"{self._root}/{path}") as file:
-                return f"{stamp}:{_text(file.metadata().get(b'ETag'))}"
+                return f"{stamp}:{_text(file.metadata()['ETag'])}"
 
     def open(self, path: str) -> IO[bytes]:
         """A seekable file; raises as ``stamp``, here and in every read."""
