@@ -52,5 +52,5 @@ lint: install ## Ruff and mypy alone
 format: install ## Format and fix what can be fixed
 	@"$(RUN)ruff" check --fix . ; "$(RUN)ruff" format .
 
-clean: ## Remove the local state (lake, warehouse, logs); asks nothing
-	rm -rf .headrace
+clean: ## Remove the local state (lake, warehouse, logs), not your files in .headrace/archive; asks nothing
+	@test ! -d .headrace || find .headrace -mindepth 1 -maxdepth 1 ! -name archive -exec rm -rf {} +

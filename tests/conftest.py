@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from builders import NOW
-from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
+from headrace.batch import RECORD_SCHEMA, Checked, MicroBatch, Position
+from headrace.contracts import Contract, Limits, check
 from headrace.local.embedded import EmbeddedStack
 from headrace.settings import Settings, load_settings
 
@@ -65,3 +67,40 @@ def batch_of() -> Callable[..., MicroBatch]:
         return MicroBatch("test", records, Position({cursor: start}), Position({cursor: start + count}))
 
     return build
+
+
+@pytest.fixture
+def judge() -> Callable[..., Checked]:
+    """``judge(contract, payloads)``: what the contract makes of messages; offsets are their places."""
+
+    def judged(contract: Contract, payloads: list[bytes | None] | pl.Series, now: datetime = NOW) -> Checked:
+        count = len(payloads)
+        records = pl.DataFrame(
+            {
+                "payload": payloads,
+                "key": [None] * count,
+                "headers": [None] * count,
+                "timestamp": [None] * count,
+                "cursor": ["test/0"] * count,
+                "offset": range(count),
+                "message_id": [None] * count,
+                "redelivered": [False] * count,
+            },
+            schema=RECORD_SCHEMA,
+        )
+        batch = MicroBatch("test", records, Position(), Position({"test/0": count}))
+        return check(contract, batch, batch_id="test", now=now, limits=Limits())
+
+    return judged
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    """``write(name, content)``: a file."""
+
+    def written(name: str, content: bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return written

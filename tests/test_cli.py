@@ -70,6 +70,39 @@ def test_a_file_goes_all_the_way_to_an_answer(stack: Stack, tmp_path: Path) -> N
     assert replaced["2026-01-02"] == landed["landed"]
 
 
+def test_files_that_are_dropped_into_the_archive_land_and_a_broken_one_is_named(
+    stack: Stack, tmp_path: Path
+) -> None:
+    env = {
+        **stack.environment,
+        "HEADRACE_LAKE_URI": str(tmp_path / "lake"),
+        "HEADRACE_ARCHIVE": str(tmp_path / "archive"),
+        "HEADRACE_ARCHIVE_QUIET_SECONDS": "0",
+        "HEADRACE_RAW_DATABASE": "raw_cli_files",
+    }
+    folder = tmp_path / "archive" / "events" / "2026"
+    folder.mkdir(parents=True)
+    lines = [event(event_id=f"old-{n}") for n in range(5)] + [b"not json"]
+    (folder / "a.ndjson.gz").write_bytes(gzip.compress(b"\n".join(lines)))
+    (folder / "b.ndjson.gz").write_bytes(gzip.compress(b"\n".join(lines))[:-10])
+    assert answer("status", "events", env=env)["streams"][0]["sources"]["files/events"] == 2
+    landed = answer("ingest", "events", env=env)["files/events"]
+    assert (landed["messages"], landed["landed"], landed["rejected"]) == (6, 5, 1)
+    [why] = landed["refused_files"]
+    assert "b.ndjson.gz cannot be read beyond record" in why
+    rows = answer(
+        "query", "SELECT count() AS n FROM raw_cli_files.events WHERE event_id LIKE 'old-%'", env=env
+    )
+    assert rows == [{"n": 5}]
+    for command in (("status", "events"), ("doctor",)):
+        shown = headrace(*command, env={**env, "COLUMNS": "400"})
+        assert shown.returncode == 1
+        assert "b.ndjson.gz cannot be read" in shown.stdout
+    (folder / "b.ndjson.gz").unlink()
+    after = answer("status", "events", env=env)["streams"][0]
+    assert (after["sources"]["files/events"], after["problems"]) == (0, [])
+
+
 @pytest.mark.skipif(not ACCESS_LOG.exists(), reason="needs the real access log beside the checkout")
 def test_a_real_access_log_is_sent_and_its_bad_line_is_shown(stack: Stack) -> None:
     done = headrace("send", str(ACCESS_LOG), env=stack.environment)

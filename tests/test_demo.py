@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from builders import eventually
+from builders import event, eventually
 
 
 @pytest.fixture
@@ -37,9 +37,12 @@ def taken_ports() -> Iterator[None]:
 def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_ports: None) -> None:
     home = tmp_path / f"a home with spaces {uuid.uuid4().hex}"
     env = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "DAGSTER_", "AWS_"))}
+    archive = tmp_path / "mine"
+    (archive / "events").mkdir(parents=True)
+    (archive / "events" / "a.ndjson").write_bytes(event())
     done = subprocess.run(
         [sys.executable, "-m", "headrace.cli", "demo", "--json"],
-        env={**env, "HEADRACE_HOME": str(home), "HOME": str(tmp_path)},
+        env={**env, "HEADRACE_HOME": str(home), "HEADRACE_ARCHIVE": str(archive), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=800,

@@ -13,6 +13,7 @@ def test_defaults_point_at_loopback() -> None:
     assert settings.kafka_bootstrap_servers.startswith("127.0.0.1:")
     assert settings.clickhouse_host == "127.0.0.1"
     assert settings.lake == str(settings.home / "lake")
+    assert settings.archive_uri == str(settings.home / "archive")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ def test_defaults_point_at_loopback() -> None:
         ("HEADRACE_RAW_DATABASE", "raw; DROP DATABASE raw", "HEADRACE_RAW_DATABASE"),
         ("HEADRACE_KAFKA_BOOTSTRAP", "x:1", "did you mean HEADRACE_KAFKA_BOOTSTRAP_SERVERS?"),
         ("HEADRACE_KAFKA_SECURITY", "not json", "kafka_security"),
+        ("HEADRACE_ARCHIVE", "gs://bucket/a", "HEADRACE_ARCHIVE='gs://bucket/a' is not valid"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(

@@ -30,7 +30,7 @@ RECORD_SCHEMA = _schema(
         "payload": pl.Binary,  # the untouched message value; null for a Kafka tombstone
         "key": pl.Binary,
         "headers": HEADERS,  # Kafka's headers, SQS' message attributes; null for none
-        "timestamp": UTC_MICROS,  # the broker's time of the message
+        "timestamp": UTC_MICROS,  # the broker's time of the message; the file's last write
         "cursor": pl.String,  # what the position counts, e.g. kafka/<topic>/<topic id>/<partition>
         "offset": pl.Int64,  # null where the source has none (SQS)
         "message_id": pl.String,  # null where the source has offsets (Kafka)
@@ -155,6 +155,8 @@ class MicroBatch:
         receipts: What the source needs to acknowledge the batch; opaque to everybody else.
         gaps: Ranges that were lost before they could be read.
         again_within: How long after its landing a redelivered message may still come; None for ever.
+        refused: Why something in the source cannot be read at all (a broken file), a line each; nothing of it is
+            in ``records``.
     """
 
     source: str
@@ -164,6 +166,7 @@ class MicroBatch:
     receipts: Any = None
     gaps: tuple[Gap, ...] = ()
     again_within: timedelta | None = None
+    refused: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.records.height
@@ -190,8 +193,10 @@ class Backlog:
         waiting: Messages that can be read now.
         in_flight: Messages handed out and not yet acknowledged (queues only).
         by_cursor: ``waiting`` by cursor.
+        problems: What needs a person, a line each: files that cannot be read.
     """
 
     waiting: int
     in_flight: int = 0
     by_cursor: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.errors import HeadraceError
+from headrace.errors import BadData, HeadraceError
 from headrace.models import manifest
 from headrace.pipelines import discover
 from headrace.resilience import Guard
 from headrace.settings import Settings, load_settings
-from headrace.stream import streams
+from headrace.stream import Stream, streams
 from headrace.warehouse.clickhouse import ClickHouse
 
 _ENOUGH_BYTES = 2 << 30
@@ -92,10 +92,17 @@ def _migrations(config: Settings) -> Finding:
 def _services(config: Settings) -> Iterator[Finding]:
     for stream in streams(config, patient=False).values():
         for spec in stream.pipeline.sources:
-            yield _tried(spec.name, lambda s=stream, n=spec.name: f"{s.backlog(n).waiting:,} messages wait")  # type: ignore[misc]
+            yield _tried(spec.name, lambda s=stream, n=spec.name: _waiting(s, n))  # type: ignore[misc]
         yield _tried(f"lake of {stream.name}", lambda s=stream: f"version {s.lake.good.open().version}")  # type: ignore[misc]
         yield _tried(f"warehouse of {stream.name}", lambda s=stream: f"{s.unpublished()} versions behind")  # type: ignore[misc]
         stream.close()
+
+
+def _waiting(stream: Stream, source: str) -> str:
+    backlog = stream.backlog(source)
+    if backlog.problems:
+        raise BadData("; ".join(backlog.problems))
+    return f"{backlog.waiting:,} messages wait"
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:

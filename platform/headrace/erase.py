@@ -40,7 +40,7 @@ class StreamReceipt:
         rejected_rows: Rejected records whose payload or key named the person.
         days: Days of the warehouse that were replaced.
         files: Old lake files that were removed.
-        still_in: Topics and queues that may hold the person's messages until their retention ends.
+        still_in: Topics, queues and folders that may hold the person's messages.
     """
 
     stream: str

@@ -45,7 +45,8 @@ class Pace:
     Attributes:
         batch_messages: Messages of one micro-batch.
         idle_seconds: The run ends when nothing came for this long.
-        max_seconds: The run ends after this, so that another can take over; None for no limit.
+        max_seconds: The run ends so long after its first batch, so that another can take over; None for no limit.
+            (A source may take its time to get to where it left off; that must not eat up what a run may do.)
     """
 
     batch_messages: int = 100_000
@@ -64,6 +65,7 @@ class Landed:
         repeated: Messages dropped because they had landed before.
         days: Partitions of the lake table that were touched.
         gaps: Ranges that the source had lost.
+        refused: Why something in the source could not be read at all, a line each.
     """
 
     messages: int = 0
@@ -72,6 +74,7 @@ class Landed:
     repeated: int = 0
     days: frozenset[date] = field(default_factory=frozenset)
     gaps: tuple[Gap, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def __add__(self, other: Landed) -> Landed:
         return Landed(
@@ -81,6 +84,7 @@ class Landed:
             self.repeated + other.repeated,
             self.days | other.days,
             self.gaps + other.gaps,
+            self.refused + other.refused,
         )
 
 
@@ -115,18 +119,30 @@ def ingest(
     lost = _gone(source, lake)
     if lost:
         yield Landed(gaps=lost)
-    started = idle_since = time.monotonic()
+    started: float | None = None
+    idle_since: float | None = None
+    known: list[str] = []
     while not stopping():
-        now = time.monotonic()
-        if now - idle_since >= pace.idle_seconds or (pace.max_seconds and now - started >= pace.max_seconds):
+        cursors, now = source.cursors(), time.monotonic()
+        if cursors != known:  # there is more to read than before
+            known, idle_since = cursors, None
+        idle = idle_since is not None and now - idle_since >= pace.idle_seconds
+        over = started is not None and pace.max_seconds and now - started >= pace.max_seconds
+        if idle or over:
             return
-        cursors = source.cursors()
         tables = lake.rejected.open(), lake.good.open()
         position = tables[1].position(cursors)
+        asked = time.monotonic()
         batch = source.read(position, pace.batch_messages, min(1.0, pace.idle_seconds))
         for gap in batch.gaps:
             log.error("%s lost messages before they were read: offsets %s", source.name, gap)
+        for problem in batch.refused:
+            log.error("%s", problem)
         if not len(batch) and batch.after == batch.before:
+            idle_since = idle_since or asked
+            if batch.refused:
+                yield Landed(refused=batch.refused)
+                idle_since = None
             continue
         try:
             landed = land(batch, contract, lake, limits, tables)
@@ -135,7 +151,7 @@ def ingest(
             raise
         source.acknowledge(batch)
         yield landed
-        idle_since = time.monotonic()
+        idle_since, started = None, started or time.monotonic()
 
 
 def _gone(source: Source, lake: StreamLake[LakeTable]) -> tuple[Gap, ...]:
@@ -198,6 +214,7 @@ def land(
         repeated=len(batch) - _messages(good, rejected),
         days=frozenset(good[contract.partition].unique().to_list()),
         gaps=batch.gaps,
+        refused=batch.refused,
     )
 
 
@@ -264,4 +281,5 @@ def _messages(*frames: pl.DataFrame) -> int:
 
 def position_of(source: Source, lake: StreamLake[LakeTable]) -> Position:
     """How far a source has landed, from the lake's log."""
-    return lake.good.open().position(source.cursors())
+    cursors = source.cursors()
+    return lake.good.open().position(cursors) if cursors else Position()

@@ -27,7 +27,7 @@ from headrace.sources import Source
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SERVICES = ("kafka", "sqs", "lake", "warehouse")
+SERVICES = ("kafka", "sqs", "files", "lake", "warehouse")
 
 
 class LeftAlone(Retriable):

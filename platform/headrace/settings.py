@@ -72,6 +72,14 @@ class Settings(BaseSettings):
         default_factory=dict, repr=False, description="JSON, as delta-rs takes them"
     )
 
+    archive: str = Field("", description="folder or s3:// URI with files to land; default <home>/archive")
+    archive_storage_options: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="the same for the archive; default: the lake's"
+    )
+    archive_quiet_seconds: float = Field(
+        2.0, ge=0, le=3_600, description="a file waits until nobody has written to it for so long"
+    )
+
     clickhouse_host: str = "127.0.0.1"
     clickhouse_port: int = Field(8123, ge=1, le=65_535)
     clickhouse_user: str = "headrace"
@@ -116,6 +124,13 @@ class Settings(BaseSettings):
     def _zoned(cls, value: datetime) -> datetime:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
+    @field_validator("archive")
+    @classmethod
+    def _folder_or_s3(cls, value: str) -> str:
+        if "://" in value and not value.startswith("s3://"):
+            raise ValueError("it must be a folder or begin with s3://")
+        return value
+
     @field_validator("home", "project_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -125,6 +140,11 @@ class Settings(BaseSettings):
     def lake(self) -> str:
         """URI of the lake's root, without a trailing slash."""
         return (self.lake_uri or str(self.home / "lake")).rstrip("/")
+
+    @property
+    def archive_uri(self) -> str:
+        """Folder or URI of the archive's root."""
+        return self.archive or str(self.home / "archive")
 
     def export(self) -> None:
         """Put what dbt's profile and the AWS credential chain read into this process's environment.

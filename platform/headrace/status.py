@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rich.markup import escape
+
 from headrace.errors import HeadraceError
 from headrace.stream import Stream
 
@@ -49,7 +51,7 @@ class StreamStatus:
         return [
             f"{mark} [bold]{self.stream}[/]  {waiting}",
             f"    lake {self.lake_rows:,} rows, {self.rejected_rows:,} rejected; warehouse {warehouse}{behind}{models}",
-            *(f"    [red]{problem}[/]" for problem in self.problems),
+            *(f"    [red]{escape(problem)}[/]" for problem in self.problems),
         ]
 
 
@@ -59,7 +61,9 @@ def inspect(stream: Stream) -> StreamStatus:
     sources: dict[str, int | str] = {}
     for spec in stream.pipeline.sources:
         try:
-            sources[spec.name] = stream.backlog(spec.name).waiting
+            backlog = stream.backlog(spec.name)
+            sources[spec.name] = backlog.waiting
+            problems += backlog.problems
         except HeadraceError as error:
             sources[spec.name] = "away"
             problems.append(str(error))

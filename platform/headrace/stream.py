@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 
 from headrace.batch import ORIGIN_KEY, Backlog
 from headrace.contracts import Limits
 from headrace.errors import Fatal, Retriable
+from headrace.formats import Reader
 from headrace.ingest import Landed, Pace, StreamLake, ingest, position_of
 from headrace.lake.delta import DeltaLakeTable
 from headrace.locks import file_lock
-from headrace.pipelines import Kafka, Pipeline, Sqs, discover
+from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs, discover
 from headrace.producers import Producer
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.sqs import SqsProducer
@@ -30,6 +32,8 @@ from headrace.publish import Published, publish, replace_days
 from headrace.resilience import SERVICES, Guard, GuardedSource
 from headrace.settings import Settings
 from headrace.sources import Source
+from headrace.sources.archive import Archive
+from headrace.sources.files import FilesSource
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.sqs import SqsSource, sqs_client
 from headrace.warehouse import Touched
@@ -122,7 +126,7 @@ class Stream:
     def guarded(self, name: str, share: int | None = None) -> Source:
         """The source of that name, with retries and circuit breaker; arguments as of ``source``."""
         source = self.source(name, share)
-        return GuardedSource(source, self._guards["sqs" if isinstance(source, SqsSource) else "kafka"])
+        return GuardedSource(source, self._guards[self._spec(name).kind])
 
     def source(self, name: str, share: int | None = None) -> Source:
         """The source of that name, as it is; with ``share``, only that run's share of its partitions.
@@ -132,14 +136,25 @@ class Stream:
         """
         key = (name, share)
         if key not in self._sources:
-            specs = {spec.name: spec for spec in self.pipeline.sources}
-            if name not in specs:
-                raise Fatal(f"stream {self.name!r} has no source {name!r}; it has {', '.join(specs)}")
-            self._sources[key] = self._build(specs[name], share)
+            self._sources[key] = self._build(self._spec(name), share)
         return self._sources[key]
 
-    def _build(self, spec: Kafka | Sqs, share: int | None) -> Source:
+    def _spec(self, name: str) -> Spec:
+        specs = {spec.name: spec for spec in self.pipeline.sources}
+        if name not in specs:
+            raise Fatal(f"stream {self.name!r} has no source {name!r}; it has {', '.join(specs)}")
+        return specs[name]
+
+    def _build(self, spec: Spec, share: int | None) -> Source:
         s = self.settings
+        if isinstance(spec, Files):
+            return FilesSource(
+                spec.folder,
+                Archive(s.archive_uri, s.archive_storage_options or s.lake_storage_options),
+                Reader(self.contract, spec.format),
+                s.home / "archive_index" / f"{self.name}-{quote(spec.folder, safe='')}.json",
+                quiet_seconds=s.archive_quiet_seconds,
+            )
         if isinstance(spec, Kafka):
             return KafkaSource(
                 spec.topic,

@@ -60,7 +60,9 @@ def built(new_warehouse: Callable[..., Warehouse]) -> Built:
         warehouse.load(contract.table, landed)
     outcome = warehouse.dbt("build")
     assert outcome, outcome.error
-    assert set(outcome.statuses.values()) == {"success", "pass", "no-op"}, outcome.statuses  # exposures do nothing
+    assert set(outcome.statuses.values()) == {"success", "pass", "no-op"}, (
+        outcome.statuses
+    )  # exposures do nothing
     return Built(warehouse, {name: warehouse.mart(name) for name in (*MARTS, *LATEST, *VIEWS)})
 
 

@@ -20,7 +20,7 @@ from dagster import (
     materialize,
 )
 
-from builders import event
+from builders import event, metric
 from conftest import Stack
 from headrace.batch import Position
 from headrace.days import ranges
@@ -52,6 +52,8 @@ def test_the_catalogue(defs: Definitions) -> None:
     graph = defs.get_repository_def().asset_graph
     keys = sorted(key.to_user_string() for key in graph.get_all_asset_keys())
     assert keys == [
+        "files/events",
+        "files/metrics",
         "intermediate/int_events_deduplicated",
         "intermediate/int_metrics_deduplicated",
         "kafka/analytics_events",
@@ -137,11 +139,32 @@ def test_a_backlog_becomes_one_run_and_that_run_drains_it(defs: Definitions, ado
     metadata = landed.materialization.metadata
     assert metadata["messages"].value == waiting + 3
     assert metadata["rejected"].value >= 1
+    assert "refused_files" not in metadata
     days = instance.get_materialized_partitions(AssetKey(["warehouse", "events"]))
     assert "2026-01-02" in days
     assert not tick(defs, "events_backlog", instance).run_requests
     skipped = tick(defs, "events_refresh", instance)
     assert "not deployed" in (skipped.skip_message or "")
+
+
+def test_files_in_the_archive_become_a_run_that_names_the_broken_one(
+    defs: Definitions, adopted: Settings
+) -> None:
+    instance, folder = DagsterInstance.ephemeral(), Path(adopted.archive_uri) / "metrics"
+    folder.mkdir(parents=True)
+    for name, content in (("a.ndjson", metric()), ("b.csv", b"metric_id,nam\n1,2\n")):
+        (folder / name).write_bytes(content)
+        os.utime(folder / name, (1_700_000_000, 1_700_000_000))
+    requests: list[RunRequest] = list(tick(defs, "metrics_backlog", instance).run_requests)
+    [request] = [r for r in requests if r.tags[sensors.SOURCE] == "files/metrics"]
+    job = defs.get_job_def("ingest_metrics")
+    done = job.execute_in_process(run_config=request.run_config, instance=instance)
+    [landed] = [m for m in done.get_asset_materialization_events() if m.asset_key.path == ["lake", "metrics"]]
+    metadata = landed.materialization.metadata
+    assert metadata["messages"].value == 1
+    assert "b.csv: metrics has no column 'nam'" in str(metadata["refused_files"].value)
+    again = list(tick(defs, "metrics_backlog", instance).run_requests or [])
+    assert "files/metrics" not in [r.tags[sensors.SOURCE] for r in again]
 
 
 def test_materialising_a_day_replaces_it_from_the_lake(defs: Definitions, adopted: Settings) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.contracts import EVENTS
 from headrace.errors import Fatal
-from headrace.producers import records
+from headrace.formats import base
 from headrace.producers.base import MemoryProducer
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.send import EXAMPLES, SendReport, send_file
@@ -25,7 +25,7 @@ def content(good: int, bad: int) -> bytes:
 
 
 def test_report(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "CHUNK", 10)
+    monkeypatch.setattr(base, "CHUNK", 10)
     producer, seen = MemoryProducer(), list[SendReport]()
     producer.send([b"before"])
     report = send_file(write("a.ndjson", content(25, 12)), EVENTS, producer, on_progress=seen.append)

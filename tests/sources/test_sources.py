@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from conftest import Stack
 from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.contracts import EVENTS, Limits
 from headrace.errors import Fatal, HeadraceError, Retriable
+from headrace.formats import Reader
 from headrace.ingest import Landed, Pace, StreamLake, ingest
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
@@ -21,6 +23,8 @@ from headrace.local.queue import create_queues, sqs_client
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.sqs import SqsProducer
 from headrace.sources import Source
+from headrace.sources.archive import Archive
+from headrace.sources.files import FilesSource
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.memory import MemoryLog, MemoryQueue
 from headrace.sources.sqs import SqsSource
@@ -38,9 +42,37 @@ class Case:
     ordered: bool
 
 
-@pytest.fixture(params=["kafka", "sqs", "memory log", "memory queue"])
-def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+def file_case(archive: Archive, write: Callable[[str, bytes], None], index: Path) -> Case:
+    """A folder of the archive; every message is a file, because a file is counted when it has been looked through."""
+    numbers = count()
+
+    def publish(payloads: list[bytes]) -> None:
+        for payload in payloads:
+            write(f"events/{next(numbers):05}.ndjson", payload)
+
+    def source() -> FilesSource:
+        return FilesSource("events", archive, Reader(EVENTS), index, quiet_seconds=0)
+
+    return Case(source(), publish, source, True)
+
+
+def write_below(root: Path) -> Callable[[str, bytes], None]:
+    """``write(name, content)``: files of a local archive."""
+
+    def write(name: str, content: bytes) -> None:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+    return write
+
+
+@pytest.fixture(params=["kafka", "sqs", "files", "memory log", "memory queue"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     name = f"t-{uuid.uuid4().hex}"
+    if request.param == "files":
+        root = tmp_path / "an archive"
+        yield file_case(Archive(str(root)), write_below(root), tmp_path / "index.json")
+        return
     if request.param == "memory log":
         log = MemoryLog(name)
         yield Case(log, log.publish, lambda: log, True)

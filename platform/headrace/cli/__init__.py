@@ -1,4 +1,4 @@
-"""Micro-batches from Kafka and SQS into Delta Lake and ClickHouse, every message exactly once."""
+"""Micro-batches from Kafka, SQS and files into Delta Lake and ClickHouse, every message exactly once."""
 
 from __future__ import annotations
 

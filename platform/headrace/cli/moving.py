@@ -92,6 +92,7 @@ def ingest(
             "repeated": step.landed.repeated,
             "published": step.published.rows,
             "lost_offsets": [str(gap) for gap in step.landed.gaps],
+            "refused_files": list(step.landed.refused),
         }
         for name, step in totals.items()
     }
@@ -99,6 +100,7 @@ def ingest(
         f"{name}: {t['messages']:,} messages, {t['landed']:,} rows landed, {t['rejected']:,} rejected,"
         f" {t['published']:,} published"
         + "".join(f"\n  [red]lost offsets {gap}[/]" for gap in t["lost_offsets"])
+        + "".join(f"\n  [red]{escape(why)}[/]" for why in t["refused_files"])
         for name, t in value.items()
     ]
     emit(value, as_json, lines)
@@ -158,5 +160,6 @@ def erase(
     ]
     lines += [f"{escape(name)}: {rows:,} rows deleted" for name, rows in receipt.models.items()]
     held = sorted({source for r in receipt.streams for source in r.still_in})
-    lines += [f"[dim]brokers keep their messages until their retention ends: {', '.join(held)}[/]"]
+    kept = "brokers keep their messages until their retention ends, files until somebody removes them"
+    lines += [f"[dim]{kept}: {', '.join(held)}[/]"]
     emit({**asdict(receipt), "receipt": str(path)}, as_json, [*lines, f"receipt: {path}"])

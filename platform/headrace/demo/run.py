@@ -31,6 +31,7 @@ TUNING = {
     "HEADRACE_INGEST_IDLE_SECONDS": "2",
     "HEADRACE_INGEST_MAX_SECONDS": "120",
     "HEADRACE_BATCH_MESSAGES": "200000",
+    "HEADRACE_ARCHIVE": "",  # the demo's own, which is empty: a person's files are no part of its numbers
 }
 
 

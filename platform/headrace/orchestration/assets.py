@@ -1,4 +1,4 @@
-"""Topics and queues, lake tables, warehouse tables: what a pipeline is in Dagster."""
+"""Topics, queues and folders, lake tables, warehouse tables: what a pipeline is in Dagster."""
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
 
@@ -26,7 +26,7 @@ from headrace.batch import Table
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.storage import report_materializations
-from headrace.pipelines import Kafka, Pipeline, Sqs
+from headrace.pipelines import Pipeline, Spec
 from headrace.stream import Step
 
 
@@ -41,8 +41,8 @@ class Drain(Config):
     )
 
 
-def source_key(spec: Kafka | Sqs) -> AssetKey:
-    """Asset key of a topic or queue."""
+def source_key(spec: Spec) -> AssetKey:
+    """Asset key of a topic, a queue or a folder."""
     return AssetKey(spec.name.split("/"))
 
 
@@ -62,9 +62,9 @@ def source_specs(pipeline: Pipeline) -> list[AssetSpec]:
         AssetSpec(
             source_key(spec),
             group_name="sources",
-            kinds={"kafka" if isinstance(spec, Kafka) else "sqs"},
+            kinds={spec.kind},
             owners=[pipeline.owner],
-            description=f"{'Topic' if isinstance(spec, Kafka) else 'Queue'} with {pipeline.name}",
+            description=f"{spec.noun.capitalize()} with {pipeline.name}",
         )
         for spec in pipeline.sources
     ]
@@ -99,6 +99,8 @@ def lake_asset(pipeline: Pipeline) -> AssetsDefinition:
                 for step in stream.drain(name, share=config.share):
                     totals[name] = step
                     context.log.info(_progress(name, step))
+                for why in totals[name].landed.refused:
+                    context.log.error(why)
             version = stream.lake.good.open().version
         report_materializations(context.op_execution_context, list(_published(pipeline, totals)))
         return MaterializeResult(metadata=_metadata(totals, version, time.monotonic() - started))
@@ -131,6 +133,9 @@ def _metadata(totals: dict[str, Step], version: int, seconds: float) -> dict[str
     }
     if gaps:
         found["lost_offsets"] = MetadataValue.md("\n".join(f"- `{gap}`" for gap in gaps))
+    refused = [why for s in totals.values() for why in s.landed.refused]
+    if refused:
+        found["refused_files"] = MetadataValue.md("\n".join(f"- {why}" for why in refused))
     return found
 
 

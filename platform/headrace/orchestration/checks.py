@@ -9,7 +9,7 @@ from dagster import AssetCheckResult, AssetChecksDefinition, AssetCheckSeverity,
 from headrace.batch import Position
 from headrace.orchestration.assets import lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
-from headrace.pipelines import Kafka, Pipeline
+from headrace.pipelines import Pipeline, Sqs
 from headrace.settings import Settings
 from headrace.stream import Audit
 
@@ -25,7 +25,7 @@ def stream_checks(pipeline: Pipeline, settings: Settings) -> Sequence[AssetCheck
         with streams.open(pipeline) as stream:
             position: Position = Position()
             for spec in pipeline.sources:
-                if isinstance(spec, Kafka):
+                if not isinstance(spec, Sqs):  # queues have no offsets
                     cursors = stream.source(spec.name).cursors()
                     position = position.advanced(stream.lake.good.open().position(cursors))
             return once(stream.audit(), position)

@@ -27,7 +27,7 @@ from headrace.days import ranges
 from headrace.errors import Retriable
 from headrace.models import reach, views_version
 from headrace.orchestration.resources import Streams
-from headrace.pipelines import Kafka, Pipeline, Sqs
+from headrace.pipelines import Pipeline, Spec
 from headrace.settings import Settings
 from headrace.stream import Stream
 from headrace.warehouse import Touched
@@ -99,7 +99,7 @@ def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Set
     return backlog
 
 
-def _shares(spec: Kafka | Sqs) -> Iterator[tuple[int | None, str]]:
+def _shares(spec: Spec) -> Iterator[tuple[int | None, str]]:
     """Share and label of each run that drains a source at the same time."""
     if spec.runs == 1:
         yield None, spec.name
@@ -108,7 +108,7 @@ def _shares(spec: Kafka | Sqs) -> Iterator[tuple[int | None, str]]:
         yield number, f"{spec.name} {number + 1}/{spec.runs}"
 
 
-def _waiting(stream: Stream, spec: Kafka | Sqs, share: int | None) -> int | str:
+def _waiting(stream: Stream, spec: Spec, share: int | None) -> int | str:
     """Messages that wait in a run's share of a source, or why that cannot be said now."""
     try:
         backlog = stream.backlog(spec.name)

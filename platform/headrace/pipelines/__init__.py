@@ -1,6 +1,6 @@
 """Pipelines: one file per stream, discovered by name (``*_pipeline.py``)."""
 
-from headrace.pipelines.base import Kafka, Pipeline, Sqs
+from headrace.pipelines.base import Files, Kafka, Pipeline, Spec, Sqs
 from headrace.pipelines.discovery import Discovered, discover
 
-__all__ = ["Discovered", "Kafka", "Pipeline", "Sqs", "discover"]
+__all__ = ["Discovered", "Files", "Kafka", "Pipeline", "Spec", "Sqs", "discover"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
 
 from headrace.contracts import Contract
+from headrace.formats import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,8 @@ class Kafka:
         runs: Ingest runs that divide its partitions among them: run n takes those whose number is n modulo ``runs``.
     """
 
+    kind: ClassVar[str] = "kafka"
+    noun: ClassVar[str] = "topic"
     topic: str
     runs: int = 1
 
@@ -33,6 +38,8 @@ class Sqs:
         queue: Its name.
     """
 
+    kind: ClassVar[str] = "sqs"
+    noun: ClassVar[str] = "queue"
     queue: str
 
     @property
@@ -44,6 +51,39 @@ class Sqs:
     def name(self) -> str:
         """Name of the source."""
         return f"sqs/{self.queue}"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A folder of the archive, with its sub-folders. Not divided: one run reads one file after the other.
+
+    Attributes:
+        folder: Below ``HEADRACE_ARCHIVE``, with forward slashes; one that does not exist is empty.
+        format: Of all its files; None tells it by name and content.
+    """
+
+    kind: ClassVar[str] = "files"
+    noun: ClassVar[str] = "folder"
+    folder: str
+    format: Format | None = None
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.folder)
+        if not path.parts or str(path) != self.folder or {"/", ".."} & {*path.parts}:
+            raise ValueError(f"folder {self.folder!r} is not below the archive: write it like 'events/2024'")
+
+    @property
+    def runs(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def name(self) -> str:
+        """Name of the source."""
+        return f"files/{self.folder}"
+
+
+Spec = Kafka | Sqs | Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +99,7 @@ class Pipeline:
     """
 
     contract: Contract
-    sources: tuple[Kafka | Sqs, ...]
+    sources: tuple[Spec, ...]
     models: str
     owner: str
     description: str

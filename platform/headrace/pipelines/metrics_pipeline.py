@@ -1,11 +1,11 @@
 """Named measurements."""
 
 from headrace.contracts import METRICS
-from headrace.pipelines.base import Kafka, Pipeline, Sqs
+from headrace.pipelines.base import Files, Kafka, Pipeline, Sqs
 
 pipeline = Pipeline(
     contract=METRICS,
-    sources=(Sqs("metrics"), Kafka("metrics")),
+    sources=(Sqs("metrics"), Kafka("metrics"), Files("metrics")),
     models="metrics",
     owner="team:platform",
     description="What systems and sensors measured, one row per measurement",

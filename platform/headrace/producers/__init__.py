@@ -1,8 +1,7 @@
 """Producers: everything that puts messages into topics and queues.
 
-``base`` says what a producer is; ``kafka``, ``sqs`` and ``base.MemoryProducer`` are the adapters. ``send``,
-``records`` and ``access_log`` send files, ``flights`` and ``malformed`` are the demo's input, ``traffic`` is
-a live simulation.
+``base`` says what a producer is; ``kafka``, ``sqs`` and ``base.MemoryProducer`` are the adapters. ``send``
+sends files, ``flights`` and ``malformed`` are the demo's input, ``traffic`` is a live simulation.
 """
 
 from headrace.producers.base import Chunk, MemoryProducer, Producer

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.contracts import Contract
+from headrace.formats import Format, Malformed, read_file
 from headrace.producers.base import Producer
-from headrace.producers.records import Format, Malformed, read_file
 
 #: How many malformed lines a report shows.
 EXAMPLES = 5
@@ -43,7 +43,7 @@ def send_file(
     Guarantee: at least once. The same file sent twice is sent twice; its access log events have the same ids.
 
     Args:
-        path: See ``records.read_file``.
+        path: See ``formats.read_file``.
         contract: What the records should be.
         producer: Where they go; it is flushed but not closed.
         format: Overrides what the file's name and content say.

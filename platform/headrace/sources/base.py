@@ -18,7 +18,7 @@ class Source(Protocol):
     name: str
 
     def cursors(self) -> list[str]:
-        """Names of everything that can be read now; partitions that were added since appear here.
+        """Names of everything that can be read now; partitions and files that were added since appear here.
 
         Raises:
             Fatal: The topic or queue does not exist.
@@ -27,6 +27,8 @@ class Source(Protocol):
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
         """Up to ``max_messages`` from ``after`` on, an empty batch if none came within ``wait_seconds``.
+
+        An empty batch after which ``cursors`` names more than before is not the end: read again.
 
         A cursor that is absent from ``after`` is read from its beginning.
         """

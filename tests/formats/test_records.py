@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 from collections.abc import Callable
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from headrace.batch import STRING_MAP, Checked
 from headrace.contracts import EVENTS, METRICS
 from headrace.errors import BadData
-from headrace.producers import records
-from headrace.producers.records import FileChunk, read_file
+from headrace.formats import base, records
+from headrace.formats.records import FileChunk, Reader, read_file
 
 Write = Callable[[str, bytes], Path]
 EVENT = {
@@ -74,7 +75,7 @@ def test_lines_that_are_no_json_are_counted_and_shown(write: Write, line: bytes,
     assert bad.line == 3
     assert bad.reason.startswith(reason)
     assert bad.start.isprintable()
-    assert len(bad.start) <= 4 * records.SHOWN_CHARACTERS
+    assert len(bad.start) <= 4 * base.SHOWN_CHARACTERS
     assert str(bad).startswith(f"line 3: {reason}")
 
 
@@ -89,7 +90,7 @@ def test_any_content_is_counted_or_bad_data(write: Write, content: bytes, name: 
 
 
 def test_overlong_lines_are_set_aside(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 300)
+    monkeypatch.setattr(base, "MAX_LINE_BYTES", 300)
     got = read(write("a.ndjson", LINE + b"\n" + b"x" * 1_000 + b"\n" + LINE + b"\n" + b"y" * 300))
     assert got.payloads == [LINE, LINE]
     assert [(m.line, m.reason) for m in got.malformed] == [
@@ -99,7 +100,7 @@ def test_overlong_lines_are_set_aside(write: Write, monkeypatch: pytest.MonkeyPa
 
 
 def test_chunks_are_bounded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "CHUNK", 10)
+    monkeypatch.setattr(base, "CHUNK", 10)
     path = write("a.ndjson", (LINE + b"\nbroken\n") * 12)
     assert [c.read for c in read_file(path, EVENTS)] == [10, 10, 4]
 
@@ -244,12 +245,16 @@ def test_a_cut_off_file_is_bad_data(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.parquet", LINE, "is named parquet but is not; it looks like ndjson: say --format ndjson"),
+        (
+            "a.parquet",
+            LINE,
+            "is named parquet but is not; it looks like ndjson: rename it, or send it with --format ndjson",
+        ),
         ("a.dat", b"hello\nworld", "cannot tell the format"),
         (
             "a.csv",
             b'1.1.1.1 - - [01/Jan/2026:00:00:00 +0100] "GET / HTTP/1.1" 200 5',
-            "say --format access_log",
+            "rename it, or send it with --format access_log",
         ),
         ("a", b"", "cannot tell the format"),
     ],
@@ -272,3 +277,62 @@ def test_the_format_can_be_said(write: Write) -> None:
         read(write("b.dat", LINE), METRICS, format="access_log")
     with pytest.raises(BadData, match="is not a file"):
         read(Path("missing.ndjson"))
+
+
+def test_a_zstandard_file_that_was_cut_off_is_not_taken_for_one_that_has_ended(write: Write) -> None:
+    packed = zstandard.compress(b"\n".join(b'{"session_id":"%d"}' % (n * 7_919) for n in range(50_000)))
+    assert len(read(write("a.ndjson.zst", packed)).payloads) == 50_000
+    for cut in (10, len(packed) // 2, len(packed) - 1):
+        with pytest.raises(BadData, match="is it complete"):
+            read(write("b.ndjson.zst", packed[:cut]))
+
+
+def records_of(content: bytes, name: str, contract: Any = EVENTS) -> list[base.Record]:
+    return list(Reader(contract).records(lambda: io.BytesIO(content), name))
+
+
+HEADER = b"event_id,event_type,occurred_at,session_id,channel\n"
+LOG = b'1.1.1.1 - - [01/Jan/2026:00:00:00 +0100] "GET / HTTP/1.1" 200 5\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "line"),
+    [
+        ("a.ndjson", b"", b'{"a":"\xff\x00'),
+        ("a.ndjson", b"", b"  42\t"),
+        ("a.csv", HEADER, b'1,a,t,"two\nlines \xfe",web,"extra"'),
+        ("a.csv", HEADER, b"1,\xff,t,s,web"),
+        ("a.csv", HEADER, b'1,"a"b,t,s,web'),
+        ("a.log", LOG, b'1.1.1.1 - - "GET \xff'),
+    ],
+)
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_malformed_line_comes_with_its_untouched_bytes(
+    name: str, start: bytes, line: bytes, end: bytes
+) -> None:
+    raw, key, wrong = records_of(start + line + end, name)[-1]
+    assert (raw, key) == (line, None)
+    assert wrong is not None
+
+
+def test_of_an_overlong_line_the_beginning_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MAX_LINE_BYTES", 300)
+    for name, start in (("a.ndjson", b""), ("a.csv", HEADER)):
+        got = records_of(start + b"x" * 1_000 + b"\n" + b"y" * 10 + b"\n", name)
+        assert [raw for raw, _, _ in got] == [b"x" * 300, b"y" * 10]
+        assert all(wrong for _, _, wrong in got)
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
+
+
+@given(rows=st.lists(st.lists(CELLS, max_size=7).filter(lambda row: len(row) != 5 and any(row)), max_size=6))
+def test_no_byte_of_csv_rows_that_do_not_fit_is_lost(rows: list[list[str]]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    content = text.getvalue().encode()
+    got = records_of(HEADER + content, "a.csv")
+    assert all(wrong for _, _, wrong in got)
+    assert len(got) == len(rows)
+    kept = b"\r\n".join(raw for raw, _, _ in got)
+    assert kept == content.removesuffix(b"\r\n")

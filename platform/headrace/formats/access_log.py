@@ -6,12 +6,16 @@ Formats and escapes as https://httpd.apache.org/docs/2.4/logs.html and mod_log_c
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
 from pathlib import PurePosixPath
+from typing import IO
 
 import msgspec
+
+from headrace.formats.base import Record, lines, malformed
 
 #: A visitor who comes back later than this begins a new session; the usual gap of web analytics.
 SESSION_GAP = 30 * 60
@@ -35,6 +39,17 @@ _ASSETS = frozenset({
     ".mjs", ".mp3", ".mp4", ".ogg", ".otf", ".png", ".svg", ".swf", ".ttf", ".wasm", ".wav",
     ".webm", ".webmanifest", ".webp", ".woff", ".woff2",
 })  # fmt: skip
+
+
+def read(file: IO[bytes]) -> Iterator[Record]:
+    """Every line as an event, with its session as the key."""
+    log = AccessLog()
+    for number, line, overlong in lines(file):
+        if overlong:
+            yield overlong
+            continue
+        found = log.parse(number, line)
+        yield malformed(number, found, line) if isinstance(found, str) else (*found, None)
 
 
 def is_access_log(line: bytes) -> bool:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from headrace.batch import Checked
 from headrace.contracts import EVENTS
-from headrace.producers.access_log import SESSION_GAP, AccessLog, is_access_log
-from headrace.producers.records import read_file
+from headrace.formats import read_file
+from headrace.formats.access_log import SESSION_GAP, AccessLog, is_access_log
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "web-access.log.gz"
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]

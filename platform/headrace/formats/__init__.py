@@ -1,0 +1,10 @@
+"""Formats: what files hold, as messages. ``headrace send`` and the archive source read files in the same way.
+
+``base`` says what a record is; ``ndjson``, ``csv``, ``parquet`` and ``access_log`` read one format each; ``records``
+tells formats apart and unpacks what is compressed.
+"""
+
+from headrace.formats.base import FORMATS, Format, Malformed, Record
+from headrace.formats.records import Reader, read_file
+
+__all__ = ["FORMATS", "Format", "Malformed", "Reader", "Record", "read_file"]

@@ -1,0 +1,107 @@
+"""What a record of a file is, and what all formats have in common."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Literal, get_args
+
+import msgspec
+
+from headrace.contracts import Contract
+from headrace.errors import BadData
+
+Format = Literal["ndjson", "csv", "parquet", "access_log"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+#: Records of one chunk.
+CHUNK = 5_000
+#: A longer line is set aside: no broker's default takes it, and a file without newlines has no bound.
+MAX_LINE_BYTES = 16_000_000
+SHOWN_CHARACTERS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Why a line is no record.
+
+    Attributes:
+        line: Its number, from 1.
+        reason: Why it is none.
+        start: How it begins, for people.
+    """
+
+    line: int
+    reason: str
+    start: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}: {self.start}"
+
+
+#: Payload, key, and what is wrong with it. The payload is one JSON message; where something is wrong it is the
+#: untouched line without its end, or the first ``MAX_LINE_BYTES`` bytes of a longer one. The key is the session,
+#: else the record's own id, so that what belongs together keeps its order; None for none.
+Record = tuple[bytes, bytes | None, Malformed | None]
+
+
+def malformed(line: int, reason: str, raw: bytes) -> Record:
+    """A line that is no record; what is shown of it has its control characters escaped."""
+    text = raw[: 4 * SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")[:SHOWN_CHARACTERS]
+    start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return raw[:MAX_LINE_BYTES], None, Malformed(line, reason, start)
+
+
+def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record | None]]:
+    """Numbered lines without their ends; blank ones are left out, an overlong one comes with its malformed record."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if len(line) == MAX_LINE_BYTES and line[-1:] != b"\n":
+            start = line
+            while line and line[-1:] != b"\n":
+                line = file.readline(MAX_LINE_BYTES)
+            yield number, start, malformed(number, f"longer than {MAX_LINE_BYTES:,} bytes", start)
+        elif not line.isspace():
+            yield number, line.rstrip(b"\r\n"), None
+
+
+def key_column(contract: Contract) -> str:
+    """Column whose value is the key."""
+    names = {c.name for c in contract.columns}
+    return "session_id" if "session_id" in names else contract.key
+
+
+def key_of(value: object) -> bytes | None:
+    """A value as a key."""
+    return value.encode() if isinstance(value, str) and value else None
+
+
+def json_value(text: str) -> object:
+    """What JSON text holds, or the text itself where it is none."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return text
+
+
+def require_columns(name: str, contract: Contract, names: Sequence[str]) -> None:
+    """Hold a table's columns against the contract's.
+
+    Raises:
+        BadData: One is unknown, there twice, or missing.
+    """
+    known = [c.name for c in contract.columns]
+    for column in names:
+        if column not in known:
+            near = difflib.get_close_matches(column, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(known)}"
+            raise BadData(f"{name}: {contract.name} has no column {column!r}; {hint}")
+        if names.count(column) > 1:
+            raise BadData(f"{name}: column {column!r} appears twice; rename one of them")
+    for c in contract.columns:
+        if not c.nullable and c.default is None and c.name not in names:
+            raise BadData(f"{name}: column {c.name!r} is missing; {contract.name} requires it")

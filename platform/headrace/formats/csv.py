@@ -1,0 +1,113 @@
+"""CSV with a header, typed by the contract; separated by commas, semicolons, tabs or bars."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import IO
+
+import msgspec
+
+from headrace.contracts import Contract
+from headrace.errors import BadData
+from headrace.formats import base
+from headrace.formats.base import Record, json_value, key_column, key_of, malformed, require_columns
+
+
+def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
+    """Every row as a JSON object without its empty cells; a row of empty cells is a blank line.
+
+    Raises:
+        BadData: The header does not fit the contract.
+    """
+    # a byte that is no UTF-8 goes through as a surrogate, so that a malformed line can be had back untouched
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    first = text.readline(base.MAX_LINE_BYTES)
+    delimiter = delimiter_of(first)
+    names = header(first, name)
+    require_columns(name, contract, names)
+    converters = [_CELLS.get(c.wire, _text) for name in names for c in contract.columns if c.name == name]
+    column = key_column(contract)
+    lines = _Lines(text)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        lines.taken.clear()
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield malformed(rows.line_num + 1, f"not CSV ({error})", lines.raw())
+            continue
+        if not any(row):
+            continue
+        number = rows.line_num + 1
+        if len(row) != len(names):
+            yield malformed(number, f"{len(row)} fields, the header has {len(names)}", lines.raw())
+            continue
+        record = {n: convert(cell) for n, convert, cell in zip(names, converters, row, strict=True) if cell}
+        try:
+            yield msgspec.json.encode(record), key_of(record.get(column)), None
+        except UnicodeEncodeError:
+            yield malformed(number, "not UTF-8", lines.raw())
+
+
+class _Lines(Iterator[str]):
+    """Lines of bounded length for a CSV reader; ``taken`` are those that it asked for since it was cleared."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self.taken: list[str] = []
+
+    def __next__(self) -> str:
+        line = rest = self._text.readline(base.MAX_LINE_BYTES)
+        if not line:
+            raise StopIteration
+        while len(rest) == base.MAX_LINE_BYTES and rest[-1] not in "\r\n":
+            rest = self._text.readline(base.MAX_LINE_BYTES)
+        self.taken.append(line)
+        return line
+
+    def raw(self) -> bytes:
+        """The bytes of what was taken."""
+        return "".join(self.taken).encode("utf-8", "surrogateescape").rstrip(b"\r\n")
+
+
+def header(line: str, name: str) -> list[str]:
+    """Names of the columns.
+
+    Raises:
+        BadData: The line is no CSV.
+    """
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter_of(line)), [])]
+    except csv.Error as error:
+        raise BadData(f"{name}: the header is not CSV ({error}); write the columns' names there") from error
+
+
+def delimiter_of(line: str) -> str:
+    """What separates the cells of a header."""
+    return max(",;\t|", key=line.count)
+
+
+def _text(cell: str) -> object:
+    return cell
+
+
+def _number(kind: Callable[[str], float], cell: str) -> object:
+    """A number, or the text itself where it is none or is one that JSON does not have."""
+    try:
+        value = kind(cell)
+    except ValueError:
+        return cell
+    return value if abs(value) < float("inf") else cell
+
+
+_CELLS: dict[str, Callable[[str], object]] = {
+    "number": partial(_number, float),
+    "integer": partial(_number, int),
+    "object": json_value,
+    "map": json_value,
+}

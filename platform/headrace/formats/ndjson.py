@@ -1,0 +1,43 @@
+"""One JSON object, or an array of them, to a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO, Any
+
+import msgspec
+
+from headrace.contracts import Contract
+from headrace.formats.base import Record, key_column, key_of, lines, malformed
+
+
+def read(file: IO[bytes], contract: Contract) -> Iterator[Record]:
+    """Every line as it is; the key is looked up in it."""
+    column = key_column(contract)
+    keyed = msgspec.json.Decoder(msgspec.defstruct("Keyed", [(column, Any, None)]))
+    anything = msgspec.json.Decoder()
+    for number, line, overlong in lines(file):
+        if overlong:
+            yield overlong
+            continue
+        try:
+            line.decode()
+            key = getattr(keyed.decode(line), column)
+        except msgspec.ValidationError:  # JSON so far, but no object
+            try:
+                value = anything.decode(line)
+            except (msgspec.DecodeError, RecursionError) as error:
+                yield malformed(number, f"not JSON ({error})", line)
+                continue
+            if not isinstance(value, list):
+                yield malformed(number, "neither an object nor an array", line)
+                continue
+            first = value[0] if value else None
+            key = first.get(column) if isinstance(first, dict) else None
+        except UnicodeDecodeError as error:
+            yield malformed(number, f"not UTF-8 ({error.reason} at byte {error.start})", line)
+            continue
+        except (msgspec.DecodeError, RecursionError) as error:
+            yield malformed(number, f"not JSON ({error})", line)
+            continue
+        yield line, key_of(key), None
