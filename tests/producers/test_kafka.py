@@ -10,6 +10,7 @@ import pytest
 from kafka import KafkaProducer as Client
 from kafka.errors import MessageSizeTooLargeError
 
+from headrace import kafka_access
 from headrace.errors import BadData, Fatal, Retriable
 from headrace.local import broker, processes
 from headrace.local.supervisor import Supervisor
@@ -139,9 +140,9 @@ def test_a_missing_topic_is_named_and_not_created(bootstrap: str, topic: str) ->
 
 
 def test_no_broker_is_retriable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "_BOOTSTRAP_MS", 300)
+    monkeypatch.setattr(kafka_access, "_CONNECT_MS", 300)
     port = processes.pick_port(0, avoid={0})
-    with pytest.raises(Retriable, match=f"Kafka on 127.0.0.1:{port} does not answer"):
+    with pytest.raises(Retriable, match=f"no Kafka broker answers on 127.0.0.1:{port}"):
         KafkaProducer(f"127.0.0.1:{port}", "any")
 
 
