@@ -169,6 +169,6 @@ def test_parts_stay_below_the_batch_size() -> None:
 
 
 def test_wrong_security_options_are_named_but_not_shown(bootstrap: str) -> None:
-    with pytest.raises(Fatal, match=r"check HEADRACE_KAFKA_SECURITY \(sasl_pasword\)") as caught:
+    with pytest.raises(Fatal, match="HEADRACE_KAFKA_SECURITY has an unknown option 'sasl_pasword'") as caught:
         KafkaProducer(bootstrap, "any", {"sasl_pasword": "hunter2"})
     assert "hunter2" not in str(caught.value)
