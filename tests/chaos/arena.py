@@ -17,10 +17,11 @@ from typing import Any
 
 from kafka import KafkaAdminClient
 
+from chaos.durable import Durable, Durables
 from chaos.faults import kill_service
 from chaos.judge import Evidence, Judgement, Message, Records, Row, judge
 from chaos.launcher import Launcher, Worker
-from chaos.matrix import Cell
+from chaos.matrix import DURABLE, QUEUES, Cell
 from chaos.producer import PARTITIONS, KafkaPort, Port, Sender, SqsPort, held, waiting
 from chaos.reader import TABLES, Lake, Reader, Warehouse
 from chaos.windows import INSIDE
@@ -62,14 +63,11 @@ class Bench:
 
     Args:
         root: Folder for everything.
-        durable: Bootstrap servers of a durable broker; empty if there is none.
         keep: Folder for the workers' logs of cells that are worth a look.
     """
 
-    def __init__(
-        self, root: Path, *, size: Size | None = None, durable: str = "", keep: Path | None = None
-    ) -> None:
-        self.root, self.size, self.durable, self.keep = root, size or Size(), durable, keep
+    def __init__(self, root: Path, *, size: Size | None = None, keep: Path | None = None) -> None:
+        self.root, self.size, self.keep = root, size or Size(), keep
         self._kept = ExitStack()
         self._stack = ExitStack()
         self._kills = 0
@@ -79,6 +77,7 @@ class Bench:
 
     def __enter__(self) -> Bench:
         self.launcher = self._kept.enter_context(Launcher())
+        self.durables = self._kept.enter_context(Durables(self.root / "durable"))
         self._kept.callback(self._stop)
         self._start()
         return self
@@ -102,13 +101,18 @@ class Bench:
 
     @contextmanager
     def arena(self, cell: Cell) -> Iterator[Arena]:
-        """A new arena; a new stack where the present one has been through too much."""
+        """A new arena; a new stack where the present one has been through too much.
+
+        Raises:
+            Missing: The cell's broker or queue is not at hand.
+        """
         if self._kills >= _KILLS_PER_STACK:
             self._stop()
             self._stack = ExitStack()
             self._start()
+        durable = self.durables.get(cell.source) if cell.source in DURABLE else None
         self._cells += 1
-        arena = Arena(self, cell, self._cells)
+        arena = Arena(self, cell, self._cells, durable)
         try:
             yield arena
         finally:
@@ -118,19 +122,19 @@ class Bench:
 class Arena:
     """One cell's own topic or queue, lake, database and processes."""
 
-    def __init__(self, bench: Bench, cell: Cell, number: int) -> None:
-        self.bench, self.cell, self.size = bench, cell, bench.size
+    def __init__(self, bench: Bench, cell: Cell, number: int, durable: Durable | None) -> None:
+        self.bench, self.cell, self.size, self.durable = bench, cell, bench.size, durable
         self.folder = bench.root / f"cell-{number}"
         self.folder.mkdir(parents=True)
         self.name = f"chaos_{number}"
-        self.kafka = cell.source != "sqs"
+        self.kafka = cell.source not in QUEUES
         self.source = f"{'kafka' if self.kafka else 'sqs'}/{self.name}"
         self.lake = self.folder / "lake"
         self.lake.mkdir()
         self.database = f"raw_{number}"
-        self.settings = {**bench.settings, "lake_uri": str(self.lake), "raw_database": self.database}
-        if cell.source == "durable":
-            self.settings["kafka_bootstrap_servers"] = bench.durable
+        #: Where everything really is, whatever a scenario puts before it for Headrace.
+        self.services = {**bench.settings, **(durable.settings if durable else {})}
+        self.settings = {**self.services, "lake_uri": str(self.lake), "raw_database": self.database}
         self.launcher = bench.launcher
         self.hits_file = self.folder / "hits"
         self.hits: list[str] = []
@@ -157,7 +161,7 @@ class Arena:
         if self.kafka:
             create_topics(self.settings["kafka_bootstrap_servers"], {self.name: PARTITIONS})
         else:
-            create_queues(self.bench.settings["sqs_endpoint_url"], [self.name])
+            create_queues(self.services["sqs_endpoint_url"], [self.name])
 
     def topic_id(self) -> str:
         """The broker's id of the topic."""
@@ -173,7 +177,7 @@ class Arena:
         if self.kafka:
             port = KafkaPort(self.settings["kafka_bootstrap_servers"], self.name)
         else:
-            port = SqsPort(self.bench.settings["sqs_endpoint_url"], self.name)
+            port = SqsPort(self.services["sqs_endpoint_url"], self.name)
         sender = Sender(port, messages, tombstones=self.kafka)
         sender.start()
         return sender
@@ -331,7 +335,7 @@ class Arena:
         try:
             if self.kafka and not self.whole:
                 self.ask_offsets()
-            elif not self.kafka and (left := waiting(self.bench.settings["sqs_endpoint_url"], self.name)):
+            elif not self.kafka and (left := waiting(self.services["sqs_endpoint_url"], self.name)):
                 self.objections.append(f"{left} messages are still in the queue")
             lake = {table: Lake(self.lake, whole=self.whole).rows(table) for table in TABLES}
             warehouse = Warehouse(self.bench.settings, self.database, whole=self.whole)

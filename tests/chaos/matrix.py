@@ -11,6 +11,9 @@ SOURCES = ("kafka", "sqs")
 INGEST = ("before_write", "between_tables", "mid_write", "written_not_acknowledged")
 PUBLISH = ("mid_publish", "published_not_recorded")
 PLACES = (10, 50, 90)
+#: Brokers and queues that keep what they acknowledged (``durable.py``): their own kill -9 must cost nothing.
+DURABLE = {"apache": "broker", "tansu-s3": "broker", "elasticmq": "queue"}
+QUEUES = ("sqs", "elasticmq")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Cell:
     """One run of the chaos suite.
 
     Attributes:
-        source: ``kafka``, ``sqs``, or ``durable`` (a broker given by HEADRACE_TEST_KAFKA).
+        source: ``kafka`` or ``sqs``, the embedded ones; or a key of ``DURABLE``.
         window: Where the fault strikes: a name of ``windows.WINDOWS``, or a service.
         action: What happens there.
         at: Per cent of the way.
@@ -96,9 +99,13 @@ def _services() -> Iterator[Cell]:
 
 
 def _durable() -> Iterator[Cell]:
-    for window in INGEST:
-        yield Cell("durable", window, "kill", 50)
-        yield Cell("durable", window, "freeze", 50, scenario="zombie")
+    for source, service in DURABLE.items():  # one after the other: they do not all fit beside each other
+        for at in PLACES:
+            yield Cell(source, service, "kill", at, scenario="source_kill")
+        for window in INGEST:
+            yield Cell(source, window, "kill", 50)
+            if source == "apache":
+                yield Cell(source, window, "freeze", 50, scenario="zombie")
 
 
 def controls() -> Iterator[Cell]:

@@ -20,6 +20,7 @@ _CHUNK = 50
 #: Seconds between chunks until ``Sender.enough``, and after it.
 _QUICK, _TRICKLE = 0.04, 0.4
 _READS_WITHIN = 30.0
+_ANSWERS_WITHIN = 25.0
 
 GOOD, BAD, BOTH = Records(1, 0), Records(0, 1), Records(1, 1)
 
@@ -63,6 +64,7 @@ class KafkaPort:
             request_timeout_ms=10_000,
             delivery_timeout_ms=20_000,
             max_block_ms=5_000,
+            reconnect_backoff_max_ms=500,
             metrics_enabled=False,
         )
 
@@ -78,9 +80,10 @@ class KafkaPort:
             except KafkaError:
                 continue
         acknowledged: dict[Message, Records] = {}
+        deadline = time.monotonic() + _ANSWERS_WITHIN
         for future, records in waiting:
             try:
-                answer = future.get(timeout=20)
+                answer = future.get(timeout=max(0.0, deadline - time.monotonic()))
                 if answer.offset >= 0:  # -1: the broker had it already, from an attempt before
                     acknowledged[(str(answer.partition), answer.offset)] = records
             except KafkaError:

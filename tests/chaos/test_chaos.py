@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos import report
+from chaos import durable, report
 from chaos.arena import Bench, Size
 from chaos.judge import Verdict
 from chaos.matrix import SHORT, SHORT_CONTROLS, Cell
@@ -28,6 +28,15 @@ def test_every_acknowledged_message_is_there_exactly_once(cell: Cell, bench: Ben
     assert (outcome.judgement.lost, outcome.judgement.doubled) == (0, 0)
     assert outcome.judgement.landed == outcome.judgement.acknowledged >= 600
     assert outcome.hits
+
+
+def test_what_is_not_at_hand_is_skipped_with_the_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(durable.servers._ASKED, durable.servers.KAFKA, None)
+    outcome = run(bench, Cell("apache", "broker", "kill", scenario="source_kill"))
+    assert outcome.judgement.verdict == Verdict.SKIPPED
+    assert "HEADRACE_TEST_KAFKA is not set" in report.line(outcome)
 
 
 @pytest.mark.parametrize("cell", SHORT_CONTROLS, ids=lambda cell: cell.name)

@@ -9,7 +9,7 @@ import pytest
 
 from chaos import report
 from chaos.judge import Evidence, Judgement, Message, Records, Row, Verdict, judge
-from chaos.matrix import Cell, controls, matrix
+from chaos.matrix import DURABLE, Cell, controls, matrix
 from chaos.reader import row_of
 from chaos.runner import Outcome
 
@@ -106,7 +106,12 @@ def test_origins_of_a_topic_and_of_a_queue() -> None:
 def test_the_matrix_has_at_least_sixty_cells_and_no_two_of_one_name() -> None:
     names = [cell.name for cell in matrix()]
     assert len(set(names)) == len(names)
-    assert sum(c.source != "durable" and not report.is_control(c) for c in matrix()) >= 60
+    assert sum(c.source not in DURABLE and not report.is_control(c) for c in matrix()) >= 60
+
+
+def test_every_durable_broker_and_queue_is_killed_early_midway_and_late() -> None:
+    killed = {(c.source, c.window, c.at) for c in matrix() if c.scenario == "source_kill"}
+    assert killed == {(source, window, at) for source, window in DURABLE.items() for at in (10, 50, 90)}
 
 
 def outcome(verdict: Verdict, expect: Verdict = Verdict.VERIFIED) -> Outcome:

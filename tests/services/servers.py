@@ -1,25 +1,36 @@
-"""Apache Kafka and SeaweedFS as services of a supervisor, each on loopback ports of its own."""
+"""Apache Kafka, Tansu on S3, ElasticMQ and SeaweedFS as services of a supervisor, each on loopback ports of its own.
+
+What broker and queue acknowledged is in files: ``kill -9`` and another start lose nothing.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
+import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import boto3
 import pytest
 
+from headrace.local import broker as tansu
 from headrace.local import probes, processes
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service
 from headrace.local.supervisor import Supervisor
 
+from .fetch import Missing
+
 #: Environment variables that ask for a service: the folder that ``fetch.py`` filled for it.
-KAFKA, S3 = "HEADRACE_TEST_KAFKA", "HEADRACE_TEST_S3"
-_ASKED = {name: os.environ.get(name) for name in (KAFKA, S3)}  # tests run without any HEADRACE_* variable
+KAFKA, S3, QUEUE = "HEADRACE_TEST_KAFKA", "HEADRACE_TEST_S3", "HEADRACE_TEST_QUEUE"
+_ASKED = {n: os.environ.get(n) for n in (KAFKA, S3, QUEUE)}  # tests run without any HEADRACE_* variable
+REGION = "us-east-1"
+_KEY = "headrace"  # as id and secret: SeaweedFS takes any
 
 _CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"  # any 16 bytes in base64
 #: A small heap, and a machine code compiler that is quick to start rather than quick in the end.
@@ -59,16 +70,28 @@ def asked_for(*services: str) -> None:
         pytest.skip("runs in 'make test-services'", allow_module_level=True)
 
 
-def fetched(service: str) -> Path:
-    """The folder of a service; skips the calling test when it could not be had."""
+def at_hand(service: str) -> Path:
+    """The folder of a service.
+
+    Raises:
+        Missing: It was not asked for, or could not be had; says why.
+    """
     asked = _ASKED[service]
     if not asked:
-        pytest.skip(f"{service} is not set: run 'make test-services'")
+        raise Missing(f"{service} is not set: run it by make, which fetches the service")
     folder = Path(asked).absolute()
     if not (folder / "complete").is_file():
         missing = folder / "missing.txt"
-        pytest.skip(missing.read_text() if missing.is_file() else f"nothing in {folder}: run fetch.py")
+        raise Missing(missing.read_text() if missing.is_file() else f"nothing in {folder}: run fetch.py")
     return folder
+
+
+def fetched(service: str) -> Path:
+    """``at_hand``, for fixtures: skips the calling test where it is not."""
+    try:
+        return at_hand(service)
+    except Missing as why:
+        pytest.skip(str(why))
 
 
 def free_ports(count: int) -> list[int]:
@@ -79,10 +102,22 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def kafka_service(jars: Path, home: Path) -> tuple[Service, str]:
+def kafka_service(
+    jars: Path,
+    home: Path,
+    *,
+    protocol: str = "PLAINTEXT",
+    options: Mapping[str, str] | None = None,
+    scram: str = "",
+) -> tuple[Service, str]:
     """One Kafka node, broker and controller at once (KRaft), with its log below ``home``.
 
-    What is there survives a restart of the service.
+    Args:
+        jars: As fetched.
+        home: Folder for everything.
+        protocol: Of its one listener for clients, which is named so too.
+        options: Broker properties besides.
+        scram: A user, as Kafka's ``format --add-scram`` takes one.
 
     Returns:
         The service and its ``host:port``.
@@ -93,9 +128,10 @@ def kafka_service(jars: Path, home: Path) -> tuple[Service, str]:
         "node.id": "1",
         "controller.quorum.voters": f"1@{LOOPBACK}:{controller}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{protocol}://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller}",
+        "advertised.listeners": f"{protocol}://{LOOPBACK}:{port}",
+        "inter.broker.listener.name": protocol,
+        "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:PLAINTEXT",
         "log.dirs": str(home / "kafka"),
         # one node holds the only copy
         "offsets.topic.replication.factor": "1",
@@ -109,6 +145,7 @@ def kafka_service(jars: Path, home: Path) -> tuple[Service, str]:
         "log.cleaner.backoff.ms": "100",
         "log.cleaner.dedupe.buffer.size": "8388608",
         "group.initial.rebalance.delay.ms": "0",
+        **(options or {}),
     }
     (home / "logs").mkdir(parents=True, exist_ok=True)
     properties = home / "server.properties"
@@ -116,7 +153,7 @@ def kafka_service(jars: Path, home: Path) -> tuple[Service, str]:
     java = (*_JAVA, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*")
     subprocess.run(
         [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", f"--cluster-id={_CLUSTER_ID}",
-         f"--config={properties}"],
+         f"--config={properties}", *(["--add-scram", scram] if scram else [])],
         check=True, capture_output=True, timeout=_FORMAT_SECONDS,
     )  # fmt: skip
     service = Service(
@@ -125,11 +162,81 @@ def kafka_service(jars: Path, home: Path) -> tuple[Service, str]:
         env=dict(os.environ),
         log=home / "logs" / "kafka.log",
         cwd=home,
-        ready=lambda: probes.kafka_ok(port),
+        ready=lambda: _tls_ok(port) if protocol.endswith("SSL") else probes.kafka_ok(port),
         port=port,
         stop_grace=10.0,
     )
     return service, f"{LOOPBACK}:{port}"
+
+
+def _tls_ok(port: int) -> bool:
+    """Whether TLS can be spoken there; whom one speaks to is the test's business."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((LOOPBACK, port), 1.0) as plain, context.wrap_socket(plain):
+        return True
+
+
+def tansu_on_s3(home: Path, endpoint: str) -> tuple[Service, str]:
+    """The embedded broker with its log in a bucket of an S3 look-alike.
+
+    Returns:
+        The service and its ``host:port``.
+    """
+    bucket = "tansu"
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, region_name=REGION, aws_access_key_id=_KEY, aws_secret_access_key=_KEY
+    )
+    client.create_bucket(Bucket=bucket)
+    client.close()
+    access = {
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": _KEY,
+        "AWS_SECRET_ACCESS_KEY": _KEY,
+    }
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    [port] = free_ports(1)
+    service = tansu.broker_service(home, port, dict(os.environ))
+    words = list(service.argv)
+    words[words.index("--storage-engine") + 1] = f"s3://{bucket}/"
+    return replace(service, argv=tuple(words), env={**service.env, **access}), f"{LOOPBACK}:{port}"
+
+
+def elasticmq_service(jars: Path, home: Path) -> tuple[Service, str]:
+    """ElasticMQ, an SQS look-alike, with queues and messages below ``home``.
+
+    Returns:
+        The service and its endpoint URL.
+    """
+    [port] = free_ports(1)
+    settings = {
+        "node-address.host": LOOPBACK,
+        "node-address.port": str(port),
+        "rest-sqs.bind-hostname": LOOPBACK,
+        "rest-sqs.bind-port": str(port),
+        "rest-stats.enabled": "false",
+        "aws.region": REGION,
+        "queues-storage.enabled": "true",
+        "queues-storage.path": str(home / "queues.conf"),
+        "messages-storage.enabled": "true",
+        # H2 acknowledges before it writes unless it is told not to wait
+        "messages-storage.uri": f"jdbc:h2:{home / 'messages'};WRITE_DELAY=0",
+    }
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    flags = (f"-D{name}={value}" for name, value in settings.items())
+    service = Service(
+        name="elasticmq",
+        argv=(*_JAVA, *flags, "-cp", f"{jars}/*", "org.elasticmq.server.Main"),
+        env=dict(os.environ),
+        log=home / "logs" / "elasticmq.log",
+        cwd=home,
+        ready=lambda: probes.http_ok(port, "/?Action=ListQueues"),
+        port=port,
+        stop_grace=5.0,
+    )
+    return service, f"http://{LOOPBACK}:{port}"
 
 
 @contextmanager

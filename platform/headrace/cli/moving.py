@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
-from headrace.cli.shared import Json, StreamName, console, emit, opened
+from headrace.cli.shared import Json, StreamName, console, emit, opened, say
 from headrace.errors import Fatal
 
 
@@ -124,14 +124,20 @@ def backfill(
     end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")],
     as_json: Json = False,
 ) -> None:
-    """Replace days of the raw warehouse table from the lake; rebuild their marts in the Dagster UI afterwards."""
+    """Rebuild days: the raw warehouse table from the lake, then the marts that are made of it. However often."""
+    from headrace.backfill import backfill as rebuild
+    from headrace.days import days_between
+
     if end < start:
         raise Fatal(f"--to {end:%Y-%m-%d} is before --from {start:%Y-%m-%d}")
-    days = [(start + timedelta(days=n)).date() for n in range((end - start).days + 1)]
     with opened(stream) as found:
-        rows: dict[date, int] = found[stream].replace_days(days)
-    total = sum(rows.values())
-    emit(rows_by_day(rows), as_json, [f"{stream}: {len(rows):,} days replaced, {total:,} rows"])
+        done = rebuild(
+            found[stream],
+            days_between(start.date(), end.date()),
+            tell=lambda line: None if as_json else say(line),
+        )
+    built = [[first.isoformat(), last.isoformat()] for first, last in done.built]
+    emit({"rows": rows_by_day(done.rows), "built": built}, as_json, [])
 
 
 def rows_by_day(rows: dict[date, int]) -> dict[str, int]:

@@ -12,6 +12,9 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
+
+import tenacity
 
 from headrace.errors import Fatal, Retriable
 from headrace.local import probes
@@ -128,13 +131,47 @@ def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> dict[str
     except KafkaError as error:
         raise Retriable(f"no Kafka broker answers on {bootstrap_servers}: {error}") from error
     try:
+        ids = {}
         for name, partitions in topics.items():
             with contextlib.suppress(TopicAlreadyExistsError):
-                admin.create_topics([NewTopic(name, partitions, 1)])
-        found = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(list(topics))}
+                [made] = admin.create_topics([NewTopic(name, partitions, 1)])["topics"]
+                ids[name] = str(made["topic_id"])
+        return _await(admin, list(topics), ids)
     except KafkaError as error:
         kind = Retriable if getattr(error, "retriable", False) else Fatal
         raise kind(f"topics {sorted(topics)} could not be created on {bootstrap_servers}: {error}") from error
     finally:
         admin.close()
-    return {name: found[name] for name in topics}
+
+
+def _await(admin: Any, names: list[str], ids: Mapping[str, str]) -> dict[str, int]:
+    """Partitions by topic, once each has its leaders and is the one of ``ids``.
+
+    Apache Kafka answers when its controller has noted a topic, before its brokers know it, or know that the topic
+    of that name which was there before is gone.
+    """
+
+    def there(topic: Mapping[str, Any]) -> bool:
+        is_the_one = ids.get(topic["name"], str(topic["topic_id"])) == str(topic["topic_id"])
+        return (
+            is_the_one and not topic["error_code"] and all(p["leader_id"] >= 0 for p in topic["partitions"])
+        )
+
+    def found() -> dict[str, int]:
+        return {t["name"]: len(t["partitions"]) for t in admin.describe_topics(names) if there(t)}
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda have: set(have) != set(names)),
+        stop=tenacity.stop_after_delay(_REQUEST_MS / 1_000),
+        wait=tenacity.wait_fixed(0.05),
+        retry_error_callback=lambda state: _missing(names, state),
+    )
+    known: dict[str, int] = retrying(found)
+    return {name: known[name] for name in names}
+
+
+def _missing(names: list[str], state: tenacity.RetryCallState) -> NoReturn:
+    have = state.outcome.result() if state.outcome else {}
+    raise Retriable(
+        f"topics {sorted(set(names) - set(have))} were created, and have no leader yet; try again"
+    )

@@ -27,6 +27,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.record.util import encode_varint
 
 from headrace.errors import BadData, Fatal, HeadraceError, Retriable
+from headrace.kafka_access import connect, refusal
 from headrace.producers.base import Keys, Payloads, keys_of
 
 #: Uncompressed bytes of a batch of several messages: below a broker's default ``message.max.bytes``, 1 MiB.
@@ -37,7 +38,6 @@ IN_FLIGHT_BYTES = 16_000_000
 MAX_MESSAGE_BYTES = 64_000_000
 _RECORD_OVERHEAD = 26  # bytes: five varints, attributes and header count, at most
 
-_BOOTSTRAP_MS = 5_000
 _Record = tuple[bytes | None, bytes | None]
 
 
@@ -50,7 +50,7 @@ class KafkaProducer:
     Args:
         bootstrap_servers: ``host:port``, comma separated.
         topic: Must exist; it is never created here.
-        security: kafka-python's ``security_protocol``, ``sasl_*`` and ``ssl_*`` options.
+        security: Options as ``kafka_access.checked`` takes them.
         timeout: Seconds after which an unanswered batch fails.
 
     Raises:
@@ -68,30 +68,27 @@ class KafkaProducer:
         self.name = f"kafka/{topic}"
         self._topic = topic
         self._timeout = timeout
-        connection = {"bootstrap_servers": bootstrap_servers.split(","), **(security or {})}
         try:
-            _require_topic(connection, topic, bootstrap_servers)
-            self._client = Client(
-                **connection,
+            _require_topic(bootstrap_servers, security or {}, topic)
+            self._client = connect(
+                Client,
+                bootstrap_servers,
+                security or {},
                 acks="all",
                 enable_idempotence=True,
                 compression_type="lz4",
                 batch_size=BATCH_BYTES,
                 max_request_size=MAX_MESSAGE_BYTES,
                 allow_auto_create_topics=False,
-                bootstrap_timeout_ms=_BOOTSTRAP_MS,
                 request_timeout_ms=int(timeout * 1_000),
                 delivery_timeout_ms=int(timeout * 1_000),
                 max_block_ms=int(timeout * 1_000),
                 metrics_enabled=False,
             )
             found = self._client.partitions_for(topic)
-        except (kafka_errors.KafkaConfigurationError, ValueError, TypeError, AssertionError):
-            # without kafka-python's message, which may show values, and with them passwords
-            names = ", ".join(security or ())
-            raise Fatal(f"Kafka refuses its options: check HEADRACE_KAFKA_SECURITY ({names})") from None
         except kafka_errors.KafkaError as error:
-            raise _translated(error, f"Kafka on {bootstrap_servers}") from error
+            what = f"Kafka on {bootstrap_servers}"
+            raise refusal(error, bootstrap_servers) or _translated(error, what) from error
         self._partitions: list[int] = sorted(found)
         self._keyless = 0
         self._changed = threading.Condition()
@@ -224,9 +221,9 @@ def _hash(key: bytes) -> int:
     return int(murmur2(key)) & 0x7FFFFFFF
 
 
-def _require_topic(connection: Mapping[str, Any], topic: str, shown: str) -> None:
+def _require_topic(servers: str, security: Mapping[str, Any], topic: str) -> None:
     """Some brokers create a topic that is only asked for, with settings that nobody chose: list them all."""
-    admin = KafkaAdminClient(**connection, bootstrap_timeout_ms=_BOOTSTRAP_MS)
+    admin = connect(KafkaAdminClient, servers, security)
     try:
         topics = sorted(admin.list_topics())
     finally:
@@ -234,7 +231,7 @@ def _require_topic(connection: Mapping[str, Any], topic: str, shown: str) -> Non
     if topic not in topics:
         near = difflib.get_close_matches(topic, topics, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise Fatal(f"topic {topic!r} does not exist on {shown}{hint} List topics with 'headrace status'.")
+        raise Fatal(f"topic {topic!r} does not exist on {servers}{hint} List topics with 'headrace status'.")
 
 
 def _translated(error: Exception, what: str) -> HeadraceError:

@@ -34,6 +34,7 @@ from kafka.structs import OffsetAndMetadata
 
 from headrace.batch import HEADERS, RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
 from headrace.errors import Fatal, Retriable
+from headrace.kafka_access import connect, refusal
 
 #: Bytes of one partition in one fetch.
 _FETCH_BYTES = 1 << 20
@@ -41,7 +42,6 @@ _FETCH_BYTES = 1 << 20
 _NEXT_POLL_MS = 100
 #: A read ends after this even while messages keep coming, so that what was read lands soon.
 _READ_SECONDS = 5.0
-_CONNECT_MS = 5_000
 #: Batches that are polled ahead at most, so that slow partitions get their share.
 _AHEAD = 4
 #: Watermarks come with a fetch; the first one has to connect.
@@ -67,7 +67,8 @@ def _translated(servers: str) -> Iterator[None]:
         raise Retriable(f"Kafka on {servers} has no leader for {error} at the moment") from error
     except KafkaError as error:
         kind = Retriable if isinstance(error, RetriableError) else Fatal
-        raise kind(f"Kafka on {servers}: {type(error).__name__}: {error}") from error
+        said = f"Kafka on {servers}: {type(error).__name__}: {error}"
+        raise refusal(error, servers) or kind(said) from error
 
 
 class KafkaSource:
@@ -86,7 +87,7 @@ class KafkaSource:
         topic: Its name.
         bootstrap_servers: ``host:port``, comma separated.
         group: Consumer group that offsets are committed to, for lag tools.
-        security: kafka-python's ``security_protocol``, ``sasl_*`` and ``ssl_*`` options.
+        security: Options as ``kafka_access.checked`` takes them.
         share: ``(n, of)``: only partitions whose number is n modulo ``of``.
         """
         self.topic = topic
@@ -104,16 +105,16 @@ class KafkaSource:
     def _connected(self) -> KafkaConsumer:
         if self._consumer is None:
             with _translated(self._servers):
-                self._consumer = KafkaConsumer(
-                    bootstrap_servers=self._servers.split(","),
+                self._consumer = connect(
+                    KafkaConsumer,
+                    self._servers,
+                    self._security,
                     group_id=self._group,
                     enable_auto_commit=False,
                     auto_offset_reset="none",
                     isolation_level="read_committed",
                     max_partition_fetch_bytes=_FETCH_BYTES,
                     metrics_enabled=False,
-                    bootstrap_timeout_ms=_CONNECT_MS,
-                    **self._security,
                 )
         return self._consumer
 
@@ -143,11 +144,7 @@ class KafkaSource:
         """
         with _translated(self._servers):
             if self._admin is None:
-                self._admin = KafkaAdminClient(
-                    bootstrap_servers=self._servers.split(","),
-                    bootstrap_timeout_ms=_CONNECT_MS,
-                    **self._security,
-                )
+                self._admin = connect(KafkaAdminClient, self._servers, self._security)
             # all topics, because asking for one by name creates it on brokers with automatic creation
             topics = {t["name"]: t for t in self._admin.describe_topics()}
         found = topics.get(self.topic)
