@@ -244,7 +244,8 @@ class Stream:
     def touched(self) -> list[Touched]:
         """Days whose models are older than their rows."""
         self.warehouse.prepare(self.contract.table)
-        return self.warehouse.touched(self.contract.table, self.lake.good.id)
+        by_landing = self.settings.window_time == "processing"
+        return self.warehouse.touched(self.contract.table, self.lake.good.id, by_landing=by_landing)
 
     def published_version(self) -> int:
         """Last lake version that is wholly in the warehouse, -1 if none."""

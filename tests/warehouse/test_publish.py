@@ -180,6 +180,19 @@ def test_touched_days_are_those_newer_than_their_models(
     assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [1, 2]
 
 
+def test_for_processing_time_the_days_of_landing_are_touched(
+    warehouse: Any, land: Callable[..., LakeTable]
+) -> None:
+    table = land(days(1, 2))
+    publish(table, warehouse)
+    landed = [t.day for t in warehouse.touched(EVENTS.table, table.id, by_landing=True)]
+    assert landed == [NOW.date()]
+    version = warehouse.published(EVENTS.table, table.id)
+    warehouse.refreshed(EVENTS.table, table.id, version, landed, datetime.now(UTC))
+    assert warehouse.touched(EVENTS.table, table.id, by_landing=True) == []
+    assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [1, 2]
+
+
 def bookkept(warehouse: Any, table: str, column: str) -> Any:
     """What the bookkeeping of either warehouse holds, in the order of versions."""
     if isinstance(warehouse, MemoryWarehouse):

@@ -77,8 +77,14 @@ class Warehouse(Protocol):
     def replace_partition(self, table: Table, day: date, chunks: Iterable[pa.Table], /) -> int:
         """Swap one day's partition for ``chunks``; returns the rows of the day afterwards."""
 
-    def touched(self, table: Table, lake_id: str, /) -> list[Touched]:
-        """Days with rows that were published after their models were last built."""
+    def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:
+        """Days with rows that were published after their models were last built.
+
+        Args:
+            table: The raw table.
+            lake_id: Id of its lake table.
+            by_landing: Days on which the rows landed, for models in processing time, instead of their partitions.
+        """
 
     def refreshed(
         self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /

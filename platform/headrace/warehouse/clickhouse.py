@@ -167,15 +167,16 @@ class ClickHouse:
         rows = self.query(f"SELECT {column}, count() FROM {self._name(table)} GROUP BY {column}")
         return {day: int(count) for day, count in rows}
 
-    def touched(self, table: Table, lake_id: str, /) -> list[Touched]:
+    def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:
         """Days with rows that were published after their models were last built."""
         database = ddl.quoted(self._config.raw_database)
+        days = "landed_days" if by_landing else "days"
         rows = self.query(
             f"""
             WITH
                 fresh AS
                 (
-                    SELECT day, version, published_at FROM {database}._publications ARRAY JOIN days AS day
+                    SELECT day, version, published_at FROM {database}._publications ARRAY JOIN {days} AS day
                     WHERE table = {{table:String}} AND lake_id = {{lake_id:String}}
                 ),
                 built AS

@@ -55,14 +55,15 @@ class MemoryWarehouse:
         self._rows[table.name] = kept + fresh
         return sum(rows.height for rows in fresh)
 
-    def touched(self, table: Table, lake_id: str, /) -> list[Touched]:
+    def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:
         """Days with newer rows than models."""
         built: dict[date, int] = {}
         for version, days, _ in self._refreshes.get((table.name, lake_id), []):
             built.update({day: max(version, built.get(day, -1)) for day in days})
         now = datetime.now(UTC)
         fresh = self._publications.get((table.name, lake_id), {}).values()
-        newer = {day for p in fresh for day in p.days if p.version > built.get(day, -1)}
+        touched = ((p.version, day) for p in fresh for day in (p.landed_days if by_landing else p.days))
+        newer = {day for version, day in touched if version > built.get(day, -1)}
         return [Touched(day, now, now) for day in sorted(newer)]
 
     def refreshed(
