@@ -153,9 +153,8 @@ def _await(admin: Any, names: list[str], ids: Mapping[str, str]) -> dict[str, in
 
     def there(topic: Mapping[str, Any]) -> bool:
         is_the_one = ids.get(topic["name"], str(topic["topic_id"])) == str(topic["topic_id"])
-        return (
-            is_the_one and not topic["error_code"] and all(p["leader_id"] >= 0 for p in topic["partitions"])
-        )
+        leaders = [p["leader_id"] for p in topic["partitions"]]
+        return is_the_one and not topic["error_code"] and bool(leaders) and min(leaders) >= 0
 
     def found() -> dict[str, int]:
         return {t["name"]: len(t["partitions"]) for t in admin.describe_topics(names) if there(t)}
