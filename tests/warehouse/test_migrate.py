@@ -62,6 +62,7 @@ def test_what_is_pending_is_applied_once_and_in_order(migrations: Make, raw: Set
     assert history(raw) == [(1, "applied", 1), (2, "applied", 2)]
     [(host, pid, checksum)] = history(raw, "host, pid, checksum")[:1]
     assert host and pid and checksum == ONE.checksum
+    assert all(one.finished_at and one.finished_at.tzinfo for one in migrations(ONE, TWO).status())
     assert migrations(ONE, TWO).lock.holder() is None
 
 

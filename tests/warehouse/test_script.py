@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import Fatal
@@ -31,6 +31,7 @@ WORD = st.sampled_from(["SELECT", "1", "(", ")", "CODEC", ",", "-", "/", "*"])
 PIECE = st.one_of(LITERAL, DOUBLED, HEREDOC, WORD)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(PIECE, st.none() | COMMENT), min_size=1, max_size=6), max_size=5))
 def test_what_was_put_together_comes_apart_again(script: list[list[tuple[str, str | None]]]) -> None:
     whole = ";\n".join(" ".join(f"{piece} {note or ''}" for piece, note in one) for one in script)
@@ -38,6 +39,7 @@ def test_what_was_put_together_comes_apart_again(script: list[list[tuple[str, st
     assert [one.split() for one in found] == [" ".join(piece for piece, _ in one).split() for one in script]
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("a1;'\"`\\$-/*# \n(),‘’“”"), max_size=40))
 def test_any_text_is_cut_as_the_endpoint_cuts_it(text: str) -> None:
     """Another scanner, which was written against the engine, sees the same number of statements."""

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -65,6 +65,12 @@ class Attempt:
     error: str
     finished_at: datetime | None
     headrace_version: str
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    found = Attempt(*row)
+    # the driver gives times of a UTC column without their zone
+    return replace(found, finished_at=found.finished_at and found.finished_at.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,7 @@ class Migrations:
             if error.code not in (UNKNOWN_TABLE, UNKNOWN_DATABASE):
                 raise
             return compare(self.known, []), ()
-        return compare(self.known, [Attempt(*one) for one in attempts]), tuple(values)
+        return compare(self.known, [_attempt(one) for one in attempts]), tuple(values)
 
     def status(self) -> list[Standing]:
         """Every migration; changes nothing."""
