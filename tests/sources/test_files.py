@@ -209,7 +209,7 @@ def test_a_broken_file_is_refused_whole_and_the_others_go_on(folder: Folder, nam
     assert (done.messages, done.rejected) == (20, 0)
     [why] = done.refused
     assert str(folder.root / name) in why
-    assert "Nothing of this file has landed" in why
+    assert "nothing of this file has landed" in why
     backlog = source.backlog(position_of(source, lake))
     assert (backlog.waiting, backlog.problems) == (0, (why,))
     assert drain(folder.source(), lake) == Landed(), "it is looked through once"

@@ -130,7 +130,7 @@ def read_file(path: Path, contract: Contract, format: Format | None = None) -> I
                 yield chunk
                 chunk = FileChunk()
     except BadData as error:
-        raise BadData(f"{error} Records up to a whole chunk before that were read") from error
+        raise BadData(f"{error} (records up to a whole chunk before that were read)") from error
     if chunk.read:
         yield chunk
 

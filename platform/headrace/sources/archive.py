@@ -184,7 +184,7 @@ def _translated(name: str, denied: type[HeadraceError] = Fatal) -> Iterator[None
     except FileNotFoundError as error:
         raise BadData(f"{name} is no longer there") from error
     except PermissionError as error:
-        raise denied(f"{name} may not be read: let Headrace's user read it, then touch it.") from error
+        raise denied(f"{name} may not be read: let Headrace's user read it, then touch it") from error
     except OSError as error:
         text = " ".join(str(error).split())
         if "ACCESS_DENIED" in text or "SIGNATURE_DOES_NOT_MATCH" in text or "INVALID_ACCESS_KEY_ID" in text:

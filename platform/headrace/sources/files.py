@@ -11,7 +11,8 @@ cannot be is refused whole, with a line that says why, and the others go on. A f
 the file is looked through again. What it holds then is a new content, whose records all land: a file that grows after
 it was taken brings its old records again, which the marts count once by their ids.
 
-A line that is no record is a message too: its untouched bytes, which the contract rejects with its reasons.
+A line that is no record is a message too: its untouched bytes, which the contract rejects with its reasons. (A line of
+a CSV or a log that happens to be a JSON record is a message like any other.)
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ class FilesSource:
             counted = contents.get(sha256)
             records = sum(1 for _ in self._records(path)) if counted is None else counted
         except BadData as error:
-            problem = f"{error} Nothing of this file has landed: repair it or take it away"
+            problem = f"{error} (nothing of this file has landed: repair it or take it away)"
         try:
             if self._archive.stamp(path) != stamp:
                 return None
