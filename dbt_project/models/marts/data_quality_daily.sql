@@ -1,4 +1,4 @@
-{{ config(materialized='view', tags=['quality']) }}
+{{ config(materialized='view', tags=['events', 'daily']) }}
 
 with landed as (
 
