@@ -125,3 +125,9 @@ def alone(settings: Settings, pipeline: Pipeline) -> AbstractContextManager[None
 def building(days: Sequence[date]) -> AbstractContextManager[None]:
     """While entered, dbt processes that are started build these days (see ``rebuilt_days.sql``)."""
     return exported({"DBT_START_DATE": min(days).isoformat(), "DBT_END_DATE": max(days).isoformat()})
+
+
+if __name__ == "__main__":  # at installation: what the first demo would otherwise wait for
+    from headrace.settings import load_settings
+
+    manifest(load_settings(home=load_settings().home / "demo"))

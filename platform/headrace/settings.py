@@ -159,6 +159,8 @@ class Settings(BaseSettings):
             "HEADRACE_CLICKHOUSE_PORT": str(self.clickhouse_port),
             "HEADRACE_CLICKHOUSE_USER": self.clickhouse_user,
             "HEADRACE_CLICKHOUSE_PASSWORD": self.clickhouse_password.get_secret_value(),
+            # dbt keeps this name out of its logs and out of what makes it parse anew
+            "DBT_ENV_SECRET_CLICKHOUSE_PASSWORD": self.clickhouse_password.get_secret_value(),
             "HEADRACE_CLICKHOUSE_SECURE": str(self.clickhouse_secure).lower(),
             "HEADRACE_RAW_DATABASE": self.raw_database,
             "HEADRACE_DBT_SCHEMA": self.dbt_schema,
