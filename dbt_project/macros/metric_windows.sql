@@ -12,6 +12,7 @@ with readings_of_days as (
         unit,
         source,
         dimensions,
+        {{ series() }} as series,
         window_time,
         metric_id,
         value
@@ -27,19 +28,25 @@ windowed as (
         metric_date,
         window_start,
         window_seconds,
-        metric_name,
-        kind,
-        unit,
-        source,
-        dimensions,
+        series,
+        any(readings_of_days.metric_name) as metric_name,
+        any(readings_of_days.kind) as kind,
+        any(readings_of_days.unit) as unit,
+        any(readings_of_days.source) as source,
+        any(readings_of_days.dimensions) as dimensions,
         groupArray((window_time, metric_id, value)) as arrived
     from readings_of_days
-    group by metric_date, window_start, window_seconds, metric_name, kind, unit, source, dimensions
+    group by metric_date, window_start, window_seconds, series
 
 ),
 
 {{ metric_columns('windowed', 'where ' ~ in_rebuilt_days('metric_date')) }}
 {% endmacro %}
+
+{#- What identifies a series: 128 bits instead of five columns, which halves what it costs to group and sort by them. -#}
+{% macro series() -%}
+  sipHash128(metric_name, kind, unit, source, dimensions)
+{%- endmacro %}
 
 {#-
   The mart's columns from `windowed`, whose `arrived` holds the (time, id, value) of a window in any order; `wanted`
@@ -75,9 +82,9 @@ linked as (
         if(has_earlier, earlier_at, first_at) as grows_from
     from ordered
     window earlier as (
-        partition by window_seconds, metric_name, kind, unit, source, toJSONString(dimensions)
+        partition by window_seconds, series
         order by window_start
-        rows between unbounded preceding and current row
+        rows between 1 preceding and current row
     )
 
 ),
@@ -109,11 +116,11 @@ select
     metric_date,
     window_start,
     window_seconds,
-    metric_name,
-    kind,
-    unit,
-    source,
-    dimensions,
+    toLowCardinality(grown.metric_name) as metric_name,
+    toLowCardinality(grown.kind) as kind,
+    toLowCardinality(grown.unit) as unit,
+    toLowCardinality(grown.source) as source,
+    cast(grown.dimensions, 'Map(LowCardinality(String), String)') as dimensions,
     length(readings) as measurements,
     arraySum(readings) as sum_value,
     arrayMin(readings) as min_value,
@@ -122,9 +129,9 @@ select
     last_value,
     increase,
     if(grew_seconds > 0, increase / grew_seconds, null) as rate_per_second,
-    if(kind = 'histogram', quantiles[1], null) as p50_value,
-    if(kind = 'histogram', quantiles[2], null) as p75_value,
-    if(kind = 'histogram', quantiles[3], null) as p95_value,
-    if(kind = 'histogram', quantiles[4], null) as p99_value
+    if(grown.kind = 'histogram', quantiles[1], null) as p50_value,
+    if(grown.kind = 'histogram', quantiles[2], null) as p75_value,
+    if(grown.kind = 'histogram', quantiles[3], null) as p95_value,
+    if(grown.kind = 'histogram', quantiles[4], null) as p99_value
 from grown
 {% endmacro %}

@@ -106,7 +106,7 @@ def build(settings: Settings, pipeline: Pipeline, first: date, last: date) -> No
     """
     project, target = dbt_folder(settings), target_folder(settings).with_name(f"{pipeline.name}-by-hand")
     command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--no-use-colors", "--log-path", str(target)]
-    command += ["build", "--select", f"tag:{pipeline.models}", "--exclude-resource-type", "unit_test"]
+    command += ["build", "--select", f"+tag:{pipeline.models}", "--exclude-resource-type", "unit_test"]
     command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
     command += variables(settings)
     settings.export()

@@ -188,7 +188,7 @@ ADDED_UP = {f"{mart}_rollups_add_up" for mart in ("event_metrics", "performance_
     [
         (
             dict.fromkeys(DAMAGED, "select * from {mart} union all select * from {mart}"),
-            {f"{mart}_grain_is_unique" for mart in DAMAGED}
+            {f"{mart}_rows_hold" for mart in DAMAGED}
             | COUNTED - {"events_history_holds_every_event", "session_metrics_hold_every_event"}
             | ADDED_UP,
         ),
@@ -215,7 +215,7 @@ ADDED_UP = {f"{mart}_rollups_add_up" for mart in ("event_metrics", "performance_
         ),
         (
             {"events_history": "select * replace('twice' as event_id) from {mart}"},
-            {"events_history_grain_is_unique"},
+            {"events_history_rows_hold"},
         ),
         (
             {
@@ -224,7 +224,7 @@ ADDED_UP = {f"{mart}_rollups_add_up" for mart in ("event_metrics", "performance_
             },
             {
                 "event_metrics_rollups_rows_hold",
-                "performance_metrics_rollups_grain_is_unique",
+                "performance_metrics_rollups_rows_hold",
                 "performance_metrics_rollups_add_up",
             },
         ),
@@ -253,7 +253,7 @@ def test_an_id_on_two_days_is_two_events_and_a_warning(small: Warehouse) -> None
     small.load(
         EVENTS.table, rows.frame(EVENTS, [{**event, "occurred_at": noon + timedelta(days=n)} for n in (0, 1)])
     )
-    outcome = small.dbt("build", "--select", "tag:events", "--exclude-resource-type", "unit_test")
+    outcome = small.dbt("build", "--select", "+tag:events", "--exclude-resource-type", "unit_test")
     assert outcome, outcome.error
     assert outcome.statuses["event_ids_stay_on_one_day"] == "warn"
     assert small.mart("session_metrics")["events"].to_list() == [2]

@@ -11,6 +11,7 @@ with windowed as (
         unit,
         source,
         dimensions,
+        {{ series() }} as series,
         groupArrayMerge(arrived) as arrived
     from {{ ref('speed_metric_windows') }}
     group by metric_date, window_start, metric_name, kind, unit, source, dimensions

@@ -1,19 +1,24 @@
-{#- On every refreshed day, `count_column` adds up to the rows of `source_model` that meet `row_condition`. -#}
-{% test counts_rows_of(model, count_column, source_model, day, row_condition='true') %}
+{#-
+  On every refreshed day, `count_column` adds up to what `source_model` holds of that day: its rows that meet
+  `row_condition`, or `expected` where that is another aggregate.
+-#}
+{% test counts_rows_of(model, count_column, source_model, day, row_condition='true', expected='count()') %}
 
 select
     {{ day }},
     sum(counted) as counted_rows,
-    sum(expected) as expected_rows
+    sum(held) as expected_rows
 from (
-    select {{ day }}, toInt64({{ count_column }}) as counted, toInt64(0) as expected
+    select {{ day }}, toInt64(sum({{ count_column }})) as counted, toInt64(0) as held
     from {{ model }}
     where {{ in_rebuilt_days(day) }}
+    group by {{ day }}
     union all
-    select {{ day }}, toInt64(0) as counted, toInt64(1) as expected
+    select {{ day }}, toInt64(0) as counted, toInt64({{ expected }}) as held
     from {{ source_model }}
     where {{ in_rebuilt_days(day) }}
         and {{ row_condition }}
+    group by {{ day }}
 )
 group by {{ day }}
 having counted_rows != expected_rows

@@ -1,22 +1,24 @@
 {#-
-  Every condition holds in every row of the refreshed days; one scan for all of them. Which conditions a row breaks
-  is worked out for broken rows alone.
+  No two rows of the refreshed days agree in all columns of `grain`, and every condition holds in every row: one scan
+  for all of it. Rows are named by their grain, with how many there are and the conditions that any of them breaks.
 -#}
-{% test holds(model, conditions, day) %}
+{% test holds(model, grain, conditions, day) %}
 
 select
-    arrayFilter((condition, met) -> not met, {{ conditions | tojson | replace("'", "\\'") | replace('"', "'") }}, [
+    {{ grain | join(', ') }},
+    count() as copies,
+    [
         {%- for condition in conditions %}
-        ifNull(toBool({{ condition }}), false){{ ',' if not loop.last }}
+        countIf(not ifNull(toBool({{ condition }}), false)){{ ',' if not loop.last }}
         {%- endfor %}
-    ]) as broken,
-    *
+    ] as breaks,
+    arrayFilter(
+        (condition, broken) -> broken > 0, [{{ quoted_list(conditions) }}], breaks
+    ) as broken
 from {{ model }}
 where {{ in_rebuilt_days(day) }}
-    and not (
-        {%- for condition in conditions %}
-        {{ 'and ' if not loop.first }}ifNull(toBool({{ condition }}), false)
-        {%- endfor %}
-    )
+group by {{ grain | join(', ') }}
+having copies > 1
+    or arraySum(breaks) > 0
 
 {% endtest %}
