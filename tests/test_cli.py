@@ -43,6 +43,7 @@ def test_a_file_goes_all_the_way_to_an_answer(stack: Stack, tmp_path: Path) -> N
         **stack.environment,
         "HEADRACE_LAKE_URI": str(tmp_path / "lake"),
         "HEADRACE_RAW_DATABASE": "raw_cli",
+        "HEADRACE_DBT_SCHEMA": "marts_cli",
     }
     file = tmp_path / "events.ndjson.gz"
     lines = [event(event_id=f"cli-{n}") for n in range(5)] + [b"not json", event(channel="?")]
@@ -66,8 +67,13 @@ def test_a_file_goes_all_the_way_to_an_answer(stack: Stack, tmp_path: Path) -> N
         0,
         [],
     )
-    replaced = answer("backfill", "events", "--from", "2026-01-02", "--to", "2026-01-03", env=env)
-    assert replaced["2026-01-02"] == landed["landed"]
+    days = ("--from", "2026-01-02", "--to", "2026-01-03")
+    for _ in range(2):
+        rebuilt = answer("backfill", "events", *days, env=env)
+        assert rebuilt["rows"] == {"2026-01-02": landed["landed"], "2026-01-03": 0}
+        assert rebuilt["built"] == [["2026-01-01", "2026-01-05"]]
+        counted = "SELECT sum(events) AS n FROM marts_cli.event_metrics WHERE event_date = '2026-01-02'"
+        assert answer("query", counted, env=env) == [{"n": landed["landed"]}]
 
 
 def test_files_that_are_dropped_into_the_archive_land_and_a_broken_one_is_named(

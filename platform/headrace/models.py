@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -106,10 +107,15 @@ def build(settings: Settings, pipeline: Pipeline, first: date, last: date) -> No
     """
     project, target = dbt_folder(settings), target_folder(settings).with_name(f"{pipeline.name}-by-hand")
     command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--no-use-colors", "--log-path", str(target)]
-    command += ["build", "--select", f"+tag:{pipeline.models}", "--exclude-resource-type", "unit_test"]
+    command += ["build", "--select", f"+tag:{pipeline.models}", "--indirect-selection", "cautious"]
+    command += ["--exclude-resource-type", "unit_test"]
     command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
     command += variables(settings)
     settings.export()
+    parsed = manifest(settings).with_name("partial_parse.msgpack")
+    if parsed.exists():
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(parsed, target)
     with alone(settings, pipeline), building((first, last)):
         done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
     if done.returncode:

@@ -253,7 +253,15 @@ def test_an_id_on_two_days_is_two_events_and_a_warning(small: Warehouse) -> None
     small.load(
         EVENTS.table, rows.frame(EVENTS, [{**event, "occurred_at": noon + timedelta(days=n)} for n in (0, 1)])
     )
-    outcome = small.dbt("build", "--select", "+tag:events", "--exclude-resource-type", "unit_test")
+    outcome = small.dbt(
+        "build",
+        "--select",
+        "+tag:events",
+        "--indirect-selection",
+        "cautious",
+        "--exclude-resource-type",
+        "unit_test",
+    )
     assert outcome, outcome.error
     assert outcome.statuses["event_ids_stay_on_one_day"] == "warn"
     assert small.mart("session_metrics")["events"].to_list() == [2]
