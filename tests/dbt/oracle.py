@@ -29,6 +29,8 @@ FUNNEL = (
 )
 ROLLUPS = (3_600, 86_400)
 Row = dict[str, Any]
+#: Day, time and value of a measurement.
+Reading = tuple[date, datetime, float]
 
 
 @dataclass(frozen=True)
@@ -229,20 +231,21 @@ class Oracle:
 
     def _metric_windows(self, widths: Iterable[int]) -> pl.DataFrame:
         ordered = self._first(self.raw_metrics, METRICS).sort("window_time", "metric_id")
+        labels = [",".join(sorted(f"{d['key']}={d['value']}" for d in ds)) for ds in ordered["dimensions"]]
+        of_series = ordered.select("name", "kind", pl.col("unit").fill_null(""), "source").rows()
+        readings = ordered.select("metric_date", "window_time", "value").rows()
         made = []
         for seconds in widths:
-            rows: dict[tuple[Any, ...], list[tuple[Row, Row | None]]] = {}
-            before: dict[tuple[Any, ...], Row] = {}
-            for reading in _windowed(ordered, seconds).iter_rows(named=True):
-                labels = ",".join(sorted(f"{d['key']}={d['value']}" for d in reading["dimensions"]))
-                series = (reading["name"], reading["kind"], reading["unit"] or "", reading["source"], labels)
+            rows: dict[tuple[Any, ...], list[tuple[Reading, Reading | None]]] = {}
+            before: dict[tuple[Any, ...], Reading] = {}
+            starts = _windowed(ordered, seconds)["window_start"].to_list()
+            for reading, start, named, label in zip(readings, starts, of_series, labels, strict=True):
+                series = (*named, label)
                 earlier = before.get(series)
-                far = (
-                    earlier is None
-                    or (reading["metric_date"] - earlier["metric_date"]).days > self.lookaround
+                far = earlier is None or (reading[0] - earlier[0]).days > self.lookaround
+                rows.setdefault((reading[0], start, seconds, *series), []).append(
+                    (reading, None if far else earlier)
                 )
-                key = (reading["metric_date"], reading["window_start"], seconds, *series)
-                rows.setdefault(key, []).append((reading, None if far else earlier))
                 before[series] = reading
             made += [_metric_window(key, its) for key, its in rows.items()]
         return pl.DataFrame(made, infer_schema_length=None)
@@ -296,21 +299,20 @@ def _session(day: date, session: str, its: Sequence[Row]) -> Row:
     }
 
 
-def _metric_window(key: tuple[Any, ...], its: Sequence[tuple[Row, Row | None]]) -> Row:
+def _metric_window(key: tuple[Any, ...], its: Sequence[tuple[Reading, Reading | None]]) -> Row:
     day, window, seconds, name, kind, unit, source, labels = key
-    values = [reading["value"] for reading, _ in its]
+    values = [value for (_, _, value), _ in its]
     total, increase = 0.0, None
     for value in values:
         total += value
     if kind == "counter":
-        for reading, earlier in its:
+        for (_, _, value), earlier in its:
             if earlier is not None:
-                restarted = reading["value"] < earlier["value"]
-                step = reading["value"] if restarted else reading["value"] - earlier["value"]
+                step = value if value < earlier[2] else value - earlier[2]  # below: it started again
                 increase = (increase or 0.0) + step
-    since: datetime = (its[0][1] or its[0][0])["window_time"]
-    elapsed = (its[-1][0]["window_time"] - since) / timedelta(seconds=1)
-    quantiles = pl.Series(values)
+    (_, first, _), earlier = its[0]
+    elapsed = (its[-1][0][1] - (earlier[1] if earlier else first)) / timedelta(seconds=1)
+    spread = pl.Series(values) if kind == "histogram" else None
     return {
         "metric_date": day,
         "window_start": window,
@@ -328,10 +330,10 @@ def _metric_window(key: tuple[Any, ...], its: Sequence[tuple[Row, Row | None]]) 
         "last_value": values[-1],
         "increase": increase,
         "rate_per_second": increase / elapsed if increase is not None and elapsed > 0 else None,
-        **{
-            f"p{p}_value": quantiles.quantile(p / 100, "linear") if kind == "histogram" else None
-            for p in (50, 75, 95, 99)
-        },
+        "p50_value": None if spread is None else spread.quantile(0.5, "linear"),
+        "p75_value": None if spread is None else spread.quantile(0.75, "linear"),
+        "p95_value": None if spread is None else spread.quantile(0.95, "linear"),
+        "p99_value": None if spread is None else spread.quantile(0.99, "linear"),
     }
 
 

