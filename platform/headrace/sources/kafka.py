@@ -8,6 +8,8 @@ A cursor is ``kafka/<topic>/<topic id>/<partition>``: a topic that was deleted a
 and starts anew instead of being skipped up to the old offset; a batch during which that happens is thrown away.
 Gaps within a partition (compaction, transaction markers) are normal; offsets below the log's start that never
 landed are reported as ``Gap``.
+
+Messages are columns from the fetched bytes on: see ``kafka_fetch`` and ``kafka_batches``.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 
-from headrace.batch import HEADERS, RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
+from headrace.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
 from headrace.errors import Fatal, Retriable
 from headrace.kafka_access import connect, refusal
+from headrace.sources.kafka_batches import BATCH_SCHEMA, CorruptBatch, joined
+from headrace.sources.kafka_fetch import frame, whole_batches
 
 #: Bytes of one partition in one fetch.
 _FETCH_BYTES = 1 << 20
@@ -100,7 +104,7 @@ class KafkaSource:
         self._admin: KafkaAdminClient | None = None
         self._partitions: dict[str, TopicPartition] = {}
         self._at: dict[str, int] = {}  # where the next read begins, if nobody asks for another place
-        self._ahead: dict[TopicPartition, deque[Any]] = {}  # polled and not handed out yet
+        self._ahead: dict[TopicPartition, deque[pl.DataFrame]] = {}  # polled and not handed out yet
 
     def _connected(self) -> KafkaConsumer:
         if self._consumer is None:
@@ -116,6 +120,7 @@ class KafkaSource:
                     max_partition_fetch_bytes=_FETCH_BYTES,
                     metrics_enabled=False,
                 )
+                whole_batches(self._consumer)
         return self._consumer
 
     def cursors(self) -> list[str]:
@@ -164,7 +169,7 @@ class KafkaSource:
         with _translated(self._servers):
             before, gaps = self._seek(consumer, after)
             self._fill(consumer, max_messages, wait_seconds)
-            polled = self._take(max_messages)
+            records = self._take(max_messages)
             moved = self._positions(consumer, before)
             if not moved:
                 self._refuse_truncated(consumer, before)
@@ -172,25 +177,23 @@ class KafkaSource:
             # the messages may be the new topic's, and the offsets in the lake are the old one's
             self._partitions = {}
             raise Retriable(f"topic {self.topic!r} was created again while it was read; start over")
-        records = pl.DataFrame(_columns(self._cursor_names(), polled), schema=RECORD_SCHEMA)
         # a gap moves the position even where nothing follows it, so that it is counted, and once
         asked = before.advanced({gap.cursor: gap.first for gap in gaps})
         return MicroBatch(self.name, records, asked, before.advanced(moved), None, gaps)
-
-    def _cursor_names(self) -> dict[TopicPartition, str]:
-        return {tp: cursor for cursor, tp in self._partitions.items()}
 
     def _seek(self, consumer: KafkaConsumer, after: Position) -> tuple[Position, tuple[Gap, ...]]:
         """Place every partition at ``after``, or at the log's start where that is later."""
         start: dict[str, int] = {}
         gaps: list[Gap] = []
         first = consumer.beginning_offsets(list(self._partitions.values()))
+        # a read that fails from here on leaves the place unknown, so that the next one seeks
+        at, self._at = self._at, {}
         for cursor, tp in self._partitions.items():
             wanted, begin = after.get(cursor), first[tp]
             if wanted is not None and wanted < begin:
                 gaps.append(Gap(cursor, wanted, begin))
             start[cursor] = begin if wanted is None else max(wanted, begin)
-            if self._at.get(cursor) != start[cursor]:  # a seek throws away what was fetched ahead
+            if at.get(cursor) != start[cursor]:  # a seek throws away what was fetched ahead
                 self._ahead[tp].clear()
                 consumer.seek(tp, start[cursor])
         return Position(start), tuple(gaps)
@@ -205,8 +208,9 @@ class KafkaSource:
         share = -(-max_messages // len(self._partitions))
         wait_ms = 0 if any(self._ahead.values()) else int(wait_seconds * 1000)
         deadline = time.monotonic() + wait_seconds + _READ_SECONDS
-        while time.monotonic() < deadline and sum(map(len, self._ahead.values())) < _AHEAD * max_messages:
-            if all(len(self._ahead[tp]) >= share for tp in self._partitions.values()):
+        while time.monotonic() < deadline:
+            waiting = [sum(map(len, self._ahead[tp])) for tp in self._partitions.values()]
+            if min(waiting) >= share or sum(waiting) >= _AHEAD * max_messages:
                 return
             try:
                 found = consumer.poll(wait_ms, max_records=max_messages)
@@ -217,24 +221,36 @@ class KafkaSource:
             if not found:
                 return
             for tp, records in found.items():
-                self._ahead[tp].extend(records)
+                if (columns := self._frame(tp, records)).height:
+                    self._ahead[tp].append(columns)
             wait_ms = _NEXT_POLL_MS
 
-    def _take(self, max_messages: int) -> list[Any]:
+    def _frame(self, tp: TopicPartition, records: list[Any]) -> pl.DataFrame:
+        try:
+            return frame(records)
+        except CorruptBatch as error:
+            raise Fatal(
+                f"partition {tp.partition} of {tp.topic!r} on {self._servers} holds what is no record batch: {error};"
+                " drop its records up to there with 'kafka-delete-records' to go on"
+            ) from error
+
+    def _take(self, max_messages: int) -> pl.DataFrame:
         """An equal share of every partition; those that have more fill the rest."""
-        waiting = sorted((ahead for ahead in self._ahead.values() if ahead), key=len)
-        taken: list[Any] = []
-        for n, ahead in enumerate(waiting):
-            share = -(-(max_messages - len(taken)) // (len(waiting) - n))
-            taken += [ahead.popleft() for _ in range(min(share, len(ahead)))]
-        return taken
+        waiting = [tp for tp, ahead in self._ahead.items() if sum(map(len, ahead))]
+        waiting.sort(key=lambda tp: sum(map(len, self._ahead[tp])))
+        taken: dict[TopicPartition, pl.DataFrame] = {}
+        for n, tp in enumerate(waiting):
+            left = max_messages - sum(map(len, taken.values()))
+            taken[tp] = _cut(self._ahead[tp], -(-left // (len(waiting) - n)))
+        cursors = {tp: cursor for cursor, tp in self._partitions.items()}
+        return joined(RECORD_SCHEMA, [_records(cursors[tp], taken[tp]) for tp in cursors if tp in taken])
 
     def _positions(self, consumer: KafkaConsumer, before: Position) -> dict[str, int]:
         """Where each partition stands now; past gaps and markers, not merely past the last record."""
         moved = {}
         for cursor, tp in self._partitions.items():
             ahead = self._ahead[tp]
-            self._at[cursor] = ahead[0].offset if ahead else consumer.position(tp)
+            self._at[cursor] = ahead[0]["offset"][0] if ahead else consumer.position(tp)
             if self._at[cursor] != before[cursor]:
                 moved[cursor] = self._at[cursor]
         return moved
@@ -317,26 +333,20 @@ class KafkaSource:
         self._partitions, self._at, self._ahead = {}, {}, {}
 
 
-def _columns(names: Mapping[TopicPartition, str], records: list[Any]) -> dict[str, Any]:
-    by_partition = {tp.partition: cursor for tp, cursor in names.items()}
-    records.sort(key=lambda r: (r.partition, r.offset))
-    return {
-        "payload": pl.Series([r.value for r in records], dtype=pl.Binary),
-        "key": pl.Series([r.key for r in records], dtype=pl.Binary),
-        "headers": _headers(records),
-        "timestamp": pl.Series([r.timestamp for r in records], dtype=pl.Int64)
-        .cast(pl.Datetime("ms"))
-        .cast(pl.Datetime("us"))
-        .dt.replace_time_zone("UTC"),
-        "cursor": pl.Series([by_partition[r.partition] for r in records], dtype=pl.String),
-        "offset": pl.Series([r.offset for r in records], dtype=pl.Int64),
-        "message_id": pl.Series([None] * len(records), dtype=pl.String),
-        "redelivered": pl.Series([False] * len(records), dtype=pl.Boolean),
-    }
+def _cut(ahead: deque[pl.DataFrame], rows: int) -> pl.DataFrame:
+    """The first rows of what was read ahead, which keeps the rest."""
+    cut: list[pl.DataFrame] = []
+    while rows and ahead:
+        first = ahead.popleft()
+        cut.append(first[:rows])
+        if first.height > rows:
+            ahead.appendleft(first[rows:])
+        rows -= cut[-1].height
+    return joined(BATCH_SCHEMA, cut)
 
 
-def _headers(records: list[Any]) -> pl.Series:
-    if not any(r.headers for r in records):
-        return pl.Series([None], dtype=HEADERS).new_from_index(0, len(records))
-    pairs = [[{"key": k, "value": v} for k, v in r.headers or ()] for r in records]
-    return pl.Series(pairs, dtype=HEADERS)
+def _records(cursor: str, columns: pl.DataFrame) -> pl.DataFrame:
+    """``BATCH_SCHEMA`` of one partition as ``RECORD_SCHEMA``."""
+    constant = {"cursor": cursor, "message_id": None, "redelivered": False}
+    literals = [pl.lit(value, RECORD_SCHEMA[name]).alias(name) for name, value in constant.items()]
+    return columns.with_columns(literals).select(RECORD_SCHEMA.names())
