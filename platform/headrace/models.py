@@ -13,11 +13,13 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace import lineage
 from headrace.errors import Fatal
 from headrace.locks import file_lock
 from headrace.settings import Settings, child_environment, exported
 
 if TYPE_CHECKING:
+    from headrace.batch import Table
     from headrace.pipelines import Pipeline
 
 
@@ -32,7 +34,7 @@ def target_folder(settings: Settings) -> Path:
 
 
 def manifest(settings: Settings) -> Path:
-    """Path of a manifest that is as new as the project; parses it if it is not.
+    """Path of a manifest that is as new as the project; parses it if it is not. The columns' lineage is beside it.
 
     Raises:
         Fatal: The project does not parse; the message holds what dbt says.
@@ -45,14 +47,25 @@ def manifest(settings: Settings) -> Path:
     if newest is None:
         raise Fatal(f"there is no dbt project in {project}; set HEADRACE_PROJECT_DIR to the checkout")
     with file_lock(settings.home / "locks" / "dbt-parse.lock"):
-        if not path.exists() or path.stat().st_mtime < newest:
-            _parse(project, target, settings)
+        made = [path, path.with_name(lineage.FILE)]
+        if not all(one.exists() and one.stat().st_mtime >= newest for one in made):
+            _compile(project, target, settings)
+            lineage.write(path, _raw_tables())
     return path
 
 
-def _parse(project: Path, target: Path, settings: Settings) -> None:
+def _raw_tables() -> list[Table]:
+    from headrace.pipelines import discover
+
+    contracts = [pipeline.contract for pipeline in discover().pipelines.values()]
+    return [table for contract in contracts for table in (contract.table, contract.rejected_table)]
+
+
+def _compile(project: Path, target: Path, settings: Settings) -> None:
+    """Parse the project and render its models; asks no warehouse, which need not be there yet."""
     target.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--log-path", str(target), "parse"]
+    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--log-path", str(target), "compile"]
+    command += ["--no-introspect", "--no-populate-cache", "--select", "resource_type:model"]
     command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
     command += variables(settings)
     settings.export()

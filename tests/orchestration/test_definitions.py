@@ -182,6 +182,18 @@ def test_materialising_a_day_replaces_it_from_the_lake(defs: Definitions, adopte
     ) == (1, 0)
 
 
+def test_a_built_model_says_what_its_columns_are_made_of(defs: Definitions, adopted: Settings) -> None:
+    adopted.export()
+    done = defs.get_job_def("deploy_views").execute_in_process(instance=DagsterInstance.ephemeral())
+    built = {m.asset_key.to_user_string(): m.materialization for m in done.get_asset_materialization_events()}
+    lineage = built["intermediate/int_events_deduplicated"].metadata["dagster/column_lineage"].value
+    [dep] = lineage.deps_by_column["page"]
+    assert (dep.asset_key.to_user_string(), dep.column_name) == ("staging/stg_events", "page")
+    assert "warehouse/events" in {d.asset_key.to_user_string() for d in
+                                  built["staging/stg_events"].metadata["dagster/column_lineage"].value
+                                  .deps_by_column["window_time"]}  # fmt: skip
+
+
 SETTINGS = load_settings()
 D = date(2026, 3, 10)
 

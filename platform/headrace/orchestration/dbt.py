@@ -17,10 +17,17 @@ from dagster import (
     BackfillPolicy,
     DailyPartitionsDefinition,
 )
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, dbt_assets
+from dagster_dbt import (
+    DagsterDbtTranslator,
+    DagsterDbtTranslatorSettings,
+    DbtCliInvocation,
+    DbtCliResource,
+    dbt_assets,
+)
 from packaging.version import Version
 
-from headrace import models
+from headrace import lineage, models
+from headrace.orchestration import columns
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline
@@ -33,6 +40,13 @@ DAILY = "tag:daily"
 class Translator(DagsterDbtTranslator):
     """dbt sources are the warehouse assets; models are ``<layer>/<name>``."""
 
+    def __init__(self, path: Path) -> None:
+        """Args:
+        path: The manifest, beside which the lineage of the columns is.
+        """
+        super().__init__(settings=DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
+        self.lineage = lineage.read(path)
+
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> AssetKey:
         """``warehouse/<table>`` for sources, ``<folder>/<model>`` for models."""
         if dbt_resource_props["resource_type"] == "source":
@@ -44,6 +58,18 @@ class Translator(DagsterDbtTranslator):
         if dbt_resource_props["resource_type"] == "source":
             return "warehouse"
         return str(dbt_resource_props["fqn"][1])
+
+    def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the columns, and which columns they are made of."""
+        metadata = super().get_metadata(dbt_resource_props)
+        found = columns.schema(dbt_resource_props, self.lineage.of(dbt_resource_props))
+        return {**metadata, "dagster/column_schema": found} if found.columns else metadata
+
+    def built(self, invocation: DbtCliInvocation) -> Iterator[Any]:
+        """The events of a dbt command, with the lineage of what it built."""
+        return columns.with_lineage(
+            invocation.stream(), invocation.manifest, self.lineage, self.get_asset_key
+        )
 
 
 class Dbt(DbtCliResource):
@@ -65,22 +91,21 @@ def dbt_resource(settings: Settings) -> Dbt:
     )
 
 
-_TRANSLATOR = Translator(settings=DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
-
-
 def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Settings) -> AssetsDefinition:
     """Staging and intermediate views, unpartitioned."""
+    translator = Translator(path)
 
     @dbt_assets(
-        manifest=path, exclude=DAILY, dagster_dbt_translator=_TRANSLATOR, name="views", pool="models_views"
+        manifest=path, exclude=DAILY, dagster_dbt_translator=translator, name="views", pool="models_views"
     )
     def views(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
         for pipeline in pipelines.values():
             with streams.open(pipeline) as stream:
                 stream.prepare()
-        yield from dbt.cli(
-            ["run", *models.variables(settings)], context=context, target_path=models.target_folder(settings)
-        ).stream()
+        arguments = ["run", *models.variables(settings)]
+        yield from translator.built(
+            dbt.cli(arguments, context=context, target_path=models.target_folder(settings))
+        )
 
     return views
 
@@ -89,11 +114,12 @@ def marts_asset(
     path: Path, pipeline: Pipeline, daily: DailyPartitionsDefinition, settings: Settings
 ) -> AssetsDefinition:
     """The marts of one stream, by day; a run rebuilds its whole range at once."""
+    translator = Translator(path)
 
     @dbt_assets(
         manifest=path,
         select=f"{DAILY},tag:{pipeline.models}",
-        dagster_dbt_translator=_TRANSLATOR,
+        dagster_dbt_translator=translator,
         name=f"{pipeline.name}_marts",
         partitions_def=daily,
         backfill_policy=BackfillPolicy.single_run(),
@@ -107,7 +133,7 @@ def marts_asset(
         with streams.open(pipeline) as stream, models.alone(settings, pipeline), models.building(days):
             began_at = datetime.now(UTC)
             version = stream.published_version()
-            yield from dbt.cli(arguments, context=context, target_path=target).stream()
+            yield from translator.built(dbt.cli(arguments, context=context, target_path=target))
             if len(context.selected_asset_keys) == len(context.assets_def.keys):
                 stream.refreshed(version, days, began_at)
 
