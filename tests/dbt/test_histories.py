@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import date
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -22,9 +24,9 @@ HISTORIES = 100
 ALL = (*MARTS, *LATEST, *VIEWS)
 
 
-def build(warehouse: Warehouse, landed: histories.Wave, chance: random.Random, **variables: object) -> None:
-    """Rebuild what a wave touched, in pieces."""
-    for start, end in histories.chunks(landed.days(), (1, 2), chance):
+def build(warehouse: Warehouse, days: set[date], chance: random.Random, **variables: object) -> None:
+    """Rebuild the touched days and those that change with them, in pieces."""
+    for start, end in histories.chunks(days, (1, 2), chance):
         outcome = warehouse.dbt(
             "run", "--select", "tag:daily", start_date=str(start), end_date=str(end), **variables
         )
@@ -43,7 +45,7 @@ def test_any_history_in_any_order_equals_the_reference(
         landed.append(wave)
         warehouse.load(EVENTS.table, wave.events)
         warehouse.load(METRICS.table, wave.metrics)
-        build(warehouse, wave, chance)
+        build(warehouse, wave.days(), chance)
     oracle = Oracle(pl.concat(w.events for w in landed), pl.concat(w.metrics for w in landed))
     assert oracle.raw_events.height > oracle.events.height, "nothing came twice"
     marts = {name: warehouse.mart(name) for name in ALL}
@@ -53,3 +55,35 @@ def test_any_history_in_any_order_equals_the_reference(
     assert whole, whole.error
     for name, mart in marts.items():
         assert_frame_equal(warehouse.mart(name), mart, check_exact=True)
+
+
+def test_in_processing_time_rows_are_placed_by_their_landing(new_warehouse: Callable[..., Warehouse]) -> None:
+    chance, processing = random.Random(9), {"window_time": "processing"}
+    warehouse = new_warehouse("processing")
+    landed: list[histories.Wave] = []
+    assert warehouse.dbt("run", "--exclude", "tag:daily", **processing)
+    for wave in histories.waves(9, 30):
+        landed.append(wave)
+        warehouse.load(EVENTS.table, wave.events)
+        warehouse.load(METRICS.table, wave.metrics)
+        build(warehouse, {*wave.events["_ingested_at"].dt.date()}, chance, **processing)
+    rows = pl.concat(w.events for w in landed), pl.concat(w.metrics for w in landed)
+    for name in ALL:
+        assert_equal(warehouse.mart(name), Oracle(*rows, processing=True).mart(name))
+    days = warehouse.mart("event_metrics")["event_date"]
+    assert set(days) <= {t.date() for t in rows[0]["_ingested_at"]}
+
+
+def test_a_wrong_model_is_seen(project_copy: Path, new_warehouse: Callable[..., Warehouse]) -> None:
+    model = project_copy / "models/intermediate/int_events_deduplicated.sql"
+    correct = model.read_text()
+    model.write_text(correct.replace("order by _ingested_at,", "order by _ingested_at desc,"))
+    assert model.read_text() != correct
+    warehouse = new_warehouse("wrong", project_copy)
+    wave = histories.waves(3, 20)[0]
+    warehouse.load(EVENTS.table, wave.events)
+    assert warehouse.dbt("run", "--select", "+events_history")
+    with pytest.raises(AssertionError):
+        assert_equal(
+            warehouse.mart("events_history"), Oracle(wave.events, wave.metrics).mart("events_history")
+        )

@@ -11,7 +11,7 @@ renamed as (
         event_type,
         occurred_at,
         received_at,
-        event_date as occurred_date,
+        source.event_date as occurred_date,
         {{ window_time() }} as window_time,
         {{ window_date('source.event_date') }} as event_date,
         session_id,

@@ -15,7 +15,7 @@ renamed as (
         source.source as source,
         mapSort(dimensions) as dimensions,
         occurred_at,
-        metric_date as occurred_date,
+        source.metric_date as occurred_date,
         {{ window_time() }} as window_time,
         {{ window_date('source.metric_date') }} as metric_date,
         schema_version,
