@@ -12,6 +12,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && { echo "$$p"; break; }; done)
 RUN := .venv/bin/
 PYTEST_ARGS ?=
+LINT = "$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy" && \
+	"$(RUN)sqlfluff" lint --disable-progress-bar --processes 2 dbt_project
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +38,7 @@ up: install ## The whole platform with UI and live traffic, until Ctrl-C
 	@"$(RUN)headrace" up
 
 test: install ## All tests
-	@"$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy"
+	@$(LINT)
 	@"$(RUN)python" -m pytest $(PYTEST_ARGS)
 
 # Apache Kafka, SeaweedFS (S3) and ElasticMQ (SQS), where Java and the registries are at hand
@@ -52,8 +54,8 @@ chaos: install ## The whole chaos matrix: crashes in every window, durable broke
 	@$(FETCH)
 	@$(FETCHED) PYTHONPATH=tests "$(RUN)python" -m chaos $(CHAOS_ARGS)
 
-lint: install ## Ruff and mypy alone
-	@"$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy"
+lint: install ## Ruff, mypy and sqlfluff alone
+	@$(LINT)
 
 format: install ## Format and fix what can be fixed
 	@"$(RUN)ruff" check --fix . ; "$(RUN)ruff" format .

@@ -5,28 +5,40 @@
   Takes the place of dbt-clickhouse's macro of this name, which replaces only the partitions that the new rows
   fall into and so leaves an emptied day as it was. The days are built aside, then one ALTER swaps them in;
   ClickHouse runs its commands in order, each atomic: readers see a whole day, old or new.
+
+  On a cluster the days are built aside on every shard, and the ALTER goes to the local tables ON CLUSTER: readers see
+  a whole day, old or new, of each shard. A shard to which no new row of a day fell gives up the ones it had.
 -#}
 {% macro clickhouse__incremental_insert_overwrite(existing_relation, partition_by, is_distributed=False) %}
-  {%- if is_distributed -%}
-    {{ exceptions.raise_compiler_error(this ~ ": insert_overwrite of distributed tables is not supported here") }}
-  {%- endif -%}
   {%- set fresh = existing_relation.incorporate(
     path={"identifier": existing_relation.identifier ~ "__dbt_new_data_" ~ invocation_id.replace("-", "_")}
   ) -%}
+  {%- set kept = existing_relation -%}
   {{ drop_relation_if_exists(fresh) }}
+  {%- if is_distributed -%}
+    {%- set suffix = adapter.get_clickhouse_local_suffix() -%}
+    {%- set kept = existing_relation.incorporate(path={"identifier": existing_relation.identifier ~ suffix}) -%}
+    {%- set spread = existing_relation.incorporate(path={"identifier": fresh.identifier ~ "_everywhere"}) -%}
+    {{ create_distributed_local_table(spread, fresh, existing_relation, sql, config.get('contract').enforced) }}
+    {% do adapter.drop_relation(spread) %}
+    {% call statement('main') %}
+      select 1
+    {% endcall %}
+  {%- else -%}
   {% call statement('main') %}
     {{ get_create_table_as_sql(False, fresh, sql) }}
   {% endcall %}
+  {%- endif -%}
 
   {% set find_partitions %}
     select
         partition_id,
         countIf(table = '{{ fresh.identifier }}') > 0 as is_rebuilt,
         ifNull({{ in_rebuilt_days('toDateOrNull(any(partition))') }}, false) as is_in_range
-    from system.parts
+    from {{ every_shard('system.parts') }}
     where active
         and database = '{{ existing_relation.schema }}'
-        and table in ('{{ existing_relation.identifier }}', '{{ fresh.identifier }}')
+        and table in ('{{ kept.identifier }}', '{{ fresh.identifier }}')
     group by partition_id
     having is_rebuilt or is_in_range
     order by partition_id
@@ -44,7 +56,7 @@
 
   {% if partitions %}
     {% call statement('replace_days') %}
-      alter table {{ existing_relation }}
+      alter table {{ kept }}{{ on_cluster_clause(kept) if is_distributed }}
       {%- for partition in partitions %}
         {%- if partition['is_rebuilt'] %}
         replace partition id '{{ partition['partition_id'] }}' from {{ fresh }}
@@ -53,6 +65,7 @@
         {%- endif -%}
         {{ ',' if not loop.last }}
       {%- endfor %}
+      {{- ' settings allow_replace_partition_from_empty_source = 1' if is_distributed }}
     {% endcall %}
   {% endif %}
   {% do adapter.drop_relation(fresh) %}

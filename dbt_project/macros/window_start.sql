@@ -11,7 +11,9 @@
 {#- Array of window widths, s; each once. -#}
 {% macro window_widths(widths) %}
   {%- for width in widths if not 1 <= width | int <= 86400 -%}
-    {{ exceptions.raise_compiler_error("a window is " ~ width ~ " s wide; expected 1 to 86400: see vars window_seconds and rollup_seconds") }}
+    {{ exceptions.raise_compiler_error(
+      "a window is " ~ width ~ " s wide; expected 1 to 86400: see vars window_seconds and rollup_seconds"
+    ) }}
   {%- endfor -%}
   {%- if widths -%}
   [{% for width in widths | map('int') | unique %}toUInt32({{ width }}){{ ', ' if not loop.last }}{% endfor %}]

@@ -85,6 +85,11 @@ class Settings(BaseSettings):
     clickhouse_user: str = "headrace"
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_secure: bool = False
+    warehouse_cluster: str = Field(
+        "",
+        pattern=r"^([A-Za-z_]\w{0,62})?$",
+        description="ClickHouse cluster that holds the tables, as in its remote_servers; empty for one server",
+    )
     raw_database: str = Field("raw", pattern=r"^[A-Za-z_]\w{0,62}$", description="where messages land")
     dbt_schema: str = Field("analytics", pattern=r"^[A-Za-z_]\w{0,62}$", description="where the marts are")
     raw_ttl_days: int = Field(0, ge=0, description="days after which raw rows expire; 0 keeps them")
@@ -162,6 +167,7 @@ class Settings(BaseSettings):
             # dbt keeps this name out of its logs and out of what makes it parse anew
             "DBT_ENV_SECRET_CLICKHOUSE_PASSWORD": self.clickhouse_password.get_secret_value(),
             "HEADRACE_CLICKHOUSE_SECURE": str(self.clickhouse_secure).lower(),
+            "HEADRACE_WAREHOUSE_CLUSTER": self.warehouse_cluster,
             "HEADRACE_RAW_DATABASE": self.raw_database,
             "HEADRACE_DBT_SCHEMA": self.dbt_schema,
             # from where dagster-dbt takes what dbt has parsed already

@@ -63,6 +63,7 @@ class Warehouse:
     project: Path = PROJECT
     manifest: Manifest | None = None
     tokens: int = field(default=0)
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         self.raw = f"raw_{self.name}"
@@ -72,6 +73,7 @@ class Warehouse:
             clickhouse_user="headrace",
             clickhouse_password=SecretStr(PASSWORD),
             clickhouse_secure=False,
+            warehouse_cluster=self.cluster,
             raw_database=self.raw,
             raw_ttl_days=0,
         )
@@ -121,6 +123,7 @@ class Warehouse:
             "HEADRACE_CLICKHOUSE_USER": "headrace",
             "HEADRACE_CLICKHOUSE_PASSWORD": PASSWORD,
             "HEADRACE_CLICKHOUSE_SECURE": "false",
+            "HEADRACE_WAREHOUSE_CLUSTER": self.cluster,
             "HEADRACE_DBT_SCHEMA": self.name,
             "HEADRACE_RAW_DATABASE": self.raw,
         }
@@ -176,8 +179,8 @@ def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def new_warehouse(clickhouse_port: int, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Warehouse]:
     """``new_warehouse(name)``: an empty raw database and a schema of its own."""
 
-    def make(name: str, project: Path = PROJECT) -> Warehouse:
-        return Warehouse(clickhouse_port, tmp_path_factory.mktemp(name), name, project)
+    def make(name: str, project: Path = PROJECT, cluster: str = "") -> Warehouse:
+        return Warehouse(clickhouse_port, tmp_path_factory.mktemp(name), name, project, cluster=cluster)
 
     return make
 

@@ -9,5 +9,5 @@ select
     sum(events) as events,
     uniqExactMerge(users) as unique_users,
     uniqExactMerge(sessions) as unique_sessions
-from {{ ref('speed_event_windows') }}
+from {{ every_shard(ref('speed_event_windows')) }}
 group by event_date, window_start, event_type, channel

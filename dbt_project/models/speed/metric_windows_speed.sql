@@ -13,7 +13,7 @@ with windowed as (
         dimensions,
         {{ series() }} as series,
         groupArrayMerge(arrived) as arrived
-    from {{ ref('speed_metric_windows') }}
+    from {{ every_shard(ref('speed_metric_windows')) }}
     group by metric_date, window_start, metric_name, kind, unit, source, dimensions
 
 ),

@@ -6,7 +6,7 @@
         partition_by='event_date',
         order_by=['event_type', 'channel', 'window_start'],
         ttl='event_date + toIntervalDay(' ~ (var('speed_days') | int + 1) ~ ')',
-        settings={'non_replicated_deduplication_window': 10000},
+        settings={deduplication_window(): 10000},
     )
 }}
 
@@ -18,6 +18,6 @@ select
     sumSimpleState(toUInt64(1)) as events,
     uniqExactState(user_id) as users,
     uniqExactState(session_id) as sessions
-from {{ source('raw', 'events') }}
+from {{ raw_inserts('events') }}
 where {{ recent() }}
 group by event_date, window_start, event_type, channel

@@ -6,7 +6,7 @@
         partition_by='metric_date',
         order_by=['metric_name', 'kind', 'unit', 'source', 'toJSONString(dimensions)', 'window_start'],
         ttl='metric_date + toIntervalDay(' ~ (var('speed_days') | int + 1) ~ ')',
-        settings={'non_replicated_deduplication_window': 10000},
+        settings={deduplication_window(): 10000},
     )
 }}
 
@@ -19,6 +19,6 @@ select
     source,
     mapSort(dimensions) as dimensions,
     groupArrayState(({{ window_time() }}, metric_id, value)) as arrived
-from {{ source('raw', 'metrics') }}
+from {{ raw_inserts('metrics') }}
 where {{ recent() }}
 group by metric_date, window_start, metric_name, kind, unit, source, dimensions

@@ -6,7 +6,7 @@
         partition_by='event_date',
         order_by=['channel', 'page', 'window_start'],
         ttl='event_date + toIntervalDay(' ~ (var('speed_days') | int + 1) ~ ')',
-        settings={'non_replicated_deduplication_window': 10000},
+        settings={deduplication_window(): 10000},
     )
 }}
 
@@ -19,7 +19,7 @@ select
     quantilesExactInclusiveState(0.5, 0.75, 0.95, 0.99)(assumeNotNull(duration_ms)) as quantiles,
     maxSimpleState(assumeNotNull(duration_ms)) as max_ms,
     sumSimpleState(toUInt64(assumeNotNull(duration_ms) > {{ var('slow_ms') }})) as slow_events
-from {{ source('raw', 'events') }}
+from {{ raw_inserts('events') }}
 where {{ recent() }}
     and duration_ms is not null
 group by event_date, window_start, page, channel

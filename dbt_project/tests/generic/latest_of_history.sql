@@ -1,4 +1,4 @@
-{#- For every `key` seen on the refreshed days, the model's state is at least as late as its latest event of those days. -#}
+{#- For every `key` seen on the refreshed days, the model's state is no older than its latest event of those days. -#}
 {% test latest_of_history(model, key) %}
 
 with seen as (

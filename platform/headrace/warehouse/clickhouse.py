@@ -2,7 +2,8 @@
 
 Exactly once: every insert carries ``insert_deduplication_token``, which the table keeps in its deduplication
 window and passes on to dependent materialized views; a repeated insert adds only the parts that are missing.
-Requires the ``non_replicated_deduplication_window`` that ``ddl.create_table`` sets.
+Requires the ``non_replicated_deduplication_window`` that ``ddl.create_table`` sets. On a cluster
+(``warehouse_cluster``) every table is a ``Distributed`` one over replicated local ones, see ``cluster``.
 https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 """
 
@@ -18,6 +19,7 @@ from headrace.batch import Table
 from headrace.errors import Fatal
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, Touched
+from headrace.warehouse.cluster import Placement
 from headrace.warehouse.migrate import Migrations, refuse
 from headrace.warehouse.server import ClickHouseConfig, Server
 
@@ -41,13 +43,14 @@ class ClickHouse:
         """
         self._config = config
         self._server = Server(config, through)
+        self._placement = Placement(config.warehouse_cluster)
         self._shapes: dict[str, ddl.Shape] | None = None
         self._prepared: set[str] = set()
 
     @property
     def migrations(self) -> Migrations:
         """Those of the raw database."""
-        return Migrations(self._server, self._config.raw_database)
+        return Migrations(self._server, self._config.raw_database, placement=self._placement)
 
     def query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query; values go in as server-side parameters (``{name:Type}``)."""
@@ -76,12 +79,16 @@ class ClickHouse:
         raw, days = self._config.raw_database, self._config.raw_ttl_days
         shape = self._shapes.get(table.name)
         if shape is None:
-            self._server.command(ddl.create_table(raw, table, days))
+            self._run(ddl.create_table(raw, table, days))
         else:
             self._refuse_lacking(table, shape)
-            if shape.ttl != ddl.ttl(table, days):
-                self._server.command(ddl.set_ttl(raw, table, days))
+            if self._shapes[self._placement.local(table.name)].ttl != ddl.ttl(table, days):
+                self._run(ddl.set_ttl(raw, table, days))
         self._prepared.add(table.name)
+
+    def _run(self, statement: str) -> None:
+        for placed in self._placement.statements(statement):
+            self._server.command(placed)
 
     def _migrated(self) -> dict[str, ddl.Shape]:
         """What the tables of the raw database look like, once nothing is left to migrate."""
@@ -140,25 +147,36 @@ class ClickHouse:
         REPLACE PARTITION is atomic: readers see the old day or the new one. An empty ``chunks`` empties the day.
         """
         self.prepare(table)
-        name, partition = self._name(table), ddl.literal(day.isoformat())
+        name, partition, place = self._name(table), ddl.literal(day.isoformat()), self._placement
         staging = f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(f'_staging_{table.name}')}"
-        self._server.command(f"DROP TABLE IF EXISTS {staging} SYNC")
-        self._server.command(f"CREATE OR REPLACE TABLE {staging} AS {name}")
+        kept, staged_in = place.local(name), place.local(staging)
+        self._drop(staging)
+        self._server.command(f"CREATE OR REPLACE TABLE {staged_in}{place.on} AS {kept}")
+        if place.cluster:
+            self._server.command(place.distributed("CREATE OR REPLACE TABLE ", staging, "rand()"))
         try:
             for n, chunk in enumerate(chunks):
                 self._insert_arrow(f"_staging_{table.name}", chunk, f"staging:{n}")
             [(staged,)] = self.query(f"SELECT count() FROM {staging}")
             # ClickHouse refuses to replace a partition by nothing
             swap = (
-                f"REPLACE PARTITION {partition} FROM {staging}" if staged else f"DROP PARTITION {partition}"
+                f"REPLACE PARTITION {partition} FROM {staged_in}" if staged else f"DROP PARTITION {partition}"
             )
-            self._server.command(f"ALTER TABLE {name} {swap}")
+            # a shard that has no row of the day gives up the ones it had
+            empty = (
+                " SETTINGS allow_replace_partition_from_empty_source = 1" if place.cluster and staged else ""
+            )
+            self._server.command(f"ALTER TABLE {kept}{place.on} {swap}{empty}")
         finally:
-            self._server.command(f"DROP TABLE IF EXISTS {staging} SYNC")
+            self._drop(staging)
         [(rows,)] = self.query(
             f"SELECT count() FROM {name} WHERE {ddl.quoted(table.partition)} = {{day:Date}}", day=day
         )
         return int(rows)
+
+    def _drop(self, name: str) -> None:
+        for table in dict.fromkeys((name, self._placement.local(name))):
+            self._server.command(f"DROP TABLE IF EXISTS {table}{self._placement.on} SYNC")
 
     def counts_by_day(self, table: Table, /) -> dict[date, int]:
         """Rows by partition."""
@@ -232,14 +250,16 @@ class ClickHouse:
                 f"{ddl.quoted(database)}.{ddl.quoted(name)}",
                 f"{ddl.quoted(column)} = {{value:String}}",
             )
-            [(rows,)] = self.query(f"SELECT count() FROM {table} WHERE {where}", value=value)
+            everywhere = self._placement.everywhere(table)
+            [(rows,)] = self.query(f"SELECT count() FROM {everywhere} WHERE {where}", value=value)
             if not rows:
                 continue
             found[f"{database}.{name}"] = int(rows)
             if not only_count:
-                literal = ddl.literal(value)  # mutations take no parameters
+                # mutations take no parameters
+                where = f"{ddl.quoted(column)} = {ddl.literal(value)}"
                 self._server.command(
-                    f"ALTER TABLE {table} DELETE WHERE {ddl.quoted(column)} = {literal} SETTINGS mutations_sync = 2"
+                    f"ALTER TABLE {table}{self._placement.on} DELETE WHERE {where} SETTINGS mutations_sync = 2"
                 )
         return found
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from headrace.errors import Fatal, HeadraceError, Retriable
 from headrace.warehouse import ddl
+from headrace.warehouse.cluster import ONE_SERVER, Placement
 from headrace.warehouse.lock import MigrationLock
 from headrace.warehouse.migration_files import Migration, read_migrations
 from headrace.warehouse.server import UNKNOWN_DATABASE, UNKNOWN_TABLE, Refused, Server
@@ -157,15 +158,18 @@ class Migrations:
         database: str,
         known: Sequence[Migration] | None = None,
         lock: MigrationLock | None = None,
+        placement: Placement = ONE_SERVER,
     ) -> None:
         """Args:
         server: Where the database is.
         database: Its name.
         known: The migrations; None for those that come with Headrace.
         lock: Keeps others out; None for one with the usual times.
+        placement: On one server or on a cluster.
         """
         self._server, self._database = server, database
         self.known = read_migrations() if known is None else list(known)
+        self._placement = placement
         self.lock = lock or MigrationLock(server, database)
         self._name = f"{ddl.quoted(database)}.{ddl.quoted(TABLE)}"
 
@@ -196,9 +200,11 @@ class Migrations:
                 refused: history then says which, and the next call starts that file over.
             Retriable: The server went away, or somebody else holds the lock.
         """
-        self._server.command(f"CREATE DATABASE IF NOT EXISTS {ddl.quoted(self._database)}")
+        on = self._placement.on
+        self._server.command(f"CREATE DATABASE IF NOT EXISTS {ddl.quoted(self._database)}{on}")
         with self.lock.held() as still_mine:
-            self._server.command(_HISTORY.format(name=self._name))
+            for statement in self._placement.statements(_HISTORY.format(name=self._name)):
+                self._server.command(statement)
             standings = self.status()
             refuse(standings)
             files = {one.version: one for one in self.known}
@@ -208,7 +214,7 @@ class Migrations:
         return to_do
 
     def _apply(self, migration: Migration, still_mine: Callable[[], None]) -> None:
-        statements = migration.statements(self._database)
+        statements = migration.statements(self._database, self._placement)
         started = datetime.now(UTC)
         self._note(migration, "started", 0, started)
         for number, statement in enumerate(statements, 1):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from headrace.errors import Fatal
 from headrace.warehouse import ddl
+from headrace.warehouse.cluster import ONE_SERVER, Placement
 from headrace.warehouse.script import statements
 
 FOLDER = Path(__file__).with_name("migrations")
@@ -40,17 +41,19 @@ class Migration:
         """SHA-256 of the text, placeholders as they are: the same in every database."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
-    def statements(self, database: str) -> list[str]:
+    def statements(self, database: str, placement: Placement = ONE_SERVER) -> list[str]:
         """Its statements for a raw database, whose quoted name takes the place of ``{{raw}}``.
 
         Raises:
-            Fatal: The file has another placeholder, or a literal or comment without an end.
+            Fatal: The file has another placeholder, a literal or comment without an end, or a statement that cannot
+                be placed on a cluster.
         """
         unknown = set(_PLACEHOLDER.findall(self.text)) - {"raw"}
         if unknown:
             raise Fatal(f"migration {self.name}: {{{{{min(unknown)}}}}} is unknown; there is {{{{raw}}}}")
         try:
-            return [s.replace("{{raw}}", ddl.quoted(database)) for s in statements(self.text)]
+            named = [s.replace("{{raw}}", ddl.quoted(database)) for s in statements(self.text)]
+            return [placed for one in named for placed in placement.statements(one)]
         except Fatal as error:
             raise Fatal(f"migration {self.name}: {error}") from None
 

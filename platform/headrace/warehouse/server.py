@@ -38,6 +38,7 @@ class ClickHouseConfig(Protocol):
     clickhouse_port: int
     clickhouse_user: str
     clickhouse_secure: bool
+    warehouse_cluster: str
     raw_database: str
     raw_ttl_days: int
 
