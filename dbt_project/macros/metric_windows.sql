@@ -43,7 +43,7 @@ windowed as (
 {{ metric_columns('windowed', 'where ' ~ in_rebuilt_days('metric_date')) }}
 {% endmacro %}
 
-{#- What identifies a series: 128 bits instead of five columns, which halves what it costs to group and sort by them. -#}
+{#- What identifies a series, in 128 bits instead of five columns: half the cost of grouping and sorting by them. -#}
 {% macro series() -%}
   sipHash128(metric_name, kind, unit, source, dimensions)
 {%- endmacro %}
