@@ -2,7 +2,7 @@
 
 ``CREATE TABLE`` without ``IF NOT EXISTS`` is atomic: one of two starters wins, the other is refused. The comment of
 the table names the owner. The owner adds a row every few seconds, with the server's clock; where no row came for
-``stale_after`` seconds, the owner is dead and the next one takes the lock over. So a crash costs a minute, nobody
+``stale_after`` seconds, the owner is dead and the next one takes the lock over. So a crash costs seconds, nobody
 needs to clean up, and a migration may run for hours.
 
 Taking over renames the dead lock to a name made of its own token: of two that saw the same dead lock, the second
@@ -27,9 +27,9 @@ from headrace.warehouse import ddl
 from headrace.warehouse.server import TABLE_EXISTS, UNKNOWN_TABLE, Refused, Server
 
 TABLE = "_migrations_lock"
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = 3.0
 #: Twelve missed beats: longer than a pause of a process or a network that comes back.
-STALE_SECONDS = 60.0
+STALE_SECONDS = 20.0
 #: Longer than it takes for a dead owner to be noticed.
 WAIT_SECONDS = 180.0
 
