@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from headrace import lineage
 from headrace.errors import Fatal
 from headrace.locks import file_lock
-from headrace.settings import Settings, child_environment, exported
+from headrace.settings import Settings, child_environment, exported, load_settings
 
 if TYPE_CHECKING:
     from headrace.batch import Table
@@ -147,6 +147,4 @@ def building(days: Sequence[date]) -> AbstractContextManager[None]:
 
 
 if __name__ == "__main__":  # at installation: what the first demo would otherwise wait for
-    from headrace.settings import load_settings
-
     manifest(load_settings(home=load_settings().home / "demo"))

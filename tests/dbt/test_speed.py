@@ -19,7 +19,6 @@ from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
 
 FAMILIES = ("event_metrics", "performance_metrics", "metric_windows")
-#: The oracle of a live view has no batch layer, so that repeats count: each row is made an event of its own.
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 

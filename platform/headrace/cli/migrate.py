@@ -71,7 +71,7 @@ def unlock(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove the lock of a process that died while it migrated; after a minute the next one does so by itself."""
+    """Remove the lock of a process that died while it migrated; after 20 seconds the next one does so by itself."""
     with _migrations() as migrations:
         holder = migrations.lock.holder()
         if holder is not None and migrations.lock.beats(holder) and not force:

@@ -92,7 +92,7 @@ def dbt_resource(settings: Settings) -> Dbt:
 
 
 def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Settings) -> AssetsDefinition:
-    """Staging and intermediate views, unpartitioned."""
+    """Staging and intermediate views and the speed layer, unpartitioned."""
     translator = Translator(path)
 
     @dbt_assets(
