@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace import alerts
 from headrace.errors import BadData, HeadraceError
 from headrace.models import manifest
 from headrace.pipelines import discover
@@ -40,6 +41,7 @@ def examine() -> list[Finding]:
         _disk(config.home),
         *_pipelines(),
         _tried("dbt project", lambda: _dbt(config)),
+        _tried("alerts", lambda: _alerts(config)),
         _migrations(config),
         *_services(config),
     ]
@@ -70,6 +72,12 @@ def _pipelines() -> Iterator[Finding]:
 
 def _dbt(config: Settings) -> str:
     return str(manifest(config))
+
+
+def _alerts(config: Settings) -> str:
+    alerts.verify(config)
+    channels = ", ".join(one.label for one in alerts.addresses(config))
+    return channels or "to the log alone; set HEADRACE_ALERTS for more"
 
 
 def _migrations(config: Settings) -> Finding:

@@ -7,17 +7,18 @@ Order of precedence: environment (``HEADRACE_*``), then ``stack.env`` of a runni
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.errors import Fatal
 
@@ -124,6 +125,36 @@ class Settings(BaseSettings):
     slow_ms: float = Field(2_500.0, gt=0, description="threshold of performance_metrics' slow share, ms")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejects that turns a check red")
 
+    alerts: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="addresses of the channels that are told what is wrong, by spaces or as a JSON list"
+    )
+    alert_reminder_seconds: int = Field(
+        86_400, ge=0, description="a channel is told again of what goes on for so long; 0 for never"
+    )
+    silence_seconds: int = Field(
+        0, ge=0, description="alert when nothing has landed in a stream for so long; 0 for never"
+    )
+    ui_url: str = Field(
+        "http://127.0.0.1:3000", pattern=r"^https?://\S+$", description="where people reach Dagster's UI"
+    )
+
+    @field_validator("alerts", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.lstrip().startswith("["):
+            return tuple(value.split())
+        try:
+            return tuple(json.loads(value))
+        except ValueError:
+            raise ValueError("it begins like a JSON list and is none") from None
+
+    @field_validator("ui_url")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
     @field_validator("event_time_min")
     @classmethod
     def _zoned(cls, value: datetime) -> datetime:
@@ -201,8 +232,7 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         variable = name.upper() if name.startswith("aws_") else PREFIX + name.upper()
-        secret = "password" in name or "secret" in name or "security" in name
-        value = "(hidden)" if secret else repr(first.get("input"))
+        value = "(hidden)" if _is_secret(name) else repr(first.get("input"))
         raise Fatal(f"{variable}={value} is not valid: {first['msg'].lower()}") from None
     except Exception as error:  # pydantic-settings' own error for JSON that does not parse
         raise Fatal(f"the settings cannot be read: {error}") from error
@@ -244,6 +274,12 @@ def batch_dagster_events() -> None:
 def child_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """This process's environment with ``extra`` on top, for a child process."""
     return {**os.environ, **(extra or {})}
+
+
+def _is_secret(name: str) -> bool:
+    """Whether a setting's value must not be shown."""
+    known = Settings.model_fields.get(name)
+    return known is not None and (not known.repr or "SecretStr" in str(known.annotation))
 
 
 def _refuse_unknown(environment: os._Environ[str]) -> None:

@@ -179,6 +179,11 @@ class Stream:
         found = self.guarded(source)
         return found.backlog(position_of(found, self.lake))
 
+    def latest(self) -> datetime | None:
+        """When anything last landed, good or rejected (UTC); None if nothing ever did."""
+        found = [at for table in (self.lake.good, self.lake.rejected) if (at := table.latest())]
+        return max(found, default=None)
+
     def unpublished(self) -> int:
         """Lake versions that are not in the warehouse yet."""
         behind = 0

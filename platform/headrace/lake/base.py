@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Protocol
 
 import polars as pl
@@ -118,6 +118,9 @@ class LakeTable(Protocol):
 
     def forget(self, erased: Erased, /) -> int:
         """Remove the old files of an erasure from storage; returns how many. Versions before it are gone then."""
+
+    def latest(self) -> datetime | None:
+        """When the newest of its rows was ingested (UTC); None if it never held any or that cannot be told."""
 
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Rows by partition as of ``version`` (default: the newest)."""

@@ -16,7 +16,7 @@ from dagster import (
 )
 
 from headrace import models
-from headrace.orchestration import assets, checks, dbt, partitions, schedules, sensors
+from headrace.orchestration import alerts, assets, checks, dbt, partitions, schedules, sensors
 from headrace.orchestration.resources import streams_resource
 from headrace.pipelines import discover
 from headrace.settings import Settings, settings
@@ -35,7 +35,10 @@ def build(config: Settings) -> Definitions:
     deploy = define_asset_job("deploy_views", AssetSelection.assets(views))
     everything: list[AssetsDefinition | AssetSpec] = [views, *_broken(found.broken)]
     jobs = [deploy]
-    watchers: list[SensorDefinition] = [sensors.views_sensor(deploy, manifest, config)]
+    watchers: list[SensorDefinition] = [
+        sensors.views_sensor(deploy, manifest, config),
+        alerts.alerts_sensor(found.pipelines, streams, config),
+    ]
     health: list[AssetChecksDefinition] = []
     for pipeline in found.pipelines.values():
         lake, warehouse = assets.lake_asset(pipeline), assets.warehouse_asset(pipeline, daily)

@@ -1,0 +1,309 @@
+"""The sensor that looks for trouble: failed runs, failed checks, silent streams. Who is told: ``headrace.alerts``.
+
+One sensor rather than one ``run_failure_sensor`` and more: Dagster hands a failure to such a sensor once, whether or
+not the channel took it, and knows none for checks or for recovery. This one compares what is there with what has been
+told, so a tick that is lost or comes twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, urlencode
+
+from dagster import (
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RepositoryDefinition,
+    RunRecord,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SkipReason,
+    sensor,
+)
+from dagster._core.definitions.assets.job.asset_job import (
+    is_reserved_asset_job_name as is_implicit_asset_job_name,
+)
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
+from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster_shared.error import SerializableErrorInfo
+
+from headrace import alerts
+from headrace.alerts import Book, News, Problem
+from headrace.errors import Retriable
+from headrace.orchestration.assets import lake_key
+from headrace.orchestration.resources import Streams
+from headrace.orchestration.sensors import SOURCE, STREAM, _instance
+from headrace.pipelines import Pipeline
+from headrace.settings import Settings
+
+#: Runs of one look; the rest is seen by the next.
+_RUNS = 200
+#: A run's end is looked for again so long: its time is taken before it is written.
+_AGAIN = timedelta(seconds=60)
+#: Errors of runs that a blocking check ended: the check's own alert says it.
+_CHECKS_ERROR = "DagsterAssetCheckFailedError"
+
+#: Stands for the job that Dagster makes for whatever assets somebody chooses.
+_ANY_ASSETS = "assets"
+
+Silence = Callable[[Pipeline], float]
+
+
+def alerts_sensor(
+    pipelines: Mapping[str, Pipeline], streams: Streams, settings: Settings, silence: Silence | None = None
+) -> SensorDefinition:
+    """Looks for what is wrong and what is well again, and tells the channels.
+
+    Args:
+        pipelines: By stream.
+        streams: Opens them, to see when they last got anything.
+        settings: Channels, UI and default thresholds.
+        silence: Seconds without a landing after which a stream is silent, 0 for never; default: the setting.
+
+    Raises:
+        Fatal: The address of a channel is none.
+    """
+    alerts.verify(settings)
+    desk = alerts.desk(settings)
+    silent_after = silence or (lambda _: float(settings.silence_seconds))
+
+    @sensor(
+        name="alerts",
+        minimum_interval_seconds=max(10, settings.sensor_seconds),
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Tells of failed runs, failed checks and silent streams, once, and when they are well again.",
+    )
+    def watch(context: SensorEvaluationContext) -> SkipReason:
+        repository = context.repository_def
+        assert repository is not None  # Dagster gives it to every sensor of a code location
+        instance, now = _instance(context), datetime.now(UTC)
+        places = _Places(repository, pipelines, settings.ui_url)
+
+        def look(book: Book) -> News:
+            news = News()
+            _look_at_runs(news, book, instance, places, now)
+            _look_at_checks(news, book, instance, places)
+            _look_at_streams(news, book, streams, places, silent_after, now)
+            return news
+
+        failures = desk.settle(look, now)
+        open_now = len(desk.book().open)
+        return SkipReason("; ".join([f"{open_now} open" if open_now else "all is well", *failures]))
+
+    return watch
+
+
+class _Places:
+    """Who owns what, and where the UI shows it."""
+
+    def __init__(
+        self, repository: RepositoryDefinition, pipelines: Mapping[str, Pipeline], ui_url: str
+    ) -> None:
+        self.repository, self.pipelines, self._ui = repository, pipelines, ui_url
+        self.graph = repository.asset_graph
+
+    def run(self, run: DagsterRun) -> str:
+        return f"{self._ui}/runs/{run.run_id}"
+
+    def asset(self, key: AssetKey, check: str | None = None) -> str:
+        page = f"{self._ui}/assets/{'/'.join(quote(part, safe='') for part in key.path)}"
+        return f"{page}?{urlencode({'view': 'checks', 'checkDetail': check})}" if check else page
+
+    def owners(self, keys: Iterable[AssetKey]) -> tuple[str, ...]:
+        """Of these assets; of all streams if nobody owns them."""
+        known = [self.graph.get(key) for key in keys if self.graph.has(key)]
+        named = {owner for node in known for owner in node.owners}
+        return tuple(sorted(named or {pipeline.owner for pipeline in self.pipelines.values()}))
+
+    def stream(self, key: AssetKey) -> str:
+        """The stream whose table this is, by name or by its one owner; empty if that cannot be said."""
+        if key.path[-1] in self.pipelines:
+            return key.path[-1]
+        owners = self.owners([key])
+        named = [name for name, one in self.pipelines.items() if (one.owner,) == owners]
+        return named[0] if len(named) == 1 else ""
+
+    def assets_of(self, run: DagsterRun) -> list[AssetKey]:
+        chosen = {*(run.asset_selection or ()), *(c.asset_key for c in run.asset_check_selection or ())}
+        if not chosen and run.job_name in self.repository.job_names:
+            chosen = set(self.repository.get_job(run.job_name).asset_layer.selected_asset_keys)
+        return sorted(chosen)
+
+
+def _look_at_runs(news: News, book: Book, instance: DagsterInstance, places: _Places, now: datetime) -> None:
+    """Runs that ended since the last look: a failure opens the cause's alert, a success ends it.
+
+    What ended before the first look is history.
+    """
+    first, since = "runs" not in book.marks, book.marks.get("runs", now)
+    records = instance.get_run_records(
+        RunsFilter(
+            statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS], updated_after=since - _AGAIN
+        ),
+        limit=_RUNS,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    ends = {f"run/{r.dagster_run.run_id}": r.update_timestamp.astimezone(UTC) for r in records}
+    last: dict[str, RunRecord] = {}  # by cause
+    for record in records:
+        if f"run/{record.dagster_run.run_id}" not in book.marks and not first:
+            last[_cause(record.dagster_run)] = record
+    for key, record in last.items():
+        if record.dagster_run.status is DagsterRunStatus.SUCCESS:
+            news.recovered.add(key)
+        elif problem := _failed(key, record, instance, places):
+            news.problems.append(problem)
+    for key in book.open:
+        job = key.removeprefix("run/").partition(" ")[0]
+        if key.startswith("run/") and job not in places.repository.job_names and job != _ANY_ASSETS:
+            news.recovered.add(key)  # nobody can run it any more
+    since = max([since, *ends.values()])
+    others = {mark: at for mark, at in book.marks.items() if not mark.startswith("run/")}
+    book.marks = {**others, "runs": since, **{mark: at for mark, at in ends.items() if at > since - _AGAIN}}
+
+
+def _cause(run: DagsterRun) -> str:
+    """Key of what a run does: the same job on the same source, or the same assets."""
+    if is_implicit_asset_job_name(run.job_name):
+        chosen = [key.to_user_string() for key in run.asset_selection or ()]
+        chosen += [f"{c.asset_key.to_user_string()}:{c.name}" for c in run.asset_check_selection or ()]
+        return f"run/{_ANY_ASSETS} {hashlib.sha256(repr(sorted(chosen)).encode()).hexdigest()[:12]}"
+    return f"run/{run.job_name} {run.tags.get(SOURCE, '')}".rstrip()
+
+
+def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Places) -> Problem | None:
+    """The problem of a failed run; None if it is tried again, or if checks ended it and so are told themselves."""
+    run = record.dagster_run
+    if run.tags.get(WILL_RETRY_TAG) == "true":
+        return None
+    events = [r.event_log_entry.dagster_event for r in instance.get_records_for_run(
+        run.run_id, of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+    ).records]  # fmt: skip
+    steps = [e for e in events if e and e.event_type is DagsterEventType.STEP_FAILURE]
+    errors = [e.step_failure_data.error for e in steps if e.step_failure_data.error]
+    if errors and all(error.cls_name == _CHECKS_ERROR for error in errors):
+        return None
+    more = f" (and {len(errors) - 1} more steps)" if len(errors) > 1 else ""
+    said = _first_lines(errors[0]) + more if errors else next((e.message or "" for e in events if e), "")
+    assets = places.assets_of(run)
+    stream = run.tags.get(STREAM) or next(iter({places.stream(a) for a in assets}), "") if assets else ""
+    owners = (places.pipelines[stream].owner,) if stream in places.pipelines else places.owners(assets)
+    source = f" ({run.tags[SOURCE]})" if SOURCE in run.tags else ""
+    implicit = is_implicit_asset_job_name(run.job_name)
+    shown = ", ".join(a.to_user_string() for a in assets[:3]) + (", ..." if len(assets) > 3 else "")
+    return Problem(
+        key=key,
+        what="run",
+        title=f"run of {shown if implicit else run.job_name}{source} failed",
+        reason=said or "the run says no reason; see its log",
+        severity="error",
+        owners=owners,
+        link=places.run(run),
+        began=record.update_timestamp.astimezone(UTC),
+        stream=stream,
+        asset=shown,
+    )
+
+
+def _first_lines(error: SerializableErrorInfo) -> str:
+    while error.cause:
+        error = error.cause
+    lines = [line.strip() for line in error.message.strip().splitlines() if line.strip()]
+    return "\n".join(lines[:3])[:500]
+
+
+def _look_at_checks(news: News, book: Book, instance: DagsterInstance, places: _Places) -> None:
+    """The last evaluation of every check, of whatever run; one that is only planned changes nothing."""
+    checks = sorted(places.graph.asset_check_keys)
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+    names = {key: f"check/{key.asset_key.to_user_string()}:{key.name}" for key in checks}
+    for key, record in records.items():
+        if key not in names:  # Dagster also answers for the same name on another asset
+            continue
+        if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:
+            news.recovered.add(names[key])
+        elif record.status is AssetCheckExecutionRecordStatus.FAILED:
+            news.problems.append(_red(names[key], record, places))
+    known = set(names.values())
+    news.recovered |= {key for key in book.open if key.startswith("check/") and key not in known}
+
+
+def _red(key: str, record: AssetCheckExecutionRecord, places: _Places) -> Problem:
+    asset, name, found = record.key.asset_key, record.key.name, record.evaluation
+    asked = places.graph.get(record.key).description
+    reason = (
+        found.description if found and found.description else f"it says no more than: {asked or 'failed'}"
+    )
+    warns = found is not None and found.severity is AssetCheckSeverity.WARN
+    return Problem(
+        key=key,
+        what="check",
+        title=f"check {name} of {asset.to_user_string()} failed",
+        reason="\n".join(reason.strip().splitlines()[:3])[:500],
+        severity="warning" if warns else "error",
+        owners=places.owners([asset]),
+        link=places.asset(asset, name),
+        began=datetime.fromtimestamp(record.create_timestamp, UTC),
+        stream=places.stream(asset),
+        asset=asset.to_user_string(),
+    )
+
+
+def _look_at_streams(
+    news: News, book: Book, streams: Streams, places: _Places, silent_after: Silence, now: datetime
+) -> None:
+    """Streams in which nothing landed for longer than they may be silent; one that never got anything counts from
+    the first look. The lake is not opened before a stream can be silent at all."""
+    for pipeline in places.pipelines.values():
+        key, mark, limit = f"silence/{pipeline.name}", f"landed/{pipeline.name}", silent_after(pipeline)
+        if not limit:
+            news.recovered.add(key)
+            book.marks.pop(mark, None)
+            continue
+        landed = book.marks.setdefault(mark, now)
+        if (now - landed).total_seconds() > limit:
+            try:
+                with streams.look(pipeline) as stream:
+                    landed = max(landed, stream.latest() or landed)
+            except Retriable:
+                continue  # it cannot be told now; whoever reads or writes the lake fails and is heard of
+            book.marks[mark] = landed
+        if (now - landed).total_seconds() <= limit:
+            news.recovered.add(key)
+            continue
+        news.problems.append(
+            Problem(
+                key=key,
+                what="silence",
+                title=f"nothing has landed in {pipeline.name} for {_length(now - landed)}",
+                reason=f"it may be silent for {_length(timedelta(seconds=limit))}; look at its producers first",
+                severity="error",
+                owners=(pipeline.owner,),
+                link=places.asset(lake_key(pipeline)),
+                began=landed,
+                stream=pipeline.name,
+                asset=lake_key(pipeline).to_user_string(),
+            )
+        )
+
+
+def _length(time: timedelta) -> str:
+    """In the two largest units: ``2 h 5 min``."""
+    left, found = int(time.total_seconds()), []
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, seconds)
+        if number:
+            found.append(f"{number} {unit}")
+    return " ".join(found[:2]) or "0 s"
