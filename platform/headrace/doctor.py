@@ -42,6 +42,7 @@ def examine() -> list[Finding]:
         *_pipelines(),
         _tried("dbt project", lambda: _dbt(config)),
         _tried("alerts", lambda: _alerts(config)),
+        *([_tried("compute logs", lambda: _compute_logs(config))] if config.compute_logs else []),
         _migrations(config),
         *_services(config),
     ]
@@ -78,6 +79,12 @@ def _alerts(config: Settings) -> str:
     alerts.verify(config)
     channels = ", ".join(one.label for one in alerts.addresses(config))
     return channels or "to the log alone; set HEADRACE_ALERTS for more"
+
+
+def _compute_logs(config: Settings) -> str:
+    from headrace.orchestration.instance import verify_compute_logs  # imports Dagster
+
+    return verify_compute_logs(config)
 
 
 def _migrations(config: Settings) -> Finding:

@@ -1,7 +1,8 @@
 """The one frozen Settings, and the only reader of the environment.
 
 Order of precedence: environment (``HEADRACE_*``), then ``stack.env`` of a running embedded stack in
-``HEADRACE_HOME``, then the defaults below. Secrets come from these two only and are never printed.
+``HEADRACE_HOME``, then the defaults below. Secrets come from these two, or from where a reference in them points
+(``headrace.secret_store``), and are never printed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.errors import Fatal
+from headrace.secret_store import is_reference, resolve
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "HEADRACE_"
@@ -125,6 +127,12 @@ class Settings(BaseSettings):
     slow_ms: float = Field(2_500.0, gt=0, description="threshold of performance_metrics' slow share, ms")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejects that turns a check red")
 
+    compute_logs: str = Field(
+        "",
+        pattern=r"^(s3://[^/\s]+(/\S*)?)?$",
+        description="s3://bucket/prefix for what runs write to stdout and stderr; default: below DAGSTER_HOME",
+    )
+
     alerts: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="addresses of the channels that are told what is wrong, by spaces or as a JSON list"
     )
@@ -226,12 +234,16 @@ def load_settings(**overrides: Any) -> Settings:
             the value and what is expected.
     """
     _refuse_unknown(os.environ)
+    return _with_secrets(_read(overrides))
+
+
+def _read(overrides: dict[str, Any]) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
-        variable = name.upper() if name.startswith("aws_") else PREFIX + name.upper()
+        variable = _variable(name)
         value = "(hidden)" if _is_secret(name) else repr(first.get("input"))
         raise Fatal(f"{variable}={value} is not valid: {first['msg'].lower()}") from None
     except Exception as error:  # pydantic-settings' own error for JSON that does not parse
@@ -274,6 +286,32 @@ def batch_dagster_events() -> None:
 def child_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """This process's environment with ``extra`` on top, for a child process."""
     return {**os.environ, **(extra or {})}
+
+
+def _variable(name: str) -> str:
+    return name.upper() if name.startswith("aws_") else PREFIX + name.upper()
+
+
+def _with_secrets(read: Settings) -> Settings:
+    """The settings with the secrets that they name."""
+
+    def resolved(name: str, value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            return SecretStr(resolved(name, value.get_secret_value()))
+        if isinstance(value, tuple):
+            return tuple(resolved(name, one) for one in value)
+        if isinstance(value, dict):
+            return {key: resolved(name, one) for key, one in value.items()}
+        if not isinstance(value, str) or not is_reference(value):
+            return value
+        try:
+            return resolve(value, read.sqs_region)
+        except Fatal as error:
+            raise Fatal(f"{_variable(name)}: {error}") from None
+
+    secret = {name: getattr(read, name) for name in Settings.model_fields if _is_secret(name)}
+    found = {name: resolved(name, value) for name, value in secret.items()}
+    return read.model_copy(update=found) if found != secret else read
 
 
 def _is_secret(name: str) -> bool:
