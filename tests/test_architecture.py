@@ -20,6 +20,7 @@ DRIVERS = {
     "dagster": ("orchestration/",),
     "dagster_dbt": ("orchestration/",),
     "dagster_aws": ("orchestration/",),
+    "dagster_postgres": ("orchestration/instance.py",),
     "kafka": (
         "kafka_access.py",
         "sources/kafka.py",

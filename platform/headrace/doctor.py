@@ -42,7 +42,7 @@ def examine() -> list[Finding]:
         *_pipelines(),
         _tried("dbt project", lambda: _dbt(config)),
         _tried("alerts", lambda: _alerts(config)),
-        *([_tried("compute logs", lambda: _compute_logs(config))] if config.compute_logs else []),
+        *_dagster(config),
         _migrations(config),
         *_services(config),
     ]
@@ -81,10 +81,13 @@ def _alerts(config: Settings) -> str:
     return channels or "to the log alone; set HEADRACE_ALERTS for more"
 
 
-def _compute_logs(config: Settings) -> str:
-    from headrace.orchestration.instance import verify_compute_logs  # imports Dagster
+def _dagster(config: Settings) -> Iterator[Finding]:
+    """Where Dagster keeps what it knows, as far as that is not a folder: importing it takes a second."""
+    if config.dagster_postgres or config.compute_logs:
+        from headrace.orchestration.instance import verify_compute_logs, verify_postgres
 
-    return verify_compute_logs(config)
+        yield _tried("Dagster's storage", lambda: verify_postgres(config))
+        yield _tried("compute logs", lambda: verify_compute_logs(config))
 
 
 def _migrations(config: Settings) -> Finding:

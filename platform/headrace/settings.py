@@ -127,6 +127,9 @@ class Settings(BaseSettings):
     slow_ms: float = Field(2_500.0, gt=0, description="threshold of performance_metrics' slow share, ms")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejects that turns a check red")
 
+    dagster_postgres: SecretStr | None = Field(
+        None, description="postgresql://user:password@host:5432/database for Dagster; default: SQLite"
+    )
     compute_logs: str = Field(
         "",
         pattern=r"^(s3://[^/\s]+(/\S*)?)?$",
