@@ -85,10 +85,12 @@ class Book:
 
     Attributes:
         alerts: By key.
+        checks: Keys of the asset checks that the code has, as of the last look.
         marks: Times that whoever looks for problems wants to find again; taken as they are.
     """
 
     alerts: dict[str, Alert] = field(default_factory=dict)
+    checks: list[str] = field(default_factory=list)
     marks: dict[str, datetime] = field(default_factory=dict)
 
     @property
@@ -282,6 +284,16 @@ def _quiet_apprise() -> Iterator[list[str]]:
         logger.propagate = before
 
 
+def length(time: timedelta) -> str:
+    """A time in its two largest units: ``2 h 5 min``."""
+    left, found = int(time.total_seconds()), []
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, seconds)
+        if number > 0:
+            found.append(f"{number} {unit}")
+    return " ".join(found[:2]) or "0 s"
+
+
 def addresses(settings: Settings) -> list[Address]:
     """The channels of the settings, besides the log."""
     return [Address(n, url.get_secret_value()) for n, url in enumerate(settings.alerts, 1)]
@@ -324,7 +336,8 @@ class Desk:
         """Look, and tell each channel what it has not been told.
 
         Args:
-            look: Finds out what is wrong; may change the marks of the book. What it raises leaves the book as it was.
+            look: Finds out what is wrong; may change what the book remembers for it. What it raises leaves the book
+                as it was.
             now: The time (UTC).
 
         Returns:

@@ -26,6 +26,7 @@ from headrace.secret_store import is_reference, resolve
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "HEADRACE_"
+_NOT_OURS = ("aws_", "dagster_home")  # settings whose variables have no prefix
 
 
 class _StackEnv(PydanticBaseSettingsSource):
@@ -127,6 +128,11 @@ class Settings(BaseSettings):
     slow_ms: float = Field(2_500.0, gt=0, description="threshold of performance_metrics' slow share, ms")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejects that turns a check red")
 
+    dagster_home: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("dagster_home"),
+        description="read from DAGSTER_HOME, which is Dagster's own; default: <home>/dagster",
+    )
     dagster_postgres: SecretStr | None = Field(
         None, description="postgresql://user:password@host:5432/database for Dagster; default: SQLite"
     )
@@ -292,7 +298,7 @@ def child_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 
 def _variable(name: str) -> str:
-    return name.upper() if name.startswith("aws_") else PREFIX + name.upper()
+    return name.upper() if name.startswith(_NOT_OURS) else PREFIX + name.upper()
 
 
 def _with_secrets(read: Settings) -> Settings:

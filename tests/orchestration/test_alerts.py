@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from dagster import (
-    AssetCheckKey,
     AssetCheckResult,
     AssetCheckSeverity,
     AssetKey,
@@ -25,6 +24,7 @@ from dagster import (
     define_asset_job,
     in_process_executor,
 )
+from dagster_shared.error import SerializableErrorInfo
 from pytest_httpserver import HTTPServer
 
 from headrace.errors import Fatal, Retriable
@@ -282,10 +282,29 @@ def test_a_wrong_address_stops_the_definitions(tmp_path: Path) -> None:
         definitions(Fate(), load_settings(home=tmp_path, alerts=("smoke://x",)))
 
 
-def test_streams_are_known_by_their_tables_or_their_owner(here: Installation) -> None:
-    places = alerts._Places(here.defs.get_repository_def(), FOUND, "http://ui")
-    assert places.stream(AssetKey(["warehouse", "metrics"])) == "metrics"
-    assert places.stream(AssetKey(["marts", "unknown"])) == ""
-    assert places.owners([AssetKey(["marts", "unknown"])]) == ("team:analytics", "team:platform")
-    key = AssetCheckKey(AssetKey(["lake", "events"]), "errs")
-    assert key in places.graph.asset_check_keys
+def test_streams_and_owners_are_those_that_an_asset_is_made_of(here: Installation) -> None:
+    @asset(deps=[["lake", "events"]])
+    def of_one() -> None:
+        pass
+
+    @asset(deps=[["lake", "events"], ["warehouse", "metrics"]])
+    def of_both() -> None:
+        pass
+
+    both = Definitions.merge(here.defs, Definitions(assets=[of_one, of_both]))
+    places = alerts._Places(both.get_repository_def(), FOUND, "http://ui")
+    one, two, none = AssetKey("of_one"), AssetKey("of_both"), AssetKey("unknown")
+    assert (places.stream([one]), places.owners([one])) == ("events", ("team:analytics",))
+    assert (places.stream([two]), places.owners([two])) == ("", ("team:analytics", "team:platform"))
+    assert (places.stream([none]), places.owners([none])) == ("", ("team:analytics", "team:platform"))
+    assert places.stream([AssetKey(["warehouse", "metrics"])]) == "metrics"
+
+
+def test_what_dbt_says_is_the_reason() -> None:
+    told = "The dbt CLI process failed.\n\nErrors parsed from dbt logs:\n\n  FAIL 1 rows_hold\n\n  Got 1 result\n"
+    cause = SerializableErrorInfo(told, [], "DagsterDbtCliRuntimeError")
+    assert (
+        alerts._first_lines(SerializableErrorInfo("op failed", [], "X", cause))
+        == "FAIL 1 rows_hold\nGot 1 result"
+    )
+    assert alerts._first_lines(SerializableErrorInfo("a\n\nb\nc\nd", [], "X")) == "a\nb\nc"

@@ -39,9 +39,9 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
 from headrace import alerts
-from headrace.alerts import Book, News, Problem
+from headrace.alerts import Book, News, Problem, length
 from headrace.errors import Retriable
-from headrace.orchestration.assets import lake_key
+from headrace.orchestration.assets import lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import SOURCE, STREAM, _instance
 from headrace.pipelines import Pipeline
@@ -121,18 +121,21 @@ class _Places:
         return f"{page}?{urlencode({'view': 'checks', 'checkDetail': check})}" if check else page
 
     def owners(self, keys: Iterable[AssetKey]) -> tuple[str, ...]:
-        """Of these assets; of all streams if nobody owns them."""
-        known = [self.graph.get(key) for key in keys if self.graph.has(key)]
-        named = {owner for node in known for owner in node.owners}
+        """Of these assets, as they say or as the streams they are made of; of all streams if nobody owns them."""
+        known = [key for key in keys if self.graph.has(key)]
+        named = {owner for key in known for owner in self.graph.get(key).owners}
+        named |= {self.pipelines[name].owner for key in known for name in self.streams(key)}
         return tuple(sorted(named or {pipeline.owner for pipeline in self.pipelines.values()}))
 
-    def stream(self, key: AssetKey) -> str:
-        """The stream whose table this is, by name or by its one owner; empty if that cannot be said."""
-        if key.path[-1] in self.pipelines:
-            return key.path[-1]
-        owners = self.owners([key])
-        named = [name for name, one in self.pipelines.items() if (one.owner,) == owners]
-        return named[0] if len(named) == 1 else ""
+    def streams(self, key: AssetKey) -> list[str]:
+        """Names of the streams that an asset is made of."""
+        behind = {key, *(self.graph.get_ancestor_asset_keys(key) if self.graph.has(key) else ())}
+        return [name for name, one in self.pipelines.items() if {lake_key(one), warehouse_key(one)} & behind]
+
+    def stream(self, keys: Iterable[AssetKey]) -> str:
+        """The stream that assets are made of; empty if there is not exactly one."""
+        named = {name for key in keys for name in self.streams(key)}
+        return named.pop() if len(named) == 1 else ""
 
     def assets_of(self, run: DagsterRun) -> list[AssetKey]:
         chosen = {*(run.asset_selection or ()), *(c.asset_key for c in run.asset_check_selection or ())}
@@ -198,7 +201,7 @@ def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Pla
     more = f" (and {len(errors) - 1} more steps)" if len(errors) > 1 else ""
     said = _first_lines(errors[0]) + more if errors else next((e.message or "" for e in events if e), "")
     assets = places.assets_of(run)
-    stream = run.tags.get(STREAM) or next(iter({places.stream(a) for a in assets}), "") if assets else ""
+    stream = run.tags.get(STREAM) or places.stream(assets)
     owners = (places.pipelines[stream].owner,) if stream in places.pipelines else places.owners(assets)
     source = f" ({run.tags[SOURCE]})" if SOURCE in run.tags else ""
     implicit = is_implicit_asset_job_name(run.job_name)
@@ -220,7 +223,8 @@ def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Pla
 def _first_lines(error: SerializableErrorInfo) -> str:
     while error.cause:
         error = error.cause
-    lines = [line.strip() for line in error.message.strip().splitlines() if line.strip()]
+    before, _, of_dbt = error.message.partition("Errors parsed from dbt logs:")
+    lines = [line.strip() for line in (of_dbt or before).strip().splitlines() if line.strip()]
     return "\n".join(lines[:3])[:500]
 
 
@@ -237,6 +241,7 @@ def _look_at_checks(news: News, book: Book, instance: DagsterInstance, places: _
         elif record.status is AssetCheckExecutionRecordStatus.FAILED:
             news.problems.append(_red(names[key], record, places))
     known = set(names.values())
+    book.checks = sorted(known)
     news.recovered |= {key for key in book.open if key.startswith("check/") and key not in known}
 
 
@@ -256,7 +261,7 @@ def _red(key: str, record: AssetCheckExecutionRecord, places: _Places) -> Proble
         owners=places.owners([asset]),
         link=places.asset(asset, name),
         began=datetime.fromtimestamp(record.create_timestamp, UTC),
-        stream=places.stream(asset),
+        stream=places.stream([asset]),
         asset=asset.to_user_string(),
     )
 
@@ -287,8 +292,8 @@ def _look_at_streams(
             Problem(
                 key=key,
                 what="silence",
-                title=f"nothing has landed in {pipeline.name} for {_length(now - landed)}",
-                reason=f"it may be silent for {_length(timedelta(seconds=limit))}; look at its producers first",
+                title=f"nothing has landed in {pipeline.name} for {length(now - landed)}",
+                reason=f"it may be silent for {length(timedelta(seconds=limit))}; look at its producers first",
                 severity="error",
                 owners=(pipeline.owner,),
                 link=places.asset(lake_key(pipeline)),
@@ -297,13 +302,3 @@ def _look_at_streams(
                 asset=lake_key(pipeline).to_user_string(),
             )
         )
-
-
-def _length(time: timedelta) -> str:
-    """In the two largest units: ``2 h 5 min``."""
-    left, found = int(time.total_seconds()), []
-    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        number, left = divmod(left, seconds)
-        if number:
-            found.append(f"{number} {unit}")
-    return " ".join(found[:2]) or "0 s"

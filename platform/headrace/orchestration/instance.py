@@ -52,7 +52,7 @@ class Runs(_BelowDagsterHome, RunStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> RunStorage:
         """Called by Dagster with the configuration in ``dagster.yaml``."""
-        if address := _postgres(settings()):
+        if address := postgres(settings()):
             from dagster_postgres import PostgresRunStorage
 
             return PostgresRunStorage(address, inst_data=inst_data)
@@ -67,7 +67,7 @@ class Schedules(_BelowDagsterHome, ScheduleStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> ScheduleStorage:
         """Called by Dagster with the configuration in ``dagster.yaml``."""
-        if address := _postgres(settings()):
+        if address := postgres(settings()):
             from dagster_postgres import PostgresScheduleStorage
 
             return PostgresScheduleStorage(address, inst_data=inst_data)
@@ -82,7 +82,7 @@ class Events(_BelowDagsterHome, EventLogStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> EventLogStorage:
         """Called by Dagster with the configuration in ``dagster.yaml``."""
-        if address := _postgres(settings()):
+        if address := postgres(settings()):
             from dagster_postgres import PostgresEventLogStorage
 
             batch_dagster_events()
@@ -90,8 +90,12 @@ class Events(_BelowDagsterHome, EventLogStorage):
         return BatchingSqliteEventLogStorage.from_config_value(inst_data, config_value)
 
 
-def _postgres(config: Settings) -> str | None:
-    """Address of the Postgres database that was asked for and that lets us in."""
+def postgres(config: Settings) -> str | None:
+    """Address of the Postgres database, as SQLAlchemy takes it; None if it is SQLite.
+
+    Raises:
+        Fatal: It does not let us in.
+    """
     if config.dagster_postgres is None:
         return None
     return _let_in(config.dagster_postgres.get_secret_value())
@@ -142,7 +146,7 @@ def verify_postgres(config: Settings) -> str:
     Raises:
         Fatal: It does not let us in; says what to do.
     """
-    address = _postgres(config)
+    address = postgres(config)
     if address is None:
         return "in SQLite, below DAGSTER_HOME"
     place = make_url(address)
