@@ -38,7 +38,7 @@ DRIVERS = {
     ),
     "deltalake": ("lake/delta.py",),
     "clickhouse_connect": ("warehouse/server.py",),
-    "apprise": ("alerts.py",),
+    "apprise": ("alerts/channels.py",),
     "chdb": ("local/clickhouse/",),
     "pandera": ("contracts/",),
 }
