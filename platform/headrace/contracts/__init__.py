@@ -5,8 +5,8 @@ and JSON Schema are derived from it.
 """
 
 from headrace.contracts.base import Column, Contract
-from headrace.contracts.check import Limits, check
+from headrace.contracts.check import Limits, check, violations
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 
-__all__ = ["EVENTS", "METRICS", "Column", "Contract", "Limits", "check"]
+__all__ = ["EVENTS", "METRICS", "Column", "Contract", "Limits", "check", "violations"]
