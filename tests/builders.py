@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 EVENT = {
     "event_id": "e-1",
@@ -38,9 +40,10 @@ def metric(**changes: Any) -> bytes:
     return json.dumps({**METRIC, **changes}).encode()
 
 
-def eventually(holds: Callable[[], object], within: float, what: str) -> None:
-    """Poll until true; fails the test after ``within`` seconds."""
+def eventually(look: Callable[[], T], within: float, what: str) -> T:
+    """Poll until what ``look`` finds is true, and give it; fails the test after ``within`` seconds."""
     deadline, never = time.monotonic() + within, threading.Event()
-    while not holds():
+    while not (found := look()):
         assert time.monotonic() < deadline, f"{what} did not happen within {within} s"
         never.wait(0.25)
+    return found

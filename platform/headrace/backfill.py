@@ -42,8 +42,10 @@ def backfill(
         Fatal: A model or a test of the marts failed; the raw table is rebuilt by then.
     """
     settings, pipeline = stream.settings, stream.pipeline
-    rows = stream.replace_days(days)
+    rows = dict(stream.replace_days(days))
     tell(f"{stream.name}: {len(rows):,} days of the raw table replaced, {sum(rows.values()):,} rows")
+    if pipeline.models is None:
+        return Backfilled(rows, ())
     around = models.reach(models.manifest(settings), pipeline)
     built = tuple(ranges(days, settings, *around))
     for start, end in built:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from headrace.settings import Settings
@@ -40,3 +40,22 @@ def ranges(
         start, end = low, high
     if start is not None and end is not None:
         yield start, end
+
+
+def portions(days: Sequence[date], rows: Mapping[date, int], most: int) -> list[list[date]]:
+    """Days in a row, cut into parts of at most ``most`` rows, or of one day.
+
+    Args:
+        days: In order.
+        rows: By day; a day that is absent has none.
+        most: Rows of one part.
+    """
+    parts: list[list[date]] = []
+    held = 0
+    for day in days:
+        held += rows.get(day, 0)
+        if not parts or (parts[-1] and held > most):
+            parts.append([])
+            held = rows.get(day, 0)
+        parts[-1].append(day)
+    return parts

@@ -39,7 +39,7 @@ def examine() -> list[Finding]:
         Finding("settings", True, f"home {config.home}"),
         _python(),
         _disk(config.home),
-        *_pipelines(),
+        *_pipelines(config),
         _tried("dbt project", lambda: _dbt(config)),
         _tried("alerts", lambda: _alerts(config)),
         *_dagster(config),
@@ -64,8 +64,8 @@ def _disk(home: Path) -> Finding:
     )
 
 
-def _pipelines() -> Iterator[Finding]:
-    found = discover()
+def _pipelines(config: Settings) -> Iterator[Finding]:
+    found = discover(*config.pipeline_folders)
     yield Finding("pipelines", bool(found.pipelines), ", ".join(found.pipelines) or "none found")
     for name, why in found.broken.items():
         yield Finding(name, False, why)

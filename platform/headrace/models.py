@@ -50,15 +50,15 @@ def manifest(settings: Settings) -> Path:
         made = [path, path.with_name(lineage.FILE)]
         if not all(one.exists() and one.stat().st_mtime >= newest for one in made):
             _compile(project, target, settings)
-            lineage.write(path, _raw_tables())
+            lineage.write(path, _raw_tables(settings))
     return path
 
 
-def _raw_tables() -> list[Table]:
+def _raw_tables(settings: Settings) -> list[Table]:
     from headrace.pipelines import discover
 
-    contracts = [pipeline.contract for pipeline in discover().pipelines.values()]
-    return [table for contract in contracts for table in (contract.table, contract.rejected_table)]
+    pipelines = discover(*settings.pipeline_folders).pipelines.values()
+    return [table for pipeline in pipelines for table in pipeline.tables]
 
 
 def _compile(project: Path, target: Path, settings: Settings) -> None:

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     home: Path = Field(PROJECT_ROOT / ".headrace", description="folder for state, logs and the local lake")
     project_dir: Path = Field(PROJECT_ROOT, description="the checkout: dbt_project/ and dagster_home/")
 
+    pipelines: Path | None = Field(
+        None, description="folder with *_pipeline.py files of your own, beside Headrace's streams"
+    )
+
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma separated")
     kafka_security: dict[str, Any] = Field(
         default_factory=dict,
@@ -100,7 +104,7 @@ class Settings(BaseSettings):
 
     batch_messages: int = Field(100_000, ge=1, le=1_000_000, description="messages of one micro-batch")
     ingest_idle_seconds: float = Field(2.0, ge=0.1, le=300, description="a run ends when idle this long")
-    ingest_max_seconds: float = Field(60.0, ge=1, le=86_400, description="a run hands over after this")
+    ingest_max_seconds: float = Field(300.0, ge=1, le=86_400, description="a run hands over after this")
     max_message_bytes: int = Field(524_288, ge=1_024, description="longer messages are rejected")
     event_time_min: datetime = Field(datetime(2000, 1, 1, tzinfo=UTC), description="earliest occurred_at")
     event_time_ahead: timedelta = Field(timedelta(hours=1), description="latest: this after ingestion")
@@ -110,10 +114,20 @@ class Settings(BaseSettings):
     breaker_failures: int = Field(5, ge=1, le=1_000, description="in a row, until a service is left alone")
     breaker_seconds: float = Field(30.0, ge=0.1, le=3_600, description="for how long it is left alone")
 
+    lake_keep_days: int = Field(
+        7, ge=1, le=3_650, description="how long the lake keeps files that its newest version does not need"
+    )
+    runs_keep_days: int = Field(
+        30, ge=1, le=3_650, description="how long Dagster keeps the events and logs of a run"
+    )
+
     sensor_seconds: int = Field(5, ge=1, le=3_600, description="how often backlogs are looked at")
     refresh_cooldown_seconds: int = Field(10, ge=0, description="quiet time before models are refreshed")
     refresh_max_wait_seconds: int = Field(
         120, ge=0, description="models are refreshed after this even if data never pauses"
+    )
+    build_rows: int = Field(
+        5_000_000, ge=1, description="raw rows whose days are built at once; a longer range is built in parts"
     )
     window_time: Literal["event", "processing"] = Field(
         "event", description="time axis of the models; a change needs a full refresh"
@@ -127,6 +141,12 @@ class Settings(BaseSettings):
     speed_days: int = Field(3, ge=1, le=30, description="how far back the speed layer reaches")
     slow_ms: float = Field(2_500.0, gt=0, description="threshold of performance_metrics' slow share, ms")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejects that turns a check red")
+    max_lag_messages: int = Field(
+        1_000_000, ge=0, description="messages waiting in one source that turn a check red"
+    )
+    max_behind_seconds: int = Field(
+        900, ge=1, description="waiting, unpublished or not rebuilt for so long turns a check red"
+    )
 
     dagster_home: Path | None = Field(
         None,
@@ -184,10 +204,15 @@ class Settings(BaseSettings):
             raise ValueError("it must be a folder or begin with s3://")
         return value
 
-    @field_validator("home", "project_dir")
+    @field_validator("home", "project_dir", "pipelines")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
+
+    @property
+    def pipeline_folders(self) -> tuple[Path, ...]:
+        """Where pipeline files are looked for, besides Headrace's own."""
+        return (self.pipelines,) if self.pipelines else ()
 
     @property
     def lake(self) -> str:

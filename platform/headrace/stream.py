@@ -6,7 +6,7 @@ Commands and Dagster assets talk to this; it is where adapters are chosen, and n
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import polars as pl
 
-from headrace.batch import ORIGIN_KEY, Backlog
+from headrace.batch import ORIGIN_KEY, Backlog, Position
 from headrace.contracts import Limits
-from headrace.errors import Fatal, Retriable
+from headrace.errors import Fatal, HistoryGone, Retriable
 from headrace.formats import Reader
 from headrace.ingest import Landed, Pace, StreamLake, ingest, position_of
 from headrace.lake.delta import DeltaLakeTable
@@ -40,6 +40,9 @@ from headrace.warehouse import Touched
 from headrace.warehouse.clickhouse import ClickHouse
 
 log = logging.getLogger(__name__)
+
+#: Versions in which the last one with rows is looked for.
+_LOOK_BACK = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,23 @@ class Audit:
     doubled: int
     by_cursor: dict[str, int]
     reasons: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a stream is behind its sources.
+
+    Attributes:
+        waiting: Messages by source.
+        landed_at: When rows last landed; None if none did lately.
+        unpublished_since: When the first lake version was committed that the warehouse lacks; None if it has all.
+        touched_since: When the first row was published that the models lack; None if they have all.
+    """
+
+    waiting: dict[str, int]
+    landed_at: datetime | None = None
+    unpublished_since: datetime | None = None
+    touched_since: datetime | None = None
 
 
 class Stream:
@@ -176,8 +196,13 @@ class Stream:
 
     def backlog(self, source: str) -> Backlog:
         """What waits in a source beyond what has landed."""
+        return self.look(source)[0]
+
+    def look(self, source: str) -> tuple[Backlog, Position]:
+        """What waits in a source, and the position beyond which it does."""
         found = self.guarded(source)
-        return found.backlog(position_of(found, self.lake))
+        position = position_of(found, self.lake)
+        return found.backlog(position), position
 
     def latest(self) -> datetime | None:
         """When anything last landed, good or rejected (UTC); None if nothing ever did."""
@@ -228,6 +253,46 @@ class Stream:
         published += self.publish()
         yield Step(landed, published)
 
+    def standing(self) -> Standing:
+        """How far lake, warehouse and models are behind what waits."""
+        waiting = {spec.name: self.backlog(spec.name).waiting for spec in self.pipeline.sources}
+        good = self.lake.good
+        newest = good.open().version
+        looked_at = range(newest, max(-1, newest - _LOOK_BACK), -1)
+        landed = next((version for version in looked_at if _rows_of(good, version)), None)
+        return Standing(
+            waiting=waiting,
+            landed_at=None if landed is None else good.committed_at(landed),
+            unpublished_since=self.unpublished_since(),
+            touched_since=min((one.since for one in self.touched()), default=None),
+        )
+
+    def unpublished_since(self) -> datetime | None:
+        """When the first lake version was committed that is not in the warehouse; None if all are."""
+        found = []
+        for table in (self.lake.good, self.lake.rejected):
+            newest = table.open().version
+            self.warehouse.prepare(table.table)
+            last = self.warehouse.published(table.table, table.id)
+            first = 0 if last is None else last + 1
+            found += [_committed_at(table, v) for v in range(first, newest + 1) if _rows_of(table, v)][:1]
+        return min(found, default=None)
+
+    def newest_rows(self, most: int) -> pl.DataFrame:
+        """About ``most`` of the good rows that landed last, fewer where the log does not reach back so far."""
+        good, found, rows = self.lake.good, [], 0
+        for version in range(good.open().version, -1, -1):
+            try:
+                for chunk in good.read(good.describe(version)):
+                    found.append(pl.DataFrame(pl.from_arrow(chunk)))
+                    rows += chunk.num_rows
+            except HistoryGone:
+                break
+            if rows >= most:
+                break
+        empty = pl.DataFrame(schema=self.contract.landed_schema)
+        return pl.concat([empty, *(one.cast(self.contract.landed_schema) for one in found)]).head(most)
+
     def prepare(self) -> None:
         """Create the warehouse tables that are missing."""
         for table in (self.contract.table, self.contract.rejected_table):
@@ -239,15 +304,22 @@ class Stream:
         publish(rejected, self.warehouse, alone=self._alone(rejected))
         return publish(good, self.warehouse, alone=self._alone(good))
 
-    def replace_days(self, days: Iterable[date]) -> dict[date, int]:
-        """Rebuild days of the warehouse table from the lake; returns rows by day."""
-        return replace_days(self.lake.good, self.warehouse, days, alone=self._alone(self.lake.good))
+    def replace_days(self, days: Iterable[date]) -> Iterator[tuple[date, int]]:
+        """Rebuild days of the warehouse table from the lake, one after the other; yields each with its rows.
+
+        Others may publish between two days, so that a long backfill does not hold up what lands meanwhile.
+        """
+        for day in days:
+            done = replace_days(self.lake.good, self.warehouse, [day], alone=self._alone(self.lake.good))
+            yield day, done[day]
 
     def _alone(self, table: DeltaLakeTable) -> AbstractContextManager[None]:
         return file_lock(self.settings.home / "locks" / f"warehouse-{table.table.name}.lock")
 
     def touched(self) -> list[Touched]:
-        """Days whose models are older than their rows."""
+        """Days whose models are older than their rows; none for a stream without models."""
+        if self.pipeline.models is None:
+            return []
         self.warehouse.prepare(self.contract.table)
         by_landing = self.settings.window_time == "processing"
         return self.warehouse.touched(self.contract.table, self.lake.good.id, by_landing=by_landing)
@@ -266,23 +338,42 @@ class Stream:
         """Rows of the raw warehouse table by day."""
         return self.warehouse.counts_by_day(self.contract.table)
 
-    def parity(self) -> dict[date, tuple[int, int]]:
-        """Days on which lake and warehouse differ, with both counts; days that have expired are left out."""
+    def counts_since(self, moment: datetime) -> tuple[int, int]:
+        """Rows that were published since then: good and rejected."""
+        good, rejected = (
+            self.warehouse.published_rows(table.table, table.id, moment)
+            for table in (self.lake.good, self.lake.rejected)
+        )
+        return good, rejected
+
+    def kafka(self, name: str) -> KafkaSource:
+        """The source of that name, which is a topic.
+
+        Raises:
+            Fatal: It is none.
+        """
+        source = self.source(name)
+        if not isinstance(source, KafkaSource):
+            raise Fatal(f"{name} is not a Kafka topic")
+        return source
+
+    def parity(self, days: Collection[date] | None = None) -> dict[date, tuple[int, int]]:
+        """Days on which lake and warehouse differ, with both counts: of these, or of all that have not expired."""
         self.warehouse.prepare(self.contract.table)
         version = self.published_version()
         lake = self.lake.good.counts_by_day(version) if version >= 0 else {}
         warehouse = self.warehouse.counts_by_day(self.contract.table)
         keep = self.settings.raw_ttl_days
         oldest = datetime.now(UTC).date() - timedelta(days=keep) if keep else date.min
-        days = sorted(day for day in {*lake, *warehouse} if day > oldest)
-        counts = {day: (lake.get(day, 0), warehouse.get(day, 0)) for day in days}
+        asked = {*lake, *warehouse} if days is None else {*days}
+        counts = {day: (lake.get(day, 0), warehouse.get(day, 0)) for day in sorted(asked) if day > oldest}
         return {day: pair for day, pair in counts.items() if pair[0] != pair[1]}
 
-    def audit(self) -> Audit:
-        """Count the lake by origin. Reads the origin columns of both tables whole."""
+    def audit(self, days: Collection[date] | None = None) -> Audit:
+        """Count the lake by origin. Reads the origin columns of the rejected table and of these days, or of all."""
         origin = ORIGIN_KEY
         self.lake.good.open(), self.lake.rejected.open()
-        good = self.lake.good.scan().select(origin).collect()
+        good = self.lake.good.scan(days).select(origin).collect()
         rejected = self.lake.rejected.scan().select(*origin, "reasons").collect()
         rows = pl.concat([good, rejected.select(origin)])
         message = origin[:3]
@@ -307,6 +398,21 @@ class Stream:
             source.close()
         self._sources.clear()
         self.warehouse.close()
+
+
+def _rows_of(table: DeltaLakeTable, version: int) -> int:
+    """Rows that a version added; one for a version that nobody can look at any more."""
+    try:
+        return table.describe(version).rows
+    except HistoryGone:
+        return 1
+
+
+def _committed_at(table: DeltaLakeTable, version: int) -> datetime:
+    try:
+        return table.committed_at(version)
+    except HistoryGone:
+        return datetime.fromtimestamp(0, UTC)  # before all that the log still knows
 
 
 def _outcome(running: Future[Published] | None) -> Published:
@@ -340,7 +446,9 @@ def streams(settings: Settings, only: str | None = None, *, patient: bool = True
     Raises:
         Fatal: ``only`` names no stream.
     """
-    found = discover().pipelines
+    discovered = discover(*settings.pipeline_folders)
+    found = discovered.pipelines
     if only is not None and only not in found:
-        raise Fatal(f"there is no stream {only!r}; there are {', '.join(found)}")
+        broken = "".join(f"; {file} does not load: {why}" for file, why in discovered.broken.items())
+        raise Fatal(f"there is no stream {only!r}; there are {', '.join(found)}{broken}")
     return {name: Stream(p, settings, patient=patient) for name, p in found.items() if only in (None, name)}

@@ -24,7 +24,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ def swap(run: Run) -> None:
     while not run.stopping:
         for day in sorted(run.stream.lake.good.counts_by_day()):
             if not run.stopping:
-                run.retrying(partial(run.stream.replace_days, [day]))
+                run.retrying(lambda day=day: dict(run.stream.replace_days([day])))
                 logging.info("%s is rebuilt", day)
         threading.Event().wait(_PAUSE)
 

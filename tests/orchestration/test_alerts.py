@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from pytest_httpserver import HTTPServer
 
 from headrace.errors import Fatal, Retriable
 from headrace.orchestration import alerts
-from headrace.pipelines import Pipeline, discover
+from headrace.pipelines import Pipeline, Thresholds, discover
 from headrace.settings import Settings, load_settings
 
 FOUND = discover().pipelines
@@ -261,6 +261,14 @@ def test_silence_is_told_and_ends_when_something_lands(
     assert here.told == [("new", "nothing has landed in events for 2 h 5 min")]
     here.fate.latest["events"] = clock[0]
     assert (here.tick(), len(here.told)) == ("all is well", 1)
+
+
+def test_silence_is_as_the_pipeline_declares_it_or_the_setting() -> None:
+    events, config = FOUND["events"], load_settings(silence_seconds=600)
+    assert alerts._declared(events, config) == 600
+    for own in (timedelta(), timedelta(hours=1)):
+        declared = replace(events, thresholds=Thresholds(silence=own))
+        assert alerts._declared(declared, config) == own.total_seconds()
 
 
 def test_a_failed_run_is_read_once(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:

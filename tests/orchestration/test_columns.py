@@ -15,6 +15,7 @@ from headrace.contracts import EVENTS
 from headrace.lineage import Lineage
 from headrace.orchestration import columns
 from headrace.orchestration.dbt import Translator
+from headrace.pipelines import discover
 from headrace.settings import load_settings
 
 MARTS = {
@@ -117,7 +118,7 @@ def test_what_is_built_says_what_its_columns_are_made_of(
         metadata={"unique_id": "model.headrace.user_days"},
     )
     stream = [event("model.headrace.stg_events"), check, event("test.headrace.unknown")]
-    key_of = Translator(path).get_asset_key
+    key_of = Translator(path, discover().pipelines.values(), load_settings()).get_asset_key
     told, *others = columns.with_lineage(stream, manifest, known, key_of)
     assert others == stream[1:]
     assert told.metadata["status"] == MetadataValue.text("success")
@@ -133,7 +134,7 @@ def test_a_model_that_has_changed_since_says_nothing(known: Lineage, manifest: d
 
 
 def test_the_catalogue_has_the_columns_types_and_origins(path: Path, manifest: dict[str, Any]) -> None:
-    translator = Translator(path)
+    translator = Translator(path, discover().pipelines.values(), load_settings())
 
     def column(model: str, name: str) -> Any:
         metadata = translator.get_metadata(manifest["nodes"][f"model.headrace.{model}"])

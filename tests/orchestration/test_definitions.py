@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from dagster import (
-    AssetCheckSeverity,
     AssetKey,
     DagsterInstance,
     Definitions,
@@ -22,36 +21,24 @@ from dagster import (
 
 from builders import event, metric
 from conftest import Stack
-from headrace.batch import Position
 from headrace.days import ranges
-from headrace.orchestration import checks, definitions, sensors
+from headrace.orchestration import definitions, sensors
+from headrace.pipelines import discovery
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import Settings, adopt, load_settings
-from headrace.stream import Audit, streams
+from headrace.settings import Settings, load_settings
+from headrace.stream import streams
 from headrace.warehouse import Touched
-
-
-@pytest.fixture(scope="module")
-def adopted(stack: Stack) -> Iterator[Settings]:
-    """This process's settings point at the embedded stack, as a code location's do."""
-    from headrace.settings import settings
-
-    before = dict(os.environ)
-    yield adopt(stack.environment)
-    os.environ.clear()
-    os.environ.update(before)
-    settings.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def defs(adopted: Settings) -> Definitions:
-    return definitions.build(adopted)
 
 
 def test_the_catalogue(defs: Definitions) -> None:
     graph = defs.get_repository_def().asset_graph
     keys = sorted(key.to_user_string() for key in graph.get_all_asset_keys())
     assert keys == [
+        "exposures/data_quality",
+        "exposures/measurements",
+        "exposures/performance",
+        "exposures/product_activity",
+        "exposures/sessions",
         "files/events",
         "files/metrics",
         "intermediate/int_events_deduplicated",
@@ -96,36 +83,57 @@ def test_the_catalogue(defs: Definitions) -> None:
     ]
     jobs = {job.name for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {
-        "deploy_views", "health", "ingest_events", "ingest_metrics", "refresh_events", "refresh_metrics",
+        "deploy_views", "health", "ingest_events", "ingest_metrics", "rebuild_events", "rebuild_metrics",
+        "refresh_events", "refresh_metrics", "upkeep",
     }  # fmt: skip
-    [schedule] = defs.get_repository_def().schedule_defs
-    assert (schedule.name, schedule.cron_schedule) == ("hourly_health", "7 * * * *")
+    assert {plan.name: plan.cron_schedule for plan in defs.get_repository_def().schedule_defs} == {
+        "events_daily": "20 1 * * *",
+        "events_hourly": "37 * * * *",
+        "hourly_health": "7 * * * *",
+        "metrics_daily": "20 1 * * *",
+        "metrics_hourly": "37 * * * *",
+        "nightly_upkeep": "40 3 * * *",
+    }
 
 
 def test_lineage_goes_from_topic_to_mart(defs: Definitions) -> None:
     graph = defs.get_repository_def().asset_graph
     by_name = {key.to_user_string(): key for key in graph.get_all_asset_keys()}
     path = ["kafka/analytics_events", "lake/events", "warehouse/events", "staging/stg_events",
-            "intermediate/int_events_deduplicated", "marts/session_metrics"]  # fmt: skip
+            "intermediate/int_events_deduplicated", "marts/session_metrics", "exposures/sessions"]  # fmt: skip
     for upstream, downstream in pairwise(path):
         assert by_name[upstream] in graph.get(by_name[downstream]).parent_keys, (upstream, downstream)
 
 
-def test_a_broken_pipeline_is_named_and_the_others_load(
-    adopted: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from headrace.pipelines import discovery
+def test_the_catalogue_says_whose_an_asset_is_and_where_it_is_declared(defs: Definitions) -> None:
+    graph = defs.get_repository_def().asset_graph
+    declared = {
+        ("kafka", "analytics_events"): ("team:analytics", "events_pipeline.py"),
+        ("lake", "events"): ("team:analytics", "events_pipeline.py"),
+        ("warehouse", "metrics"): ("team:platform", "metrics_pipeline.py"),
+        ("warehouse", "metrics_rejected"): ("team:platform", "metrics_pipeline.py"),
+        ("marts", "session_metrics"): ("team:analytics", "session_metrics.sql"),
+        ("marts", "metric_windows"): ("team:platform", "metric_windows.sql"),
+    }
+    for path, (owner, file) in declared.items():
+        node = graph.get(AssetKey(list(path)))
+        assert list(node.owners) == [owner], path
+        assert node.group_name == path[0] if path[0] != "kafka" else node.group_name == "sources"
+        [reference] = node.metadata["dagster/code_references"].code_references
+        assert Path(reference.file_path).name == file
+        assert Path(reference.file_path).is_file()
+        assert node.description
 
-    for file in discovery.HERE.glob("*_pipeline.py"):
-        (tmp_path / file.name).write_text(file.read_text())
+
+def test_a_broken_pipeline_is_named_and_the_others_load(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "broken_pipeline.py").write_text("import nothing_of_that_name\n")
-    (tmp_path / "second_events_pipeline.py").write_text((tmp_path / "events_pipeline.py").read_text())
-    found = discovery.discover(tmp_path)
+    shutil.copy(discovery.HERE / "events_pipeline.py", tmp_path / "second_events_pipeline.py")
+    config = stack.settings.model_copy(update={"pipelines": tmp_path})
+    found = discovery.discover(*config.pipeline_folders)
     assert set(found.pipelines) == {"events", "metrics"}
     assert "nothing_of_that_name" in found.broken["broken_pipeline.py"]
-    assert "already declared" in found.broken["second_events_pipeline.py"]
-    monkeypatch.setattr(definitions, "discover", lambda: found)
-    shown = definitions.build(adopted).get_repository_def().asset_graph
+    assert "already declared by events_pipeline.py" in found.broken["second_events_pipeline.py"]
+    shown = definitions.build(config).get_repository_def().asset_graph
     keys = {key.to_user_string() for key in shown.get_all_asset_keys()}
     assert {"broken/broken_pipeline", "lake/events", "lake/metrics"} <= keys
 
@@ -198,7 +206,7 @@ def test_materialising_a_day_replaces_it_from_the_lake(defs: Definitions, adopte
     assert made.partition == "2026-01-09"
     assert (
         made.materialization.metadata["days"].value,
-        made.materialization.metadata["dagster/row_count"].value,
+        made.materialization.metadata["dagster/partition_row_count"].value,
     ) == (1, 0)
 
 
@@ -232,38 +240,16 @@ def test_touched_days_widen_and_near_ones_become_one_range() -> None:
 
 def test_models_wait_for_quiet_but_not_for_ever() -> None:
     now = datetime(2026, 3, 10, tzinfo=UTC)
+    pipeline = discovery.discover().pipelines["events"]
 
     def hot(since: float, latest: float, landing: bool = False) -> str | None:
         touched = [Touched(D, now - timedelta(seconds=since), now - timedelta(seconds=latest))]
-        return sensors._still_hot(touched, landing, SETTINGS, now)
+        return sensors._still_hot(touched, landing, pipeline, SETTINGS, now)
 
     assert hot(5, 5)
     assert hot(60, 60, landing=True)
     assert hot(60, 60) is None
     assert hot(SETTINGS.refresh_max_wait_seconds + 1, 0, landing=True) is None
-
-
-def audit(**changes: Any) -> Audit:
-    values = {"messages": 10, "messages_rejected": 1, "good": 9, "rejected": 1, "doubled": 0,
-              "by_cursor": {"kafka/t/i/0": 10}, "reasons": {}}  # fmt: skip
-    return Audit(**{**values, **changes})
-
-
-def test_the_check_of_every_message_sees_doubles_and_strangers() -> None:
-    position = Position({"kafka/t/i/0": 10})
-    assert checks.once(audit(), position).passed
-    assert not checks.once(audit(doubled=1), position).passed
-    assert not checks.once(audit(by_cursor={"kafka/t/i/0": 11}), position).passed
-    gaps = checks.once(audit(by_cursor={"kafka/t/i/0": 8}), position)
-    assert gaps.passed
-    assert gaps.metadata["offsets_without_message"].value == {"kafka/t/i/0": 2}
-
-
-def test_the_reject_rate_has_a_limit() -> None:
-    assert checks.rejects(95, 5, 0.05).passed
-    over = checks.rejects(94, 6, 0.05)
-    assert not over.passed
-    assert over.severity is AssetCheckSeverity.WARN
 
 
 def test_a_batch_of_events_is_stored_like_single_ones(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from dagster import (
 from headrace.errors import Fatal
 from headrace.orchestration.alerts import alerts_sensor
 from headrace.orchestration.instance import verify_postgres
+from headrace.orchestration.storage import forget_runs
 from headrace.settings import PROJECT_ROOT, load_settings, settings
 
 from . import servers
@@ -147,6 +149,12 @@ def test_two_homes_share_what_is_in_postgres(tmp_path_factory: pytest.TempPathFa
 
     with DagsterInstance.get() as instance:
         run = materialize([shared], instance=instance).run_id
+        # what upkeep removes later on is not what the catalogue is made of
+        assert forget_runs(instance, datetime.now(UTC) + timedelta(minutes=1)) >= 1
+        assert instance.get_latest_materialization_event(AssetKey("shared"))
+    assert rows(url, f"SELECT count(*) FROM event_logs WHERE run_id = '{run}' AND asset_key IS NULL") == [
+        (0,)
+    ]
     code = (
         "import sys, json; from dagster import DagsterInstance\n"
         f"with DagsterInstance.get() as i: print(json.dumps(i.has_run('{run}')))"

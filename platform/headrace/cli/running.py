@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from headrace.cli.shared import Json, console, emit, say
+from headrace.errors import Fatal
 
 stack_app = typer.Typer(no_args_is_help=True, help="Only the backing services: broker, queue, ClickHouse.")
 UiPort = Annotated[
@@ -72,6 +73,20 @@ def stack_down() -> None:
     from headrace.settings import settings
 
     stack.down(settings().home, report=say)
+
+
+@stack_app.command("create")
+def stack_create(as_json: Json = False) -> None:
+    """Create the topics and queues that streams of yours name and a running stack lacks."""
+    from headrace.local import places, runtime
+    from headrace.settings import settings
+
+    config = settings()
+    if not runtime.env_file(config.home).exists():
+        raise Fatal(f"no stack runs in {config.home}; real brokers and queues have tools of their own")
+    topics, queues = places.create(config)
+    lines = [f"topic {name}: {partitions} partitions" for name, partitions in topics.items()]
+    emit({"topics": topics, "queues": queues}, as_json, [*lines, *(f"queue {name}" for name in queues)])
 
 
 @stack_app.command("status")

@@ -4,9 +4,9 @@ One Pandera model per stream and version is the one schema; the wire decoder, Ar
 and JSON Schema are derived from it.
 """
 
-from headrace.contracts.base import Column, Contract
-from headrace.contracts.check import Limits, check
+from headrace.contracts.base import Column, Contract, Time, field
+from headrace.contracts.check import Limits, check, violations
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 
-__all__ = ["EVENTS", "METRICS", "Column", "Contract", "Limits", "check"]
+__all__ = ["EVENTS", "METRICS", "Column", "Contract", "Limits", "Time", "check", "field", "violations"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandera.polars as pa
 import polars as pl
@@ -24,6 +24,10 @@ _WIRE_OF_DTYPE: dict[Any, Wire] = {
     UTC_MICROS: "time",
     STRING_MAP: "map",
 }
+
+
+#: A column of times, as Pandera models write it.
+Time = Annotated[pl.Datetime, "us", "UTC"]
 
 
 def field(

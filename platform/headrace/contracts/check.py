@@ -50,6 +50,19 @@ def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime
     return _split(contract, batch, decoded, batch_id, now)
 
 
+def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], int]:
+    """What landed rows break of their contract: how many by (column, check). Nothing, unless somebody else wrote them.
+
+    The time window is left out: it holds for the moment of ingestion.
+    """
+    try:
+        contract.schema.validate(rows.select(c.name for c in contract.columns), lazy=True)
+    except pa.errors.SchemaErrors as error:
+        found = error.failure_cases.group_by("column", "check").len().sort("column", "check")
+        return {(str(column), _check_name(str(check))): n for column, check, n in found.iter_rows()}
+    return {}
+
+
 def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limits) -> None:
     """Run the Pandera schema lazily and add what fails to ``decoded.failures``."""
     # the same text in every batch, so that rejects can be counted by reason

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import pandera.polars as pa
 import polars as pl
 
-from headrace.contracts.base import Contract, field
+from headrace.contracts.base import Contract, Time, field
 
 CHANNELS = ("web", "mobile", "chat", "server", "iot", "other")
-Time = Annotated[pl.Datetime, "us", "UTC"]
 MAX_DURATION_MS = 31 * 86_400_000.0
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import pandera.polars as pa
 import polars as pl
 
 from headrace.batch import STRING_MAP
-from headrace.contracts.base import Contract, field
+from headrace.contracts.base import Contract, Time, field
 
 KINDS = ("counter", "gauge", "histogram")
 Labels: TypeAlias = STRING_MAP  # type: ignore[valid-type]
-Time = Annotated[pl.Datetime, "us", "UTC"]
 
 
 class Metrics(pa.DataFrameModel):

@@ -43,7 +43,7 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
             services, settings = stack.enter_context(backing_services(home, report=say))
         with console.status("starting Dagster"):
             models.manifest(settings)
-            platform = stack.enter_context(dagster_beside(services, settings, ui_port, say))
+            platform = stack.enter_context(dagster_beside(services, settings, ui_port, say, reloadable=True))
             stack.callback(stop.set)
             platform.dagster.start()
         if rate:

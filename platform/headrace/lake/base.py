@@ -46,6 +46,21 @@ class Erased:
     files: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How large a table is.
+
+    Attributes:
+        rows: Live rows.
+        bytes: Of their files.
+        files: Number of files.
+    """
+
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+
+
 class Snapshot(Protocol):
     """A table as it was when it was opened.
 
@@ -124,3 +139,13 @@ class LakeTable(Protocol):
 
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Rows by partition as of ``version`` (default: the newest)."""
+
+    def extent(self) -> Extent:
+        """Size of the newest version."""
+
+    def committed_at(self, version: int, /) -> datetime:
+        """When ``version`` was committed (UTC).
+
+        Raises:
+            HistoryGone: The log no longer reaches back to it.
+        """

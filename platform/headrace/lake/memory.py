@@ -13,7 +13,7 @@ import pyarrow as pa
 from headrace.batch import ORIGIN_KEY, Position, Table
 from headrace.errors import Conflict, HistoryGone
 from headrace.lake.arrow import to_arrow
-from headrace.lake.base import Erased, LakeVersion
+from headrace.lake.base import Erased, Extent, LakeVersion
 
 
 class MemoryLakeTable:
@@ -25,6 +25,7 @@ class MemoryLakeTable:
         self.commits: list[tuple[pl.DataFrame, Mapping[str, int]]] = [(pl.DataFrame(schema=table.schema), {})]
         self.fail_next_append: Exception | None = None
         self.fail_after_commit = False
+        self._times = [datetime.now(UTC)]  # of the commits
         self._erased: dict[int, pl.DataFrame] = {}  # origins taken away, by version
         self._lock = threading.Lock()
 
@@ -44,6 +45,7 @@ class MemoryLakeTable:
             self.commits.append(
                 (rows.select(self.table.schema.names()).cast(self.table.schema), dict(advance))
             )
+            self._times.append(datetime.now(UTC))
             if fault is not None:
                 raise fault
             return len(self.commits) - 1
@@ -67,6 +69,7 @@ class MemoryLakeTable:
             if gone.height:
                 self._erased[len(self.commits)] = gone.select(ORIGIN_KEY, self.table.partition)
                 self.commits.append((pl.DataFrame(schema=self.table.schema), {}))
+                self._times.append(datetime.now(UTC))
         return Erased(gone.height)
 
     def forget(self, erased: Erased, /) -> int:
@@ -105,6 +108,16 @@ class MemoryLakeTable:
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Rows by partition."""
         return dict(self.rows(version).group_by(self.table.partition).len().iter_rows())
+
+    def extent(self) -> Extent:
+        """All rows; there are no files."""
+        return Extent(rows=self.rows().height)
+
+    def committed_at(self, version: int, /) -> datetime:
+        """When ``commit`` was called."""
+        if not 0 <= version < len(self._times):
+            raise HistoryGone(f"version {version} of {self.table.name} is no longer in the log")
+        return self._times[version]
 
 
 class MemorySnapshot:

@@ -29,7 +29,12 @@ load_from:
 
 
 def dagster_services(
-    home: Path, project: Path, environment: Mapping[str, str], ui_port: int | None = None
+    home: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    ui_port: int | None = None,
+    *,
+    reloadable: bool = False,
 ) -> tuple[list[Service], str]:
     """The services, and the address of the UI.
 
@@ -38,6 +43,7 @@ def dagster_services(
         project: The checkout, with ``dagster_home/dagster.yaml``.
         environment: Whole environment of the processes.
         ui_port: Exactly this port for the UI; None takes 3000 or, if that is taken, any free one.
+        reloadable: Whether the UI's *Reload* shall find new pipelines; costs a process more.
 
     Raises:
         Fatal: The checkout has no ``dagster.yaml``.
@@ -58,10 +64,11 @@ def dagster_services(
     tool, quiet = Path(sys.executable).with_name("dagster"), ("--log-level", "warning")
     logs = home / "logs"
     grpc = ("--module-name", _MODULE, "--host", LOOPBACK, "--port", str(code))
+    how = ("--reloadable",) if reloadable else ()
     return [
         Service(
             name="code location",
-            argv=(sys.executable, "-m", _SERVER, *grpc, "--location-name", "headrace", *quiet),
+            argv=(sys.executable, "-m", _SERVER, *how, *grpc, "--location-name", "headrace", *quiet),
             env=env,
             cwd=dagster_home,
             log=logs / "code-location.log",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from headrace.local.dagster import dagster_services
 from headrace.local.embedded import EmbeddedStack
+from headrace.local.places import places
 from headrace.local.supervisor import Supervisor
-from headrace.settings import Settings, adopt, child_environment
+from headrace.settings import Settings, adopt, child_environment, load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ def backing_services(
         tuning: More environment variables (``HEADRACE_*``) for this process and all that it starts.
         report: Receives a line whenever a service dies or comes back.
     """
-    stack = EmbeddedStack(home, report=report, handles_sigterm=True)
+    topics, queues = places(load_settings())
+    stack = EmbeddedStack(home, topics=topics, queues=queues, report=report, handles_sigterm=True)
     with stack as endpoints:
         yield stack, adopt({**endpoints, "HEADRACE_HOME": str(stack.home), **(tuning or {})})
 
@@ -52,9 +54,13 @@ def dagster_beside(
     settings: Settings,
     ui_port: int | None = None,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    reloadable: bool = False,
 ) -> Iterator[Platform]:
     """Dagster's processes on top of a running stack; entered before they are ready, see ``Supervisor.start``."""
-    services, ui = dagster_services(stack.home, settings.project_dir, child_environment(), ui_port)
+    services, ui = dagster_services(
+        stack.home, settings.project_dir, child_environment(), ui_port, reloadable=reloadable
+    )
     supervisor = Supervisor(services, report=report)
     try:
         yield Platform(settings, ui, stack, supervisor)

@@ -22,9 +22,10 @@ import psutil
 from headrace.errors import Fatal, HeadraceError
 from headrace.local import processes, runtime
 from headrace.local.embedded import USUAL_PORTS, AlreadyRuns, EmbeddedStack, Ports, supervisor_lives
+from headrace.local.places import places
 from headrace.local.service import State, log_tail
 from headrace.local.supervisor import stop_on_signals
-from headrace.settings import child_environment
+from headrace.settings import child_environment, load_settings
 
 __all__ = ["AlreadyRuns", "EmbeddedStack", "Ports", "Row", "down", "env", "healthy", "status", "up"]
 
@@ -147,7 +148,10 @@ def _row(
 
 
 def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
-    stack = EmbeddedStack(home, ports=ports, report=report, handles_sigterm=True)
+    topics, queues = places(load_settings())
+    stack = EmbeddedStack(
+        home, ports=ports, topics=topics, queues=queues, report=report, handles_sigterm=True
+    )
     with stop_on_signals(stack.request_stop), stack:
         for row in status(home):
             report(f"{row.service:<10} {row.address}")
@@ -219,7 +223,8 @@ def _serve(home: Path, ports: Ports) -> int:
             tell("message", text)
 
     ready = False
-    stack = EmbeddedStack(home, ports=ports, report=say, handles_sigterm=True)
+    topics, queues = places(load_settings())
+    stack = EmbeddedStack(home, ports=ports, topics=topics, queues=queues, report=say, handles_sigterm=True)
     try:
         with stop_on_signals(stack.request_stop), stack:
             ready = True

@@ -41,9 +41,9 @@ from dagster_shared.error import SerializableErrorInfo
 from headrace import alerts
 from headrace.alerts import Book, News, Problem, length
 from headrace.errors import Retriable
-from headrace.orchestration.assets import lake_key, warehouse_key
+from headrace.orchestration.assets import STREAM, lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.sensors import SOURCE, STREAM, _instance
+from headrace.orchestration.sensors import SOURCE, _instance
 from headrace.pipelines import Pipeline
 from headrace.settings import Settings
 
@@ -69,14 +69,15 @@ def alerts_sensor(
         pipelines: By stream.
         streams: Opens them, to see when they last got anything.
         settings: Channels, UI and default thresholds.
-        silence: Seconds without a landing after which a stream is silent, 0 for never; default: the setting.
+        silence: Seconds without a landing after which a stream is silent, 0 for never; default: as the pipeline
+            declares it, or else the setting.
 
     Raises:
         Fatal: The address of a channel is none.
     """
     alerts.verify(settings)
     desk = alerts.desk(settings)
-    silent_after = silence or (lambda _: float(settings.silence_seconds))
+    silent_after = silence or (lambda pipeline: _declared(pipeline, settings))
 
     @sensor(
         name="alerts",
@@ -102,6 +103,11 @@ def alerts_sensor(
         return SkipReason("; ".join([f"{open_now} open" if open_now else "all is well", *failures]))
 
     return watch
+
+
+def _declared(pipeline: Pipeline, settings: Settings) -> float:
+    own = pipeline.thresholds.silence
+    return settings.silence_seconds if own is None else own.total_seconds()
 
 
 class _Places:

@@ -4,6 +4,8 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 from dagster import (
     AssetExecutionContext,
@@ -17,17 +19,25 @@ from dagster import (
     MaterializeResult,
     MetadataValue,
     TableColumn,
+    TableRecord,
     TableSchema,
     asset,
 )
 from pydantic import Field
 
-from headrace.batch import Table
+from headrace.lake import Extent
+from headrace.locks import turn
+from headrace.orchestration import metadata, resume
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.storage import report_materializations
 from headrace.pipelines import Pipeline, Spec
+from headrace.settings import Settings
 from headrace.stream import Step
+
+STREAM = "headrace/stream"
+#: A run is started before the one that it relieves ends, and waits for it so long: its last batch and publication.
+_HAND_OVER_SECONDS = 60.0
 
 
 class Drain(Config):
@@ -56,7 +66,17 @@ def warehouse_key(pipeline: Pipeline) -> AssetKey:
     return AssetKey(["warehouse", pipeline.name])
 
 
-def source_specs(pipeline: Pipeline) -> list[AssetSpec]:
+def rejected_key(pipeline: Pipeline) -> AssetKey:
+    """Asset key of the warehouse table with what the contract refused."""
+    return AssetKey(["warehouse", pipeline.contract.rejected_table.name])
+
+
+def tags_of(pipeline: Pipeline) -> dict[str, str]:
+    """Tags of a stream's assets."""
+    return {**pipeline.tags, STREAM: pipeline.name}
+
+
+def source_specs(pipeline: Pipeline, file: Path) -> list[AssetSpec]:
     """External assets: where messages wait."""
     return [
         AssetSpec(
@@ -64,22 +84,34 @@ def source_specs(pipeline: Pipeline) -> list[AssetSpec]:
             group_name="sources",
             kinds={spec.kind},
             owners=[pipeline.owner],
-            description=f"{spec.noun.capitalize()} with {pipeline.name}",
+            tags=tags_of(pipeline),
+            description=f"{spec.noun.capitalize()} with {pipeline.name}. Observed while the sensor looks at it.",
+            metadata=metadata.code(file),
         )
         for spec in pipeline.sources
     ]
 
 
-def column_schema(table: Table) -> TableSchema:
-    """A table's columns for the catalogue."""
-    columns = [
-        TableColumn(name, str(dtype), description=table.comments.get(name))
-        for name, dtype in table.schema.items()
-    ]
-    return TableSchema(columns)
+def rejected_spec(pipeline: Pipeline, file: Path, settings: Settings) -> AssetSpec:
+    """External asset: what the contract refused, published by the same runs."""
+    table = pipeline.contract.rejected_table
+    return AssetSpec(
+        rejected_key(pipeline),
+        deps=[lake_key(pipeline)],
+        group_name="warehouse",
+        kinds={"clickhouse"},
+        owners=[pipeline.owner],
+        tags=tags_of(pipeline),
+        description=f"{table.description}. See `headrace rejects`.",
+        metadata={
+            "dagster/column_schema": metadata.columns_of(table),
+            "dagster/table_name": f"{settings.raw_database}.{table.name}",
+            **metadata.code(file),
+        },
+    )
 
 
-def lake_asset(pipeline: Pipeline) -> AssetsDefinition:
+def lake_asset(pipeline: Pipeline, file: Path, settings: Settings) -> AssetsDefinition:
     """``lake/<stream>``: drains the sources, and publishes as it goes."""
 
     @asset(
@@ -88,24 +120,51 @@ def lake_asset(pipeline: Pipeline) -> AssetsDefinition:
         group_name="lake",
         kinds={"deltalake", "polars"},
         owners=[pipeline.owner],
+        tags=tags_of(pipeline),
         description=f"{pipeline.description}. Every acknowledged message exactly once, good or rejected.",
-        metadata={"dagster/column_schema": column_schema(pipeline.contract.table)},
+        metadata={
+            "dagster/column_schema": metadata.columns_of(pipeline.contract.table),
+            "dagster/uri": f"{settings.lake}/{pipeline.contract.table.name}",
+            **metadata.code(file),
+        },
     )
     def lake(context: AssetExecutionContext, config: Drain, streams: Streams) -> MaterializeResult:  # type: ignore[type-arg]
         started = time.monotonic()
         totals: dict[str, Step] = {}
+        pace: list[float] = []
         with streams.open(pipeline) as stream:
             for name in config.sources or [spec.name for spec in pipeline.sources]:
-                for step in stream.drain(name, share=config.share):
-                    totals[name] = step
-                    context.log.info(_progress(name, step))
+                with turn(_lock(settings, pipeline, name, config.share), _HAND_OVER_SECONDS) as alone:
+                    if not alone:
+                        context.log.warning(
+                            f"{name}: the run before this one still reads; going on beside it"
+                        )
+                    before = (0, time.monotonic())
+                    for step in stream.drain(name, share=config.share):
+                        totals[name] = step
+                        now = (step.landed.messages, time.monotonic())
+                        pace += [(now[0] - before[0]) / max(now[1] - before[1], 1e-9)] * (now[0] > before[0])
+                        before = now
+                        context.log.info(_progress(name, step))
                 for why in totals[name].landed.refused:
                     context.log.error(why)
-            version = stream.lake.good.open().version
-        report_materializations(context.op_execution_context, list(_published(pipeline, totals)))
-        return MaterializeResult(metadata=_metadata(totals, version, time.monotonic() - started))
+            snapshot = stream.lake.good.open()
+            version, extent = snapshot.version, stream.lake.good.extent()
+            cursors = [c for name in totals for c in stream.source(name, config.share).cursors()]
+            offsets = dict(snapshot.position(cursors))
+        report_materializations(context.op_execution_context, list(_published(pipeline, totals, version)))
+        found = _metadata(totals, version, extent, time.monotonic() - started)
+        found["throughput"] = metadata.sparkline(pace, "messages/s, batch by batch")
+        if offsets:
+            found["offsets"] = _offsets(offsets)
+        return MaterializeResult(metadata=found)
 
     return lake
+
+
+def _lock(settings: Settings, pipeline: Pipeline, source: str, share: int | None) -> Path:
+    label = f"{pipeline.name}-{source}" if share is None else f"{pipeline.name}-{source}-{share}"
+    return settings.home / "locks" / f"ingest-{quote(label, safe='')}.lock"
 
 
 def _progress(name: str, step: Step) -> str:
@@ -113,23 +172,33 @@ def _progress(name: str, step: Step) -> str:
     return f"{name}: {got.messages:,} messages, {got.good:,} rows landed, {got.rejected:,} rejected"
 
 
-def _published(pipeline: Pipeline, totals: dict[str, Step]) -> Iterator[AssetMaterialization]:
+def _published(pipeline: Pipeline, totals: dict[str, Step], version: int) -> Iterator[AssetMaterialization]:
     days = {day for step in totals.values() for day in step.published.days}
     for day in sorted(days):
-        yield AssetMaterialization(warehouse_key(pipeline), partition=day.isoformat())
+        yield AssetMaterialization(
+            warehouse_key(pipeline), partition=day.isoformat(), metadata={"lake_version": version}
+        )
+    rejected = sum(step.landed.rejected for step in totals.values())
+    if rejected:
+        yield AssetMaterialization(rejected_key(pipeline), metadata={"rejected": rejected})
 
 
-def _metadata(totals: dict[str, Step], version: int, seconds: float) -> dict[str, MetadataValue]:
+def _metadata(
+    totals: dict[str, Step], version: int, extent: Extent, seconds: float
+) -> dict[str, MetadataValue]:
     messages = sum(s.landed.messages for s in totals.values())
     gaps = [str(gap) for s in totals.values() for gap in s.landed.gaps]
     found: dict[str, MetadataValue] = {
-        "dagster/row_count": MetadataValue.int(sum(s.landed.good for s in totals.values())),
+        "dagster/row_count": MetadataValue.int(extent.rows),
+        "size_bytes": MetadataValue.int(extent.bytes),
+        "files": MetadataValue.int(extent.files),
+        "lake_version": MetadataValue.int(version),
         "messages": MetadataValue.int(messages),
+        "landed_rows": MetadataValue.int(sum(s.landed.good for s in totals.values())),
         "rejected": MetadataValue.int(sum(s.landed.rejected for s in totals.values())),
         "repeated": MetadataValue.int(sum(s.landed.repeated for s in totals.values())),
         "published_rows": MetadataValue.int(sum(s.published.rows for s in totals.values())),
         "messages_per_second": MetadataValue.float(round(messages / max(seconds, 1e-9), 1)),
-        "lake_version": MetadataValue.int(version),
     }
     if gaps:
         found["lost_offsets"] = MetadataValue.md("\n".join(f"- `{gap}`" for gap in gaps))
@@ -139,7 +208,15 @@ def _metadata(totals: dict[str, Step], version: int, seconds: float) -> dict[str
     return found
 
 
-def warehouse_asset(pipeline: Pipeline, daily: DailyPartitionsDefinition) -> AssetsDefinition:
+def _offsets(offsets: dict[str, int]) -> MetadataValue:
+    schema = TableSchema([TableColumn("cursor", "string"), TableColumn("next_offset", "int")])
+    records = [TableRecord({"cursor": c, "next_offset": n}) for c, n in sorted(offsets.items())]
+    return MetadataValue.table(records, schema)
+
+
+def warehouse_asset(
+    pipeline: Pipeline, daily: DailyPartitionsDefinition, file: Path, settings: Settings
+) -> AssetsDefinition:
     """``warehouse/<stream>``: ingest runs publish to it; materialising replaces days from the lake."""
 
     @asset(
@@ -151,12 +228,32 @@ def warehouse_asset(pipeline: Pipeline, daily: DailyPartitionsDefinition) -> Ass
         group_name="warehouse",
         kinds={"clickhouse"},
         owners=[pipeline.owner],
+        tags=tags_of(pipeline),
         description=f"Raw {pipeline.name}, published from the lake as they land. Materialising a day replaces it.",
-        metadata={"dagster/column_schema": column_schema(pipeline.contract.table)},
+        metadata={
+            "dagster/column_schema": metadata.columns_of(pipeline.contract.table),
+            "dagster/table_name": f"{settings.raw_database}.{pipeline.contract.table.name}",
+            **metadata.code(file),
+        },
     )
     def warehouse(context: AssetExecutionContext, streams: Streams) -> MaterializeResult:  # type: ignore[type-arg]
+        key, days = warehouse_key(pipeline), days_of(context)
+        done = dict(resume.finished(context.instance, key, context.run.parent_run_id))
+        if done:
+            context.log.info(f"an earlier attempt has rebuilt {len(done):,} days already")
         with streams.open(pipeline) as stream:
-            rows = stream.replace_days(days_of(context))
-        return MaterializeResult(metadata={"dagster/row_count": sum(rows.values()), "days": len(rows)})
+            for day, rows in stream.replace_days(day for day in days if day.isoformat() not in done):
+                resume.rebuilt(context, key, day, rows)
+                done[day.isoformat()] = rows
+                context.log.info(f"{day}: {rows:,} rows, {len(done):,} of {len(days):,} days")
+            version = stream.published_version()
+        return MaterializeResult(
+            metadata={
+                "dagster/partition_row_count": sum(done.values()),
+                "days": len(done),
+                "lake_version": version,
+                "rows_by_day": metadata.sparkline(list(done.values()), "rows, day by day"),
+            }
+        )
 
     return warehouse

@@ -2,8 +2,9 @@
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
 
+import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -11,23 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from dagster import (
+    AssetDep,
     AssetExecutionContext,
     AssetKey,
     AssetsDefinition,
+    AssetSpec,
     BackfillPolicy,
     DailyPartitionsDefinition,
+    MetadataValue,
 )
 from dagster_dbt import (
     DagsterDbtTranslator,
     DagsterDbtTranslatorSettings,
     DbtCliInvocation,
     DbtCliResource,
+    DbtProject,
     dbt_assets,
 )
 from packaging.version import Version
 
 from headrace import lineage, models
+from headrace.days import portions
 from headrace.orchestration import columns
+from headrace.orchestration.assets import STREAM
+from headrace.orchestration.metadata import code
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline
@@ -40,18 +48,48 @@ DAILY = "tag:daily"
 class Translator(DagsterDbtTranslator):
     """dbt sources are the warehouse assets; models are ``<layer>/<name>``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> None:
         """Args:
         path: The manifest, beside which the lineage of the columns is.
+        pipelines: Whose models they are.
+        settings: Where the dbt project is.
         """
         super().__init__(settings=DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
         self.lineage = lineage.read(path)
+        self._pipelines = [pipeline for pipeline in pipelines if pipeline.models]
+        self._project = models.dbt_folder(settings)
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> AssetSpec:
+        """dbt's, where a mart that is made of views depends on the raw tables below them too.
+
+        The views hold no rows and are not part of a run that rebuilds days: without this, Dagster would not know that
+        the raw table has to be replaced and checked before its marts are built.
+        """
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = manifest["nodes"].get(unique_id)
+        if node is None or "daily" not in node["tags"] or node["resource_type"] != "model":
+            return spec
+        raw = {self.get_asset_key(manifest["sources"][one]) for one in _below_views(manifest, unique_id)}
+        known = {dep.asset_key for dep in spec.deps}
+        return spec.replace_attributes(deps=[*spec.deps, *(AssetDep(key) for key in sorted(raw - known))])
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> AssetKey:
         """``warehouse/<table>`` for sources, ``<folder>/<model>`` for models."""
         if dbt_resource_props["resource_type"] == "source":
             return AssetKey(["warehouse", dbt_resource_props["name"]])
         return AssetKey([dbt_resource_props["fqn"][1], dbt_resource_props["name"]])
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
+        """The owners of the streams that the model is built from."""
+        own = {p.owner for p in self._pipelines if p.models in dbt_resource_props.get("tags", [])}
+        return sorted(own) or super().get_owners(dbt_resource_props)
+
+    def get_tags(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, str]:
+        """dbt's, and the stream."""
+        of = [p.name for p in self._pipelines if p.models in dbt_resource_props.get("tags", [])]
+        return {**super().get_tags(dbt_resource_props), **({STREAM: of[0]} if len(of) == 1 else {})}
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
         """The folder of the model."""
@@ -63,13 +101,23 @@ class Translator(DagsterDbtTranslator):
         """With the columns, and which columns they are made of."""
         metadata = super().get_metadata(dbt_resource_props)
         found = columns.schema(dbt_resource_props, self.lineage.of(dbt_resource_props))
-        return {**metadata, "dagster/column_schema": found} if found.columns else metadata
+        shown = {"dagster/column_schema": found} if found.columns else {}
+        return {**metadata, **shown, **code(self._project / dbt_resource_props["original_file_path"])}
 
     def built(self, invocation: DbtCliInvocation) -> Iterator[Any]:
         """The events of a dbt command, with the lineage of what it built."""
         return columns.with_lineage(
             invocation.stream(), invocation.manifest, self.lineage, self.get_asset_key
         )
+
+
+def _below_views(manifest: Mapping[str, Any], unique_id: str) -> Iterator[str]:
+    """Sources that a model reads through models that are not built by day."""
+    for parent in manifest["parent_map"][unique_id]:
+        if parent.startswith("source."):
+            yield parent
+        elif parent.startswith("model.") and "daily" not in manifest["nodes"][parent]["tags"]:
+            yield from _below_views(manifest, parent)
 
 
 class Dbt(DbtCliResource):
@@ -91,9 +139,32 @@ def dbt_resource(settings: Settings) -> Dbt:
     )
 
 
+def exposures(path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> list[AssetSpec]:
+    """External assets: what reads the marts."""
+    translator = Translator(path, pipelines, settings)
+    manifest = json.loads(path.read_bytes())
+    specs = []
+    for one in manifest["exposures"].values():
+        owner = one["owner"].get("email") or one["owner"].get("name")
+        url = {"url": MetadataValue.url(one["url"])} if one.get("url") else {}
+        file = code(models.dbt_folder(settings) / one["original_file_path"])
+        specs.append(
+            AssetSpec(
+                AssetKey(["exposures", one["name"]]),
+                deps=[translator.get_asset_key(manifest["nodes"][n]) for n in one["depends_on"]["nodes"]],
+                group_name="exposures",
+                kinds={one["type"]},
+                owners=[owner] if owner else [],
+                description=f"{one['label'] or one['name']}: {one['description']}",
+                metadata={"maturity": one["maturity"] or "unknown", **url, **file},
+            )
+        )
+    return specs
+
+
 def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Settings) -> AssetsDefinition:
     """Staging and intermediate views and the speed layer, unpartitioned."""
-    translator = Translator(path)
+    translator = Translator(path, pipelines.values(), settings)
 
     @dbt_assets(
         manifest=path, exclude=DAILY, dagster_dbt_translator=translator, name="views", pool="models_views"
@@ -114,7 +185,7 @@ def marts_asset(
     path: Path, pipeline: Pipeline, daily: DailyPartitionsDefinition, settings: Settings
 ) -> AssetsDefinition:
     """The marts of one stream, by day; a run rebuilds its whole range at once."""
-    translator = Translator(path)
+    translator = Translator(path, [pipeline], settings)
 
     @dbt_assets(
         manifest=path,
@@ -126,15 +197,24 @@ def marts_asset(
         pool=f"models_{pipeline.name}",
     )
     def marts(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
-        days = days_of(context)
+        asked = days_of(context)
         # a folder of its own: the marts of two streams may be built at the same time
         target = models.target_folder(settings).with_name(pipeline.name)
         arguments = ["build", "--exclude-resource-type", "unit_test", *models.variables(settings)]
-        with streams.open(pipeline) as stream, models.alone(settings, pipeline), models.building(days):
-            began_at = datetime.now(UTC)
-            version = stream.published_version()
-            yield from translator.built(dbt.cli(arguments, context=context, target_path=target))
-            if len(context.selected_asset_keys) == len(context.assets_def.keys):
-                stream.refreshed(version, days, began_at)
+        whole = len(context.selected_asset_keys) == len(context.assets_def.keys)
+        with streams.open(pipeline) as stream, models.alone(settings, pipeline):
+            parts = portions(asked, stream.warehouse_counts(), settings.build_rows)
+            for n, days in enumerate(parts, 1):
+                began_at = datetime.now(UTC)
+                version = stream.published_version()
+                with models.building(days):
+                    invocation = dbt.cli(arguments, context=context, target_path=target)
+                    if n == len(parts):  # an asset can be yielded once in a run
+                        yield from translator.built(invocation)
+                    else:
+                        invocation.wait()
+                        context.log.info(f"{days[0]} to {days[-1]} built, {n} of {len(parts)} parts")
+                if whole:
+                    stream.refreshed(version, days, began_at)
 
     return marts

@@ -9,6 +9,9 @@ from dagster import AssetExecutionContext, DailyPartitionsDefinition
 from headrace.days import days_between
 from headrace.settings import Settings
 
+#: Tags of a run over a range of days, both inclusive, as Dagster's own backfills set them.
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
 
 def daily(settings: Settings) -> DailyPartitionsDefinition:
     """UTC days from the earliest accepted event to tomorrow, which clocks that run ahead may reach."""

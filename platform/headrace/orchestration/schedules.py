@@ -1,10 +1,30 @@
-"""Schedules: what cron does elsewhere."""
+"""Schedules: what cron does elsewhere. ``docs/operations.md`` has the table. All in UTC."""
 
 from __future__ import annotations
 
-from dagster import DefaultScheduleStatus, ScheduleDefinition
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from headrace.orchestration.sensors import Job
+from dagster import (
+    DefaultScheduleStatus,
+    RunRequest,
+    ScheduleDefinition,
+    ScheduleEvaluationContext,
+    SkipReason,
+    schedule,
+)
+
+from headrace.days import ranges
+from headrace.errors import Retriable
+from headrace.models import reach
+from headrace.orchestration.assets import STREAM, tags_of
+from headrace.orchestration.partitions import RANGE_END, RANGE_START
+from headrace.orchestration.resources import Streams
+from headrace.orchestration.sensors import Job, refreshes
+from headrace.pipelines import Pipeline
+from headrace.settings import Settings
+
+_ON = DefaultScheduleStatus.RUNNING
 
 
 def health_schedule(job: Job) -> ScheduleDefinition:
@@ -14,6 +34,68 @@ def health_schedule(job: Job) -> ScheduleDefinition:
         job=job,
         cron_schedule="7 * * * *",
         execution_timezone="UTC",
-        default_status=DefaultScheduleStatus.RUNNING,
-        description="Runs every health check of lake and warehouse.",
+        default_status=_ON,
+        description="Runs every health check of lake, warehouse and models.",
     )
+
+
+def upkeep_schedule(job: Job) -> ScheduleDefinition:
+    """Lake maintenance and retention, nightly."""
+    return ScheduleDefinition(
+        name="nightly_upkeep",
+        job=job,
+        cron_schedule="40 3 * * *",
+        execution_timezone="UTC",
+        default_status=_ON,
+        description="Compacts, vacuums and checkpoints the lake; removes the logs of old runs.",
+    )
+
+
+def hourly_marts(
+    pipeline: Pipeline, job: Job, manifest: Path, streams: Streams, settings: Settings
+) -> ScheduleDefinition:
+    """Days that are still touched: the sensor was off, or their rebuild failed."""
+    around = reach(manifest, pipeline)
+
+    @schedule(
+        name=f"{pipeline.name}_hourly",
+        job=job,
+        cron_schedule="37 * * * *",
+        execution_timezone="UTC",
+        default_status=_ON,
+        tags=tags_of(pipeline),
+        description="Rebuilds the marts of days that have been waiting for more than an hour.",
+    )
+    def hourly(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
+        with streams.look(pipeline) as stream:
+            try:
+                touched = stream.touched()
+            except Retriable as error:
+                return SkipReason(str(error))
+        old = context.scheduled_execution_time - timedelta(hours=1)
+        days = [one.day for one in touched if one.since < old]
+        if not days:
+            return SkipReason("no day has been waiting for an hour")
+        return refreshes(pipeline, ranges(days, settings, *around))
+
+    return hourly
+
+
+def daily_close(pipeline: Pipeline, job: Job) -> ScheduleDefinition:
+    """Yesterday, from the lake on, whether touched or not."""
+
+    @schedule(
+        name=f"{pipeline.name}_daily",
+        job=job,
+        cron_schedule="20 1 * * *",
+        execution_timezone="UTC",
+        default_status=_ON,
+        tags=tags_of(pipeline),
+        description="Rebuilds yesterday from the lake, raw rows and marts, and checks it.",
+    )
+    def daily(context: ScheduleEvaluationContext) -> RunRequest:
+        now: datetime = context.scheduled_execution_time.astimezone(UTC)
+        day = (now.date() - timedelta(days=1)).isoformat()
+        return RunRequest(run_key=day, tags={STREAM: pipeline.name, RANGE_START: day, RANGE_END: day})
+
+    return daily

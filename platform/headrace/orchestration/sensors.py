@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 
 from dagster import (
+    AssetObservation,
     DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
@@ -23,9 +25,13 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.instance.ref import InstanceRef
 
+from headrace.batch import Backlog, Position
 from headrace.days import ranges
-from headrace.errors import Retriable
+from headrace.errors import HeadraceError, Retriable
 from headrace.models import reach, views_version
+from headrace.orchestration import metadata
+from headrace.orchestration.assets import STREAM, source_key, tags_of
+from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline, Spec
 from headrace.settings import Settings
@@ -34,8 +40,10 @@ from headrace.warehouse import Touched
 
 Job = JobDefinition | UnresolvedAssetJobDefinition
 
-STREAM, SOURCE = "headrace/stream", "headrace/source"
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+SOURCE = "headrace/source"
+#: From a request to a run that reads: the queue's interval, a fork, the connections.
+_STARTING_SECONDS = 5
+_NOTED_SECONDS = 60.0
 _opened: list[tuple[InstanceRef, DagsterInstance]] = []
 _opening = Lock()
 _ACTIVE = [
@@ -68,35 +76,105 @@ def _instance(context: SensorEvaluationContext) -> DagsterInstance:
 
 
 def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Settings) -> SensorDefinition:
-    """Launches an ingest run for each source of the stream that has a backlog and no run yet."""
+    """Launches an ingest run for each source of the stream that has a backlog and no run yet.
+
+    A run that will soon hand over gets its relief: the next run is started before it ends, and waits for it, so that
+    what arrives meanwhile does not wait for a run to start.
+    """
+    observed: dict[str, tuple[float, int]] = {}  # by source: when it was noted last, and what waited
 
     @sensor(
         name=f"{pipeline.name}_backlog",
         job=job,
-        minimum_interval_seconds=settings.sensor_seconds,
+        minimum_interval_seconds=_seconds(pipeline.cadence.look, settings.sensor_seconds),
         default_status=DefaultSensorStatus.RUNNING,
+        tags=tags_of(pipeline),
         description=f"Launches ingest runs of {pipeline.name} while messages wait.",
     )
     def backlog(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        requests, seen = [], []
+        requests: list[RunRequest] = []
+        seen: list[str] = []
+        events: list[AssetObservation] = []
         with streams.look(pipeline) as stream:
             for spec in pipeline.sources:
+                looked: tuple[Backlog, Position] | None = None
                 for share, label in _shares(spec):
                     tags = {STREAM: pipeline.name, SOURCE: label}
-                    if _active(context, tags, job.name):
-                        seen.append(f"{label}: a run is on it")
+                    on_it = _on_it(context, tags, job.name, settings)
+                    if on_it:
+                        seen.append(f"{label}: {on_it}")
                         continue
-                    waiting = _waiting(stream, spec, share)
+                    try:
+                        looked = looked or stream.look(spec.name)
+                    except HeadraceError as error:  # the other sources may well answer
+                        seen.append(f"{label}: {error}")
+                        continue
+                    waiting = _waiting(looked[0], spec, share)
                     seen.append(f"{label}: {waiting}")
-                    if isinstance(waiting, int) and waiting:
-                        drain = {"sources": [spec.name], "share": share}
-                        config = {"ops": {f"lake__{pipeline.name}": {"config": drain}}}
-                        requests.append(RunRequest(run_config=config, tags=tags))
-        if requests:
-            return SensorResult(run_requests=requests)
+                    if waiting:
+                        requests.append(_ingest(pipeline, spec, share, tags))
+                if looked is not None and _worth_noting(observed, spec, looked[0].waiting):
+                    events.append(AssetObservation(source_key(spec), metadata=metadata.backlog(*looked)))
+            if not requests and _left_unpublished(context, stream, job.name, observed):
+                spec = pipeline.sources[0]
+                seen.append("what has landed is not all published")
+                requests.append(_ingest(pipeline, spec, None, {STREAM: pipeline.name, SOURCE: spec.name}))
+        if requests or events:
+            return SensorResult(run_requests=requests, asset_events=events)
         return SkipReason("; ".join(seen))
 
     return backlog
+
+
+def _ingest(pipeline: Pipeline, spec: Spec, share: int | None, tags: dict[str, str]) -> RunRequest:
+    drain = {"sources": [spec.name], "share": share}
+    config = {"ops": {f"lake__{pipeline.name}": {"config": drain}}}
+    return RunRequest(run_config=config, tags=tags)
+
+
+def _seconds(given: timedelta | None, setting: int) -> int:
+    return setting if given is None else max(1, round(given.total_seconds()))
+
+
+def _on_it(context: SensorEvaluationContext, tags: dict[str, str], job: str, settings: Settings) -> str:
+    """Who reads a source already, so that no other run is needed; empty if one is."""
+    records = _instance(context).get_run_records(
+        RunsFilter(job_name=job, statuses=_ACTIVE, tags=tags), limit=2
+    )
+    if len(records) == 2:
+        return "a run is on it, and the next one is ready"
+    if records:
+        started = records[0].start_time
+        lead = settings.sensor_seconds + _STARTING_SECONDS
+        if started is None or time.time() < started + settings.ingest_max_seconds - lead:
+            return "a run is on it"
+    return ""
+
+
+def _worth_noting(observed: dict[str, tuple[float, int]], spec: Spec, waiting: int) -> bool:
+    """Whether a source's backlog is worth an observation: at its first look, and then once a minute if it changed."""
+    now, (at, before) = time.monotonic(), observed.get(spec.name, (-_NOTED_SECONDS, -1))
+    if now - at < _NOTED_SECONDS or waiting == before:
+        return False
+    observed[spec.name] = (now, waiting)
+    return True
+
+
+def _left_unpublished(
+    context: SensorEvaluationContext, stream: Stream, job: str, observed: dict[str, tuple[float, int]]
+) -> bool:
+    """Whether the warehouse was away when the last run ended, and nothing new comes to make another; asked rarely."""
+    now, (at, _) = time.monotonic(), observed.get("", (time.monotonic(), 0))
+    observed.setdefault("", (now, 0))
+    if now - at < _NOTED_SECONDS:
+        return False
+    observed[""] = (now, 0)
+    if _active(context, {STREAM: stream.name}, job):
+        return False
+    try:
+        return stream.unpublished_since() is not None
+    except HeadraceError:
+        return False
 
 
 def _shares(spec: Spec) -> Iterator[tuple[int | None, str]]:
@@ -108,16 +186,11 @@ def _shares(spec: Spec) -> Iterator[tuple[int | None, str]]:
         yield number, f"{spec.name} {number + 1}/{spec.runs}"
 
 
-def _waiting(stream: Stream, spec: Spec, share: int | None) -> int | str:
-    """Messages that wait in a run's share of a source, or why that cannot be said now."""
-    try:
-        backlog = stream.backlog(spec.name)
-    except Retriable as error:
-        return str(error)
+def _waiting(backlog: Backlog, spec: Spec, share: int | None) -> int:
+    """Messages that wait in a run's share of a source."""
     if share is None:
         return backlog.waiting
-    mine = (n for c, n in backlog.by_cursor.items() if int(c.rpartition("/")[2]) % spec.runs == share)
-    return sum(mine)
+    return sum(n for c, n in backlog.by_cursor.items() if int(c.rpartition("/")[2]) % spec.runs == share)
 
 
 def refresh_sensor(
@@ -136,8 +209,9 @@ def refresh_sensor(
     @sensor(
         name=f"{pipeline.name}_refresh",
         job=job,
-        minimum_interval_seconds=settings.sensor_seconds,
+        minimum_interval_seconds=_seconds(pipeline.cadence.look, settings.sensor_seconds),
         default_status=DefaultSensorStatus.RUNNING,
+        tags=tags_of(pipeline),
         description=f"Rebuilds the marts of days of {pipeline.name} that got new rows.",
     )
     def refresh(context: SensorEvaluationContext) -> SensorResult | SkipReason:
@@ -156,31 +230,37 @@ def refresh_sensor(
         if not touched:
             return SkipReason("all models are as new as their rows")
         landing = _active(context, {STREAM: pipeline.name}, ingest.name)
-        wait = _still_hot(touched, landing, settings, datetime.now(UTC))
+        wait = _still_hot(touched, landing, pipeline, settings, datetime.now(UTC))
         if wait:
             return SkipReason(f"{len(touched)} days touched; {wait}")
-        return SensorResult(
-            run_requests=[
-                RunRequest(
-                    tags={STREAM: pipeline.name, RANGE_START: start.isoformat(), RANGE_END: end.isoformat()}
-                )
-                for start, end in ranges([t.day for t in touched], settings, *around)
-            ]
-        )
+        days = [t.day for t in touched]
+        return SensorResult(run_requests=refreshes(pipeline, ranges(days, settings, *around)))
 
     return refresh
 
 
-def _still_hot(touched: list[Touched], landing: bool, settings: Settings, now: datetime) -> str | None:
+def refreshes(pipeline: Pipeline, days: Iterable[tuple[date, date]]) -> list[RunRequest]:
+    """A run for each range of days, both ends inclusive."""
+    return [
+        RunRequest(tags={STREAM: pipeline.name, RANGE_START: start.isoformat(), RANGE_END: end.isoformat()})
+        for start, end in days
+    ]
+
+
+def _still_hot(
+    touched: list[Touched], landing: bool, pipeline: Pipeline, settings: Settings, now: datetime
+) -> str | None:
     """Why the touched days had better wait; None once they are quiet or have waited long enough."""
     latest = max(t.latest for t in touched)
     since = min(t.since for t in touched)
-    if now - since >= timedelta(seconds=settings.refresh_max_wait_seconds):
+    cadence = pipeline.cadence
+    if (now - since).total_seconds() >= _seconds(cadence.at_most, settings.refresh_max_wait_seconds):
         return None
     if landing:
         return "an ingest run is landing more"
-    if now - latest < timedelta(seconds=settings.refresh_cooldown_seconds):
-        return f"rows arrived within the last {settings.refresh_cooldown_seconds} s"
+    cooldown = _seconds(cadence.cooldown, settings.refresh_cooldown_seconds)
+    if (now - latest).total_seconds() < cooldown:
+        return f"rows arrived within the last {cooldown} s"
     return None
 
 

@@ -17,14 +17,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from dagster import AssetMaterialization, DagsterEvent, OpExecutionContext
+from dagster import (
+    AssetMaterialization,
+    DagsterEvent,
+    DagsterInstance,
+    DagsterRunStatus,
+    OpExecutionContext,
+    RunsFilter,
+)
 from dagster._core.events import ASSET_EVENTS, DagsterEventBatchMetadata, DagsterEventType
 from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log import SqlEventLogStorageTable, SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
@@ -41,6 +49,8 @@ _ASSETS = ASSET_EVENTS & {
     DagsterEventType.ASSET_OBSERVATION,
 }
 _BUSY_SECONDS = 60
+_FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+_FORGOTTEN_AT_ONCE = 500
 
 
 class _Engines:
@@ -195,3 +205,37 @@ def report_materializations(context: OpExecutionContext, made: Sequence[AssetMat
         DagsterEvent.asset_materialization(
             step, materialization, DagsterEventBatchMetadata(batch_id, n == len(made) - 1)
         )
+
+
+def forget_runs(instance: DagsterInstance, before: datetime) -> int:
+    """Remove events and captured logs of runs that ended before then; returns of how many.
+
+    What the catalogue is made of stays for ever: materializations, observations and check results, and the runs
+    themselves. Deleting runs the way Dagster does would take their materializations along, and with them the days
+    that the UI shows as built.
+    """
+    storage: Any = instance.event_log_storage
+    old = RunsFilter(statuses=_FINISHED, updated_before=before)
+    gone, cursor = 0, None
+    while runs := instance.get_runs(old, cursor=cursor, limit=_FORGOTTEN_AT_ONCE):
+        for run in runs:
+            cursor = run.run_id
+            if isinstance(storage, SqliteEventLogStorage):
+                shard = Path(storage.path_for_shard(run.run_id))
+                known = shard.exists()
+                for suffix in ("", "-wal", "-shm"):
+                    shard.with_name(shard.name + suffix).unlink(missing_ok=True)
+            else:
+                known = bool(_delete_plain_events(storage, run.run_id))
+            if known:
+                instance.compute_log_manager.delete_logs(prefix=[run.run_id])
+                gone += 1
+    return gone
+
+
+def _delete_plain_events(storage: Any, run_id: str) -> int:
+    """Events of a run that are about no asset."""
+    table = SqlEventLogStorageTable
+    plain = table.delete().where(table.c.run_id == run_id, table.c.asset_key.is_(None))
+    with storage.index_connection() as connection:
+        return int(connection.execute(plain).rowcount)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import ClassVar
 
+from headrace.batch import Table
 from headrace.contracts import Contract
 from headrace.formats import Format
+
+#: As Dagster takes owners.
+_OWNER = re.compile(r"team:[A-Za-z0-9_]+|[^@\s:]+@[^@\s]+\.[^@\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +94,86 @@ Spec = Kafka | Sqs | Files
 
 
 @dataclass(frozen=True, slots=True)
+class Cadence:
+    """How often a stream is looked at and its models are rebuilt; None takes the setting named beside it.
+
+    Attributes:
+        look: Between two looks at the sources (``HEADRACE_SENSOR_SECONDS``).
+        cooldown: Quiet time before the models of touched days are rebuilt (``HEADRACE_REFRESH_COOLDOWN_SECONDS``).
+        at_most: They are rebuilt after this even if data never pauses (``HEADRACE_REFRESH_MAX_WAIT_SECONDS``).
+    """
+
+    look: timedelta | None = None
+    cooldown: timedelta | None = None
+    at_most: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """When a stream's health checks turn red; None takes the setting named beside it.
+
+    Attributes:
+        reject_rate: Share of rejected rows (``HEADRACE_MAX_REJECT_RATE``).
+        lag: Messages that wait in one source (``HEADRACE_MAX_LAG_MESSAGES``).
+        behind: Time for which messages may wait, versions be unpublished and models be older than their rows
+            (``HEADRACE_MAX_BEHIND_SECONDS``).
+        silence: Time without any new row, which an alert tells (``HEADRACE_SILENCE_SECONDS``); zero for any.
+        warn_only: Checks of these names warn where they would fail; a failure of a blocking one stops what comes after.
+    """
+
+    reject_rate: float | None = None
+    lag: int | None = None
+    behind: timedelta | None = None
+    silence: timedelta | None = None
+    warn_only: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.reject_rate is not None and not 0 <= self.reject_rate <= 1:
+            raise ValueError(f"reject_rate {self.reject_rate} is no share between 0 and 1")
+        if self.lag is not None and self.lag < 0:
+            raise ValueError(f"lag {self.lag} is no number of messages")
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """One stream, from its sources to the models over it.
 
     Attributes:
-        contract: What its records are; names the stream and its tables.
+        contract: What its records are; names the stream, its lake tables and its warehouse tables.
         sources: Where its messages wait.
-        models: Tag of the dbt models that are built from it.
         owner: Whom alerts name; an e-mail address or ``team:<name>``.
         description: One line for the catalogue.
+        models: Tag of the dbt models that are built from it; None for a stream without models.
+        cadence: How often it is looked at and rebuilt.
+        thresholds: When its checks turn red.
+        tags: Of all its assets in Dagster.
     """
 
     contract: Contract
     sources: tuple[Spec, ...]
-    models: str
     owner: str
     description: str
+    models: str | None = None
+    cadence: Cadence = field(default_factory=Cadence)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("a pipeline needs at least one source: Kafka, Sqs or Files")
+        names = [spec.name for spec in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"source {twice[0]!r} is declared twice")
+        if not _OWNER.fullmatch(self.owner):
+            raise ValueError(f"owner {self.owner!r} is neither an e-mail address nor team:<name>")
 
     @property
     def name(self) -> str:
         """Name of the stream."""
         return self.contract.name
+
+    @property
+    def tables(self) -> tuple[Table, Table]:
+        """Its good and its rejected table, in lake and warehouse alike."""
+        return self.contract.table, self.contract.rejected_table

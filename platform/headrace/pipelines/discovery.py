@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.pipelines.base import Pipeline
 
 HERE = Path(__file__).parent
+_PATTERN = "*_pipeline.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,29 +20,49 @@ class Discovered:
     """What was found.
 
     Attributes:
-        pipelines: By stream name, in the order of their file names.
+        pipelines: By stream name, in the order of their folders and file names.
+        files: Where each is declared.
         broken: What is wrong, by file name.
     """
 
     pipelines: dict[str, Pipeline]
+    files: dict[str, Path]
     broken: dict[str, str]
 
 
-def discover(folder: Path = HERE) -> Discovered:
-    """Load every ``*_pipeline.py`` of a folder; each defines ``pipeline = Pipeline(...)``."""
-    pipelines: dict[str, Pipeline] = {}
-    broken: dict[str, str] = {}
-    for path in sorted(folder.glob("*_pipeline.py")):
-        try:
-            pipeline = _load(path)
-        except Exception as error:  # whatever a person's file raises
-            broken[path.name] = f"{type(error).__name__}: {error}"
+def discover(*folders: Path) -> Discovered:
+    """Load every ``*_pipeline.py``: Headrace's own, then those of these folders.
+
+    Each file defines ``pipeline = Pipeline(...)``. A folder's files may import the modules beside them, such as a
+    contract.
+    """
+    found = Discovered({}, {}, {})
+    for folder in (HERE, *folders):
+        if not folder.is_dir():
+            found.broken[str(folder)] = "HEADRACE_PIPELINES names no folder"
             continue
-        if pipeline.name in pipelines:
-            broken[path.name] = f"stream {pipeline.name!r} is already declared by another file"
-        else:
-            pipelines[pipeline.name] = pipeline
-    return Discovered(pipelines, broken)
+        with _importable(folder):
+            for path in sorted(folder.glob(_PATTERN)):
+                _add(found, path)
+    return found
+
+
+def _add(found: Discovered, path: Path) -> None:
+    try:
+        pipeline = _load(path)
+    except Exception as error:  # whatever a person's file raises
+        found.broken[path.name] = f"{type(error).__name__}: {error}"
+        return
+    taken = {table.name: other.name for other in found.pipelines.values() for table in other.tables}
+    twin = next((table.name for table in pipeline.tables if table.name in taken), None)
+    if pipeline.name in found.pipelines:
+        other = found.files[pipeline.name].name
+        found.broken[path.name] = f"stream {pipeline.name!r} is already declared by {other}"
+    elif twin is not None:
+        found.broken[path.name] = f"table {twin!r} is already that of stream {taken[twin]!r}"
+    else:
+        found.pipelines[pipeline.name] = pipeline
+        found.files[pipeline.name] = path
 
 
 def _load(path: Path) -> Pipeline:
@@ -53,3 +76,16 @@ def _load(path: Path) -> Pipeline:
     if not isinstance(pipeline, Pipeline):
         raise TypeError("define `pipeline = Pipeline(...)` at the top level")
     return pipeline
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The modules of a folder can be imported by their names meanwhile, after everything that is installed."""
+    if folder == HERE:
+        yield
+        return
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -120,6 +120,18 @@ class ClickHouse:
         )
         return int(version) if count else None
 
+    def published_rows(self, table: Table, lake_id: str, since: datetime) -> int:
+        """Rows of the versions that were published since then."""
+        self.prepare(table)
+        [(rows,)] = self.query(
+            f"SELECT sum(rows) FROM {ddl.quoted(self._config.raw_database)}._publications FINAL"
+            " WHERE table = {table:String} AND lake_id = {lake_id:String} AND published_at >= {since:DateTime64(6)}",
+            table=table.name,
+            lake_id=lake_id,
+            since=since,
+        )
+        return int(rows)
+
     def insert(self, table: Table, rows: pa.Table, token: str, /) -> None:
         """Insert ``rows`` as one block per partition, once per token."""
         self._insert_arrow(table.name, rows, token)

@@ -1,0 +1,1 @@
+"""What Headrace costs and how fast it is, measured on the machine at hand. Every measured run is reconciled."""

@@ -1,0 +1,48 @@
+"""Nightly upkeep: the lake's files, the logs of Dagster's runs."""
+
+# no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from dagster import In, JobDefinition, Nothing, OpExecutionContext, job, op
+
+from headrace.errors import HeadraceError, Retriable
+from headrace.orchestration.resources import Streams
+from headrace.orchestration.storage import forget_runs
+from headrace.pipelines import Pipeline
+from headrace.settings import Settings
+
+
+def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefinition:
+    """Maintains the lake tables of every stream, then removes old logs."""
+
+    @op(description="Puts small files together, removes old ones, checkpoints the log.")
+    def maintain_lake(context: OpExecutionContext, streams: Streams) -> None:
+        wrong = []
+        for pipeline in pipelines.values():
+            with streams.open(pipeline) as stream:
+                for table in (stream.lake.good, stream.lake.rejected):
+                    try:
+                        done = table.maintain(timedelta(days=settings.lake_keep_days))
+                    except HeadraceError as error:  # the other tables need it too
+                        wrong.append(f"{table.table.name}: {error}")
+                        continue
+                    context.log.info(
+                        f"{table.table.name}: {done.compacted:,} files became {done.written:,},"
+                        f" {done.removed:,} old ones are gone"
+                    )
+        if wrong:
+            raise Retriable("; ".join(wrong))
+
+    @op(ins={"after": In(Nothing)}, description="Removes events and captured logs of old runs.")
+    def remove_old_logs(context: OpExecutionContext) -> None:
+        before = datetime.now(UTC) - timedelta(days=settings.runs_keep_days)
+        gone = forget_runs(context.instance, before)
+        context.log.info(f"logs of {gone:,} runs before {before:%Y-%m-%d %H:%M} UTC are gone")
+
+    @job(name="upkeep", description="Lake maintenance, and retention of the logs of runs.")
+    def upkeep() -> None:
+        remove_old_logs(maintain_lake())
+
+    return upkeep

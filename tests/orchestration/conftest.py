@@ -1,0 +1,30 @@
+"""The definitions of an installation on the embedded stack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from dagster import Definitions
+
+from conftest import Stack
+from headrace.orchestration import definitions
+from headrace.settings import Settings, adopt
+
+
+@pytest.fixture(scope="module")
+def adopted(stack: Stack) -> Iterator[Settings]:
+    """This process's settings point at the embedded stack, as a code location's do."""
+    from headrace.settings import settings
+
+    before = dict(os.environ)
+    yield adopt(stack.environment)
+    os.environ.clear()
+    os.environ.update(before)
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def defs(adopted: Settings) -> Definitions:
+    return definitions.build(adopted)

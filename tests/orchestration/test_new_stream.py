@@ -1,0 +1,177 @@
+"""A stream that is added while the platform runs: one contract, one pipeline file, nothing edited."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from builders import eventually
+from headrace.local.dagster_api import DagsterApi
+from headrace.producers.kafka import KafkaProducer
+
+pytestmark = pytest.mark.timeout(600)
+
+CONTRACT = '''
+"""Orders of the shop."""
+
+import pandera.polars as pa
+import polars as pl
+
+from headrace.contracts import Contract, Time, field
+
+
+class Orders(pa.DataFrameModel):
+    """An order that a customer placed."""
+
+    order_id: pl.String = field("the shop's number", length=(1, 64), required=True)
+    placed_at: Time = field("when it was placed", required=True)
+    amount: pl.Float64 = field("what it costs, EUR", required=True, ge=0.0)
+    country: pl.String = field("where it goes", required=True, low_cardinality=True, isin=["DE", "FR", "IT"])
+
+    class Config:
+        strict = True
+
+
+ORDERS = Contract(
+    name="orders",
+    version=1,
+    model=Orders,
+    key="order_id",
+    time="placed_at",
+    partition="order_date",
+    order_by=("country", "placed_at"),
+)
+'''
+PIPELINE = '''
+"""Orders of the shop."""
+
+from datetime import timedelta
+
+from orders_contract import ORDERS
+
+from headrace.pipelines import Cadence, Kafka, Pipeline, Thresholds
+
+pipeline = Pipeline(
+    contract=ORDERS,
+    sources=(Kafka("orders"),),
+    owner="shop@example.com",
+    description="What customers bought, one row per order",
+    cadence=Cadence(look=timedelta(seconds=2)),
+    thresholds=Thresholds(reject_rate=0.5, warn_only=frozenset({"freshness"})),
+)
+'''
+RELOAD = """
+mutation Reload { reloadRepositoryLocation(repositoryLocationName: "headrace") {
+  __typename ... on PythonError { message }
+  ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { message } } } } }"""
+ASSETS = "query Assets { assetNodes { assetKey { path } description owners { __typename } } }"
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Any:
+    """``headrace up`` without traffic, and with an empty folder for pipelines."""
+    folder = tmp_path / "my pipelines"
+    folder.mkdir()
+    clean = {
+        n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "DAGSTER_", "DBT_", "AWS_"))
+    }
+    env = {
+        **clean,
+        "HEADRACE_HOME": str(tmp_path / "home"),
+        "HEADRACE_PIPELINES": str(folder),
+        "COLUMNS": "200",
+    }
+    output = tmp_path / "up.log"
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.cli", "up", "--rate", "0"], env=env, stdout=log, stderr=log
+        )
+    try:
+        yield folder, env, output, process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+
+
+def address(output: Path, process: subprocess.Popen[bytes]) -> Callable[[], str | None]:
+    def found() -> str | None:
+        assert process.poll() is None, output.read_text()
+        said = re.search(r"Dagster UI\s+(http://\S+)", output.read_text())
+        return said[1] if said else None
+
+    return found
+
+
+def headrace(env: dict[str, str], *arguments: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace.cli", *arguments, "--json"],
+        env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return json.loads(done.stdout) if done.stdout else done.stderr
+
+
+def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(up: Any) -> None:
+    folder, env, output, process = up
+    ui = eventually(address(output, process), 180, "the UI's address")
+    (folder / "orders_contract.py").write_text(CONTRACT)
+    (folder / "orders_pipeline.py").write_text(PIPELINE)
+    (folder / "half_pipeline.py").write_text("pipeline = 3\n")
+    assert "orders" in headrace(env, "stack", "create")["topics"]
+    servers = {line.partition("=")[0]: line.partition("=")[2].strip("'\"")
+               for line in (Path(env["HEADRACE_HOME"]) / "stack.env").read_text().splitlines()}  # fmt: skip
+
+    def ask(query: str) -> Any:
+        return requests.post(f"{ui}/graphql", json={"query": query}, timeout=120).json()["data"]
+
+    def assets() -> set[str]:
+        return {"/".join(node["assetKey"]["path"]) for node in ask(ASSETS)["assetNodes"]}
+
+    eventually(lambda: "lake/events" in assets(), 120, "the definitions")
+    assert "lake/orders" not in assets()
+    reloaded = ask(RELOAD)["reloadRepositoryLocation"]
+    assert reloaded["__typename"] == "WorkspaceLocationEntry", reloaded
+    eventually(
+        lambda: {"lake/orders", "warehouse/orders", "broken/half_pipeline"} <= assets(), 60, "the stream"
+    )
+    assert "lake/events" in assets(), "a broken file must not take the others down"
+    found = {finding["what"]: finding for finding in headrace(env, "doctor")}
+    assert not found["half_pipeline.py"]["ok"]
+    assert "define `pipeline = Pipeline(...)`" in found["half_pipeline.py"]["said"]
+
+    producer = KafkaProducer(servers["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"], "orders")
+    order = {"order_id": "o-1", "placed_at": "2026-05-01T10:00:00Z", "amount": 12.5, "country": "DE"}
+    producer.send([json.dumps(one).encode() for one in (
+        order, {**order, "order_id": "o-2", "amount": 7.25}, {**order, "order_id": "o-3", "country": "XX"},
+    )])  # fmt: skip
+    producer.flush()
+    producer.close()
+
+    def landed() -> Any:
+        rows = headrace(env, "query", "SELECT count(), sum(amount) FROM raw.orders")
+        return (
+            rows
+            if isinstance(rows, list) and "2" in json.dumps(rows) and "19.75" in json.dumps(rows)
+            else None
+        )
+
+    # the daemon looks at what is in the workspace once a minute
+    eventually(landed, 180, "two orders in the warehouse, by way of the sensor")
+    status = {one["stream"]: one for one in headrace(env, "status")["streams"]}["orders"]
+    assert (status["lake_rows"], status["rejected_rows"], status["warehouse_rows"]) == (2, 1, 2)
+    api = DagsterApi(ui)
+    eventually(
+        lambda: [r for r in api.runs() if r.job == "ingest_orders" and r.status == "SUCCESS"], 60, "its run"
+    )
