@@ -194,6 +194,24 @@ def test_a_run_that_is_tried_again_is_not_told(here: Installation) -> None:
     assert (here.tick(), here.told) == ("all is well", [])
 
 
+def test_a_failure_waits_until_dagster_has_said_whether_it_is_tried_again(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.tick()
+    here.fate.error = "hiccup"
+    assert not here.run()
+    [run] = here.instance.get_runs()
+    monkeypatch.setattr(DagsterInstance, "run_retries_enabled", True)
+    assert (here.tick(), here.told) == ("all is well", [])
+    here.instance.add_run_tags(run.run_id, {"dagster/will_retry": "false"})
+    assert here.tick() == "1 open"
+    here.fate.error = None
+    assert here.run()
+    assert here.tick() == "all is well"
+    here.instance.add_run_tags(run.run_id, {"dagster/did_retry": "true"})  # which updates the old run
+    assert here.tick() == "all is well"
+
+
 @pytest.mark.parametrize(("name", "severity"), [("warns", "warning"), ("errs", "error")])
 def test_a_check_that_fails_in_a_run_that_succeeds_is_told_and_its_recovery_too(
     here: Installation, name: str, severity: str

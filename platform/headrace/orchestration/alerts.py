@@ -51,6 +51,7 @@ from headrace.settings import Settings
 _RUNS = 200
 #: A run's end is looked for again so long: its time is taken before it is written.
 _AGAIN = timedelta(seconds=60)
+_SETTLED = timedelta(seconds=10)
 #: Errors of runs that a blocking check ended: the check's own alert says it.
 _CHECKS_ERROR = "DagsterAssetCheckFailedError"
 
@@ -164,11 +165,18 @@ def _look_at_runs(news: News, book: Book, instance: DagsterInstance, places: _Pl
         order_by="update_timestamp",
         ascending=True,
     )
-    ends = {f"run/{r.dagster_run.run_id}": r.update_timestamp.astimezone(UTC) for r in records}
+    oldest = since - _AGAIN
+    ends: dict[str, datetime] = {}
     last: dict[str, RunRecord] = {}  # by cause
     for record in records:
-        if f"run/{record.dagster_run.run_id}" not in book.marks and not first:
-            last[_cause(record.dagster_run)] = record
+        run, ended = record.dagster_run, _ended(record)
+        # a run is also updated when it gets a tag, however long after its end
+        if ended <= oldest or _undecided(run, instance, now - ended):
+            continue
+        mark = f"run/{run.run_id}"
+        ends[mark] = ended
+        if mark not in book.marks and not first:
+            last[_cause(run)] = record
     for key, record in last.items():
         if record.dagster_run.status is DagsterRunStatus.SUCCESS:
             news.recovered.add(key)
@@ -181,6 +189,18 @@ def _look_at_runs(news: News, book: Book, instance: DagsterInstance, places: _Pl
     since = max([since, *ends.values()])
     others = {mark: at for mark, at in book.marks.items() if not mark.startswith("run/")}
     book.marks = {**others, "runs": since, **{mark: at for mark, at in ends.items() if at > since - _AGAIN}}
+
+
+def _ended(record: RunRecord) -> datetime:
+    if record.end_time is None:
+        return record.update_timestamp.astimezone(UTC)
+    return datetime.fromtimestamp(record.end_time, UTC)
+
+
+def _undecided(run: DagsterRun, instance: DagsterInstance, age: timedelta) -> bool:
+    """Whether Dagster has still to say if a failed run is tried again: it does so right after the failure."""
+    failed = run.status is DagsterRunStatus.FAILURE
+    return failed and instance.run_retries_enabled and WILL_RETRY_TAG not in run.tags and age < _SETTLED
 
 
 def _cause(run: DagsterRun) -> str:
@@ -220,7 +240,7 @@ def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Pla
         severity="error",
         owners=owners,
         link=places.run(run),
-        began=record.update_timestamp.astimezone(UTC),
+        began=_ended(record),
         stream=stream,
         asset=shown,
     )
