@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from headrace.alerts import Address, Desk, Log, News, Notice, Problem, addresses
 from headrace.cli import app
 from headrace.errors import Fatal
 from headrace.local.processes import LOOPBACK, pick_port
-from headrace.settings import exported, load_settings, settings
+from headrace.settings import PROJECT_ROOT, exported, load_settings, settings
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 SECRET = "s3cretT0ken"
@@ -302,6 +303,17 @@ def test_the_channels_are_a_list_in_either_form(monkeypatch: pytest.MonkeyPatch,
     assert [one.label for one in addresses(settings)] == ["channel 1 (json)", "channel 2 (slack)"]
     verify(settings)
     assert addresses(load_settings(alerts=urls[::-1]))[0].id == addresses(settings)[1].id
+
+
+def test_the_addresses_of_the_documentation_are_addresses() -> None:
+    text = (PROJECT_ROOT / "docs" / "operations.md").read_text().partition("| channel | address |")[2]
+    table = text.partition("\n\n")[0]
+    spans = [one for one in re.findall(r"`(\w+://[^`]+)`", table) if not one.endswith(("...", "://"))]
+    spans += re.findall(r"`(https://hooks[^`]+)`", table)
+    assert len(spans) == 5
+    for n, span in enumerate(spans):
+        tokens = iter(("T1JJ3T3L2", "A1BRTD4JD", "TIiajkdnlazkcOXrIdevi7FQ"))
+        Address(n, re.sub(r"[TB]?\.\.\.", lambda _: next(tokens), span)).verify()  # noqa: B023
 
 
 def test_a_broken_list_does_not_show_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
