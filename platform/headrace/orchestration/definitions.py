@@ -32,7 +32,7 @@ def build(config: Settings) -> Definitions:
     daily = partitions.daily(config)
     manifest = models.manifest(config)
     views = dbt.views_asset(manifest, found.pipelines, config)
-    deploy = define_asset_job("deploy_views", AssetSelection.assets(views))
+    deploy = define_asset_job("deploy_views", AssetSelection.assets(views).without_checks())
     everything: list[AssetsDefinition | AssetSpec] = [views, *_broken(found.broken)]
     jobs = [deploy]
     watchers: list[SensorDefinition] = [sensors.views_sensor(deploy, manifest, config)]
@@ -62,7 +62,9 @@ def build(config: Settings) -> Definitions:
             ),
         ]
         health += own_checks
-    checkup = define_asset_job("health", AssetSelection.checks(*health))
+    checkup = define_asset_job(
+        "health", AssetSelection.checks(*health) | AssetSelection.checks_for_assets(views)
+    )
     return Definitions(
         assets=everything,
         asset_checks=health,
