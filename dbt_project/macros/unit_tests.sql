@@ -4,8 +4,10 @@
 -#}
 {% macro clickhouse__get_unit_test_sql(main_sql, expected_fixture_sql, expected_column_names) %}
   {%- set states = [] -%}
-  {%- for column in adapter.get_column_schema_from_query(main_sql) if column.data_type.startswith('AggregateFunction') -%}
-    {%- do states.append(column.name) -%}
+  {%- for column in adapter.get_column_schema_from_query(main_sql) -%}
+    {%- if column.data_type.startswith('AggregateFunction') -%}
+      {%- do states.append(column.name) -%}
+    {%- endif -%}
   {%- endfor -%}
   {%- for rows, side in [(main_sql, 'actual'), (expected_fixture_sql, 'expected')] %}
     select

@@ -54,13 +54,12 @@ ordered as (
     select
         session_date,
         session_id,
-        arraySort(event -> (event.1, event.2), in_any_order) as repeated,
         -- what was sent again with the same time counts once
-        arrayFilter(
-            (event, place) -> place = 1 or (event.1, event.2) != (repeated[place - 1].1, repeated[place - 1].2),
-            repeated,
-            arrayEnumerate(repeated)
+        arrayCompact(
+            event -> (event.1, event.2), arraySort(event -> (event.1, event.2), in_any_order)
         ) as in_order,
+        in_order[1] as first_event,
+        in_order[-1] as last_event,
         arrayFilter(page -> page is not null, arrayMap(event -> event.5, in_order)) as seen,
         arrayFilter(known -> known != '', arrayMap(event -> event.6, in_order)) as users
     from arrived
@@ -70,17 +69,19 @@ ordered as (
 select
     session_date,
     session_id,
-    in_order[1].1 as started_at,
-    in_order[-1].1 as ended_at,
+    first_event.1 as started_at,
+    last_event.1 as ended_at,
     dateDiff('microsecond', started_at, ended_at) / 1e6 as duration_seconds,
-    toLowCardinality(in_order[1].4) as channel,
+    toLowCardinality(first_event.4) as channel,
     if(empty(users), null, users[-1]) as user_id,
     length(in_order) as events,
     toUInt64(length(arrayDistinct(seen))) as pages,
     if(empty(seen), null, seen[1]) as entry_page,
     if(empty(seen), null, seen[-1]) as exit_page,
     toBool(events = 1) as is_bounce,
-    toUInt64(arrayCount(event -> event.3 in ({{ quoted_list(var('conversion_event_types')) }}), in_order)) as conversions,
+    toUInt64(
+        arrayCount(event -> event.3 in ({{ quoted_list(var('conversion_event_types')) }}), in_order)
+    ) as conversions,
     -- the furthest step that was taken after all steps before it
     arrayFold(
         (reached, types) -> if(has(types, reached + 1), toUInt8(reached + 1), reached),
