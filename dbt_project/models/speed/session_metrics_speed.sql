@@ -54,12 +54,13 @@ ordered as (
     select
         session_date,
         session_id,
+        -- apart from the order, so that session_metrics_live need not sort to know who is still there
+        arrayMax(event -> event.1, in_any_order) as ended_at,
         -- what was sent again with the same time counts once
         arrayCompact(
             event -> (event.1, event.2), arraySort(event -> (event.1, event.2), in_any_order)
         ) as in_order,
         in_order[1] as first_event,
-        in_order[-1] as last_event,
         arrayFilter(page -> page is not null, arrayMap(event -> event.5, in_order)) as seen,
         arrayFilter(known -> known != '', arrayMap(event -> event.6, in_order)) as users
     from arrived
@@ -70,7 +71,7 @@ select
     session_date,
     session_id,
     first_event.1 as started_at,
-    last_event.1 as ended_at,
+    ended_at,
     dateDiff('microsecond', started_at, ended_at) / 1e6 as duration_seconds,
     toLowCardinality(first_event.4) as channel,
     if(empty(users), null, users[-1]) as user_id,
