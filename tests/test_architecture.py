@@ -20,6 +20,7 @@ DRIVERS = {
     "dagster": ("orchestration/",),
     "dagster_dbt": ("orchestration/",),
     "dagster_aws": ("orchestration/",),
+    "dagster_postgres": ("orchestration/instance.py",),
     "kafka": (
         "kafka_access.py",
         "sources/kafka.py",
@@ -27,9 +28,17 @@ DRIVERS = {
         "producers/kafka.py",
         "local/broker.py",
     ),
-    "boto3": ("sources/sqs.py", "producers/sqs.py", "local/queue.py", "orchestration/resources.py"),
+    "boto3": (
+        "secret_store.py",
+        "sources/sqs.py",
+        "producers/sqs.py",
+        "local/queue.py",
+        "orchestration/resources.py",
+        "orchestration/instance.py",
+    ),
     "deltalake": ("lake/delta.py",),
     "clickhouse_connect": ("warehouse/server.py",),
+    "apprise": ("alerts/channels.py",),
     "chdb": ("local/clickhouse/",),
     "pandera": ("contracts/",),
 }
@@ -89,7 +98,7 @@ def test_platform_does_not_shadow_the_standard_library() -> None:
 
 
 def test_the_command_line_starts_without_the_heavy_imports() -> None:
-    heavy = "{'dagster', 'dbt', 'pandera', 'polars', 'pandas', 'kafka', 'boto3', 'deltalake'}"
+    heavy = "{'dagster', 'dbt', 'pandera', 'polars', 'pandas', 'kafka', 'boto3', 'deltalake', 'apprise'}"
     code = f"import sys, headrace.cli; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

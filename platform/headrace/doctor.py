@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace import alerts
 from headrace.errors import BadData, HeadraceError
 from headrace.models import manifest
 from headrace.pipelines import discover
@@ -40,6 +41,8 @@ def examine() -> list[Finding]:
         _disk(config.home),
         *_pipelines(config),
         _tried("dbt project", lambda: _dbt(config)),
+        _tried("alerts", lambda: _alerts(config)),
+        *_dagster(config),
         _migrations(config),
         *_services(config),
     ]
@@ -70,6 +73,21 @@ def _pipelines(config: Settings) -> Iterator[Finding]:
 
 def _dbt(config: Settings) -> str:
     return str(manifest(config))
+
+
+def _alerts(config: Settings) -> str:
+    alerts.verify(config)
+    channels = ", ".join(one.label for one in alerts.addresses(config))
+    return channels or "to the log alone; set HEADRACE_ALERTS for more"
+
+
+def _dagster(config: Settings) -> Iterator[Finding]:
+    """Where Dagster keeps what it knows, as far as that is not a folder: importing it takes a second."""
+    if config.dagster_postgres or config.compute_logs:
+        from headrace.orchestration.instance import verify_compute_logs, verify_postgres
+
+        yield _tried("Dagster's storage", lambda: verify_postgres(config))
+        yield _tried("compute logs", lambda: verify_compute_logs(config))
 
 
 def _migrations(config: Settings) -> Finding:

@@ -27,7 +27,11 @@ Columns = dict[str, list[tuple[str, str]]]
 #: known, so that the others are not taken for them, and end in no lineage.
 _BOOKKEEPING = {"_refreshes": ("table", "lake_id", "version", "days", "began_at", "refreshed_at")}
 #: Functions that sqlglot does not know, or knows of another database, and ones that take the same arguments.
-_SIBLINGS = {"quantilesExactInclusive": "quantilesExact", "arrayCompact": "arraySort", "arrayMax": "arraySort"}
+_SIBLINGS = {
+    "quantilesExactInclusive": "quantilesExact",
+    "arrayCompact": "arraySort",
+    "arrayMax": "arraySort",
+}
 _UNKNOWN = re.compile(r"\b(" + "|".join(_SIBLINGS) + ")")
 
 

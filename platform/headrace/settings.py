@@ -1,28 +1,32 @@
 """The one frozen Settings, and the only reader of the environment.
 
 Order of precedence: environment (``HEADRACE_*``), then ``stack.env`` of a running embedded stack in
-``HEADRACE_HOME``, then the defaults below. Secrets come from these two only and are never printed.
+``HEADRACE_HOME``, then the defaults below. Secrets come from these two, or from where a reference in them points
+(``headrace.secret_store``), and are never printed.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.errors import Fatal
+from headrace.secret_store import is_reference, resolve
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "HEADRACE_"
+_NOT_OURS = ("aws_", "dagster_home")  # settings whose variables have no prefix
 
 
 class _StackEnv(PydanticBaseSettingsSource):
@@ -144,6 +148,50 @@ class Settings(BaseSettings):
         900, ge=1, description="waiting, unpublished or not rebuilt for so long turns a check red"
     )
 
+    dagster_home: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("dagster_home"),
+        description="read from DAGSTER_HOME, which is Dagster's own; default: <home>/dagster",
+    )
+    dagster_postgres: SecretStr | None = Field(
+        None, description="postgresql://user:password@host:5432/database for Dagster; default: SQLite"
+    )
+    compute_logs: str = Field(
+        "",
+        pattern=r"^(s3://[^/\s]+(/\S*)?)?$",
+        description="s3://bucket/prefix for what runs write to stdout and stderr; default: below DAGSTER_HOME",
+    )
+
+    alerts: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="addresses of the channels that are told what is wrong, by spaces or as a JSON list"
+    )
+    alert_reminder_seconds: int = Field(
+        86_400, ge=0, description="a channel is told again of what goes on for so long; 0 for never"
+    )
+    silence_seconds: int = Field(
+        0, ge=0, description="alert when nothing has landed in a stream for so long; 0 for never"
+    )
+    ui_url: str = Field(
+        "http://127.0.0.1:3000", pattern=r"^https?://\S+$", description="where people reach Dagster's UI"
+    )
+
+    @field_validator("alerts", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.lstrip().startswith("["):
+            return tuple(value.split())
+        try:
+            return tuple(json.loads(value))
+        except ValueError:
+            raise ValueError("it begins like a JSON list and is none") from None
+
+    @field_validator("ui_url")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
     @field_validator("event_time_min")
     @classmethod
     def _zoned(cls, value: datetime) -> datetime:
@@ -220,14 +268,17 @@ def load_settings(**overrides: Any) -> Settings:
             the value and what is expected.
     """
     _refuse_unknown(os.environ)
+    return _with_secrets(_read(overrides))
+
+
+def _read(overrides: dict[str, Any]) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
-        variable = name.upper() if name.startswith("aws_") else PREFIX + name.upper()
-        secret = "password" in name or "secret" in name or "security" in name
-        value = "(hidden)" if secret else repr(first.get("input"))
+        variable = _variable(name)
+        value = "(hidden)" if _is_secret(name) else repr(first.get("input"))
         raise Fatal(f"{variable}={value} is not valid: {first['msg'].lower()}") from None
     except Exception as error:  # pydantic-settings' own error for JSON that does not parse
         raise Fatal(f"the settings cannot be read: {error}") from error
@@ -269,6 +320,38 @@ def batch_dagster_events() -> None:
 def child_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """This process's environment with ``extra`` on top, for a child process."""
     return {**os.environ, **(extra or {})}
+
+
+def _variable(name: str) -> str:
+    return name.upper() if name.startswith(_NOT_OURS) else PREFIX + name.upper()
+
+
+def _with_secrets(read: Settings) -> Settings:
+    """The settings with the secrets that they name."""
+
+    def resolved(name: str, value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            return SecretStr(resolved(name, value.get_secret_value()))
+        if isinstance(value, tuple):
+            return tuple(resolved(name, one) for one in value)
+        if isinstance(value, dict):
+            return {key: resolved(name, one) for key, one in value.items()}
+        if not isinstance(value, str) or not is_reference(value):
+            return value
+        try:
+            return resolve(value, read.sqs_region)
+        except Fatal as error:
+            raise Fatal(f"{_variable(name)}: {error}") from None
+
+    secret = {name: getattr(read, name) for name in Settings.model_fields if _is_secret(name)}
+    found = {name: resolved(name, value) for name, value in secret.items()}
+    return read.model_copy(update=found) if found != secret else read
+
+
+def _is_secret(name: str) -> bool:
+    """Whether a setting's value must not be shown."""
+    known = Settings.model_fields.get(name)
+    return known is not None and (not known.repr or "SecretStr" in str(known.annotation))
 
 
 def _refuse_unknown(environment: os._Environ[str]) -> None:

@@ -1,37 +1,51 @@
-"""The health of a stream on one screen."""
+"""The health of an installation on one screen."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from rich.markup import escape
-
-from headrace.errors import HeadraceError
+from headrace import alerts
+from headrace.alerts import Problem, length
+from headrace.errors import Fatal, HeadraceError
+from headrace.recorded import Check, last_checks
+from headrace.resilience import Circuit, circuits
+from headrace.settings import Settings
 from headrace.stream import Stream
+
+#: Failed checks and alerts that the screen shows of each; ``--json`` has them all.
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What ``headrace status`` shows of a stream.
+    """What ``headrace status`` shows of a stream. What could not be looked at is None, and a problem says why.
 
     Attributes:
         stream: Its name.
         sources: Messages waiting by source, or what is wrong with it.
+        lake_version: Of the good rows' table.
         lake_rows: Good rows in the lake.
         rejected_rows: Rejected rows in the lake.
-        warehouse_rows: Rows in the raw table; None when the warehouse is away.
+        last_landed: When anything last landed (UTC); None also if nothing ever did.
+        warehouse_rows: Rows in the raw table.
         unpublished_versions: Lake versions that are not in the warehouse yet.
         touched_days: Days whose models are older than their rows.
+        touched_since: Since when the oldest of them is (UTC).
         problems: One line each, for a person.
     """
 
     stream: str
     sources: dict[str, int | str] = field(default_factory=dict)
-    lake_rows: int = 0
-    rejected_rows: int = 0
+    lake_version: int | None = None
+    lake_rows: int | None = None
+    rejected_rows: int | None = None
+    last_landed: datetime | None = None
     warehouse_rows: int | None = None
     unpublished_versions: int | None = None
     touched_days: int | None = None
+    touched_since: datetime | None = None
     problems: tuple[str, ...] = ()
 
     @property
@@ -39,25 +53,71 @@ class StreamStatus:
         """Whether nothing needs a person."""
         return not self.problems
 
-    def lines(self) -> list[str]:
-        """The same for a terminal."""
-        waiting = ", ".join(
-            f"{n}: {w:,} waiting" if isinstance(w, int) else n for n, w in self.sources.items()
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """All of it.
+
+    Attributes:
+        streams: One by one.
+        services: Those that were ever called, with their circuits.
+        checks: The last evaluation of every asset check; None if Dagster has not run here.
+        alerts: Open alerts that are not about checks.
+        problems: What could not be looked at, one line each.
+    """
+
+    streams: list[StreamStatus]
+    services: list[Circuit]
+    checks: list[Check] | None
+    alerts: list[Problem]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Check]:
+        """Failed checks, errors first, the newest of each first."""
+        failed = [check for check in self.checks or [] if not check.passed]
+        return sorted(failed, key=lambda check: (check.severity, -check.at.timestamp()))
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing needs a person. Warnings do not."""
+        return not (
+            self.problems
+            or any(not stream.healthy for stream in self.streams)
+            or any(one.state == "open" for one in self.services)
+            or any(check.severity == "error" for check in self.failed)
+            or any(alert.severity == "error" for alert in self.alerts)
         )
-        warehouse = "away" if self.warehouse_rows is None else f"{self.warehouse_rows:,} rows"
-        behind = f", {self.unpublished_versions} versions behind" if self.unpublished_versions else ""
-        models = f", models of {self.touched_days} days to refresh" if self.touched_days else ""
-        mark = "[green]✓[/]" if self.healthy else "[red]✗[/]"
-        return [
-            f"{mark} [bold]{self.stream}[/]  {waiting}",
-            f"    lake {self.lake_rows:,} rows, {self.rejected_rows:,} rejected; warehouse {warehouse}{behind}{models}",
-            *(f"    [red]{escape(problem)}[/]" for problem in self.problems),
-        ]
+
+
+def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = None) -> Health:
+    """Look at everything; what does not answer is a problem of the report, not an exception.
+
+    Args:
+        streams: Those to look at.
+        config: Where the rest is.
+        only: Of checks and alerts, those of this stream's lake and warehouse tables.
+    """
+    problems: list[str] = []
+    book = alerts.desk(config).book()
+    checks: list[Check] | None = None
+    try:
+        checks = last_checks(config)
+    except Fatal as error:
+        problems.append(str(error))
+    if checks is not None and book.checks:  # one that the code no longer has is history
+        checks = [check for check in checks if check.key in book.checks]
+    others = [one for one in book.open.values() if one.what != "check"]
+    if only is not None:
+        checks = [c for c in checks if only in c.asset.split("/")] if checks is not None else None
+        others = [one for one in others if one.stream == only]
+    return Health([inspect(one) for one in streams], circuits(config), checks, others, problems)
 
 
 def inspect(stream: Stream) -> StreamStatus:
     """Look at one stream; a part that does not answer is a problem of the report, not an exception."""
     problems: list[str] = []
+    found: dict[str, object] = {}
     sources: dict[str, int | str] = {}
     for spec in stream.pipeline.sources:
         try:
@@ -67,22 +127,115 @@ def inspect(stream: Stream) -> StreamStatus:
         except HeadraceError as error:
             sources[spec.name] = "away"
             problems.append(str(error))
-    lake = {name: sum(table.counts_by_day().values()) for name, table in _tables(stream)}
     try:
-        warehouse, behind = sum(stream.warehouse_counts().values()), stream.unpublished()
-        touched = len(stream.touched())
-        different = stream.parity()
+        found["lake_version"] = stream.lake.good.open().version
+        found["lake_rows"] = sum(stream.lake.good.counts_by_day().values())
+        found["rejected_rows"] = sum(stream.lake.rejected.counts_by_day().values())
+        found["last_landed"] = stream.latest()
+        found["warehouse_rows"] = sum(stream.warehouse_counts().values())
+        found["unpublished_versions"] = stream.unpublished()
+        touched = stream.touched()
+        found["touched_days"] = len(touched)
+        found["touched_since"] = min((one.since for one in touched), default=None)
+        if different := stream.parity():
+            problems.append(
+                f"{len(different)} days differ between lake and warehouse, the first is {min(different)}; "
+                "materialise them, or run 'headrace backfill'"
+            )
     except HeadraceError as error:
-        problems.append(str(error))
-        return StreamStatus(stream.name, sources, lake["good"], lake["rejected"], problems=tuple(problems))
-    if different:
-        problems.append(
-            f"{len(different)} days differ between lake and warehouse, the first is {min(different)}"
-        )
-    return StreamStatus(
-        stream.name, sources, lake["good"], lake["rejected"], warehouse, behind, touched, tuple(problems)
+        if str(error) not in problems:
+            problems.append(str(error))
+    return StreamStatus(stream.name, sources, **found, problems=tuple(problems))  # type: ignore[arg-type]
+
+
+Line = tuple[str, str, str]  # mark, what, said: empty where it goes on
+
+WELL, WRONG, WARNING = "✓", "✗", "•"
+
+
+def lines(health: Health, now: datetime | None = None) -> Iterator[Line]:
+    """The report for a terminal."""
+    now = now or datetime.now(UTC)
+    for stream in health.streams:
+        said = _of_stream(stream, now)
+        yield (WELL if stream.healthy else WRONG, stream.stream, next(said))
+        yield from (("", "", one) for one in said)
+        yield from ((WRONG, "", problem) for problem in stream.problems)
+    yield from _of_checks(health, now)
+    yield from _of_alerts(health.alerts, now)
+    yield from _of_services(health.services)
+    yield from ((WRONG, "", problem) for problem in health.problems)
+
+
+def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
+    waiting = (f"{name} {w:,}" if isinstance(w, int) else f"{name} {w}" for name, w in stream.sources.items())
+    yield "waiting    " + ", ".join(waiting)
+    if stream.lake_version is None:
+        yield "lake       away"
+        return
+    landed = f", landed {length(now - stream.last_landed)} ago" if stream.last_landed else ""
+    yield (
+        f"lake       version {stream.lake_version}, {stream.lake_rows or 0:,} rows, "
+        f"{stream.rejected_rows or 0:,} rejected{landed}"
+    )
+    if stream.warehouse_rows is None:
+        yield "warehouse  away"
+        return
+    behind = stream.unpublished_versions
+    yield f"warehouse  {stream.warehouse_rows:,} rows, " + (
+        f"{behind} versions behind" if behind else "up to date"
+    )
+    waits = f", the oldest waits for {length(now - stream.touched_since)}" if stream.touched_since else ""
+    yield "marts      " + (
+        f"{_count(stream.touched_days, 'day')} to refresh{waits}" if stream.touched_days else "up to date"
     )
 
 
-def _tables(stream: Stream):  # type: ignore[no-untyped-def]
-    return (("good", stream.lake.good), ("rejected", stream.lake.rejected))
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _of_checks(health: Health, now: datetime) -> Iterator[Line]:
+    if health.checks is None:
+        yield "", "checks", "none yet: Dagster has not run here"
+        return
+    if not health.checks:
+        yield "", "checks", "none evaluated yet; 'hourly_health' does, or the job 'health'"
+        return
+    failed, latest = health.failed, max(check.at for check in health.checks)
+    errors = any(check.severity == "error" for check in failed)
+    mark = WRONG if errors else WARNING if failed else WELL
+    yield (
+        mark,
+        "checks",
+        (
+            f"{len(health.checks) - len(failed)} passed, {len(failed)} failed; the last {length(now - latest)} ago"
+        ),
+    )
+    for check in failed[:_SHOWN]:
+        said = f": {check.said}" if check.said else ""
+        mark = WRONG if check.severity == "error" else WARNING
+        yield mark, "", f"{check.name} of {check.asset}, {length(now - check.at)} ago{said}"
+    if len(failed) > _SHOWN:
+        yield "", "", f"and {len(failed) - _SHOWN} more"
+
+
+def _of_alerts(found: list[Problem], now: datetime) -> Iterator[Line]:
+    for number, alert in enumerate(found[:_SHOWN]):
+        mark = WRONG if alert.severity == "error" else WARNING
+        reason = alert.reason.splitlines()[0] if alert.reason else ""
+        said = f"{alert.title}, since {length(now - alert.began)}: {reason}"
+        yield mark, "" if number else "alerts", said
+    if len(found) > _SHOWN:
+        yield "", "", f"and {len(found) - _SHOWN} more; see 'headrace alerts list'"
+
+
+def _of_services(found: list[Circuit]) -> Iterator[Line]:
+    troubled = [one for one in found if one.state != "closed" or one.failures]
+    if not troubled:
+        yield WELL, "services", "none has failed of late"
+    for number, one in enumerate(troubled):
+        when = f", tried again at {one.next_try:%H:%M:%S} UTC" if one.next_try else ""
+        circuit = f"{one.service}: circuit {one.state}, " if one.state != "closed" else f"{one.service}: "
+        mark = WRONG if one.state == "open" else WARNING
+        yield mark, "" if number else "services", f"{circuit}{one.failures} failures in a row{when}"

@@ -204,6 +204,11 @@ class Stream:
         position = position_of(found, self.lake)
         return found.backlog(position), position
 
+    def latest(self) -> datetime | None:
+        """When anything last landed, good or rejected (UTC); None if nothing ever did."""
+        found = [at for table in (self.lake.good, self.lake.rejected) if (at := table.latest())]
+        return max(found, default=None)
+
     def unpublished(self) -> int:
         """Lake versions that are not in the warehouse yet."""
         behind = 0

@@ -81,6 +81,16 @@ def test_an_append_may_move_positions_only(make: Callable[..., LakeTable]) -> No
     assert list(table.read(table.describe(version))) == []
 
 
+def test_the_newest_landing_is_known(make: Callable[..., LakeTable], batch_of: Batch) -> None:
+    table = make()
+    table.open()
+    assert table.latest() is None
+    table.open().append(rows(batch_of([event()])), {CURSOR: 1}, "b")
+    assert table.latest() == NOW
+    table.open().append(pl.DataFrame(schema=EVENTS.landed_schema), {CURSOR: 2}, "b")
+    assert table.latest() == NOW, "moving a position lands nothing"
+
+
 def test_a_version_reads_back_what_it_added(make: Callable[..., LakeTable], batch_of: Batch) -> None:
     table = make(METRICS)
     payloads = [

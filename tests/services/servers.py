@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
 
 import boto3
+import psycopg2
 import pytest
 
 from headrace.local import broker as tansu
@@ -27,8 +33,10 @@ from headrace.local.supervisor import Supervisor
 from .fetch import Missing
 
 #: Environment variables that ask for a service: the folder that ``fetch.py`` filled for it.
-KAFKA, S3, QUEUE = "HEADRACE_TEST_KAFKA", "HEADRACE_TEST_S3", "HEADRACE_TEST_QUEUE"
-_ASKED = {n: os.environ.get(n) for n in (KAFKA, S3, QUEUE)}  # tests run without any HEADRACE_* variable
+KAFKA, S3, QUEUE, POSTGRES = (f"HEADRACE_TEST_{name}" for name in ("KAFKA", "S3", "QUEUE", "POSTGRES"))
+_ASKED = {
+    n: os.environ.get(n) for n in (KAFKA, S3, QUEUE, POSTGRES)
+}  # tests run without any HEADRACE_* variable
 REGION = "us-east-1"
 _KEY = "headrace"  # as id and secret: SeaweedFS takes any
 
@@ -237,6 +245,89 @@ def elasticmq_service(jars: Path, home: Path) -> tuple[Service, str]:
         stop_grace=5.0,
     )
     return service, f"http://{LOOPBACK}:{port}"
+
+
+def postgres_programs() -> Path:
+    """Folder with ``initdb`` and ``postgres``: what was fetched, else what the system has.
+
+    Raises:
+        Missing: Neither; says why.
+    """
+    try:
+        found = sorted(at_hand(POSTGRES).glob("*/*/bin/initdb"))
+        return found[-1].parent
+    except Missing as why:
+        installed = [
+            *Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+            *Path("/opt/homebrew/bin").glob("initdb"),
+        ]
+        on_path = shutil.which("postgres")
+        if not installed and not on_path:
+            raise Missing(f"there is no Postgres here, and {why}") from None
+        return installed[-1].parent if installed else Path(str(on_path)).resolve().parent
+
+
+@contextmanager
+def postgres(programs: Path, password: str) -> Iterator[str]:
+    """A Postgres server that asks for passwords, with its data in a folder of its own below the temporary one.
+
+    It does not run as root, so root runs it as ``nobody``. Yields the URL of a database, with its password.
+    """
+    nobody: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
+    [port] = free_ports(1)
+    with TemporaryDirectory(prefix="headrace-postgres-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        (home / "password").write_text(password)
+        if nobody:
+            for place in (home, home / "password"):
+                shutil.chown(place, "nobody")
+        if nobody and not _may_run(programs, nobody):
+            whole = next((p for p in programs.parents if (p / "complete").is_file()), programs.parent)
+            copy = shutil.copytree(whole, home / "installed", symlinks=True)
+            programs = copy / programs.relative_to(whole)
+        options = {"cwd": home, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **nobody}
+        subprocess.run(
+            [programs / "initdb", "-D", home / "data", "-U", "headrace", "-A", "scram-sha-256", "-N",
+             f"--pwfile={home / 'password'}", "-E", "UTF8", "--locale=C"],
+            check=True, timeout=60, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+        with (home / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [programs / "postgres", "-D", home / "data", "-h", LOOPBACK, "-p", str(port), "-k", home, "-F"],
+                stderr=log, **options,
+            )  # fmt: skip
+        try:
+            _until_it_asks_for_a_password(server, port, home / "log")
+            yield f"postgresql://headrace:{quote(password, safe='')}@{LOOPBACK}:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGINT)  # fast shutdown
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _may_run(programs: Path, user: dict[str, Any]) -> bool:
+    try:
+        subprocess.run([programs / "initdb", "--version"], check=True, capture_output=True, cwd="/", **user)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def _until_it_asks_for_a_password(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            psycopg2.connect(
+                host=LOOPBACK, port=port, user="nobody", password="x", dbname="x", connect_timeout=5
+            )
+        except psycopg2.OperationalError as error:
+            if "password" in str(error):
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"Postgres does not start: {log.read_text()[-2000:]}")
 
 
 @contextmanager

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from headrace.cli.shared import Json, StreamName, console, emit, opened
+
+if TYPE_CHECKING:
+    from headrace.status import Health
 
 
 def query(
@@ -36,26 +39,34 @@ def query(
 
 
 def status(stream: StreamName = None, as_json: Json = False) -> None:
-    """Backlog, lake, warehouse and models of every stream; exit status 1 if something needs a person."""
-    from headrace.resilience import circuits
+    """Streams, checks, alerts and services on one screen.
+
+    Exit status 0: nothing needs a person (warnings do not); 1: something does; 2: wrong usage.
+    """
     from headrace.settings import settings
-    from headrace.status import inspect
+    from headrace.status import examine
 
     with opened(stream, patient=False) as found:
-        states = [inspect(one) for one in found.values()]
-    services = circuits(settings())
-    lines = [line for state in states for line in state.lines()]
-    for one in services:
-        if one.state != "closed":
-            when = f", tried again at {one.next_try:%H:%M:%S} UTC" if one.next_try else ""
-            lines.append(
-                f"[red]✗[/] [bold]{one.service}[/]  circuit {one.state}: {one.failures} failures in a row{when}"
-            )
-        elif one.failures:
-            lines.append(f"[yellow]•[/] [bold]{one.service}[/]  {one.failures} failures in a row")
-    value = {"streams": [asdict(state) for state in states], "services": [asdict(one) for one in services]}
-    emit(value, as_json, lines)
-    raise typer.Exit(0 if all(state.healthy for state in states) else 1)
+        health = examine(found.values(), settings(), only=stream)
+    if as_json:
+        print(json.dumps({**asdict(health), "healthy": health.healthy}, default=str))
+    else:
+        _show(health)
+    raise typer.Exit(0 if health.healthy else 1)
+
+
+def _show(health: Health) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from headrace.status import WARNING, WELL, WRONG, lines
+
+    styles = {WELL: "green", WRONG: "red", WARNING: "yellow", "": ""}
+    table = Table.grid(padding=(0, 1))
+    for mark, what, said in lines(health):
+        style = styles[mark] if mark != WELL and not what else ""
+        table.add_row(Text(mark, styles[mark]), Text(what, "bold"), Text(said, style, overflow="fold"))
+    console.print(table)
 
 
 def doctor(as_json: Json = False) -> None:

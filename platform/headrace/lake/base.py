@@ -134,6 +134,9 @@ class LakeTable(Protocol):
     def forget(self, erased: Erased, /) -> int:
         """Remove the old files of an erasure from storage; returns how many. Versions before it are gone then."""
 
+    def latest(self) -> datetime | None:
+        """When the newest of its rows was ingested (UTC); None if it never held any or that cannot be told."""
+
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Rows by partition as of ``version`` (default: the newest)."""
 

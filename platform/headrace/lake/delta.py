@@ -258,6 +258,16 @@ class DeltaLakeTable:
         totals = actions.group_by(day).agg(pl.col("num_records").sum())
         return dict(totals.iter_rows())
 
+    def latest(self) -> datetime | None:
+        """When the newest of its rows was ingested, from the log's statistics: no data is read."""
+        with _translated(self.uri):
+            actions = pl.DataFrame(self._newest().get_add_actions(flatten=True))
+        if "max._ingested_at" not in actions.columns:
+            return None
+        newest = actions["max._ingested_at"].cast(pl.Datetime("us", "UTC")).max()
+        assert newest is None or isinstance(newest, datetime)
+        return newest
+
     def extent(self) -> Extent:
         """From the log's statistics: no data is read."""
         with _translated(self.uri):

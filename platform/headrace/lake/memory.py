@@ -99,6 +99,12 @@ class MemoryLakeTable:
         if rows.height:
             yield to_arrow(rows, self.table)
 
+    def latest(self) -> datetime | None:
+        """When the newest of its rows was ingested."""
+        newest = self.rows()["_ingested_at"].max()
+        assert newest is None or isinstance(newest, datetime)
+        return newest
+
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Rows by partition."""
         return dict(self.rows(version).group_by(self.table.partition).len().iter_rows())

@@ -58,8 +58,9 @@ def dagster_services(
     code = pick_port(4266, {web})
     workspace = dagster_home / "workspace.yaml"
     workspace.write_text(_WORKSPACE.format(host=LOOPBACK, port=code))
-    env = {**environment, "DAGSTER_HOME": str(dagster_home)}
     url = f"http://{LOOPBACK}:{web}"
+    # for the links of alerts, unless people reach the UI by another address
+    env = {"HEADRACE_UI_URL": url, **environment, "DAGSTER_HOME": str(dagster_home)}
     tool, quiet = Path(sys.executable).with_name("dagster"), ("--log-level", "warning")
     logs = home / "logs"
     grpc = ("--module-name", _MODULE, "--host", LOOPBACK, "--port", str(code))

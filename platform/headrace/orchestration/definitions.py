@@ -18,7 +18,7 @@ from dagster import (
 )
 
 from headrace import models
-from headrace.orchestration import assets, checks, dbt, partitions, schedules, sensors
+from headrace.orchestration import alerts, assets, checks, dbt, partitions, schedules, sensors
 from headrace.orchestration.resources import streams_resource
 from headrace.orchestration.sensors import Job
 from headrace.orchestration.upkeep import upkeep_job
@@ -47,7 +47,10 @@ def build(config: Settings) -> Definitions:
     ]
     everything += _broken(found.broken)
     jobs: list[Job] = [deploy]
-    watchers: list[SensorDefinition] = [sensors.views_sensor(deploy, manifest, config)]
+    watchers: list[SensorDefinition] = [
+        sensors.views_sensor(deploy, manifest, config),
+        alerts.alerts_sensor(pipelines, streams, config),
+    ]
     health: list[AssetChecksDefinition] = []
     plans: list[ScheduleDefinition] = []
     sources: dict[AssetKey, AssetSpec] = {}

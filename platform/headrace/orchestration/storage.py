@@ -8,8 +8,8 @@ A run over a year of daily partitions plans and reports hundreds of materialisat
 ``store_event_batch``, which its event log answers with two connections and two synced commits for each; the one
 here answers with two for all of them.
 
-Named in ``dagster.yaml``, so every process of Dagster has them: code location, daemon, webserver and runs. Files
-and schemas are Dagster's own, in their usual places.
+Chosen in ``instance.py``, which ``dagster.yaml`` names, so every process of Dagster has them: code location, daemon,
+webserver and runs. Files and schemas are Dagster's own, in their usual places.
 """
 
 from __future__ import annotations

@@ -1,0 +1,330 @@
+"""The sensor that looks for trouble: failed runs, failed checks, silent streams. Who is told: ``headrace.alerts``.
+
+One sensor rather than one ``run_failure_sensor`` and more: Dagster hands a failure to such a sensor once, whether or
+not the channel took it, and knows none for checks or for recovery. This one compares what is there with what has been
+told, so a tick that is lost or comes twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, urlencode
+
+from dagster import (
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RepositoryDefinition,
+    RunRecord,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SkipReason,
+    sensor,
+)
+from dagster._core.definitions.assets.job.asset_job import (
+    is_reserved_asset_job_name as is_implicit_asset_job_name,
+)
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
+from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster_shared.error import SerializableErrorInfo
+
+from headrace import alerts
+from headrace.alerts import Book, News, Problem, length
+from headrace.errors import Retriable
+from headrace.orchestration.assets import STREAM, lake_key, warehouse_key
+from headrace.orchestration.resources import Streams
+from headrace.orchestration.sensors import SOURCE, _instance
+from headrace.pipelines import Pipeline
+from headrace.settings import Settings
+
+#: Runs of one look; the rest is seen by the next.
+_RUNS = 200
+#: A run's end is looked for again so long: its time is taken before it is written.
+_AGAIN = timedelta(seconds=60)
+_SETTLED = timedelta(seconds=10)
+#: Errors of runs that a blocking check ended: the check's own alert says it.
+_CHECKS_ERROR = "DagsterAssetCheckFailedError"
+
+#: Stands for the job that Dagster makes for whatever assets somebody chooses.
+_ANY_ASSETS = "assets"
+
+Silence = Callable[[Pipeline], float]
+
+
+def alerts_sensor(
+    pipelines: Mapping[str, Pipeline], streams: Streams, settings: Settings, silence: Silence | None = None
+) -> SensorDefinition:
+    """Looks for what is wrong and what is well again, and tells the channels.
+
+    Args:
+        pipelines: By stream.
+        streams: Opens them, to see when they last got anything.
+        settings: Channels, UI and default thresholds.
+        silence: Seconds without a landing after which a stream is silent, 0 for never; default: as the pipeline
+            declares it, or else the setting.
+
+    Raises:
+        Fatal: The address of a channel is none.
+    """
+    alerts.verify(settings)
+    desk = alerts.desk(settings)
+    silent_after = silence or (lambda pipeline: _declared(pipeline, settings))
+
+    @sensor(
+        name="alerts",
+        minimum_interval_seconds=max(10, settings.sensor_seconds),
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Tells of failed runs, failed checks and silent streams, once, and when they are well again.",
+    )
+    def watch(context: SensorEvaluationContext) -> SkipReason:
+        repository = context.repository_def
+        assert repository is not None  # Dagster gives it to every sensor of a code location
+        instance, now = _instance(context), datetime.now(UTC)
+        places = _Places(repository, pipelines, settings.ui_url)
+
+        def look(book: Book) -> News:
+            news = News()
+            _look_at_runs(news, book, instance, places, now)
+            _look_at_checks(news, book, instance, places)
+            _look_at_streams(news, book, streams, places, silent_after, now)
+            return news
+
+        failures = desk.settle(look, now)
+        open_now = len(desk.book().open)
+        return SkipReason("; ".join([f"{open_now} open" if open_now else "all is well", *failures]))
+
+    return watch
+
+
+def _declared(pipeline: Pipeline, settings: Settings) -> float:
+    own = pipeline.thresholds.silence
+    return settings.silence_seconds if own is None else own.total_seconds()
+
+
+class _Places:
+    """Who owns what, and where the UI shows it."""
+
+    def __init__(
+        self, repository: RepositoryDefinition, pipelines: Mapping[str, Pipeline], ui_url: str
+    ) -> None:
+        self.repository, self.pipelines, self._ui = repository, pipelines, ui_url
+        self.graph = repository.asset_graph
+
+    def run(self, run: DagsterRun) -> str:
+        return f"{self._ui}/runs/{run.run_id}"
+
+    def asset(self, key: AssetKey, check: str | None = None) -> str:
+        page = f"{self._ui}/assets/{'/'.join(quote(part, safe='') for part in key.path)}"
+        return f"{page}?{urlencode({'view': 'checks', 'checkDetail': check})}" if check else page
+
+    def owners(self, keys: Iterable[AssetKey]) -> tuple[str, ...]:
+        """Of these assets, as they say or as the streams they are made of; of all streams if nobody owns them."""
+        known = [key for key in keys if self.graph.has(key)]
+        named = {owner for key in known for owner in self.graph.get(key).owners}
+        named |= {self.pipelines[name].owner for key in known for name in self.streams(key)}
+        return tuple(sorted(named or {pipeline.owner for pipeline in self.pipelines.values()}))
+
+    def streams(self, key: AssetKey) -> list[str]:
+        """Names of the streams that an asset is made of."""
+        behind = {key, *(self.graph.get_ancestor_asset_keys(key) if self.graph.has(key) else ())}
+        return [name for name, one in self.pipelines.items() if {lake_key(one), warehouse_key(one)} & behind]
+
+    def stream(self, keys: Iterable[AssetKey]) -> str:
+        """The stream that assets are made of; empty if there is not exactly one."""
+        named = {name for key in keys for name in self.streams(key)}
+        return named.pop() if len(named) == 1 else ""
+
+    def assets_of(self, run: DagsterRun) -> list[AssetKey]:
+        chosen = {*(run.asset_selection or ()), *(c.asset_key for c in run.asset_check_selection or ())}
+        if not chosen and run.job_name in self.repository.job_names:
+            chosen = set(self.repository.get_job(run.job_name).asset_layer.selected_asset_keys)
+        return sorted(chosen)
+
+
+def _look_at_runs(news: News, book: Book, instance: DagsterInstance, places: _Places, now: datetime) -> None:
+    """Runs that ended since the last look: a failure opens the cause's alert, a success ends it.
+
+    What ended before the first look is history.
+    """
+    first, since = "runs" not in book.marks, book.marks.get("runs", now)
+    records = instance.get_run_records(
+        RunsFilter(
+            statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS], updated_after=since - _AGAIN
+        ),
+        limit=_RUNS,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    oldest = since - _AGAIN
+    ends: dict[str, datetime] = {}
+    last: dict[str, RunRecord] = {}  # by cause
+    for record in records:
+        run, ended = record.dagster_run, _ended(record)
+        # a run is also updated when it gets a tag, however long after its end
+        if ended <= oldest or _undecided(run, instance, now - ended):
+            continue
+        mark = f"run/{run.run_id}"
+        ends[mark] = ended
+        if mark not in book.marks and not first:
+            last[_cause(run)] = record
+    for key, record in last.items():
+        if record.dagster_run.status is DagsterRunStatus.SUCCESS:
+            news.recovered.add(key)
+        elif problem := _failed(key, record, instance, places):
+            news.problems.append(problem)
+    for key in book.open:
+        job = key.removeprefix("run/").partition(" ")[0]
+        if key.startswith("run/") and job not in places.repository.job_names and job != _ANY_ASSETS:
+            news.recovered.add(key)  # nobody can run it any more
+    since = max([since, *ends.values()])
+    others = {mark: at for mark, at in book.marks.items() if not mark.startswith("run/")}
+    book.marks = {**others, "runs": since, **{mark: at for mark, at in ends.items() if at > since - _AGAIN}}
+
+
+def _ended(record: RunRecord) -> datetime:
+    if record.end_time is None:
+        return record.update_timestamp.astimezone(UTC)
+    return datetime.fromtimestamp(record.end_time, UTC)
+
+
+def _undecided(run: DagsterRun, instance: DagsterInstance, age: timedelta) -> bool:
+    """Whether Dagster has still to say if a failed run is tried again: it does so right after the failure."""
+    failed = run.status is DagsterRunStatus.FAILURE
+    return failed and instance.run_retries_enabled and WILL_RETRY_TAG not in run.tags and age < _SETTLED
+
+
+def _cause(run: DagsterRun) -> str:
+    """Key of what a run does: the same job on the same source, or the same assets."""
+    if is_implicit_asset_job_name(run.job_name):
+        chosen = [key.to_user_string() for key in run.asset_selection or ()]
+        chosen += [f"{c.asset_key.to_user_string()}:{c.name}" for c in run.asset_check_selection or ()]
+        return f"run/{_ANY_ASSETS} {hashlib.sha256(repr(sorted(chosen)).encode()).hexdigest()[:12]}"
+    return f"run/{run.job_name} {run.tags.get(SOURCE, '')}".rstrip()
+
+
+def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Places) -> Problem | None:
+    """The problem of a failed run; None if it is tried again, or if checks ended it and so are told themselves."""
+    run = record.dagster_run
+    if run.tags.get(WILL_RETRY_TAG) == "true":
+        return None
+    events = [r.event_log_entry.dagster_event for r in instance.get_records_for_run(
+        run.run_id, of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+    ).records]  # fmt: skip
+    steps = [e for e in events if e and e.event_type is DagsterEventType.STEP_FAILURE]
+    errors = [e.step_failure_data.error for e in steps if e.step_failure_data.error]
+    if errors and all(error.cls_name == _CHECKS_ERROR for error in errors):
+        return None
+    more = f" (and {len(errors) - 1} more steps)" if len(errors) > 1 else ""
+    said = _first_lines(errors[0]) + more if errors else next((e.message or "" for e in events if e), "")
+    assets = places.assets_of(run)
+    stream = run.tags.get(STREAM) or places.stream(assets)
+    owners = (places.pipelines[stream].owner,) if stream in places.pipelines else places.owners(assets)
+    source = f" ({run.tags[SOURCE]})" if SOURCE in run.tags else ""
+    implicit = is_implicit_asset_job_name(run.job_name)
+    shown = ", ".join(a.to_user_string() for a in assets[:3]) + (", ..." if len(assets) > 3 else "")
+    return Problem(
+        key=key,
+        what="run",
+        title=f"run of {shown if implicit else run.job_name}{source} failed",
+        reason=said or "the run says no reason; see its log",
+        severity="error",
+        owners=owners,
+        link=places.run(run),
+        began=_ended(record),
+        stream=stream,
+        asset=shown,
+    )
+
+
+def _first_lines(error: SerializableErrorInfo) -> str:
+    while error.cause:
+        error = error.cause
+    before, _, of_dbt = error.message.partition("Errors parsed from dbt logs:")
+    lines = [line.strip() for line in (of_dbt or before).strip().splitlines() if line.strip()]
+    return "\n".join(lines[:3])[:500]
+
+
+def _look_at_checks(news: News, book: Book, instance: DagsterInstance, places: _Places) -> None:
+    """The last evaluation of every check, of whatever run; one that is only planned changes nothing."""
+    checks = sorted(places.graph.asset_check_keys)
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+    names = {key: f"check/{key.asset_key.to_user_string()}:{key.name}" for key in checks}
+    for key, record in records.items():
+        if key not in names:  # Dagster also answers for the same name on another asset
+            continue
+        if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:
+            news.recovered.add(names[key])
+        elif record.status is AssetCheckExecutionRecordStatus.FAILED:
+            news.problems.append(_red(names[key], record, places))
+    known = set(names.values())
+    book.checks = sorted(known)
+    news.recovered |= {key for key in book.open if key.startswith("check/") and key not in known}
+
+
+def _red(key: str, record: AssetCheckExecutionRecord, places: _Places) -> Problem:
+    asset, name, found = record.key.asset_key, record.key.name, record.evaluation
+    asked = places.graph.get(record.key).description
+    reason = (
+        found.description if found and found.description else f"it says no more than: {asked or 'failed'}"
+    )
+    warns = found is not None and found.severity is AssetCheckSeverity.WARN
+    return Problem(
+        key=key,
+        what="check",
+        title=f"check {name} of {asset.to_user_string()} failed",
+        reason="\n".join(reason.strip().splitlines()[:3])[:500],
+        severity="warning" if warns else "error",
+        owners=places.owners([asset]),
+        link=places.asset(asset, name),
+        began=datetime.fromtimestamp(record.create_timestamp, UTC),
+        stream=places.stream([asset]),
+        asset=asset.to_user_string(),
+    )
+
+
+def _look_at_streams(
+    news: News, book: Book, streams: Streams, places: _Places, silent_after: Silence, now: datetime
+) -> None:
+    """Streams in which nothing landed for longer than they may be silent; one that never got anything counts from
+    the first look. The lake is not opened before a stream can be silent at all."""
+    for pipeline in places.pipelines.values():
+        key, mark, limit = f"silence/{pipeline.name}", f"landed/{pipeline.name}", silent_after(pipeline)
+        if not limit:
+            news.recovered.add(key)
+            book.marks.pop(mark, None)
+            continue
+        landed = book.marks.setdefault(mark, now)
+        if (now - landed).total_seconds() > limit:
+            try:
+                with streams.look(pipeline) as stream:
+                    landed = max(landed, stream.latest() or landed)
+            except Retriable:
+                continue  # it cannot be told now; whoever reads or writes the lake fails and is heard of
+            book.marks[mark] = landed
+        if (now - landed).total_seconds() <= limit:
+            news.recovered.add(key)
+            continue
+        news.problems.append(
+            Problem(
+                key=key,
+                what="silence",
+                title=f"nothing has landed in {pipeline.name} for {length(now - landed)}",
+                reason=f"it may be silent for {length(timedelta(seconds=limit))}; look at its producers first",
+                severity="error",
+                owners=(pipeline.owner,),
+                link=places.asset(lake_key(pipeline)),
+                began=landed,
+                stream=pipeline.name,
+                asset=lake_key(pipeline).to_user_string(),
+            )
+        )
