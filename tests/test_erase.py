@@ -70,13 +70,14 @@ def test_nobody_but_the_person_is_gone_and_a_rebuild_does_not_bring_them_back(st
     assert people(stream) == {"lake": both, "warehouse": both, "rejected": both}
     schema = stream.settings.dbt_schema
     server = Server(stream.settings)
-    server.command(f"CREATE DATABASE {schema}")
-    server.command(f"CREATE TABLE {schema}.m (user_id Nullable(String)) ENGINE = MergeTree ORDER BY ()")
-    server.command(f"INSERT INTO {schema}.m SELECT user_id FROM {stream.settings.raw_database}.events")
+    for database in (schema, f"{schema}_speed"):
+        server.command(f"CREATE DATABASE {database}")
+        server.command(f"CREATE TABLE {database}.m (user_id Nullable(String)) ENGINE = MergeTree ORDER BY ()")
+        server.command(f"INSERT INTO {database}.m SELECT user_id FROM {stream.settings.raw_database}.events")
     receipt = erase([stream], WHO)
     [done] = receipt.streams
     assert (done.rows, done.rejected_rows, done.days) == (2, 2, tuple(DAYS))
-    assert receipt.models == {f"{schema}.m": 2}
+    assert receipt.models == {f"{schema}.m": 2, f"{schema}_speed.m": 2}
     left = {"lake": ["somebody"] * 2, "warehouse": ["somebody"] * 2, "rejected": ["somebody"] * 2}
     assert people(stream) == left
     assert done.files == 4, "a file of each version of each table"

@@ -1,19 +1,13 @@
 {#- Rows of a raw table that the speed layer folds: a load of history is the batch layer's alone. -#}
-{% macro recent() -%}
-  {{ window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ var('speed_days') | int }})
+{% macro recent(further=0) -%}
+  {{ window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ var('speed_days') | int + further }})
 {%- endmacro %}
 
 {#-
-  Batch up to its watermark, speed after it: the columns of `mart`.
-
-  The watermark is kept by day, since days are rebuilt apart from each other: the time at which the last build of the
-  day began to read, less lateness_seconds. Windows that had ended by then are answered from the batch layer, the others
-  from the speed layer; days before the speed layer's reach from the batch layer alone. What lands later still than
-  lateness_seconds is in the answer as soon as its day is rebuilt.
+  The watermark of every day that was built: the time at which its last build began to read, less lateness_seconds.
+  It is kept by day, since days are rebuilt apart from each other.
 -#}
-{% macro batch_then_speed(mart, speed, raw_table, day) %}
-with watermarks as (
-
+{% macro watermarks(raw_table) %}
     select
         rebuilt as day,
         max(began_at) - toIntervalSecond({{ var('lateness_seconds') | int }}) as complete_until
@@ -21,6 +15,19 @@ with watermarks as (
     array join days as rebuilt
     where table = '{{ raw_table }}'
     group by day
+{% endmacro %}
+
+{#-
+  Batch up to its watermark, speed after it: the columns of `mart`.
+
+  Windows that had ended by the watermark of their day are answered from the batch layer, the others from the speed
+  layer; days before the speed layer's reach from the batch layer alone. What lands later still than lateness_seconds is
+  in the answer as soon as its day is rebuilt.
+-#}
+{% macro batch_then_speed(mart, speed, raw_table, day) %}
+with watermarks as (
+
+    {{ watermarks(raw_table) }}
 
 ),
 

@@ -90,8 +90,10 @@ def erase(streams: Iterable[Stream], user_id: str) -> Receipt:
     models: dict[str, int] = {}
     if streams:
         warehouse, settings = streams[0].warehouse, streams[0].settings
-        models = warehouse.erase(settings.dbt_schema, COLUMN, user_id)
-        left = warehouse.erase(settings.dbt_schema, COLUMN, user_id, only_count=True)
+        left: dict[str, int] = {}
+        for database in (settings.dbt_schema, f"{settings.dbt_schema}_speed"):
+            models |= warehouse.erase(database, COLUMN, user_id)
+            left |= warehouse.erase(database, COLUMN, user_id, only_count=True)
         if left:
             raise Fatal(f"rows of this person are still in {', '.join(left)}; run it again")
     digest = hashlib.sha256(user_id.encode()).hexdigest()

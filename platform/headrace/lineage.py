@@ -26,8 +26,13 @@ Columns = dict[str, list[tuple[str, str]]]
 #: Of a table that views read and that is no asset (warehouse/migrations/0001_bookkeeping.sql): its columns must be
 #: known, so that the others are not taken for them, and end in no lineage.
 _BOOKKEEPING = {"_refreshes": ("table", "lake_id", "version", "days", "began_at", "refreshed_at")}
-#: An aggregate function that sqlglot does not know; its sibling takes the same arguments.
-_UNKNOWN = re.compile(r"\bquantilesExactInclusive")
+#: Functions that sqlglot does not know, or knows of another database, and ones that take the same arguments.
+_SIBLINGS = {
+    "quantilesExactInclusive": "quantilesExact",
+    "arrayCompact": "arraySort",
+    "arrayMax": "arraySort",
+}
+_UNKNOWN = re.compile(r"\b(" + "|".join(_SIBLINGS) + ")")
 
 
 class Lineage:
@@ -76,6 +81,10 @@ def read(manifest: Path) -> Lineage:
     return Lineage(json.loads(manifest.with_name(FILE).read_bytes()))
 
 
+def _known(sql: str) -> str:
+    return _UNKNOWN.sub(lambda found: _SIBLINGS[found[1]], sql)
+
+
 def _followed(
     manifest: Mapping[str, Any], sources: Mapping[str, list[str]]
 ) -> Iterator[tuple[dict[str, Any], Columns]]:
@@ -94,7 +103,7 @@ def _followed(
         node = models[name]
         parents = {_key(nodes[p]["relation_name"]): p for p in node["depends_on"]["nodes"] if p in nodes}
         try:
-            columns = _columns(_UNKNOWN.sub("quantilesExact", node["compiled_code"]), schema, parents)
+            columns = _columns(_known(node["compiled_code"]), schema, parents)
         except Exception as error:  # sqlglot's own, and what it meets in SQL that it does not understand
             log.debug("no column lineage of %s: %s", node["name"], str(error).partition("\n")[0])
             _know(schema, node["relation_name"], node["columns"])

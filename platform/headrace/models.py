@@ -76,10 +76,13 @@ def _compile(project: Path, target: Path, settings: Settings) -> None:
 
 
 def views_version(path: Path, settings: Settings) -> str:
-    """Checksum over what is deployed once, and the macros it is made with, so that a changed view is deployed again."""
+    """Checksum over what is deployed once, so that a changed view is deployed again.
+
+    Over the models, the SQL that they become (vars of the project are in there) and the macros they are made with.
+    """
     manifest = json.loads(path.read_bytes())
     views = [
-        f"{n['unique_id']}:{n['checksum']['checksum']}"
+        f"{n['unique_id']}:{n['checksum']['checksum']}:{n.get('compiled_code')}"
         for n in manifest["nodes"].values()
         if n["resource_type"] == "model" and "daily" not in n["tags"]
     ]

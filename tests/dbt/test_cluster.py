@@ -29,7 +29,7 @@ SHARDED = {
     "users_latest",
 }  # fmt: skip
 VIEWS = {"conversion_funnel", "daily_active_users", "user_retention"}
-SPEED = {"speed_event_windows", "speed_metric_windows", "speed_performance_windows"}
+SPEED = {"speed_event_windows", "speed_metric_windows", "speed_performance_windows", "speed_sessions"}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""``dbt docs generate`` makes a catalogue in which everything that people query is explained."""
+"""Every model is explained, held to a contract and tested; ``dbt docs generate`` makes the catalogue of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from .conftest import Warehouse
 
 pytestmark = pytest.mark.xdist_group("dbt_docs")
+STATES = "model.headrace.speed_sessions"
 
 
 @pytest.fixture(scope="module")
@@ -25,31 +26,61 @@ def generated(new_warehouse: Callable[..., Warehouse]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(generated: Path) -> dict[str, dict[str, Any]]:
-    nodes = json.loads((generated / "manifest.json").read_bytes())["nodes"]
-    return {name: node for name, node in nodes.items() if node["resource_type"] == "model"}
+def manifest(generated: Path) -> dict[str, Any]:
+    return dict(json.loads((generated / "manifest.json").read_bytes()))
 
 
-def unexplained(models: dict[str, dict[str, Any]]) -> list[str]:
-    """Models without a description, and columns of marts and staging without one."""
-    missing = [node["name"] for node in models.values() if not node["description"].strip()]
-    for node in models.values():
-        if node["fqn"][1] in ("marts", "staging"):
-            missing += [] if node["columns"] else [f"{node['name']}: columns"]
-            missing += [
-                f"{node['name']}.{column['name']}"
-                for column in node["columns"].values()
-                if not column["description"].strip()
-            ]
+@pytest.fixture(scope="module")
+def models(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return models_of(manifest)
+
+
+def models_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: node for name, node in manifest["nodes"].items() if node["resource_type"] == "model"}
+
+
+def lacking(manifest: dict[str, Any]) -> list[str]:
+    """What a model lacks of what every model has."""
+    tests = [node for node in manifest["nodes"].values() if node["resource_type"] == "test"]
+    tested = {node.get("attached_node") for node in tests}
+    unit_tested = {node for test in manifest["unit_tests"].values() for node in test["depends_on"]["nodes"]}
+    missing = []
+    for name, node in models_of(manifest).items():
+        has = {
+            "description": node["description"].strip(),
+            "grain": "one row per" in node["description"].lower() or "same grain" in node["description"],
+            "contract": node["config"]["contract"]["enforced"],
+            "columns": node["columns"],
+            "data test": name in tested,
+            "unit test": name in unit_tested,
+        }
+        missing += [f"{node['name']}: {what}" for what, there in has.items() if not there]
+        missing += [
+            f"{node['name']}.{column['name']}"
+            for column in node["columns"].values()
+            if not (column["description"].strip() and column["data_type"])
+        ]
     return missing
 
 
-def test_every_model_and_every_column_of_the_marts_is_explained(models: dict[str, dict[str, Any]]) -> None:
-    assert unexplained(models) == []
-    damaged = json.loads(json.dumps(models))
-    damaged["model.headrace.user_days"]["description"] = " "
-    damaged["model.headrace.user_days"]["columns"]["user_id"]["description"] = ""
-    assert unexplained(damaged) == ["user_days", "user_days.user_id"]
+def test_every_model_has_description_grain_contract_tests_and_unit_tests(manifest: dict[str, Any]) -> None:
+    assert lacking(manifest) == []
+    damaged = json.loads(json.dumps(manifest))
+    node = damaged["nodes"]["model.headrace.user_days"]
+    node["description"], node["columns"]["user_id"]["description"] = " ", ""
+    damaged["nodes"]["model.headrace.stg_events"]["config"]["contract"]["enforced"] = False
+    for name in [n for n, test in damaged["nodes"].items() if test.get("attached_node") == STATES]:
+        del damaged["nodes"][name]
+    for name in [n for n in damaged["unit_tests"] if ".stg_metrics." in n]:
+        del damaged["unit_tests"][name]
+    assert set(lacking(damaged)) == {
+        "user_days: description",
+        "user_days: grain",
+        "user_days.user_id",
+        "stg_events: contract",
+        "stg_metrics: unit test",
+        "speed_sessions: data test",
+    }
 
 
 def test_the_catalogue_has_every_mart_with_its_columns_and_comments(
@@ -58,7 +89,7 @@ def test_the_catalogue_has_every_mart_with_its_columns_and_comments(
     catalogue = json.loads((generated / "catalog.json").read_bytes())
     assert not catalogue["errors"]
     marts = {name: node for name, node in models.items() if node["fqn"][1] == "marts"}
-    assert len(marts) >= 18 and set(models) <= set(catalogue["nodes"])
+    assert len(marts) >= 19 and set(models) <= set(catalogue["nodes"])
     for name, node in marts.items():
         found = catalogue["nodes"][name]["columns"]
         assert list(found) == list(node["columns"]), name

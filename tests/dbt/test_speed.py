@@ -18,7 +18,7 @@ from . import rows
 from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
 
-FAMILIES = ("event_metrics", "performance_metrics", "metric_windows")
+FAMILIES = ("event_metrics", "performance_metrics", "metric_windows", "session_metrics")
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
@@ -52,6 +52,14 @@ def recent(seed: int, count: int = 400) -> tuple[pl.DataFrame, pl.DataFrame]:
         for n, at in enumerate(times)
     ]
     return rows.frame(EVENTS, events), rows.frame(METRICS, metrics)
+
+
+def events_at(*moments: tuple[str, str, datetime], **more: object) -> pl.DataFrame:
+    """Events with these ids, sessions and times."""
+    common = {"event_type": "page_view", "channel": "web", **more}
+    return rows.frame(
+        EVENTS, [{"event_id": i, "session_id": s, "occurred_at": at, **common} for i, s, at in moments]
+    )
 
 
 def load(warehouse: Warehouse, landed: tuple[pl.DataFrame, pl.DataFrame]) -> None:
@@ -91,7 +99,8 @@ def test_live_is_exact_before_and_after_the_batch_layer_has_caught_up(warehouse:
         assert_frame_equal(warehouse.mart(f"{name}_live"), warehouse.mart(name))
     load(warehouse, second)
     both = tuple(pl.concat(pair) for pair in zip(first, second, strict=True))
-    for name in FAMILIES:  # what came since, of windows that were complete, waits for the next build
+    # what came since, of windows and sessions that were complete, waits for the next build
+    for name in FAMILIES:
         assert_frame_equal(warehouse.mart(f"{name}_live"), warehouse.mart(name))
     build(warehouse)
     for name in FAMILIES:
@@ -143,3 +152,83 @@ def test_history_is_left_to_the_batch_layer(warehouse: Warehouse) -> None:
         lateness_seconds=0,
     )
     assert warehouse.query(live)["n"].to_list() == [1]
+
+
+def test_a_session_that_goes_on_past_the_watermark_is_one_row_with_all_its_events(
+    new_warehouse: Callable[..., Warehouse],
+) -> None:
+    warehouse = new_warehouse("spanning")
+    assert warehouse.dbt("run", lateness_seconds=0)
+    yesterday = NOW.replace(hour=0, minute=0, second=0) - timedelta(seconds=5)
+    before = events_at(
+        ("a", "spans", yesterday),
+        ("b", "spans", NOW - timedelta(seconds=2)),
+        ("c", "ended", NOW - timedelta(seconds=3)),
+        ("d", "moved", yesterday + timedelta(seconds=6)),
+        user_id="ann",
+    )
+    warehouse.load(EVENTS.table, before)
+    build(warehouse)
+    nothing = rows.frame(METRICS, [])
+    assert_equal(warehouse.mart("session_metrics_live"), Oracle(before, nothing).mart("session_metrics"))
+    late = datetime.now(UTC) + timedelta(seconds=5)
+    after = events_at(
+        ("e", "spans", late),
+        ("f", "new", late),
+        # its first event lands after a build that filed it under its second day
+        ("g", "moved", yesterday),
+        ("h", "moved", late),
+        event_type="purchase",
+    )
+    warehouse.load(EVENTS.table, after)
+    both = pl.concat([before, after])
+    live, batch = warehouse.mart("session_metrics_live"), warehouse.mart("session_metrics")
+    assert_equal(live, Oracle(both, nothing).mart("session_metrics"))
+    assert live["session_id"].is_unique().all()
+    assert batch["events"].sum() == before.height, "the batch layer knows no more"
+    build(warehouse)
+    assert_frame_equal(warehouse.mart("session_metrics_live"), warehouse.mart("session_metrics"))
+    assert_equal(warehouse.mart("session_metrics"), Oracle(both, nothing).mart("session_metrics"))
+
+
+def test_a_repeated_event_counts_once_in_its_session_unless_its_time_is_another(
+    new_warehouse: Callable[..., Warehouse],
+) -> None:
+    warehouse = new_warehouse("sent_again")
+    assert warehouse.dbt("run", lateness_seconds=0)
+    events, metrics = recent(4, 100)
+    for _ in range(2):
+        warehouse.adapter.insert(EVENTS.table, to_arrow(events, EVENTS.table), "the same token")
+    warehouse.load(EVENTS.table, events.head(20))
+    exact = Oracle(events, metrics).mart("session_metrics")
+    assert_equal(warehouse.mart("session_metrics_live"), exact)
+    moved = events.head(10).with_columns(pl.col("occurred_at") + timedelta(microseconds=1))
+    warehouse.load(EVENTS.table, moved)
+    off = warehouse.mart("session_metrics_live")
+    keys = ["session_date", "session_id"]
+    pairs = off.join(exact, on=keys, suffix="_exact", validate="1:1")
+    assert pairs.height == off.height == exact.height
+    more = pairs["events"].cast(pl.Int64) - pairs["events_exact"]
+    assert more.min() == 0 and more.sum() == moved.height, "off by the repeats, and in no other session"
+    build(warehouse)
+    assert_equal(warehouse.mart("session_metrics_live"), exact)
+
+
+def test_sessions_are_filed_right_as_far_back_as_the_speed_layer_answers(
+    new_warehouse: Callable[..., Warehouse],
+) -> None:
+    """A session id in use every day is a row of two days and then a row for each day."""
+    warehouse = new_warehouse("never_ends")
+    assert warehouse.dbt("run", lateness_seconds=0)
+    noon = NOW.replace(hour=0, minute=0, second=1)
+    beats = [(f"{s}{n}", s, noon - timedelta(days=n)) for s in "ab" for n in range(9) if s == "a" or n != 4]
+    landed = events_at(*beats)
+    warehouse.load(EVENTS.table, landed)
+    reach = NOW.date() - timedelta(days=3)
+    wanted = Oracle(landed, rows.frame(METRICS, [])).mart("session_metrics")
+    wanted = wanted.filter(pl.col("session_date") >= reach)
+    found = warehouse.query("select * from {db}_speed.session_metrics_speed order by all")
+    assert_equal(found, wanted)
+    assert_equal(warehouse.mart("session_metrics_live"), wanted)
+    kept = warehouse.query("select min(event_date) as day from {db}_speed.speed_sessions")
+    assert kept["day"].to_list() == [reach - timedelta(days=2)]

@@ -22,7 +22,7 @@ MARTS = {
     "conversion_funnel", "daily_active_users", "data_quality_daily", "event_metrics", "event_metrics_live",
     "event_metrics_rollups", "events_history", "metric_windows", "metric_windows_live", "metric_windows_rollups",
     "performance_metrics", "performance_metrics_live", "performance_metrics_rollups", "session_metrics",
-    "sessions_latest", "user_days", "user_retention", "users_latest",
+    "session_metrics_live", "sessions_latest", "user_days", "user_retention", "users_latest",
 }  # fmt: skip
 
 
@@ -65,6 +65,7 @@ def test_every_model_has_lineage(known: Lineage, manifest: dict[str, Any]) -> No
     [
         ("performance_metrics_live", "p95_ms", {"duration_ms"}),
         ("session_metrics", "entry_page", {"page_url", "screen_name"}),
+        ("session_metrics_live", "session_id", {"session_id"}),
         ("event_metrics", "unique_users", {"user_id"}),
         ("user_retention", "days_since", {"event_date"}),
         ("event_metrics", "window_seconds", set()),  # a constant
@@ -144,7 +145,8 @@ def test_the_catalogue_has_the_columns_types_and_origins(path: Path, manifest: d
     mart = column("event_metrics", "unique_users")
     assert mart.type == "UInt64"
     assert mart.description.endswith("count none. From events_history.user_id.")
-    assert column("int_events_deduplicated", "event_id").description == "From stg_events.event_id."
+    view = column("int_events_deduplicated", "event_id")
+    assert view.description == "The producer's id of the event. From stg_events.event_id."
     assert column("stg_events", "page").description.endswith(
         "From raw.events.page_url, raw.events.screen_name."
     )

@@ -28,6 +28,7 @@ from headrace.producers.kafka import KafkaProducer
 from headrace.settings import Settings, load_settings
 from headrace.stream import streams
 from headrace.warehouse import Touched
+from headrace.warehouse.server import Server
 
 
 def test_the_catalogue(defs: Definitions) -> None:
@@ -61,6 +62,7 @@ def test_the_catalogue(defs: Definitions) -> None:
         "marts/performance_metrics_live",
         "marts/performance_metrics_rollups",
         "marts/session_metrics",
+        "marts/session_metrics_live",
         "marts/sessions_latest",
         "marts/user_days",
         "marts/user_retention",
@@ -68,9 +70,11 @@ def test_the_catalogue(defs: Definitions) -> None:
         "speed/event_metrics_speed",
         "speed/metric_windows_speed",
         "speed/performance_metrics_speed",
+        "speed/session_metrics_speed",
         "speed/speed_event_windows",
         "speed/speed_metric_windows",
         "speed/speed_performance_windows",
+        "speed/speed_sessions",
         "sqs/analytics_events",
         "sqs/metrics",
         "staging/stg_events",
@@ -100,7 +104,8 @@ def test_lineage_goes_from_topic_to_mart(defs: Definitions) -> None:
     graph = defs.get_repository_def().asset_graph
     by_name = {key.to_user_string(): key for key in graph.get_all_asset_keys()}
     path = ["kafka/analytics_events", "lake/events", "warehouse/events", "staging/stg_events",
-            "intermediate/int_events_deduplicated", "marts/session_metrics", "exposures/sessions"]  # fmt: skip
+            "intermediate/int_events_deduplicated", "marts/session_metrics", "marts/session_metrics_live",
+            "exposures/sessions"]  # fmt: skip
     for upstream, downstream in pairwise(path):
         assert by_name[upstream] in graph.get(by_name[downstream]).parent_keys, (upstream, downstream)
 
@@ -220,6 +225,39 @@ def test_a_built_model_says_what_its_columns_are_made_of(defs: Definitions, adop
     assert "warehouse/events" in {d.asset_key.to_user_string() for d in
                                   built["staging/stg_events"].metadata["dagster/column_lineage"].value
                                   .deps_by_column["window_time"]}  # fmt: skip
+
+
+def checked(defs: Definitions) -> dict[str, bool]:
+    """What the health job's checks on models that are no marts say, by name."""
+    health = defs.get_job_def("health")
+    done = health.execute_in_process(instance=DagsterInstance.ephemeral(), raise_on_error=False)
+    layers = ("staging", "intermediate", "speed")
+    return {
+        e.check_name: e.passed for e in done.get_asset_check_evaluations() if e.asset_key.path[0] in layers
+    }
+
+
+def test_models_that_are_no_marts_are_checked_by_the_health_job_for_the_last_days(
+    defs: Definitions, adopted: Settings
+) -> None:
+    adopted.export()
+    deployed = defs.get_job_def("deploy_views").execute_in_process(instance=DagsterInstance.ephemeral())
+    assert len(deployed.get_asset_materialization_events()) >= 13
+    assert not deployed.get_asset_check_evaluations(), "to deploy is not to check"
+    well = checked(defs)
+    assert len(well) >= 14 and all(well.values())
+    server, table = Server(adopted), f"{adopted.raw_database}.events"
+    today = datetime.now(UTC).date()
+    for day, noticed in ((today - timedelta(days=9), set()), (today, {"stg_events_rows_hold"})):
+        row = f"('{day}', '{day} 00:00:00', now64(6), 'e', 'click', 's', 'web', '_twice')"
+        server.command(
+            f"INSERT INTO {table} (event_date, occurred_at, _ingested_at, event_id, event_type, session_id, channel,"
+            f" _cursor) VALUES {row}, {row}"
+        )
+        found = checked(defs)
+        server.command(f"ALTER TABLE {table} DELETE WHERE _cursor = '_twice' SETTINGS mutations_sync = 2")
+        assert found.keys() == well.keys()
+        assert {name for name, passed in found.items() if not passed} == noticed
 
 
 SETTINGS = load_settings()

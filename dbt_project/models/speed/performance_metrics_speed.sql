@@ -10,7 +10,7 @@ with folded as (
         channel,
         sum(events) as events,
         quantilesExactInclusiveMerge(0.5, 0.75, 0.95, 0.99)(quantiles) as quantiles,
-        max(max_ms) as max_ms,
+        toFloat64(max(max_ms)) as max_ms,
         sum(slow_events) as slow_events
     from {{ every_shard(ref('speed_performance_windows')) }}
     group by event_date, window_start, page, channel

@@ -5,7 +5,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -163,7 +163,7 @@ def exposures(path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> 
 
 
 def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Settings) -> AssetsDefinition:
-    """Staging and intermediate views and the speed layer, unpartitioned."""
+    """Staging and intermediate views and the speed layer, unpartitioned. Their checks read yesterday and today."""
     translator = Translator(path, pipelines.values(), settings)
 
     @dbt_assets(
@@ -173,10 +173,14 @@ def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Setting
         for pipeline in pipelines.values():
             with streams.open(pipeline) as stream:
                 stream.prepare()
-        arguments = ["run", *models.variables(settings)]
-        yield from translator.built(
-            dbt.cli(arguments, context=context, target_path=models.target_folder(settings))
-        )
+        today = datetime.now(UTC).date()
+        # checks alone are not built: dbt build leaves out the tests that come after one that failed
+        command = "build" if context.selected_asset_keys else "test"
+        arguments = [command, "--exclude-resource-type", "unit_test", *models.variables(settings)]
+        with models.building([today - timedelta(days=1), today]):
+            yield from translator.built(
+                dbt.cli(arguments, context=context, target_path=models.target_folder(settings))
+            )
 
     return views
 

@@ -103,7 +103,9 @@ def build(config: Settings) -> Definitions:
         jobs.append(rebuild)
         plans.append(schedules.daily_close(pipeline, rebuild))
     checkup = define_asset_job(
-        "health", AssetSelection.checks(*health), description="Every health check of lake and warehouse."
+        "health",
+        AssetSelection.checks(*health) | AssetSelection.checks_for_assets(views),
+        description="Every health check of lake, warehouse and the models that are no marts.",
     )
     upkeep = upkeep_job(pipelines, config)
     return Definitions(
