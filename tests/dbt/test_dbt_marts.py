@@ -178,7 +178,8 @@ COUNTED = {
 }
 #: Marts that are damaged: the roll-ups and the history are held against the others, or the others against them.
 DAMAGED = ("event_metrics", "performance_metrics", "session_metrics", "metric_windows")
-
+#: Of the days that are damaged, the live views show what the marts do.
+ROWS_HOLD = {f"{mart}{live}_rows_hold" for mart in DAMAGED for live in ("", "_live")}
 
 ADDED_UP = {f"{mart}_rollups_add_up" for mart in ("event_metrics", "performance_metrics", "metric_windows")}
 
@@ -188,7 +189,7 @@ ADDED_UP = {f"{mart}_rollups_add_up" for mart in ("event_metrics", "performance_
     [
         (
             dict.fromkeys(DAMAGED, "select * from {mart} union all select * from {mart}"),
-            {f"{mart}_rows_hold" for mart in DAMAGED}
+            ROWS_HOLD
             | COUNTED - {"events_history_holds_every_event", "session_metrics_hold_every_event"}
             | ADDED_UP,
         ),
@@ -199,7 +200,7 @@ ADDED_UP = {f"{mart}_rollups_add_up" for mart in ("event_metrics", "performance_
                 "session_metrics": "select * replace(events + 1 as events) from {mart}",
                 "metric_windows": "select * replace(1e9 as last_value) from {mart}",
             },
-            {f"{mart}_rows_hold" for mart in DAMAGED} | {"session_metrics_hold_every_event"},
+            ROWS_HOLD | {"session_metrics_hold_every_event"},
         ),
         (
             dict.fromkeys(DAMAGED, "select * from {mart} where false"),

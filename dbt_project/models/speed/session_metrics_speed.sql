@@ -55,10 +55,15 @@ ordered as (
         session_date,
         session_id,
         -- apart from the order, so that session_metrics_live need not sort to know who is still there
-        arrayMax(event -> event.1, in_any_order) as ended_at,
+        arrayMax(arrayMap(event -> event.1, in_any_order)) as ended_at,
+        arraySort(event -> (event.1, event.2), in_any_order) as repeated,
         -- what was sent again with the same time counts once
-        arrayCompact(
-            event -> (event.1, event.2), arraySort(event -> (event.1, event.2), in_any_order)
+        arrayFilter(
+            (event, nth) -> nth = 1,
+            repeated,
+            arrayEnumerateUniq(
+                arrayMap(event -> event.1, repeated), arrayMap(event -> event.2, repeated)
+            )
         ) as in_order,
         in_order[1] as first_event,
         arrayFilter(page -> page is not null, arrayMap(event -> event.5, in_order)) as seen,
