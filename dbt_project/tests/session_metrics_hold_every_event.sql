@@ -1,6 +1,7 @@
 {#-
   Each session row holds exactly the deduplicated events between its start and its end, and each session that
-  starts on a refreshed day has a row there. Counted by arrays, apart from how the mart is built.
+  starts on a refreshed day has a row there. Counted by arrays, apart from how the mart is built. Sessions to which
+  events arrive meanwhile are left to the next build.
 -#}
 {{ config(tags=['daily', 'events']) }}
 {%- set lookaround = var('lookaround_days') | int -%}
@@ -48,4 +49,5 @@ compared as (
 
 select session_id, miscounted, missing
 from compared
-where notEmpty(miscounted) or notEmpty(missing)
+where (notEmpty(miscounted) or notEmpty(missing))
+    and session_id not in ({{ arriving('events', 'event_date', 'session_id', back=lookaround, ahead=lookaround) }})

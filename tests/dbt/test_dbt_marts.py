@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,35 @@ def test_tests_notice_wrong_rows(built: Built, rows_instead: dict[str, str], cau
     rebuild(warehouse, day, day)
     assert outcome.failed == caught_by
     built.assert_whole()
+
+
+def test_what_arrives_while_models_are_built_fails_no_test_and_what_was_left_out_does(
+    new_warehouse: Callable[..., Warehouse],
+) -> None:
+    small = new_warehouse("arriving")
+    noon = rows.midnight(rows.FIRST_DAY) + timedelta(hours=12)
+
+    def load(**changes: Any) -> None:
+        event = {"event_type": "click", "session_id": "s", "channel": "web", "occurred_at": noon, **changes}
+        small.load(EVENTS.table, rows.frame(EVENTS, [event]))
+
+    def failed() -> set[str]:
+        only = {"start_date": str(rows.FIRST_DAY), "end_date": str(rows.FIRST_DAY)}
+        flags = ("--indirect-selection", "cautious", "--exclude-resource-type", "unit_test")
+        return small.dbt("test", "--select", "+tag:events", *flags, **only).failed & COUNTED
+
+    load(event_id="e-1", _offset=1)
+    built = small.dbt("run", "--select", "+tag:events")
+    assert built, built.error
+    assert not failed()
+    load(event_id="e-2", _offset=2, _ingested_at=datetime.now(UTC) + timedelta(minutes=5))
+    assert not failed()
+    load(event_id="e-3", _offset=3, session_id="t")
+    assert failed() == {"session_metrics_hold_every_event"}, (
+        "of a day that is still touched, settled sessions are tested"
+    )
+    small.command(f"alter table {small.raw}.events delete where event_id = 'e-2' settings mutations_sync = 2")
+    assert failed() == {"events_history_holds_every_event", "session_metrics_hold_every_event"}
 
 
 def test_an_id_on_two_days_is_two_events_and_a_warning(small: Warehouse) -> None:

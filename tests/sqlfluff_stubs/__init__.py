@@ -4,6 +4,7 @@ dbt's own templater for sqlfluff asks the warehouse for its tables first; this o
 for those of the project that hand back values rather than text, which only dbt's Jinja can.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ _PROJECT = yaml.safe_load(
 
 execute = True
 invocation_id = "0"
+run_started_at = datetime(2024, 3, 3, tzinfo=UTC)
 api = SimpleNamespace(Relation=SimpleNamespace(create=lambda schema, identifier: f"{schema}.{identifier}"))
 exceptions = SimpleNamespace(raise_compiler_error=lambda message: "")
 
