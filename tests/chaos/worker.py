@@ -159,7 +159,7 @@ def pipeline(source: str) -> Pipeline:
     """The events stream with one source, e.g. ``kafka/<topic>``."""
     kind, _, name = source.partition("/")
     spec = Kafka(name) if kind == "kafka" else Sqs(name)
-    return Pipeline(EVENTS, (spec,), "events", "team:chaos", "events under chaos")
+    return Pipeline(EVENTS, (spec,), "team:chaos", "events under chaos", models="events")
 
 
 def _tune(names: dict[str, Any], name: str, value: int) -> None:

@@ -146,7 +146,7 @@ Configured = Callable[[Secured], Settings]
 
 
 def stream_of(settings: Settings, topic: str = "any") -> Stream:
-    return Stream(Pipeline(EVENTS, (Kafka(topic),), "events", "team:test", "secured"), settings)
+    return Stream(Pipeline(EVENTS, (Kafka(topic),), "team:test", "secured"), settings)
 
 
 def refused(settings: Settings) -> list[BaseException]:

@@ -12,27 +12,22 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
 from headrace import models
+from headrace.bench.load import send
 from headrace.errors import Fatal, HeadraceError
 from headrace.local.dagster_api import DagsterApi
 from headrace.local.platform import backing_services, dagster_beside
-from headrace.pipelines import Kafka
 from headrace.settings import Settings
-from headrace.stream import Stream, producer, streams
+from headrace.stream import Stream, streams
 from headrace.warehouse.ddl import quoted
 
-_TOPIC = Kafka("analytics_events")
-_CHUNKS_PER_SECOND = 10
 _LOOK_SECONDS = 0.25
 _READY_SECONDS = 300.0
 _CATCH_UP_SECONDS = 120.0
-_SESSION_EVENTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +116,7 @@ def freshness(home: Path, console: Console, *, rate: float, seconds: float) -> F
         stack.callback(stop.set)
         watcher.start()
         with console.status(f"sending {rate:,.0f} events/s for {seconds:,.0f} s"):
-            sent = _send(settings, rate, seconds)
+            sent = send(settings, rate, seconds)
         total = sent[-1][1]
         with console.status("waiting for the last of them"):
             _await(looks, total)
@@ -157,58 +152,6 @@ def _await_views(looks: _Looks) -> None:
                     f"the speed layer is not deployed after {_READY_SECONDS:,.0f} s: {error}"
                 ) from error
             never.wait(1)
-
-
-def _send(settings: Settings, rate: float, seconds: float) -> list[tuple[float, int]]:
-    """Send; returns when how many had been handed over, chunk by chunk."""
-    handed: list[tuple[float, int]] = []
-    to, never = producer(settings, _TOPIC), threading.Event()
-    began, number = time.monotonic(), 0
-    try:
-        for chunk in range(int(seconds * _CHUNKS_PER_SECOND)):
-            never.wait(max(0.0, began + chunk / _CHUNKS_PER_SECOND - time.monotonic()))
-            upto = int((chunk + 1) * rate / _CHUNKS_PER_SECOND)
-            handed.append((time.monotonic(), upto))
-            to.send(*_events(number, upto))
-            number = upto
-        to.flush()
-        if to.acknowledged != number:
-            raise Fatal(f"the broker acknowledged {to.acknowledged:,} of {number:,} events")
-    finally:
-        to.close()
-    return handed
-
-
-def _events(first: int, end: int) -> tuple[list[bytes | None], list[bytes | None]]:
-    """Events of about 400 bytes, ten to a session."""
-    now = datetime.now(UTC).isoformat()
-    payloads: list[bytes | None] = []
-    keys: list[bytes | None] = []
-    for n in range(first, end):
-        session = f"session-{n // _SESSION_EVENTS:012d}"
-        keys.append(session.encode())
-        payloads.append(
-            msgspec.json.encode(
-                {
-                    "event_id": f"event-{n:016d}",
-                    "event_type": "page_view",
-                    "occurred_at": now,
-                    "session_id": session,
-                    "user_id": f"user-{n // _SESSION_EVENTS % 5_000:08d}",
-                    "device_id": f"device-{n // _SESSION_EVENTS % 9_000:08d}",
-                    "channel": ("web", "mobile", "chat")[n // _SESSION_EVENTS % 3],
-                    "page_url": f"https://shop.example/products/{n % 400}?from=bench",
-                    "duration_ms": float(n % 2_000),
-                    "properties": {
-                        "referrer": "https://search.example/",
-                        "experiment": "b",
-                        "position": n % 40,
-                    },
-                    "schema_version": 1,
-                }
-            )
-        )
-    return payloads, keys
 
 
 def _await(looks: _Looks, total: int) -> None:

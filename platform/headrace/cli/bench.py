@@ -37,3 +37,30 @@ def freshness(
     ]
     emit({**asdict(found), "reconciles": found.reconciles}, as_json, lines)
     raise typer.Exit(0 if found.reconciles else 1)
+
+
+@app.command()
+def backfill(
+    days: Annotated[int, typer.Option(min=1, max=300, help="How many days.")] = 30,
+    events: Annotated[int, typer.Option(min=10, help="Events of each day.")] = 1_000_000,
+    rate: Annotated[float, typer.Option(min=1, help="Live events per second meanwhile.")] = 500.0,
+    as_json: Json = False,
+) -> None:
+    """A backfill of many days, launched as from the UI, beside live ingestion; 1 if a count is wrong afterwards."""
+    from headrace.bench.backfill import backfill as run
+    from headrace.settings import settings
+
+    home = settings().home / "bench"
+    shutil.rmtree(home, ignore_errors=True)
+    found = run(home, Console(stderr=True) if as_json else console, days=days, events=events, rate=rate)
+    agrees = not found.wrong and found.live_sent == found.live_landed == found.live_published
+    lines = [
+        f"[bold]backfill[/]  {found.days} days of {found.events:,} events in {found.seconds:,.0f} s,"
+        f" ClickHouse took {found.memory_bytes / 2**30:.1f} GB at most",
+        f"    live meanwhile: sent {found.live_sent:,} = lake {found.live_landed:,} = warehouse"
+        f" {found.live_published:,}; {found.behind:,} waiting at most",
+        *(f"[red]✗[/] {line}" for line in found.wrong[:20]),
+        "[green]✓[/] every count of every day is right" if agrees else "[red]✗[/] counts are wrong",
+    ]
+    emit({**asdict(found), "agrees": agrees}, as_json, lines)
+    raise typer.Exit(0 if agrees else 1)

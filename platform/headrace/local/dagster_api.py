@@ -1,13 +1,14 @@
-"""What the demo asks of a running Dagster, over its GraphQL API: the same answers that the UI shows."""
+"""What the demo and the benchmarks ask of a running Dagster over GraphQL: the same answers that the UI shows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 
-from headrace.errors import Retriable
+from headrace.errors import Fatal, Retriable
 
 _RUNS = """
 query Runs($limit: Int!) {
@@ -27,6 +28,20 @@ query Checks {
   }
 }"""
 _DAEMONS = "query Daemons { instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
+
+
+_LAUNCH = """
+mutation Launch($assets: [AssetKeyInput!], $days: [String!]) {
+  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $days}) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+_BACKFILL = """
+query Backfill($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { __typename ... on PartitionBackfill { status } }
+}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +102,23 @@ class DagsterApi:
             for node in self._ask(_CHECKS)["assetNodes"]
             for check in node["assetChecksOrError"].get("checks", [])
         ]
+
+    def launch_backfill(self, assets: Sequence[Sequence[str]], days: Sequence[str]) -> str:
+        """Launch one as the UI does; returns its id.
+
+        Raises:
+            Fatal: Dagster refuses it.
+        """
+        keys = [{"path": list(path)} for path in assets]
+        answer = self._ask(_LAUNCH, assets=keys, days=list(days))["launchPartitionBackfill"]
+        if "backfillId" not in answer:
+            raise Fatal(f"Dagster refuses the backfill: {answer.get('message') or answer['__typename']}")
+        return str(answer["backfillId"])
+
+    def backfill(self, backfill_id: str) -> str:
+        """State of a backfill, as Dagster names it."""
+        answer = self._ask(_BACKFILL, id=backfill_id)["partitionBackfillOrError"]
+        return str(answer.get("status") or answer["__typename"])
 
     def healthy(self) -> bool:
         """Whether every daemon that must run does."""

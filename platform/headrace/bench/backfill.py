@@ -1,0 +1,178 @@
+"""A long backfill from the Dagster UI's own door, beside live ingestion, and whether everything is right afterwards."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from headrace import models
+from headrace.bench.load import SESSION_EVENTS, seed_day, send
+from headrace.days import days_between
+from headrace.errors import Fatal, Retriable
+from headrace.local.dagster_api import DagsterApi
+from headrace.local.platform import backing_services, dagster_beside
+from headrace.settings import Settings
+from headrace.stream import Stream, streams
+from headrace.warehouse.ddl import quoted
+
+_FIRST = date(2025, 3, 1)
+#: Touched days are not rebuilt by themselves meanwhile: what is measured is the backfill.
+_TUNING = {"HEADRACE_REFRESH_COOLDOWN_SECONDS": "86400", "HEADRACE_REFRESH_MAX_WAIT_SECONDS": "86400"}
+_LOOK_SECONDS = 2.0
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backfilled:
+    """A backfill, and what was found after it.
+
+    Attributes:
+        days: How many days.
+        events: Of each day.
+        seconds: From the launch to its success.
+        live_sent: Events that were sent meanwhile.
+        live_landed: Of those, in the lake afterwards.
+        live_published: And in the warehouse.
+        behind: The most live events that were sent and not yet published at any look.
+        memory_bytes: The most that the ClickHouse endpoint took.
+        wrong: What is not as it should be, a line each.
+    """
+
+    days: int
+    events: int
+    seconds: float
+    live_sent: int
+    live_landed: int
+    live_published: int
+    behind: int
+    memory_bytes: int
+    wrong: tuple[str, ...]
+
+
+def backfill(home: Path, console: Console, *, days: int, events: int, rate: float) -> Backfilled:
+    """Seed history, start a platform of its own, launch the backfill, send live events until it is done, and judge.
+
+    Raises:
+        Fatal: The platform does not become ready, or the backfill fails.
+    """
+    span = days_between(_FIRST, _FIRST + timedelta(days=days - 1))
+    with ExitStack() as stack:
+        with console.status("starting broker, queue and warehouse"):
+            services, settings = stack.enter_context(backing_services(home, _TUNING))
+            manifest = models.manifest(settings)
+            stream = streams(settings)["events"]
+            stack.callback(stream.close)
+        for day in span:
+            with console.status(f"seeding {day}"):
+                seed_day(stream, day, events)
+                stream.publish()
+        with console.status("starting Dagster"):
+            platform = stack.enter_context(dagster_beside(services, settings))
+            platform.dagster.start()
+            api = DagsterApi(platform.ui)
+            _deployed(api)
+        stop = threading.Event()
+        stack.callback(stop.set)
+        live = stack.enter_context(ThreadPoolExecutor(1)).submit(send, settings, rate, _DAY, stop)
+        began = time.monotonic()
+        launched = api.launch_backfill(_assets(manifest), [day.isoformat() for day in span])
+        behind, memory = 0, 0
+        with console.status("the backfill runs") as status:
+            while (state := api.backfill(launched)) not in ("COMPLETED", "COMPLETED_SUCCESS"):
+                if state in ("FAILED", "CANCELED", "COMPLETED_FAILED") or live.done():
+                    raise Fatal(f"backfill {launched} is {state}; see {platform.ui}/runs and {home / 'logs'}")
+                behind = max(behind, stream.backlog("kafka/analytics_events").waiting)
+                memory = max(memory, _memory(home))
+                status.update(f"the backfill runs, {time.monotonic() - began:,.0f} s")
+                stop.wait(_LOOK_SECONDS)
+        seconds = time.monotonic() - began
+        stop.set()
+        sent = live.result()[-1][1]
+        with console.status("waiting for the last live events"):
+            landed, published = _live(stream, span, sent)
+        wrong = _judge(stream, settings, span, events)
+        return Backfilled(days, events, seconds, sent, landed, published, behind, memory, wrong)
+
+
+def _deployed(api: DagsterApi) -> None:
+    """Until the views are there, which the marts read."""
+    deadline, never = time.monotonic() + 300, threading.Event()
+    while True:
+        try:
+            if any(run.job == "deploy_views" and run.status == "SUCCESS" for run in api.runs()):
+                return
+        except Retriable:
+            pass  # the UI is still starting
+        if time.monotonic() > deadline:
+            raise Fatal("the views are not deployed after 300 s")
+        never.wait(1)
+
+
+def _assets(manifest: Path) -> list[list[str]]:
+    nodes = json.loads(manifest.read_bytes())["nodes"].values()
+    daily = {"daily", "events"}
+    marts = [n["name"] for n in nodes if n["resource_type"] == "model" and daily <= {*n["tags"]}]
+    return [["warehouse", "events"], *(["marts", name] for name in sorted(marts))]
+
+
+def _memory(home: Path) -> int:
+    said = str(home / "clickhouse")
+    found = 0
+    for process in psutil.process_iter(["cmdline", "memory_info"]):
+        if said in (process.info["cmdline"] or []) and process.info["memory_info"]:
+            found = max(found, process.info["memory_info"].rss)
+    return found
+
+
+def _live(stream: Stream, span: list[date], sent: int) -> tuple[int, int]:
+    deadline, never = time.monotonic() + 120, threading.Event()
+    while True:
+        counts = stream.lake.good.counts_by_day(), stream.warehouse_counts()
+        landed, published = (sum(n for day, n in found.items() if day not in span) for found in counts)
+        if (landed, published) == (sent, sent) or time.monotonic() > deadline:
+            return landed, published
+        never.wait(1)
+
+
+def _judge(stream: Stream, settings: Settings, span: list[date], events: int) -> tuple[str, ...]:
+    """Counts of every day against what was made: nobody asks the lake here."""
+    wrong = []
+    marts, query = quoted(settings.dbt_schema), stream.warehouse.query
+    expected = {
+        f"{quoted(settings.raw_database)}.events": ("event_date", "count()", events),
+        f"{marts}.events_history": ("event_date", "count()", events),
+        f"{marts}.event_metrics": ("event_date", "sum(events)", events),
+        f"{marts}.performance_metrics": ("event_date", "sum(events)", events),
+        f"{marts}.session_metrics": ("session_date", "sum(events)", events),
+        f"(SELECT session_date, session_id FROM {marts}.session_metrics)": (
+            "session_date",
+            "uniqExact(session_id)",
+            -(-events // SESSION_EVENTS),
+        ),
+    }
+    for table, (day, counted, each) in expected.items():
+        rows = query(
+            f"SELECT {day}, {counted} FROM {table} WHERE {day} BETWEEN {{first:Date}} AND {{last:Date}} GROUP BY {day}",
+            first=span[0],
+            last=span[-1],
+        )
+        found = {one: int(n) for one, n in rows}
+        wrong += [
+            f"{table} {one}: {found.get(one, 0):,} instead of {each:,}"
+            for one in span
+            if found.get(one, 0) != each
+        ]
+    wrong += [f"{one}: lake {pair[0]:,}, warehouse {pair[1]:,}" for one, pair in stream.parity().items()]
+    return tuple(wrong)
+
+
+__all__ = ["Backfilled", "backfill"]
