@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -266,3 +268,26 @@ def test_a_batch_that_could_not_be_landed_is_handed_back_at_once() -> None:
     with pytest.raises(Crash):
         drain(queue, lake)
     assert len(queue.read(Position(), 10, 0)) == 1
+
+
+@pytest.mark.parametrize(("size", "pause"), [(100, 0.2), (4, 3_600.0)])
+def test_small_batches_are_apart_and_full_ones_follow_each_other(size: int, pause: float) -> None:
+    """What arrives in small numbers is landed together; a backlog is not held up (or this would take an hour)."""
+    reads: list[float] = []
+
+    class Watched(MemoryLog):
+        def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
+            reads.append(time.monotonic())
+            return super().read(after, max_messages, wait_seconds)
+
+    source, lake, small = Watched("events"), memory_lake(), size == 100
+    source.publish(payloads(8))
+    run = ingest(source, EVENTS, lake, Limits(), Pace(size, 0.001, batch_seconds=pause))
+    batches = 0
+    for _ in run:
+        batches += 1
+        if small and batches == 1:
+            source.publish([event(event_id="late")])
+    between = [later - earlier for earlier, later in itertools.pairwise(reads)]
+    assert batches == 2
+    assert not small or between[0] >= pause

@@ -11,6 +11,7 @@ told only after both commits.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -47,11 +48,14 @@ class Pace:
         idle_seconds: The run ends when nothing came for this long.
         max_seconds: The run ends so long after its first batch, so that another can take over; None for no limit.
             (A source may take its time to get to where it left off; that must not eat up what a run may do.)
+        batch_seconds: A read begins at least so long after the one before it, unless that filled its batch: commits
+            cost as much for one message as for thousands.
     """
 
     batch_messages: int = 100_000
     idle_seconds: float = 2.0
     max_seconds: float | None = None
+    batch_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ def ingest(
     started: float | None = None
     idle_since: float | None = None
     known: list[str] = []
+    next_read, pause = 0.0, threading.Event()
     while not stopping():
         cursors, now = source.cursors(), time.monotonic()
         if cursors != known:  # there is more to read than before
@@ -130,6 +135,7 @@ def ingest(
         over = started is not None and pace.max_seconds and now - started >= pace.max_seconds
         if idle or over:
             return
+        pause.wait(max(0.0, next_read - now))
         tables = lake.rejected.open(), lake.good.open()
         position = tables[1].position(cursors)
         asked = time.monotonic()
@@ -151,6 +157,7 @@ def ingest(
             raise
         source.acknowledge(batch)
         yield landed
+        next_read = 0.0 if len(batch) >= pace.batch_messages else asked + pace.batch_seconds
         idle_since, started = None, started or time.monotonic()
 
 

@@ -144,7 +144,7 @@ class Stream:
     def pace(self) -> Pace:
         """How a run proceeds."""
         s = self.settings
-        return Pace(s.batch_messages, s.ingest_idle_seconds, s.ingest_max_seconds)
+        return Pace(s.batch_messages, s.ingest_idle_seconds, s.ingest_max_seconds, s.batch_seconds)
 
     def guarded(self, name: str, share: int | None = None) -> Source:
         """The source of that name, with retries and circuit breaker; arguments as of ``source``."""
