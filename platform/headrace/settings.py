@@ -104,7 +104,10 @@ class Settings(BaseSettings):
 
     batch_messages: int = Field(100_000, ge=1, le=1_000_000, description="messages of one micro-batch")
     batch_seconds: float = Field(
-        1.0, ge=0, le=60, description="between two micro-batches that are not full: what arrives waits so long"
+        1.0,
+        ge=0,
+        le=60,
+        description="between two micro-batches that are not full: what arrives waits so long",
     )
     ingest_idle_seconds: float = Field(2.0, ge=0.1, le=300, description="a run ends when idle this long")
     ingest_max_seconds: float = Field(300.0, ge=1, le=86_400, description="a run hands over after this")
