@@ -2,7 +2,7 @@
 # this folder.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-services chaos lint format clean
+.PHONY: help install demo up test test-services ui-test chaos lint format clean
 
 # uv from the PATH, or one of our own in .tools
 UV_VERSION := 0.13.9
@@ -49,6 +49,11 @@ FETCHED := HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/ser
 test-services: install ## The suites on Apache Kafka (SASL and TLS too), S3 and Postgres, where they can be had
 	@$(FETCH)
 	@$(FETCHED) "$(RUN)python" -m pytest -n 0 -rs $(PYTEST_ARGS) tests/services
+
+ui-test: install ## The UI in headless Chromium, screenshots in .ui-test; needs a chromium on the PATH, ~3 min
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		echo "make: there is no Chromium, so nothing is tested; get one by: apt-get install chromium" >&2
+	@"$(RUN)python" -m pytest -n 0 -rs -m ui $(PYTEST_ARGS) tests/ui
 
 chaos: install ## The whole chaos matrix: crashes in every window, durable brokers killed too; ~20 min
 	@$(FETCH)

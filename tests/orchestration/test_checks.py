@@ -104,7 +104,14 @@ def test_parity_names_the_first_day() -> None:
     assert checks.equal({}).passed
     found = checks.equal({date(2026, 1, 2): (3, 2)})
     assert not found.passed
-    assert "2026-01-02" in (found.description or "")
+    assert (
+        found.description == "1 day differs: 2026-01-02 (lake 3, warehouse 2); materialise it to rebuild it"
+    )
+    many = checks.equal({date(2026, 1, day): (9, 0) for day in range(5, 0, -1)})
+    assert many.description is not None
+    assert many.description.startswith("5 days differ: 2026-01-01 (lake 9, warehouse 0), 2026-01-02")
+    assert " and 2 more; materialise them" in many.description
+    assert "2026-01-05" in str(many.metadata["days"].value)
 
 
 def test_rows_that_somebody_else_wrote_are_held_against_the_contract(judge: Any) -> None:
@@ -158,7 +165,7 @@ def test_bad_data_goes_no_further_and_its_check_says_why(defs: Definitions, adop
     assert not done.success
     verdicts = {e.check_name: e for e in done.get_asset_check_evaluations()}
     assert not verdicts["parity_with_lake"].passed
-    assert "1 days differ, 2026-02-11" in (verdicts["parity_with_lake"].description or "")
+    assert "1 day differs: 2026-02-11" in (verdicts["parity_with_lake"].description or "")
     assert verdicts["every_message_once"].passed
     assert not instance.get_materialized_partitions(AssetKey(["marts", "event_metrics"]))
     list(found.replace_days([date(2026, 2, 11)]))

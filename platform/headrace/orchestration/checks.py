@@ -35,6 +35,8 @@ from headrace.stream import Audit, Standing, Stream
 
 #: Rows that are held against their contract again.
 _REVALIDATED = 100_000
+#: Days that a reason names; the others are in its metadata.
+_NAMED = 3
 _WARN, _ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
 
 
@@ -251,7 +253,7 @@ def rejects(good: int, rejected: int, limit: float) -> AssetCheckResult:
         passed=rate <= limit,
         severity=_WARN,
         description=f"{rejected:,} of {good + rejected:,} rows rejected ({rate:.2%}, limit {limit:.2%})",
-        metadata={"rate": rate, "rejected": rejected, "limit": limit},
+        metadata={"rate": round(rate, 4), "rejected": rejected},
     )
 
 
@@ -290,13 +292,16 @@ def fresh(standing: Standing, behind: timedelta, now: datetime) -> AssetCheckRes
 
 def equal(different: Mapping[date, tuple[int, int]]) -> AssetCheckResult:
     """Judge the days on which lake and warehouse differ."""
-    shown = "\n".join(
-        f"- {day}: lake {lake:,}, warehouse {rows:,}" for day, (lake, rows) in different.items()
-    )
+    metadata: dict[str, MetadataValue] = {"days_that_differ": MetadataValue.int(len(different))}
+    if not different:
+        return AssetCheckResult(passed=True, description="every day agrees", metadata=metadata)
+    said = [f"{day} (lake {lake:,}, warehouse {rows:,})" for day, (lake, rows) in sorted(different.items())]
+    if len(said) > 1:
+        metadata["days"] = MetadataValue.md("\n".join(f"- {one}" for one in said))
+    more = f" and {len(said) - _NAMED:,} more" if len(said) > _NAMED else ""
+    verb, them = ("day differs", "it") if len(said) == 1 else ("days differ", "them")
     return AssetCheckResult(
-        passed=not different,
-        description=f"{len(different)} days differ, {min(different)} first; materialise them to rebuild them"
-        if different
-        else "every day agrees",
-        metadata={"days": MetadataValue.md(shown or "none")},
+        passed=False,
+        description=f"{len(said):,} {verb}: {', '.join(said[:_NAMED])}{more}; materialise {them} to rebuild {them}",
+        metadata=metadata,
     )

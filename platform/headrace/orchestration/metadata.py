@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from dagster import (
     CodeReferencesMetadataValue,
     LocalFileCodeReference,
@@ -20,6 +21,18 @@ from headrace.batch import Backlog, Table
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
+#: The columns that every table of rows has.
+_ORIGIN = {
+    "_source": "the topic, queue or file",
+    "_cursor": "the topic's partition, the queue or the folder",
+    "_offset": "place of the message in its partition",
+    "_message_id": "the queue's id of the message",
+    "_index": "place of the record in a message that holds several",
+    "_key": "the message's key",
+    "_headers": "the message's headers",
+    "_ingested_at": "when it was read",
+    "_batch_id": "the micro-batch with which it landed",
+}
 
 
 def sparkline(values: Sequence[float], unit: str) -> MetadataValue:
@@ -35,12 +48,21 @@ def sparkline(values: Sequence[float], unit: str) -> MetadataValue:
 
 def columns_of(table: Table) -> TableSchema:
     """A table's columns for the catalogue."""
+    said = {table.partition: "the day (UTC), by which the table is partitioned", **_ORIGIN, **table.comments}
     return TableSchema(
-        [
-            TableColumn(name, str(dtype), description=table.comments.get(name))
-            for name, dtype in table.schema.items()
-        ]
+        [TableColumn(name, _type(dtype), description=said.get(name)) for name, dtype in table.schema.items()]
     )
+
+
+def _type(dtype: pl.DataType) -> str:
+    """A type in few words: Polars writes that of a time as ``Datetime(time_unit='us', time_zone='UTC')``."""
+    if isinstance(dtype, pl.Datetime):
+        return f"Datetime {dtype.time_zone or ''}".rstrip()
+    if isinstance(dtype, pl.List):
+        return f"List of {_type(dtype.inner)}" if isinstance(dtype.inner, pl.DataType) else "List"
+    if isinstance(dtype, pl.Struct):
+        return f"Struct ({', '.join(field.name for field in dtype.fields)})"
+    return str(dtype)
 
 
 def code(*files: Path) -> dict[str, Any]:

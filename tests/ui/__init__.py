@@ -1,0 +1,1 @@
+"""What the Dagster UI shows, in a browser; `make ui-test` asks for it."""
