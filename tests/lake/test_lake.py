@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ import pytest
 from builders import NOW, event, metric
 from headrace.batch import MicroBatch
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
-from headrace.errors import Conflict, Fatal
+from headrace.errors import Conflict, Fatal, HistoryGone
 from headrace.lake import LakeTable
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.memory import MemoryLakeTable
@@ -182,3 +183,48 @@ def test_a_lake_that_cannot_be_written_is_one_clear_line(read_only: Path) -> Non
         DeltaLakeTable(str(read_only), EVENTS.table).open()
     assert str(read_only) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_table_says_how_large_it_is_and_when_it_was_committed_to(
+    make: Callable[..., LakeTable], batch_of: Batch
+) -> None:
+    table = make()
+    before = datetime.now(UTC) - timedelta(seconds=1)  # clocks in the log are cut to milliseconds
+    version = table.open().append(rows(batch_of([event(), event(event_id="e-2")])), {CURSOR: 2}, "b")
+    assert table.extent().rows == 2
+    assert before <= table.committed_at(version) <= datetime.now(UTC)
+    with pytest.raises(HistoryGone):
+        table.committed_at(version + 1)
+
+
+def test_maintenance_puts_files_together_and_keeps_rows_positions_and_what_is_young(
+    tmp_path: Path, batch_of: Batch
+) -> None:
+    table = DeltaLakeTable(str(tmp_path / "a lake"), EVENTS.table)
+    for n in range(4):
+        good = rows(batch_of([event(event_id=f"e-{n}")], start=n))
+        table.open().append(good, {CURSOR: n + 1}, str(n))
+    done = table.maintain(timedelta(days=7))
+    assert (done.compacted, done.written, done.removed) == (4, 1, 0)
+    assert table.extent().files == 1
+    assert table.extent().rows == 4
+    assert dict(table.open().position([CURSOR])) == {CURSOR: 4}
+    assert [table.describe(v).rows for v in range(1, 5)] == [1, 1, 1, 1], "a publisher may be as far behind"
+    assert sum(chunk.num_rows for chunk in table.read(table.describe(2))) == 1
+    assert (tmp_path / "a lake" / "events" / "_delta_log" / "_last_checkpoint").exists()
+    for path in (tmp_path / "a lake" / "events").rglob("*.parquet"):
+        if "_delta_log" not in path.parts:
+            os.utime(path, (1_700_000_000, 1_700_000_000))
+    table.open().append(rows(batch_of([event(event_id="e-9")], start=4)), {CURSOR: 5}, "9")
+    again = DeltaLakeTable(str(tmp_path / "a lake"), EVENTS.table).maintain(timedelta(days=7))
+    assert again.removed == 0, "what was replaced a moment ago is young, however old its file"
+    assert table.extent().rows == 5
+
+
+def test_some_days_can_be_scanned_alone(tmp_path: Path, batch_of: Batch) -> None:
+    table = DeltaLakeTable(str(tmp_path / "a lake"), EVENTS.table)
+    good = rows(batch_of([event(event_id=f"e-{n}", occurred_at=day(n)) for n in (1, 2, 3)]))
+    table.open().append(good, {CURSOR: 3}, "b")
+    found = table.scan([date(2026, 1, 1), date(2026, 1, 3)]).collect()
+    assert sorted(found["event_id"]) == ["e-1", "e-3"]
+    assert table.scan([]).collect().is_empty()

@@ -161,7 +161,9 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         address = self.conn_string_for_shard(shard)
         engine = _engines(address, keep_connections=shard == INDEX_SHARD_NAME)
         with self._db_lock:
-            if shard not in self._initialized_dbs:
+            # a run's file goes when it is old, see forget_runs
+            gone = shard != INDEX_SHARD_NAME and not Path(self.path_for_shard(shard)).exists()
+            if gone or shard not in self._initialized_dbs:
                 self._initdb(engine)
                 self._initialized_dbs.add(shard)
             with _transaction(engine) as connection:

@@ -1,0 +1,155 @@
+"""Schedules, hand-over and rebuilds that go on where they stopped."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    DagsterRunStatus,
+    Definitions,
+    build_schedule_context,
+    build_sensor_context,
+    job,
+    op,
+)
+
+from builders import event
+from headrace.orchestration import resume, sensors
+from headrace.orchestration.partitions import RANGE_END, RANGE_START
+from headrace.orchestration.storage import forget_runs
+from headrace.producers.kafka import KafkaProducer
+from headrace.settings import Settings
+from headrace.stream import streams
+
+NOW = datetime(2026, 3, 10, 1, 20, tzinfo=UTC)
+
+
+def plan(defs: Definitions, name: str, instance: DagsterInstance) -> Any:
+    context = build_schedule_context(instance=instance, scheduled_execution_time=NOW)
+    return defs.get_repository_def().get_schedule_def(name).evaluate_tick(context)
+
+
+def test_yesterday_is_closed_every_night_once(defs: Definitions) -> None:
+    [request] = plan(defs, "events_daily", DagsterInstance.ephemeral()).run_requests
+    assert request.run_key == "2026-03-09"
+    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("2026-03-09", "2026-03-09")
+    selected = {
+        key.to_user_string() for key in defs.get_job_def("rebuild_events").asset_layer.executable_asset_keys
+    }
+    assert {"warehouse/events", "marts/event_metrics"} <= selected
+
+
+def test_the_hourly_schedule_leaves_fresh_days_to_the_sensor(
+    defs: Definitions, adopted: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.stream import Stream
+    from headrace.warehouse import Touched
+
+    old, fresh = NOW - timedelta(hours=3), NOW - timedelta(minutes=5)
+    touched = [Touched(date(2026, 1, 5), old, old), Touched(date(2026, 2, 5), fresh, fresh)]
+    monkeypatch.setattr(Stream, "touched", lambda self: touched)
+    requests = plan(defs, "metrics_hourly", DagsterInstance.ephemeral()).run_requests
+    assert [r.tags[RANGE_START] <= "2026-01-05" <= r.tags[RANGE_END] for r in requests] == [True]
+    assert requests[0].tags[RANGE_END] < "2026-02-01"
+    monkeypatch.setattr(Stream, "touched", lambda self: touched[1:])
+    assert "no day" in (plan(defs, "metrics_hourly", DagsterInstance.ephemeral()).skip_message or "")
+
+
+def test_a_relief_is_started_before_a_run_hands_over(adopted: Settings) -> None:
+    tags = {"headrace/stream": "events", sensors.SOURCE: "kafka/analytics_events"}
+
+    @op
+    def nothing() -> None: ...
+
+    @job(name="ingest_events")
+    def ingest_events() -> None:
+        nothing()
+
+    with DagsterInstance.ephemeral() as instance, build_sensor_context(instance=instance) as context:
+
+        def on_it() -> str:
+            return sensors._on_it(context, tags, "ingest_events", adopted)
+
+        assert on_it() == ""
+        first = instance.create_run_for_job(ingest_events, tags=tags, status=DagsterRunStatus.STARTED)
+        assert "a run is on it" in on_it(), "it has not begun yet"
+        run = instance.get_run_record_by_id(first.run_id)
+        assert run is not None
+        begun = time.time() - adopted.ingest_max_seconds
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(run), "start_time", begun, raising=False)
+            aged = [run._replace(start_time=begun)] if hasattr(run, "_replace") else [run]
+            patch.setattr(instance, "get_run_records", lambda *_, **__: aged)
+            assert on_it() == "", "its time is nearly up"
+            patch.setattr(instance, "get_run_records", lambda *_, **__: aged * 2)
+            assert "the next one is ready" in on_it()
+
+
+def test_a_rebuild_that_died_goes_on_with_the_days_that_are_left(
+    defs: Definitions, adopted: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = KafkaProducer(adopted.kafka_bootstrap_servers, "analytics_events")
+    producer.send([event(event_id=f"resume-{n}", occurred_at=f"2026-02-0{n}T10:00:00Z") for n in (1, 2, 3)])
+    producer.flush()
+    producer.close()
+    found = streams(adopted)["events"]
+    for _ in found.drain("kafka/analytics_events"):
+        pass
+    found.close()
+    from headrace.stream import Stream
+
+    replaced: list[date] = []
+    real = Stream.replace_days
+
+    def dying(self: Stream, days: Any) -> Any:
+        for day, rows in real(self, days):
+            replaced.append(day)
+            yield day, rows
+            if day == date(2026, 2, 2) and len(replaced) == 2:
+                raise RuntimeError("the process dies here")
+
+    monkeypatch.setattr(Stream, "replace_days", dying)
+    key = AssetKey(["warehouse", "events"])
+    tags = {RANGE_START: "2026-02-01", RANGE_END: "2026-02-03"}
+    warehouse = defs.get_job_def("rebuild_events").get_subset(asset_selection={key})
+    with DagsterInstance.ephemeral() as instance:
+        died = warehouse.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+        assert not died.success
+        assert sorted(resume.finished(instance, key, died.run_id)) == ["2026-02-01", "2026-02-02"]
+        again = {**tags, "dagster/parent_run_id": died.run_id, "dagster/root_run_id": died.run_id}
+        monkeypatch.setattr(
+            resume, "finished", lambda i, k, _, whole=resume.finished: whole(i, k, died.run_id)
+        )
+        done = warehouse.execute_in_process(instance=instance, tags=again)
+        assert done.success
+    assert replaced == [date(2026, 2, n) for n in (1, 2, 3)]
+
+
+def test_logs_of_old_runs_go_and_what_they_built_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster import asset, materialize
+
+    @asset
+    def built() -> None: ...
+
+    config = Path(__file__).parents[2] / "dagster_home" / "dagster.yaml"
+    (tmp_path / "dagster.yaml").write_text(config.read_text())
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    with DagsterInstance.get() as instance:
+        run = materialize([built], instance=instance)
+        assert len(instance.all_logs(run.run_id)) > 3
+        assert forget_runs(instance, datetime.now(UTC) - timedelta(days=1)) == 0, "it is young"
+        assert len(instance.all_logs(run.run_id)) > 3
+        assert forget_runs(instance, later) == 1
+        assert forget_runs(instance, later) == 0
+        assert not instance.all_logs(run.run_id), "the UI may still ask for them"
+        assert instance.get_latest_materialization_event(AssetKey("built")) is not None
+        assert instance.get_run_by_id(run.run_id) is not None
