@@ -26,7 +26,9 @@ pytestmark = [
     ),
 ]
 SHOTS = Path(__file__).parents[2] / ".ui-test"
-LAPTOP, WIDE = {"width": 1600, "height": 1000}, {"width": 2600, "height": 1000}
+LAPTOP, WIDE = {"width": 1600, "height": 1000}, {"width": 2600, "height": 1100}
+#: The graph is fitted once, before the list at its side is folded, which is 300 pixels wide.
+FITTED = {"width": 2300, "height": 1100}
 GROUPS = ("sources", "lake", "warehouse", "staging", "intermediate", "marts", "speed", "exposures")
 #: Milliseconds: pages of a busy machine; a run, with its start.
 PAGE, RUN = 30_000, 180_000
@@ -68,10 +70,16 @@ def button(inside: Page | Locator, label: str) -> Locator:
 
 def test_a_failed_check_says_which_day_lost_rows(platform: Running, page: Page, shoot: Shoot) -> None:
     page.goto("/assets/warehouse/events?view=checks")
-    expect(page.get_by_text("every day agrees")).to_be_visible()
-    button(page, "Execute").click()
+    expect(page.get_by_text("every day agrees")).to_be_visible()  # when it was looked at last
+    page.goto("/locations/headrace/jobs/health/playground")
+    button(page, "Launch Run").click()
+    expect(page).to_have_url(re.compile("/runs/"))
+    # a blocking check fails its run; the other checks of the run are judged all the same
+    expect(page.get_by_text("Failure", exact=True).first).to_be_visible(timeout=RUN)
+    shoot("health-run")
+    page.goto("/assets/warehouse/events?view=checks")
     reason = f"1 day differs: {platform.wounded} (lake {PER_DAY}, warehouse {PER_DAY - LOST})"
-    expect(page.get_by_text(reason)).to_be_visible(timeout=RUN)
+    expect(page.get_by_text(reason)).to_be_visible()
     expect(page.get_by_text("This is a blocking asset check.")).to_be_visible()
     expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
     shoot("failed-check")
@@ -102,7 +110,10 @@ def test_a_backfill_of_three_days_brings_the_rows_back(platform: Running, page: 
     page.goto("/runs?view=backfills")
     expect(page.get_by_text("3 partitions")).to_be_visible()
     page.locator("a[href^='/runs/b/']").first.click()
-    expect(page.get_by_text("Completed").first).to_be_visible(timeout=RUN)
+    expect(page.get_by_text("100% completed")).to_be_visible(timeout=RUN)
+    # days that were targeted, are in progress, succeeded, failed
+    expect(page.get_by_role("cell")).to_have_text([re.compile("rebuild_events"), "3", "0", "3", "0"])
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(2)  # the status, and a column's name
     shoot("backfill")
     assert platform.query(raw) == [[str(d), PER_DAY] for d in platform.days]
     page.goto("/assets/warehouse/events?view=checks")
@@ -117,7 +128,7 @@ def test_the_lineage_goes_from_the_topic_to_the_dashboard(page: Page, shoot: Sho
     page.set_viewport_size(WIDE)  # type: ignore[arg-type]
     page.goto(f"/asset-groups~{chosen}/?expanded={unfolded}")
     page.locator("button", has=page.get_by_label("panel_show_right")).click()
-    page.mouse.dblclick(300, 930)  # fit the graph into the room that it has now
+    page.set_viewport_size(FITTED)  # type: ignore[arg-type]
     for group in GROUPS:
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
     for asset in ("analytics_events", "stg_events", "int_events_deduplicated", "events_history",
@@ -128,7 +139,6 @@ def test_the_lineage_goes_from_the_topic_to_the_dashboard(page: Page, shoot: Sho
     expect(page.get_by_text("Dashboard", exact=True)).to_be_visible()
     shoot("lineage")
     page.set_viewport_size(LAPTOP)  # type: ignore[arg-type]
-    page.locator("button", has=page.get_by_label("panel_show_left")).click()
 
 
 def test_the_catalogue_the_automation_and_the_runs(page: Page, shoot: Shoot) -> None:
@@ -143,9 +153,11 @@ def test_the_catalogue_the_automation_and_the_runs(page: Page, shoot: Shoot) -> 
     page.goto("/automation")
     for name in ("events_backlog", "events_refresh", "hourly_health", "nightly_upkeep", "alerts"):
         expect(page.get_by_text(name, exact=True)).to_be_visible()
+    for kind in ("Standard sensor", re.compile("^Scheduled")):
+        expect(page.get_by_text(kind)).to_have_count(6)
     shoot("automation")
     page.goto("/overview/activity/timeline")
     button(page, "1hr").click()
     for name in ("ingest_events", "refresh_events", "rebuild_events"):
-        expect(page.get_by_text(name, exact=True)).to_be_visible()
+        expect(page.get_by_role("link", name=name).first).to_be_visible()
     shoot("timeline")

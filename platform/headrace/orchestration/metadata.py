@@ -43,7 +43,8 @@ def sparkline(values: Sequence[float], unit: str) -> MetadataValue:
     means = [sum(part) / len(part) for part in (values[i : i + step] for i in range(0, len(values), step))]
     top = max(means) or 1.0
     bars = "".join(_BARS[min(len(_BARS) - 1, int(mean / top * len(_BARS)))] for mean in means)
-    return MetadataValue.md(f"`{bars}` {min(values):,.0f} to {max(values):,.0f} {unit}")
+    low, high = f"{min(values):,.0f}", f"{max(values):,.0f}"
+    return MetadataValue.md(f"`{bars}` {low if low == high else f'{low} to {high}'} {unit}")
 
 
 def columns_of(table: Table) -> TableSchema:
