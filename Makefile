@@ -50,7 +50,7 @@ test-services: install ## The suites on Apache Kafka (SASL and TLS too), S3 and 
 	@$(FETCH)
 	@$(FETCHED) "$(RUN)python" -m pytest -n 0 -rs $(PYTEST_ARGS) tests/services
 
-ui-test: install ## The UI in headless Chromium, screenshots in .ui-test; needs a chromium on the PATH, ~3 min
+ui-test: install ## The UI in headless Chromium, screenshots in .ui-test; needs a chromium on the PATH, ~4 min
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		echo "make: there is no Chromium, so nothing is tested; get one by: apt-get install chromium" >&2
 	@"$(RUN)python" -m pytest -n 0 -rs -m ui $(PYTEST_ARGS) tests/ui
