@@ -167,7 +167,8 @@ def test_two_streams_fit_one_screen_even_when_much_is_wrong(
     looking._show(
         replace(
             WELL, checks=[CHECK, *bad], alerts=[alert], services=[replace(CIRCUIT, state="open", failures=5)]
-        )
+        ),
+        NOW,
     )
     text = console.export_text()
     shown = text.splitlines()

@@ -198,6 +198,7 @@ def test_files_in_the_archive_become_a_run_that_names_the_broken_one(
     assert "b.csv: metrics has no column 'nam'" in str(metadata["refused_files"].value)
     again = list(tick(defs, "metrics_backlog", instance).run_requests or [])
     assert "files/metrics" not in [r.tags[sensors.SOURCE] for r in again]
+    shutil.rmtree(folder)  # other tests of this process find nothing broken
 
 
 def test_materialising_a_day_replaces_it_from_the_lake(defs: Definitions, adopted: Settings) -> None:

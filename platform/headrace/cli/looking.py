@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,7 +56,7 @@ def status(stream: StreamName = None, as_json: Json = False) -> None:
     raise typer.Exit(0 if health.healthy else 1)
 
 
-def _show(health: Health) -> None:
+def _show(health: Health, now: datetime | None = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -63,7 +64,7 @@ def _show(health: Health) -> None:
 
     styles = {WELL: "green", WRONG: "red", WARNING: "yellow", "": ""}
     table = Table.grid(padding=(0, 1))
-    for mark, what, said in lines(health):
+    for mark, what, said in lines(health, now):
         style = styles[mark] if mark != WELL and not what else ""
         table.add_row(Text(mark, styles[mark]), Text(what, "bold"), Text(said, style, overflow="fold"))
     console.print(table)
