@@ -138,6 +138,11 @@ def test_a_broken_pipeline_is_named_and_the_others_load(stack: Stack, tmp_path: 
     assert set(found.pipelines) == {"events", "metrics"}
     assert "nothing_of_that_name" in found.broken["broken_pipeline.py"]
     assert "already declared by events_pipeline.py" in found.broken["second_events_pipeline.py"]
+    thief = (discovery.HERE / "events_pipeline.py").read_text()
+    thief = thief.replace("contract=EVENTS", "contract=replace(EVENTS, name='thief')")
+    (tmp_path / "thief_pipeline.py").write_text("from dataclasses import replace\n" + thief)
+    found = discovery.discover(*config.pipeline_folders)
+    assert found.broken["thief_pipeline.py"] == "sqs/analytics_events is already read by stream 'events'"
     shown = definitions.build(config).get_repository_def().asset_graph
     keys = {key.to_user_string() for key in shown.get_all_asset_keys()}
     assert {"broken/broken_pipeline", "lake/events", "lake/metrics"} <= keys

@@ -31,7 +31,7 @@ def create(settings: Settings) -> tuple[dict[str, int], tuple[str, ...]]:
     """Create those that a running embedded stack lacks; returns all of them.
 
     Raises:
-        Fatal: The settings do not point at SQS look-alike of an embedded stack, or a service refuses.
+        Fatal: A service refuses.
         Retriable: A service does not answer.
     """
     topics, queues = places(settings)

@@ -27,9 +27,6 @@ from headrace.settings import Settings, settings
 
 log = logging.getLogger(__name__)
 
-#: A run whose process died is run again and goes on where it stopped; one that failed is left to a person.
-_RETRIED = {"dagster/max_retries": "2", "dagster/retry_on_asset_or_op_failure": "false"}
-
 
 def build(config: Settings) -> Definitions:
     """Everything that Dagster should know of this installation."""
@@ -78,7 +75,7 @@ def build(config: Settings) -> Definitions:
             refresh = define_asset_job(
                 f"refresh_{pipeline.name}",
                 AssetSelection.assets(marts) | AssetSelection.checks(own_checks),
-                tags={**assets.tags_of(pipeline), **_RETRIED},
+                tags=assets.tags_of(pipeline),
                 description=f"Builds and tests the marts of {pipeline.name} for a range of days.",
             )
             jobs.append(refresh)
@@ -97,7 +94,7 @@ def build(config: Settings) -> Definitions:
         rebuild = define_asset_job(
             f"rebuild_{pipeline.name}",
             rebuilt,
-            tags={**assets.tags_of(pipeline), **_RETRIED},
+            tags=assets.tags_of(pipeline),
             description=f"Replaces days of {pipeline.name} from the lake, then builds and tests their marts.",
         )
         jobs.append(rebuild)

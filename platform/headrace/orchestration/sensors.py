@@ -82,11 +82,12 @@ def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Set
     what arrives meanwhile does not wait for a run to start.
     """
     observed: dict[str, tuple[float, int]] = {}  # by source: when it was noted last, and what waited
+    look = _seconds(pipeline.cadence.look, settings.sensor_seconds)
 
     @sensor(
         name=f"{pipeline.name}_backlog",
         job=job,
-        minimum_interval_seconds=_seconds(pipeline.cadence.look, settings.sensor_seconds),
+        minimum_interval_seconds=look,
         default_status=DefaultSensorStatus.RUNNING,
         tags=tags_of(pipeline),
         description=f"Launches ingest runs of {pipeline.name} while messages wait.",
@@ -100,7 +101,7 @@ def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Set
                 looked: tuple[Backlog, Position] | None = None
                 for share, label in _shares(spec):
                     tags = {STREAM: pipeline.name, SOURCE: label}
-                    on_it = _on_it(context, tags, job.name, settings)
+                    on_it = _on_it(context, tags, job.name, look, settings)
                     if on_it:
                         seen.append(f"{label}: {on_it}")
                         continue
@@ -136,8 +137,13 @@ def _seconds(given: timedelta | None, setting: int) -> int:
     return setting if given is None else max(1, round(given.total_seconds()))
 
 
-def _on_it(context: SensorEvaluationContext, tags: dict[str, str], job: str, settings: Settings) -> str:
-    """Who reads a source already, so that no other run is needed; empty if one is."""
+def _on_it(
+    context: SensorEvaluationContext, tags: dict[str, str], job: str, look: int, settings: Settings
+) -> str:
+    """Who reads a source already, so that no other run is needed; empty if one is.
+
+    ``look`` is the time between two ticks, s: the relief has to be asked for at the last one that is early enough.
+    """
     records = _instance(context).get_run_records(
         RunsFilter(job_name=job, statuses=_ACTIVE, tags=tags), limit=2
     )
@@ -145,7 +151,7 @@ def _on_it(context: SensorEvaluationContext, tags: dict[str, str], job: str, set
         return "a run is on it, and the next one is ready"
     if records:
         started = records[0].start_time
-        lead = settings.sensor_seconds + _STARTING_SECONDS
+        lead = look + _STARTING_SECONDS
         if started is None or time.time() < started + settings.ingest_max_seconds - lead:
             return "a run is on it"
     return ""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.pipelines.base import Pipeline
+from headrace.pipelines.base import Pipeline, Spec, Sqs
 
 HERE = Path(__file__).parent
 _PATTERN = "*_pipeline.py"
@@ -55,11 +55,18 @@ def _add(found: Discovered, path: Path) -> None:
         return
     taken = {table.name: other.name for other in found.pipelines.values() for table in other.tables}
     twin = next((table.name for table in pipeline.tables if table.name in taken), None)
+    read: dict[Spec, str] = {
+        s: other.name for other in found.pipelines.values() for s in other.sources if isinstance(s, Sqs)
+    }
+    shared = next((spec for spec in pipeline.sources if spec in read), None)
     if pipeline.name in found.pipelines:
         other = found.files[pipeline.name].name
         found.broken[path.name] = f"stream {pipeline.name!r} is already declared by {other}"
     elif twin is not None:
         found.broken[path.name] = f"table {twin!r} is already that of stream {taken[twin]!r}"
+    elif shared is not None:
+        # a queue hands each message to one reader, who deletes it
+        found.broken[path.name] = f"{shared.name} is already read by stream {read[shared]!r}"
     else:
         found.pipelines[pipeline.name] = pipeline
         found.files[pipeline.name] = path
