@@ -11,7 +11,7 @@ import polars as pl
 
 from headrace.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
 from headrace.contracts.base import Contract
-from headrace.contracts.decode import Decoded, Failures, decode
+from headrace.contracts.decode import Decoded, Failures, decode, record_at
 from headrace.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
@@ -97,10 +97,6 @@ def _check_name(name: str) -> str:
 
 
 def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: str, now: datetime) -> Checked:
-    place = pl.DataFrame(
-        {"_message": decoded.message, "_index": decoded.index},
-        schema={"_message": pl.UInt32, "_index": pl.Int32},
-    )
     records = batch.records.select(
         pl.lit(batch.source).alias("_source"),
         pl.col("cursor").alias("_cursor"),
@@ -114,7 +110,7 @@ def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: st
         pl.col("timestamp").alias("message_timestamp"),
     )
     whole = decoded.rows.height == records.height
-    origin = (records if whole else records[decoded.message]).hstack([place["_index"]])
+    origin = (records if whole else records[decoded.message]).hstack([decoded.index.alias("_index")])
     bad = _mask(decoded.failures, decoded.rows.height)
     good = decoded.rows.hstack(origin.select(ORIGIN_SCHEMA.names()))
     if bad is not None:
@@ -123,7 +119,7 @@ def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: st
     good = good.select(contract.landed_schema.names())
     if bad is None:
         return Checked(good, pl.DataFrame(schema=REJECTED_SCHEMA))
-    return Checked(good, _rejected(contract, origin.filter(bad), bad, decoded))
+    return Checked(good, _rejected(contract, origin.filter(bad), bad, decoded.failures))
 
 
 def _mask(failures: Failures, height: int) -> pl.Series | None:
@@ -133,10 +129,8 @@ def _mask(failures: Failures, height: int) -> pl.Series | None:
     return pl.int_range(height, dtype=pl.UInt32, eager=True).is_in(rows.unique().implode())
 
 
-def _rejected(contract: Contract, origin: pl.DataFrame, bad: pl.Series, decoded: Decoded) -> pl.DataFrame:
-    failures: dict[str, Any] = {
-        name: getattr(decoded.failures, name) for name in ("row", "check", "column", "value")
-    }
+def _rejected(contract: Contract, origin: pl.DataFrame, bad: pl.Series, found: Failures) -> pl.DataFrame:
+    failures: dict[str, Any] = {name: getattr(found, name) for name in ("row", "check", "column", "value")}
     reasons = (
         pl.DataFrame(
             failures, schema={"row": pl.UInt32, "check": pl.String, "column": pl.String, "value": pl.String}
@@ -150,8 +144,8 @@ def _rejected(contract: Contract, origin: pl.DataFrame, bad: pl.Series, decoded:
     if not reasons["row"].equals(at.cast(pl.UInt32).rename("row")):
         raise Fatal("the rejected rows and their reasons do not match; this is a defect of Headrace")
     payload = [
-        bytes(decoded.element[row]) if row in decoded.element else whole
-        for row, whole in zip(at.to_list(), origin["payload"].to_list(), strict=True)
+        payload and record_at(payload, index)
+        for payload, index in origin.select("payload", "_index").iter_rows()
     ]
     return origin.with_columns(
         pl.Series("payload", payload, dtype=pl.Binary),

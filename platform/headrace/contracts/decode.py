@@ -2,19 +2,22 @@
 
 Strict about types (a number is not a string, an object is not a number), because a lenient parser turns a
 wrong type into a null and the loss is never seen. msgspec decodes each payload straight into a struct
-derived from the contract; only a payload that fails is looked at a second time, field by field, to name
-every reason.
+derived from the contract, a few thousand in one call, and their fields become columns before the next few
+thousand are decoded: no Python code runs for a record that is right. Only a payload that fails is looked at a
+second time, field by field, to name every reason; the others of its call do not notice (docs/adr/0014).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -33,7 +36,11 @@ _INT_RANGE: dict[pl.DataType, tuple[int, int]] = {
     pl.Int32(): (-(2**31), 2**31 - 1),
     pl.Int64(): (-(2**63), 2**63 - 1),
 }
+#: As msgspec leaves what becomes another type once it is a column.
+_RAW = {"time": pl.String(), "object": pl.Binary()}
 _NULL = msgspec.Raw(b"null")
+#: Messages whose structs are there at once: few enough that they stay in the processor's cache.
+_AT_ONCE = 2_048
 
 
 @dataclass(slots=True)
@@ -61,14 +68,12 @@ class Decoded:
         rows: The contract's columns, typed; null in a column that failed.
         message: Row of the message in ``MicroBatch.records``, one per record.
         index: Place of the record in its message, one per record.
-        element: Bytes of the record where it is an element of an array, else None (the whole payload).
         failures: Reasons, by row.
     """
 
     rows: pl.DataFrame
-    message: Sequence[int]
-    index: Sequence[int]
-    element: dict[int, bytes]
+    message: pl.Series
+    index: pl.Series
     failures: Failures
 
 
@@ -77,8 +82,10 @@ class _Wire:
     """What is derived from a contract once."""
 
     struct: type[msgspec.Struct]
-    record: msgspec.json.Decoder[Any]
+    record: Callable[[Any], Any]
+    array: Callable[[Any], list[Any]]
     fields: tuple[tuple[Column, msgspec.json.Decoder[Any]], ...]
+    raw: dict[str, pl.DataType]
 
 
 @cache
@@ -89,7 +96,9 @@ def _wire(contract: Contract) -> _Wire:
         fields.append((c.name, _TYPES[c.wire], default))
     struct = msgspec.defstruct(contract.name, fields, gc=False)
     decoders = tuple((c, msgspec.json.Decoder(_TYPES[c.wire])) for c in contract.columns)
-    return _Wire(struct, msgspec.json.Decoder(struct), decoders)
+    record, array = msgspec.json.Decoder(struct), msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
+    raw = {c.name: _RAW.get(c.wire, c.dtype) for c in contract.columns}
+    return _Wire(struct, record.decode, array.decode, decoders, raw)
 
 
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -109,115 +118,225 @@ def decode(contract: Contract, payloads: pl.Series, max_message_bytes: int) -> D
     Returns:
         At least one row for every message, so that none can vanish: an empty array yields one failed row.
     """
-    wire = _wire(contract)
-    failures = Failures()
-    structs: list[Any] = []
-    message: list[int] = []
-    index: list[int] = []
-    element: dict[int, bytes] = {}
-    blank = wire.struct()
-    one = wire.record.decode
+    return _Decoding(contract, payloads, max_message_bytes).decoded()
 
-    def keep(struct: Any, at: int, place: int = 0) -> None:
-        structs.append(struct)
-        message.append(at)
-        index.append(place)
 
-    def record(raw: bytes | msgspec.Raw, at: int, place: int = 0) -> None:
+def record_at(payload: bytes, index: int) -> bytes:
+    """The bytes of one record of a message: of an element where the message is an array, else of all of it."""
+    if payload.lstrip()[:1] == b"[":
         try:
-            struct = one(raw)
-        except _BROKEN:
-            struct = _salvage(wire, raw, len(structs), failures)
-        keep(struct, at, place)
+            return bytes(_ARRAY.decode(payload)[index])
+        except (*_BROKEN, IndexError):
+            pass
+    return payload
 
-    all_text = _is_utf8(payloads)
-    for at, payload in enumerate(payloads.to_list()):
+
+class _Decoding:
+    """One micro-batch under way."""
+
+    def __init__(self, contract: Contract, payloads: pl.Series, max_message_bytes: int) -> None:
+        self._contract = contract
+        self._wire = _wire(contract)
+        self._payloads = payloads
+        self._max = max_message_bytes
+        self._failures = Failures()
+        self._frames: list[pl.DataFrame] = []
+        self._height = 0  # rows of the frames
+        self._structs: list[Any] = []  # not in a frame yet, and of which message and element they are
+        self._message: list[Iterable[int]] = []
+        self._index: list[Iterable[int]] = []
+
+    def decoded(self) -> Decoded:
+        plain = _plain(self._payloads, self._max)
+        for first in range(0, len(plain), _AT_ONCE):
+            self._chunk(first, plain[first : first + _AT_ONCE])
+            self._frame()
+        raw = pl.concat([pl.DataFrame(schema=self._wire.raw), *self._frames])
+        rows = pl.DataFrame([_typed(c, raw[c.name], self._failures) for c in self._contract.columns])
+        message, index = (
+            pl.Series(name, np.fromiter(chain.from_iterable(parts), np.int64), dtype=dtype)
+            for name, parts, dtype in (
+                ("message", self._message, pl.UInt32),
+                ("index", self._index, pl.Int32),
+            )
+        )
+        return Decoded(rows, message, index, self._failures)
+
+    def _chunk(self, first: int, payloads: list[bytes | None]) -> None:
+        """Structs of messages: as many as are right in one call, then one that is not."""
+        left, at = iter(payloads), 0
+        while at < len(payloads):
+            ready = len(self._structs)
+            try:
+                self._structs.extend(map(self._wire.record, left))
+            except (
+                *_BROKEN,
+                TypeError,
+            ):  # of the message after those that the list has by now; TypeError: null
+                broken = True
+            else:
+                broken = False
+            done = len(self._structs) - ready
+            self._keep(range(first + at, first + at + done), bytes(done))
+            at += done
+            if broken:
+                self._odd(first + at)
+                at += 1
+
+    def _keep(self, message: Iterable[int], index: Iterable[int]) -> None:
+        self._message.append(message)
+        self._index.append(index)
+
+    def _odd(self, at: int) -> None:
+        """A message that is no record: an array of them, or wrong."""
+        payload: bytes | None = self._payloads[at]
         if not payload or payload.isspace():
-            failures.add(len(structs), "empty")
-            keep(blank, at)
-        elif len(payload) > max_message_bytes:
-            failures.add(len(structs), f"max_message_bytes({max_message_bytes})", "", str(len(payload)))
-            keep(blank, at)
-        elif not (all_text or _is_utf8(payload)):
-            failures.add(len(structs), "utf8")
-            keep(blank, at)
-        elif payload[:1] == b"[" or payload.lstrip()[:1] == b"[":
+            self._failed(at, "empty")
+        elif len(payload) > self._max:
+            self._failed(at, f"max_message_bytes({self._max})", str(len(payload)))
+        elif not _is_utf8(payload):
+            self._failed(at, "utf8")
+        elif payload.lstrip()[:1] == b"[":
+            self._array(at, payload)
+        else:
+            self._structs.append(self._salvaged(payload))
+            self._keep((at,), (0,))
+
+    def _failed(self, at: int, check: str, value: str = "") -> None:
+        self._failures.add(self._row(), check, "", value)
+        self._structs.append(self._wire.struct())
+        self._keep((at,), (0,))
+
+    def _row(self) -> int:
+        """Of the struct that comes next."""
+        return self._height + len(self._structs)
+
+    def _array(self, at: int, payload: bytes) -> None:
+        try:
+            structs = self._wire.array(payload)
+        except _BROKEN:
             try:
                 parts = _ARRAY.decode(payload)
             except _BROKEN as error:
-                failures.add(len(structs), "json", "", str(error))
-                keep(blank, at)
-                continue
-            if not parts:
-                failures.add(len(structs), "empty_array")
-                keep(blank, at)
+                self._failed(at, "json", str(error))
+                return
             for place, part in enumerate(parts):
-                element[len(structs)] = part
-                record(part, at, place)
+                self._structs.append(self._record(part))
+                self._keep((at,), (place,))
         else:
-            record(payload, at)
-    rows = _columns(contract, structs, failures)
-    return Decoded(rows, message, index, element, failures)
+            if not structs:
+                self._failed(at, "empty_array")
+            self._structs.extend(structs)
+            self._keep([at] * len(structs), range(len(structs)))
+
+    def _record(self, raw: msgspec.Raw) -> Any:
+        try:
+            return self._wire.record(raw)
+        except _BROKEN:
+            return self._salvaged(raw)
+
+    def _salvaged(self, raw: bytes | msgspec.Raw) -> Any:
+        """Name every reason why ``raw`` is no record, and keep the fields that are right."""
+        row, failures = self._row(), self._failures
+        try:
+            parts = _OBJECT.decode(raw)
+        except msgspec.ValidationError:
+            failures.add(row, "object", "", _shown(raw))
+            return self._wire.struct()
+        except _BROKEN as error:
+            failures.add(row, "json", "", str(error))
+            return self._wire.struct()
+        right: dict[str, Any] = {}
+        for column, decoder in self._wire.fields:
+            part = parts.get(column.name)
+            if part is None:
+                continue
+            try:
+                right[column.name] = decoder.decode(part)
+            except _BROKEN:
+                failures.add(row, f"type({column.wire})", column.name, _shown(part))
+        return self._wire.struct(**right)
+
+    def _frame(self) -> None:
+        """Structs become columns."""
+        structs, self._structs = self._structs, []
+        columns = [self._column(c, list(map(attrgetter(c.name), structs))) for c in self._contract.columns]
+        self._frames.append(pl.DataFrame(columns))
+        self._height += len(structs)
+
+    def _column(self, column: Column, values: list[Any]) -> pl.Series:
+        """Values as msgspec decoded them."""
+        match column.wire:
+            case "object":
+                values = list(map(bytes, values))
+            case "map":
+                return _maps(column, values)
+            case "integer":
+                values = self._in_range(column, values)
+        return pl.Series(column.name, values, dtype=self._wire.raw[column.name])
+
+    def _in_range(self, column: Column, values: list[int | None]) -> list[int | None]:
+        low, high = _INT_RANGE[column.dtype]
+        known = [value for value in values if value is not None]
+        if not known or (low <= min(known) and max(known) <= high):
+            return values
+        for row, value in enumerate(values, self._height):
+            if value is not None and not low <= value <= high:
+                self._failures.add(row, f"in_range({low}, {high})", column.name, str(value))
+                values[row - self._height] = None
+        return values
 
 
-def _is_utf8(data: pl.Series | bytes) -> bool:
-    """msgspec does not look into strings that it skips or keeps raw, so the bytes are checked first."""
+def _plain(payloads: pl.Series, max_message_bytes: int) -> list[bytes | None]:
+    """The payloads that msgspec may judge, null for the others.
+
+    It does not look into strings that it skips or keeps raw, so what is not UTF-8 is found here.
+    """
+    fits = payloads.bin.size() <= max_message_bytes
+    texts: list[bytes | None] = payloads.to_list()
+    if not fits.all():
+        texts = [text if fit else None for text, fit in zip(texts, fits, strict=True)]
     try:
-        data.decode() if isinstance(data, bytes) else data.cast(pl.String)
-    except (UnicodeDecodeError, pl.exceptions.ComputeError):
+        payloads.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        texts = [text if text is not None and _is_utf8(text) else None for text in texts]
+    return texts
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
         return False
     return True
-
-
-def _salvage(wire: _Wire, raw: bytes | msgspec.Raw, row: int, failures: Failures) -> Any:
-    """Name every reason why ``raw`` is no record, and keep the fields that are right."""
-    try:
-        parts = _OBJECT.decode(raw)
-    except msgspec.ValidationError:
-        failures.add(row, "object", "", _shown(raw))
-        return wire.struct()
-    except _BROKEN as error:
-        failures.add(row, "json", "", str(error))
-        return wire.struct()
-    right: dict[str, Any] = {}
-    for column, decoder in wire.fields:
-        part = parts.get(column.name)
-        if part is None:
-            continue
-        try:
-            right[column.name] = decoder.decode(part)
-        except _BROKEN:
-            failures.add(row, f"type({column.wire})", column.name, _shown(part))
-    return wire.struct(**right)
 
 
 def _shown(raw: bytes | msgspec.Raw) -> str:
     return bytes(memoryview(raw)[:256]).decode("utf-8", "replace")
 
 
-def _columns(contract: Contract, structs: list[Any], failures: Failures) -> pl.DataFrame:
-    """Turn structs into typed columns, adding the failures that only a whole column shows."""
-    rows = map(msgspec.structs.astuple, structs)
-    values = list(zip(*rows, strict=True)) if structs else [()] * len(contract.columns)
-    out = []
-    for column, raw in zip(contract.columns, values, strict=True):
-        match column.wire:
-            case "time":
-                series = _times(column, raw, failures)
-            case "object":
-                series = _objects(column, raw, failures)
-            case "map":
-                series = _maps(column, raw)
-            case "integer":
-                series = _integers(column, raw, failures)
-            case _:
-                series = pl.Series(column.name, raw, dtype=column.dtype)
-        out.append(series)
-    return pl.DataFrame(out)
+def _maps(column: Column, values: Sequence[dict[str, str] | None]) -> pl.Series:
+    maps = [m or {} for m in values]
+    keys = pa.array(chain.from_iterable(maps), pa.large_string())
+    texts = pa.array(chain.from_iterable(m.values() for m in maps), pa.large_string())
+    offsets = np.zeros(len(maps) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, maps), np.int64, len(maps)), out=offsets[1:])
+    pairs = pa.StructArray.from_arrays([keys, texts], ["key", "value"])
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), pairs)
+    series = pl.Series(pl.from_arrow(lists))
+    return series.alias(column.name).cast(STRING_MAP)
 
 
-def _times(column: Column, raw: Sequence[str | None], failures: Failures) -> pl.Series:
-    text = pl.Series(column.name, raw, dtype=pl.String)
+def _typed(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
+    """A column of the contract's type, adding the failures that only a whole column shows."""
+    if column.wire == "time":
+        return _times(column, raw, failures)
+    if column.wire == "object":
+        return _objects(column, raw, failures)
+    return raw
+
+
+def _times(column: Column, text: pl.Series, failures: Failures) -> pl.Series:
     # %+ is chrono's RFC 3339: a date-time without a zone is null, not local time. It also reads years of
     # five digits, which RFC 3339 does not have and Python's datetime cannot hold.
     times = text.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
@@ -225,41 +344,14 @@ def _times(column: Column, raw: Sequence[str | None], failures: Failures) -> pl.
     if not in_calendar.all():
         times = times.set(~in_calendar, None)
     for row in (times.is_null() & text.is_not_null()).arg_true().to_list():
-        failures.add(row, "rfc3339_time_with_zone", column.name, str(raw[row]))
+        failures.add(row, "rfc3339_time_with_zone", column.name, str(text[row]))
     return times.cast(UTC_MICROS)
 
 
-def _objects(column: Column, raw: Sequence[msgspec.Raw], failures: Failures) -> pl.Series:
-    out: list[str | None] = []
-    for row, part in enumerate(raw):
-        data = bytes(part)
-        if data[:1] == b"{":
-            out.append(data.decode())
-            continue
-        out.append(None)
-        if data != b"null":
-            failures.add(row, "type(object)", column.name, _shown(part))
-    return pl.Series(column.name, out, dtype=pl.String)
-
-
-def _maps(column: Column, raw: Sequence[dict[str, str] | None]) -> pl.Series:
-    maps = [m or {} for m in raw]
-    keys = pa.array(chain.from_iterable(maps), pa.large_string())
-    values = pa.array(chain.from_iterable(m.values() for m in maps), pa.large_string())
-    offsets = [0]
-    for m in maps:
-        offsets.append(offsets[-1] + len(m))
-    pairs = pa.StructArray.from_arrays([keys, values], ["key", "value"])
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pairs)
-    series = pl.Series(pl.from_arrow(lists))
-    return series.alias(column.name).cast(STRING_MAP)
-
-
-def _integers(column: Column, raw: Sequence[int | None], failures: Failures) -> pl.Series:
-    low, high = _INT_RANGE[column.dtype]
-    values: list[int | None] = list(raw)
-    for row, value in enumerate(raw):
-        if value is not None and not low <= value <= high:
-            failures.add(row, f"in_range({low}, {high})", column.name, str(value))
-            values[row] = None
-    return pl.Series(column.name, values, dtype=column.dtype)
+def _objects(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
+    objects = raw.bin.starts_with(b"{")
+    if not objects.all():
+        for row in (~objects & ~raw.bin.starts_with(b"null")).arg_true().to_list():
+            failures.add(row, "type(object)", column.name, _shown(raw[row]))
+        raw = raw.set(~objects, None)
+    return raw.cast(pl.String)
