@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace import lineage
 from headrace.errors import Fatal
@@ -75,12 +76,22 @@ def _compile(project: Path, target: Path, settings: Settings) -> None:
         raise Fatal("the dbt project does not parse: " + " ".join(said[-6:]))
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The content of a manifest; not to be changed. Read once for as long as the file stays as it is."""
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, _written: int) -> dict[str, Any]:
+    return dict(json.loads(path.read_bytes()))
+
+
 def views_version(path: Path, settings: Settings) -> str:
     """Checksum over what is deployed once, so that a changed view is deployed again.
 
     Over the models, the SQL that they become (vars of the project are in there) and the macros they are made with.
     """
-    manifest = json.loads(path.read_bytes())
+    manifest = read(path)
     views = [
         f"{n['unique_id']}:{n['checksum']['checksum']}:{n.get('compiled_code')}"
         for n in manifest["nodes"].values()
@@ -96,7 +107,7 @@ def reach(path: Path, pipeline: Pipeline) -> tuple[int, int]:
 
     Each model declares it in its yml (``meta: days_back, days_ahead``), and nobody else does.
     """
-    nodes = json.loads(path.read_bytes())["nodes"].values()
+    nodes = read(path)["nodes"].values()
     metas = [
         n["config"]["meta"] for n in nodes if n["resource_type"] == "model" and pipeline.models in n["tags"]
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -118,7 +117,7 @@ def _deployed(api: DagsterApi) -> None:
 
 
 def _assets(manifest: Path) -> list[list[str]]:
-    nodes = json.loads(manifest.read_bytes())["nodes"].values()
+    nodes = models.read(manifest)["nodes"].values()
     daily = {"daily", "events"}
     marts = [n["name"] for n in nodes if n["resource_type"] == "model" and daily <= {*n["tags"]}]
     return [["warehouse", "events"], *(["marts", name] for name in sorted(marts))]

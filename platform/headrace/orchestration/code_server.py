@@ -6,7 +6,9 @@ it has no threads yet, forks multiprocessing's fork server, from which every run
 milliseconds. Takes the arguments of ``dagster api grpc``.
 
 With ``--reloadable`` before them it serves through Dagster's proxy, as ``dagster code-server start`` does: the UI's
-*Reload* starts a server with what the files say by then, and the one before it goes when its runs are done.
+*Reload* starts a server with what the files say by then, and the one before it goes when its runs are done. That
+server is forked too, from a process that has imported the libraries and nothing of ours, so that a reload takes as
+long as our own files do.
 """
 
 from __future__ import annotations
@@ -18,18 +20,26 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing import forkserver, process, resource_tracker, util
 from multiprocessing.context import BaseContext
 from typing import NoReturn
 
-PRELOAD = [
-    "dagster._grpc.server",
+#: What the definitions are made with, and what changes only with the installation.
+LIBRARIES = [
     "dagster._cli.api",
-    "dbt.adapters.clickhouse",
-    "dbt.adapters.factory",
-    "dbt.config.runtime",
-    "headrace.orchestration.definitions",
+    "dagster._grpc.server",
+    "dagster_dbt",
+    "boto3",
+    "clickhouse_connect",
+    "deltalake",
+    "kafka",
+    "pandera.polars",
+    "sqlglot",
+    "tenacity",
 ]
+DEFINITIONS = "headrace.orchestration.definitions"
+#: What runs need beyond them, imported while the server serves already.
+RUNS = ["dagster_aws.utils", "dbt.adapters.clickhouse", "dbt.adapters.factory", "dbt.config.runtime"]
 _get_context = multiprocessing.get_context
 _spawn = util.spawnv_passfds
 
@@ -49,6 +59,7 @@ def _fork(_executable: bytes, _arguments: Sequence[str], fds: Sequence[int]) -> 
 
 def _serve(listener: int, alive: int) -> NoReturn:
     util.spawnv_passfds = _spawn
+    multiprocessing.get_context = _get_context
     code = 1
     try:
         low, high = sorted((listener, alive))
@@ -56,7 +67,7 @@ def _serve(listener: int, alive: int) -> NoReturn:
         for start, end in ((3, low), (low + 1, high), (high + 1, os.sysconf("SC_OPEN_MAX"))):
             os.closerange(start, end)
         forkserver._forkserver._lock._at_fork_reinit()  # type: ignore[attr-defined]  # held while we were forked
-        forkserver.main(listener, alive, [])
+        forkserver.main(listener, alive, RUNS if DEFINITIONS in sys.modules else [])
     except SystemExit:
         code = 0
     finally:
@@ -69,25 +80,55 @@ def main() -> None:
         del sys.argv[1]
         _proxy()
         return
-    if sys.argv[1:3] == ["api", "grpc"]:  # started by the proxy
-        del sys.argv[1:3]
-        _serve_definitions()
-        return
     _serve_definitions(_give_up_lost_runs)
 
 
 def _proxy() -> None:
+    _import(LIBRARIES)
+    _start_forking()
     from dagster._cli import code_server
     from dagster._grpc import server
 
-    # the server that the proxy starts is this one: with its fork server
-    server.get_python_environment_entry_point = lambda executable_path: [  # type: ignore[attr-defined]
-        sys.executable,
-        "-m",
-        "headrace.orchestration.code_server",
-    ]
+    server.open_ipc_subprocess = _Server  # type: ignore[assignment,attr-defined]
     _give_up_lost_runs()
     code_server.start_command()
+
+
+class _Server:
+    """The server that the proxy starts, forked; with what Dagster asks of the ``Popen`` that it is in the place of."""
+
+    def __init__(self, command: Sequence[str], cwd: str | None, env: dict[str, str]) -> None:
+        arguments = [*command[command.index("grpc") + 1 :]]
+        self._process = _get_context("forkserver").Process(target=_forked, args=(arguments, cwd, env))
+        self._process.start()
+        # as a subprocess is: not waited for when this process ends; it goes when nobody sends it heartbeats
+        process._children.discard(self._process)  # type: ignore[attr-defined]
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+
+def _forked(arguments: list[str], cwd: str | None, env: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd or os.curdir)
+    sys.argv[1:] = arguments
+    _serve_definitions()
 
 
 def _give_up_lost_runs() -> None:
@@ -106,24 +147,36 @@ def _give_up_lost_runs() -> None:
 
 
 def _serve_definitions(before: Callable[[], None] = lambda: None) -> None:
-    for name in PRELOAD:
+    _import([*LIBRARIES, DEFINITIONS])
+    _start_forking()
+    multiprocessing.get_context = _forking  # type: ignore[assignment]
+    before()
+    from dagster._cli.api import grpc_command
+
+    grpc_command()
+
+
+def _import(names: Sequence[str]) -> None:
+    gc.disable()  # it would look through all that was imported, again and again: a fifth of the time
+    for name in names:
         importlib.import_module(name)
+    gc.freeze()  # what is shared now stays shared
+    gc.enable()
+
+
+def _start_forking() -> None:
+    """Start multiprocessing's fork server, with all that this process has imported."""
     if threading.active_count() == 1:
         resource_tracker.ensure_running()  # started by the fork server else, and not to be forked
-        gc.freeze()  # what is shared now stays shared
         util.spawnv_passfds = _fork  # type: ignore[assignment]
         try:
             forkserver.ensure_running()
         finally:
             util.spawnv_passfds = _spawn
     else:  # a library has started a thread: a fork of this process could inherit its locks
-        _get_context("forkserver").set_forkserver_preload(PRELOAD)
+        loaded = [*LIBRARIES, DEFINITIONS, *RUNS] if DEFINITIONS in sys.modules else LIBRARIES
+        _get_context("forkserver").set_forkserver_preload(loaded)
         forkserver.ensure_running()
-    multiprocessing.get_context = _forking  # type: ignore[assignment]
-    before()
-    from dagster._cli.api import grpc_command
-
-    grpc_command()
 
 
 if __name__ == "__main__":

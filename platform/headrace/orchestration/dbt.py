@@ -2,7 +2,6 @@
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -142,7 +141,7 @@ def dbt_resource(settings: Settings) -> Dbt:
 def exposures(path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> list[AssetSpec]:
     """External assets: what reads the marts."""
     translator = Translator(path, pipelines, settings)
-    manifest = json.loads(path.read_bytes())
+    manifest = models.read(path)
     specs = []
     for one in manifest["exposures"].values():
         owner = one["owner"].get("email") or one["owner"].get("name")
@@ -167,7 +166,11 @@ def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Setting
     translator = Translator(path, pipelines.values(), settings)
 
     @dbt_assets(
-        manifest=path, exclude=DAILY, dagster_dbt_translator=translator, name="views", pool="models_views"
+        manifest=models.read(path),
+        exclude=DAILY,
+        dagster_dbt_translator=translator,
+        name="views",
+        pool="models_views",
     )
     def views(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
         for pipeline in pipelines.values():
@@ -192,7 +195,7 @@ def marts_asset(
     translator = Translator(path, [pipeline], settings)
 
     @dbt_assets(
-        manifest=path,
+        manifest=models.read(path),
         select=f"{DAILY},tag:{pipeline.models}",
         dagster_dbt_translator=translator,
         name=f"{pipeline.name}_marts",

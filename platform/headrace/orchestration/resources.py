@@ -7,10 +7,8 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from dagster import ConfigurableResource
-from dagster_aws.utils import ResourceWithBoto3Configuration, construct_boto_client_retry_config
+from pydantic import Field
 
 from headrace.pipelines import Pipeline
 from headrace.settings import Settings, settings
@@ -21,17 +19,30 @@ _locks: dict[str, Lock] = {}
 _guard = Lock()
 
 
-class SqsResource(ResourceWithBoto3Configuration):
+class SqsResource(ConfigurableResource):  # type: ignore[type-arg]
     """An SQS client, configured like dagster-aws' S3 and Secrets Manager resources.
 
     Region, endpoint, profile, retries and TLS are fields that the Dagster UI shows; credentials come from the
     usual AWS chain.
     """
 
-    receivers: int = 8
+    region_name: str | None = Field(default=None, description="AWS region of the queues.")
+    endpoint_url: str | None = Field(default=None, description="Where SQS is, if not at AWS.")
+    profile_name: str | None = Field(default=None, description="Profile of the AWS configuration files.")
+    max_attempts: int = Field(default=5, description="How often a request is tried.")
+    use_ssl: bool = Field(default=True, description="Whether to speak TLS.")
+    verify: bool | str | None = Field(
+        default=None, description="Whether to check certificates, or against which."
+    )
+    receivers: int = Field(default=8, description="Requests at a time, each with a connection.")
 
     def get_client(self) -> Any:
         """A boto3 SQS client with a connection for every receiver."""
+        # dagster_aws imports all of its components: half a second, for those who read from queues
+        import boto3
+        from botocore.config import Config
+        from dagster_aws.utils import construct_boto_client_retry_config
+
         retries = construct_boto_client_retry_config(self.max_attempts)  # type: ignore[no-untyped-call]
         return boto3.session.Session(profile_name=self.profile_name).client(
             "sqs",
@@ -39,9 +50,6 @@ class SqsResource(ResourceWithBoto3Configuration):
             endpoint_url=self.endpoint_url,
             use_ssl=self.use_ssl,
             verify=self.verify,
-            aws_access_key_id=self.aws_access_key_id,
-            aws_secret_access_key=self.aws_secret_access_key,
-            aws_session_token=self.aws_session_token,
             config=retries.merge(Config(max_pool_connections=self.receivers + 2)),
         )
 
