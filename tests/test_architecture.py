@@ -27,6 +27,7 @@ DRIVERS = {
         "sources/kafka_fetch.py",
         "producers/kafka.py",
         "local/broker.py",
+        "bench/bare.py",
     ),
     "boto3": (
         "secret_store.py",
@@ -36,8 +37,8 @@ DRIVERS = {
         "orchestration/resources.py",
         "orchestration/instance.py",
     ),
-    "deltalake": ("lake/delta.py",),
-    "clickhouse_connect": ("warehouse/server.py",),
+    "deltalake": ("lake/delta.py", "bench/bare.py"),
+    "clickhouse_connect": ("warehouse/server.py", "bench/bare.py"),
     "apprise": ("alerts/channels.py",),
     "chdb": ("local/clickhouse/",),
     "pandera": ("contracts/",),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-import msgspec
+import numpy as np
 import polars as pl
 
 from headrace.batch import HEADERS, UTC_MICROS
 from headrace.contracts import EVENTS
 from headrace.errors import Fatal
-from headrace.pipelines import Kafka
+from headrace.pipelines import Kafka, Sqs
+from headrace.producers import Producer
+from headrace.producers.malformed import malformed_events
 from headrace.settings import Settings
 from headrace.stream import Stream, producer
 
@@ -23,6 +27,8 @@ _TOPIC = Kafka("analytics_events")
 _CHUNKS_PER_SECOND = 10
 _TYPES = ("page_view", "click", "page_load", "purchase")
 _CHANNELS = ("web", "mobile", "chat")
+_DURATIONS = 2_000
+_SEED_CHUNK = 20_000
 
 
 def send(
@@ -48,7 +54,8 @@ def send(
                 break
             upto = int((chunk + 1) * rate / _CHUNKS_PER_SECOND)
             handed.append((time.monotonic(), upto))
-            to.send(*_live(number, upto))
+            events = live(number, upto, datetime.now(UTC))
+            to.send(events["payload"].to_list(), events["key"].to_list())
             number = upto
         to.flush()
         if to.acknowledged != number:
@@ -58,36 +65,107 @@ def send(
     return handed
 
 
-def _live(first: int, end: int) -> tuple[list[bytes | None], list[bytes | None]]:
-    now = datetime.now(UTC).isoformat()
-    payloads: list[bytes | None] = []
-    keys: list[bytes | None] = []
-    for n in range(first, end):
-        visit = n // SESSION_EVENTS
-        session = f"session-{visit:012d}"
-        keys.append(session.encode())
-        payloads.append(
-            msgspec.json.encode(
-                {
-                    "event_id": f"event-{n:016d}",
-                    "event_type": "page_view",
-                    "occurred_at": now,
-                    "session_id": session,
-                    "user_id": f"user-{visit % 5_000:08d}",
-                    "device_id": f"device-{visit % 9_000:08d}",
-                    "channel": _CHANNELS[visit % 3],
-                    "page_url": f"https://shop.example/products/{n % 400}?from=bench",
-                    "duration_ms": float(n % 2_000),
-                    "properties": {
-                        "referrer": "https://search.example/",
-                        "experiment": "b",
-                        "position": n % 40,
-                    },
-                    "schema_version": 1,
-                }
-            )
-        )
-    return payloads, keys
+def live(first: int, end: int, now: datetime) -> pl.DataFrame:
+    """Events number ``first`` to below ``end`` as messages: JSON of 12 fields and about 400 bytes.
+
+    They happened one after the other, a microsecond apart, until ``now``.
+
+    Returns:
+        ``payload`` and ``key``, both Binary.
+    """
+    n = pl.col("n")
+    visit = n // SESSION_EVENTS
+    at = (pl.lit(now).dt.epoch("us") + n - end).cast(UTC_MICROS).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    session = pl.format("session-{}", _padded(visit, 8))
+    fields: dict[str, pl.Expr] = {
+        "event_id": pl.format("event-{}", _padded(n, 12)),
+        "event_type": pl.lit("page_view"),
+        "occurred_at": at,
+        "received_at": at,
+        "session_id": session,
+        "user_id": pl.format("user-{}", _padded(visit % 5_000, 8)),
+        "device_id": pl.format("device-{}", _padded(visit % 9_000, 8)),
+        "channel": (visit % len(_CHANNELS)).replace_strict(dict(enumerate(_CHANNELS))),
+        "page_url": pl.format("https://shop.example/products/{}", n % 400),
+        "duration_ms": (n % _DURATIONS).cast(pl.Float64),
+        "properties": pl.struct(
+            pl.lit("https://search.example/").alias("referrer"), (n % 40).alias("position")
+        ),
+        "schema_version": pl.lit(1),
+    }
+    numbers = pl.select(pl.int_range(first, end, dtype=pl.Int64).alias("n")).lazy()
+    payload = (
+        pl.struct([value.alias(name) for name, value in fields.items()]).struct.json_encode().cast(pl.Binary)
+    )
+    return numbers.select(payload.alias("payload"), session.cast(pl.Binary).alias("key")).collect()
+
+
+def _padded(number: pl.Expr, width: int) -> pl.Expr:
+    return number.cast(pl.String).str.zfill(width)
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """What a topic or queue was given, by the broker's answers and by arithmetic.
+
+    Attributes:
+        place: The topic or queue.
+        acknowledged: Messages that the broker has acknowledged.
+        malformed: Those of which nothing may land.
+        reasons: Their reasons, by check.
+        duration_ms: Sum over the others, ms.
+        payload_bytes: All of them together.
+    """
+
+    place: Kafka | Sqs
+    acknowledged: int
+    malformed: int
+    reasons: Counter[str]
+    duration_ms: float
+    payload_bytes: int
+
+    @property
+    def good(self) -> int:
+        """Messages that must land."""
+        return self.acknowledged - self.malformed
+
+
+def seed(to: Producer, place: Kafka | Sqs, events: int, malformed_every: int = 0) -> Seeded:
+    """Send live events as fast as the broker takes them.
+
+    Args:
+        to: Sends to ``place``.
+        place: An empty topic or queue.
+        events: How many messages.
+        malformed_every: Of so many messages one is malformed, in the middle; 0 for none.
+
+    Raises:
+        Fatal: The broker did not acknowledge all of them.
+    """
+    wrong = [
+        m for m in malformed_events() if m.payload and m.rejected == 1 and len(m.payload) < 1_000 and m.sqs
+    ]
+    reasons: Counter[str] = Counter()
+    duration, malformed, size = 0.0, 0, 0
+    for first in range(0, events, _SEED_CHUNK):
+        end = min(events, first + _SEED_CHUNK)
+        chunk = live(first, end, datetime.now(UTC))
+        payloads: list[bytes | None] = chunk["payload"].to_list()
+        durations = np.arange(first, end) % _DURATIONS
+        if malformed_every:
+            offset = (malformed_every // 2 - first) % malformed_every
+            for at in range(offset, end - first, malformed_every):
+                bad = wrong[malformed % len(wrong)]
+                payloads[at], durations[at] = bad.payload, 0
+                reasons.update(check for check, _ in bad.reasons[0])
+                malformed += 1
+        duration += float(durations.sum())
+        size += sum(len(payload or b"") for payload in payloads)
+        to.send(payloads, chunk["key"].to_list())
+    to.flush()
+    if to.acknowledged != events:
+        raise Fatal(f"{to.name} acknowledged {to.acknowledged:,} of {events:,} messages")
+    return Seeded(place, events, malformed, reasons, duration, size)
 
 
 def seed_day(stream: Stream, day: date, events: int) -> None:

@@ -4,14 +4,86 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from headrace.cli.shared import Json, console, emit
 
+if TYPE_CHECKING:
+    from headrace.bench.throughput import Throughput
+
 app = typer.Typer(no_args_is_help=True, help="Measure Headrace on this machine.")
+
+
+def _home() -> Path:
+    """A folder for the benchmark alone, without what an earlier one left."""
+    from headrace.settings import settings
+
+    home = settings().home / "bench"
+    shutil.rmtree(home, ignore_errors=True)
+    return home
+
+
+@app.command()
+def throughput(
+    events: Annotated[int, typer.Option(min=1_000, help="Events of each topic.")] = 1_000_000,
+    messages: Annotated[int, typer.Option(min=100, help="Messages through the queue, each time.")] = 20_000,
+    repetitions: Annotated[int, typer.Option(min=1, help="Of each measurement; medians are shown.")] = 3,
+    codec: Annotated[
+        Literal["lz4", "zstd", "snappy", "gzip", "none"], typer.Option(help="Of the topics.")
+    ] = "lz4",
+    as_json: Json = False,
+) -> None:
+    """Events per second, step by step and as a whole, beside what bare drivers reach; 1 if it does not reconcile."""
+    from headrace.bench.throughput import throughput as run
+
+    found = run(
+        _home(),
+        Console(stderr=True) if as_json else console,
+        events=events,
+        messages=messages,
+        repetitions=repetitions,
+        codec=None if codec == "none" else codec,
+    )
+    if not as_json:
+        console.print(_table(found))
+    marks = [f"[red]✗[/] {line}" for line in found.wrong[:20]]
+    emit(found.shown(), as_json, [*_shares(found), *(marks or ["[green]✓[/] every run reconciles"])])
+    raise typer.Exit(1 if found.wrong else 0)
+
+
+def _table(found: Throughput) -> Table:
+    from headrace.bench.throughput import NAMES
+
+    table = Table("", "events/s", "spread", "core s/M", "GB", box=None)
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, said in NAMES.items():
+        if name in found.series:
+            one = found.series[name].shown()
+            table.add_row(
+                said,
+                f"{one['events_per_second']:,}",
+                f"{(one['highest'] - one['lowest']) / one['events_per_second']:.0%}",
+                f"{one['cpu_seconds_per_million']:.2f}",
+                f"{one['peak_bytes'] / 1e9:.2f}",
+            )
+    return table
+
+
+def _shares(found: Throughput) -> list[str]:
+    from headrace.bench.throughput import MALFORMED, NAMES
+
+    lines = [
+        f"{NAMES[whole]}: {share:.0%} of its slowest step alone ({NAMES[step]})"
+        for whole, (step, share) in found.limits().items()
+    ]
+    return lines + [f"{NAMES[name]}: {found.ratio(name, 'delta'):.0%} of clean" for name in MALFORMED]
 
 
 @app.command()
@@ -22,11 +94,8 @@ def freshness(
 ) -> None:
     """How soon an event is visible in the speed layer, through the whole platform; 1 if it does not reconcile."""
     from headrace.bench.freshness import freshness as run
-    from headrace.settings import settings
 
-    home = settings().home / "bench"
-    shutil.rmtree(home, ignore_errors=True)
-    found = run(home, Console(stderr=True) if as_json else console, rate=rate, seconds=seconds)
+    found = run(_home(), Console(stderr=True) if as_json else console, rate=rate, seconds=seconds)
     mark = "[green]✓[/]" if found.reconciles else "[red]✗[/]"
     lines = [
         f"[bold]visible in the speed layer[/]  p50 {found.p50:.1f} s, p95 {found.p95:.1f} s, p99 {found.p99:.1f} s,"
@@ -48,11 +117,8 @@ def backfill(
 ) -> None:
     """A backfill of many days, launched as from the UI, beside live ingestion; 1 if a count is wrong afterwards."""
     from headrace.bench.backfill import backfill as run
-    from headrace.settings import settings
 
-    home = settings().home / "bench"
-    shutil.rmtree(home, ignore_errors=True)
-    found = run(home, Console(stderr=True) if as_json else console, days=days, events=events, rate=rate)
+    found = run(_home(), Console(stderr=True) if as_json else console, days=days, events=events, rate=rate)
     agrees = not found.wrong and found.live_sent == found.live_landed == found.live_published
     lines = [
         f"[bold]backfill[/]  {found.days} days of {found.events:,} events in {found.seconds:,.0f} s,"

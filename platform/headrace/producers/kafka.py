@@ -52,6 +52,7 @@ class KafkaProducer:
         topic: Must exist; it is never created here.
         security: Options as ``kafka_access.checked`` takes them.
         timeout: Seconds after which an unanswered batch fails.
+        codec: ``gzip``, ``snappy``, ``lz4`` or ``zstd``; None sends batches as they are.
 
     Raises:
         Retriable: No broker answers.
@@ -64,6 +65,7 @@ class KafkaProducer:
         topic: str,
         security: Mapping[str, Any] | None = None,
         timeout: float = 60.0,
+        codec: str | None = "lz4",
     ) -> None:
         self.name = f"kafka/{topic}"
         self._topic = topic
@@ -76,7 +78,7 @@ class KafkaProducer:
                 security or {},
                 acks="all",
                 enable_idempotence=True,
-                compression_type="lz4",
+                compression_type=codec,
                 batch_size=BATCH_BYTES,
                 max_request_size=MAX_MESSAGE_BYTES,
                 allow_auto_create_topics=False,

@@ -1,0 +1,159 @@
+"""What each part can do by itself: the drivers, with nothing of Headrace around them.
+
+Each is the least that anybody must do who takes that step with that library, so the slowest of them bounds what the
+whole can reach on the machine at hand.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+import polars as pl
+import pyarrow as pa
+from deltalake import WriterProperties, write_deltalake
+from kafka import KafkaConsumer, TopicPartition
+
+from headrace.bench.measure import Run, Stopwatch
+from headrace.errors import Fatal
+from headrace.kafka_access import connect
+from headrace.settings import Settings
+from headrace.sources.kafka_batches import RawBatch
+from headrace.sources.kafka_fetch import whole_batches
+from headrace.sources.sqs import sqs_client
+
+_FETCH_BYTES = 1 << 20
+_POLL_MS = 5_000
+_TEN = 10  # SQS' limit for one call
+
+
+def fetch(settings: Settings, topic: str, messages: int) -> Run:
+    """kafka-python's network, CRC and decompression; records stay undecoded and are thrown away."""
+    watch, count = Stopwatch(), 0
+    for _, records in _polled(settings, topic, messages, undecoded=True):
+        count += sum(map(_messages, records))
+    return watch.read(count)
+
+
+def poll(settings: Settings, topic: str, messages: int) -> Run:
+    """kafka-python as everybody uses it: ``KafkaConsumer.poll``; records are thrown away."""
+    watch, count = Stopwatch(), 0
+    for _, records in _polled(settings, topic, messages, undecoded=False):
+        count += len(records)
+    return watch.read(count)
+
+
+def fetched(settings: Settings, topic: str, messages: int) -> dict[TopicPartition, list[Any]]:
+    """At least so many messages of a topic, undecoded, by partition."""
+    kept: dict[TopicPartition, list[Any]] = {}
+    for partition, records in _polled(settings, topic, messages, undecoded=True):
+        kept.setdefault(partition, []).extend(records)
+    return kept
+
+
+def _polled(
+    settings: Settings, topic: str, messages: int, *, undecoded: bool
+) -> Iterator[tuple[TopicPartition, list[Any]]]:
+    consumer: Any = connect(
+        KafkaConsumer,
+        settings.kafka_bootstrap_servers,
+        settings.kafka_security,
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        metrics_enabled=False,
+    )
+    try:
+        if undecoded and not whole_batches(consumer):
+            raise Fatal("this kafka-python cannot hand over whole record batches")
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        count = 0
+        while count < messages:
+            found = consumer.poll(_POLL_MS, max_records=settings.batch_messages)
+            if not found:
+                raise Fatal(f"topic {topic!r} gave {count:,} of {messages:,} messages and then nothing")
+            for partition, records in found.items():
+                count += sum(map(_messages, records))
+                yield partition, records
+    finally:
+        consumer.close()
+
+
+def _messages(record: Any) -> int:
+    return record.value.count if isinstance(record.value, RawBatch) else 1
+
+
+def parse(payloads: Sequence[pl.Series], schema: pl.Schema) -> Run:
+    """Polars' JSON parser on lines that are already joined."""
+    texts = [b"\n".join(part.to_list()) for part in payloads]
+    watch, rows = Stopwatch(), 0
+    for text in texts:
+        rows += pl.read_ndjson(text, schema=schema).height
+    return watch.read(rows)
+
+
+def write(tables: Sequence[pa.Table], folder: Path, partition: str) -> Run:
+    """delta-rs, a commit each, as compressed as the lake is."""
+    properties = WriterProperties(compression="ZSTD", compression_level=1)
+    watch = Stopwatch()
+    for table in tables:
+        write_deltalake(folder, table, mode="append", partition_by=[partition], writer_properties=properties)
+    return watch.read(sum(table.num_rows for table in tables))
+
+
+def insert(settings: Settings, database: str, name: str, tables: Sequence[pa.Table]) -> Run:
+    """clickhouse-connect's Arrow insert into a table that is there, a request each."""
+    client = clickhouse_connect.get_client(
+        host=settings.clickhouse_host,
+        port=settings.clickhouse_port,
+        username=settings.clickhouse_user,
+        password=settings.clickhouse_password.get_secret_value(),
+        secure=settings.clickhouse_secure,
+    )
+    blocks = [table.combine_chunks() for table in tables]
+    try:
+        watch = Stopwatch()
+        for block in blocks:
+            client.insert_arrow(name, block, database=database)
+        return watch.read(sum(block.num_rows for block in blocks))
+    finally:
+        client.close()
+
+
+def receive_and_delete(settings: Settings, queue: str, messages: int) -> Run:
+    """boto3 in as many threads as Headrace has receivers: receive ten, delete ten, until all are gone."""
+    secret = settings.aws_secret_access_key
+    client = sqs_client(
+        region=settings.sqs_region,
+        endpoint_url=settings.sqs_endpoint_url,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+        receivers=settings.sqs_receivers,
+    )
+    left, counting = messages, threading.Lock()
+
+    def receive(url: str) -> None:
+        nonlocal left
+        empty = 0
+        while left > 0 and empty < 2:  # a queue may answer empty while others hold what is left
+            found = client.receive_message(QueueUrl=url, MaxNumberOfMessages=_TEN, WaitTimeSeconds=1).get(
+                "Messages"
+            )
+            if not found:
+                empty += 1
+                continue
+            entries = [{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(found)]
+            client.delete_message_batch(QueueUrl=url, Entries=entries)
+            with counting:
+                left -= len(found)
+
+    watch = Stopwatch()
+    url = client.get_queue_url(QueueName=queue)["QueueUrl"]
+    with ThreadPoolExecutor(settings.sqs_receivers) as pool:
+        list(pool.map(receive, [url] * settings.sqs_receivers))
+    return watch.read(messages - left)

@@ -1,0 +1,117 @@
+"""A measured run: how long, how much of the processors, how much memory."""
+
+from __future__ import annotations
+
+import platform
+import re
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measured run.
+
+    Attributes:
+        events: That went through.
+        seconds: By the clock.
+        cpu_seconds: Of this process, all its threads together.
+        peak_bytes: Most memory that the process has held so far.
+        wrong: What did not reconcile afterwards, a line each.
+    """
+
+    events: int
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    wrong: tuple[str, ...] = ()
+
+    @property
+    def rate(self) -> float:
+        """Events per second."""
+        return self.events / self.seconds
+
+
+class Stopwatch:
+    """Runs from its making on."""
+
+    def __init__(self) -> None:
+        self._began, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self, events: int) -> Run:
+        """What ``events`` have cost up to now."""
+        wall, cpu = time.perf_counter() - self._began, time.process_time() - self._cpu
+        return Run(events, wall, cpu, peak_memory())
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held, bytes.
+
+    Linux hands ``getrusage`` of a process the peak of the one that started it; the kernel's own count has it not.
+    """
+    status = Path("/proc/self/status")
+    found = _PEAK.search(status.read_text()) if status.exists() else None
+    if found:
+        return int(found[1]) * 1_024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1_024
+
+
+def alone(task: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run a task in a new process, so that its memory and its processor time are its own.
+
+    Raises:
+        Exception: What the task raised.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(task, *arguments, **named).result()
+
+
+@dataclass(slots=True)
+class Series:
+    """Repetitions of one measurement."""
+
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Events per second, median."""
+        return statistics.median(run.rate for run in self.runs)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory of any repetition."""
+        return max(run.peak_bytes for run in self.runs)
+
+    def shown(self) -> dict[str, Any]:
+        """For machines."""
+        cpu = statistics.median(run.cpu_seconds / run.events for run in self.runs)
+        return {
+            "events_per_second": round(self.rate),
+            "lowest": round(min(run.rate for run in self.runs)),
+            "highest": round(max(run.rate for run in self.runs)),
+            "events": self.runs[0].events,
+            "repetitions": len(self.runs),
+            "cpu_seconds_per_million": round(cpu * 1e6, 3),
+            "peak_bytes": self.peak_bytes,
+        }
+
+
+def interleaved(repetitions: int, tasks: Sequence[str]) -> list[str]:
+    """Each task as often as asked, one after the other and every other time backwards.
+
+    What disturbs the machine for a while, or grows with the time, then falls on all of them.
+    """
+    return [name for n in range(repetitions) for name in (tasks[::-1] if n % 2 else tasks)]

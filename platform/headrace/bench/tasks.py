@@ -1,0 +1,197 @@
+"""What is measured, one task after the other: each in a process, a lake and a raw database of its own.
+
+The same messages are read again and again: where a stream begins is in its lake.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from uuid import uuid4
+
+import polars as pl
+
+from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
+from headrace.bench import bare
+from headrace.bench.load import Seeded
+from headrace.bench.measure import Run, Stopwatch
+from headrace.contracts import EVENTS, check
+from headrace.demo.reconcile import Line
+from headrace.ingest import Landed, Pace, ingest
+from headrace.lake.arrow import to_arrow
+from headrace.pipelines import Kafka, Pipeline, Sqs
+from headrace.settings import Settings
+from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka_fetch import frame
+from headrace.stream import Stream
+from headrace.warehouse.ddl import quoted
+from headrace.warehouse.server import Server
+
+#: Events that the stages in memory take at most: they hold a gigabyte and a half for each million.
+_IN_MEMORY = 500_000
+_INFERRED_LINES = 1_000
+
+
+def fetching(settings: Settings, seeded: Seeded) -> dict[str, Run]:
+    """kafka-python by itself, record batches left undecoded."""
+    return {"fetch": bare.fetch(settings, _topic(seeded), seeded.acknowledged)}
+
+
+def polling(settings: Settings, seeded: Seeded) -> dict[str, Run]:
+    """kafka-python by itself, as everybody uses it."""
+    return {"poll": bare.poll(settings, _topic(seeded), seeded.acknowledged)}
+
+
+def receiving(settings: Settings, seeded: Seeded) -> dict[str, Run]:
+    """boto3 by itself."""
+    assert isinstance(seeded.place, Sqs)
+    run = bare.receive_and_delete(settings, seeded.place.queue, seeded.acknowledged)
+    lost = Line("messages received", seeded.acknowledged, run.events)
+    return {"sqs_bare": replace(run, wrong=_said([lost]))}
+
+
+def _topic(seeded: Seeded) -> str:
+    assert isinstance(seeded.place, Kafka)
+    return seeded.place.topic
+
+
+def stages(settings: Settings, seeded: Seeded) -> dict[str, Run]:
+    """Each step by itself, from memory to memory; the last two to disk and to the warehouse."""
+    messages = min(seeded.acknowledged, _IN_MEMORY)
+    fetched = bare.fetched(settings, _topic(seeded), messages)
+    watch = Stopwatch()
+    columns = [frame(records) for records in fetched.values()]
+    framed = watch.read(sum(part.height for part in columns))
+    del fetched
+    parts = [part for whole in columns for part in whole.iter_slices(settings.batch_messages)]
+    batches = [_batch(part) for part in parts]
+    with own_stream(settings, seeded.place) as stream:
+        watch = Stopwatch()
+        checked = [
+            check(EVENTS, batch, batch_id="bench", now=datetime.now(UTC), limits=stream.limits).good
+            for batch in batches
+        ]
+        judged = watch.read(sum(map(len, batches)))
+        tables = [to_arrow(good, EVENTS.table) for good in checked]
+        lines = b"\n".join(parts[0]["payload"].head(_INFERRED_LINES).to_list())
+        return {
+            "frame": framed,
+            "check": judged,
+            "parse": bare.parse([part["payload"] for part in parts], pl.read_ndjson(lines).schema),
+            "write": bare.write(tables, Path(stream.settings.lake) / "bare", EVENTS.partition),
+            "insert": bare.insert(settings, stream.settings.raw_database, EVENTS.table.name, tables),
+        }
+
+
+def _batch(columns: pl.DataFrame) -> MicroBatch:
+    """Messages as a source hands them over."""
+    constant = {"cursor": "bench", "message_id": None, "redelivered": False}
+    literals = [pl.lit(value, RECORD_SCHEMA[name]).alias(name) for name, value in constant.items()]
+    records = columns.with_columns(literals).select(RECORD_SCHEMA.names())
+    first, last = int(records["offset"][0]), int(records["offset"][-1])
+    return MicroBatch("bench", records, Position({"bench": first}), Position({"bench": last + 1}))
+
+
+def landing(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
+    """Kafka to Delta with full checks, measured as ``name``; what was landed is then published."""
+    with own_stream(settings, seeded.place) as stream:
+        landed, enough, watch = Landed(), Event(), Stopwatch()
+        for step in ingest(
+            stream.guarded(seeded.place.name),
+            stream.contract,
+            stream.lake,
+            stream.limits,
+            _pace(stream),
+            stopping=enough.is_set,
+        ):
+            landed += step
+            if landed.messages >= seeded.acknowledged:
+                enough.set()  # instead of waiting whether more comes
+        run = watch.read(landed.messages)
+        watch = Stopwatch()
+        published = watch.read(stream.publish().rows)
+        return {
+            name: replace(run, wrong=reconcile(stream, seeded)),
+            "publish" if not seeded.malformed else f"publish, {name}": published,
+        }
+
+
+def draining(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
+    """Kafka or SQS to Delta and ClickHouse with full checks, measured as ``name``."""
+    with own_stream(settings, seeded.place) as stream:
+        landed, enough, watch = Landed(), Event(), Stopwatch()
+        for step in stream.drain(seeded.place.name, _pace(stream), stopping=enough.is_set):
+            landed = step.landed
+            if landed.messages >= seeded.acknowledged:
+                enough.set()
+        run = watch.read(landed.messages)
+        return {name: replace(run, wrong=reconcile(stream, seeded))}
+
+
+def _pace(stream: Stream) -> Pace:
+    return replace(stream.pace, max_seconds=None)
+
+
+@contextmanager
+def own_stream(settings: Settings, place: Kafka | Sqs) -> Iterator[Stream]:
+    """The stream ``events`` over ``place``, with empty tables that nobody else has and that are gone afterwards."""
+    name = f"bench_{uuid4().hex[:8]}"
+    own = settings.model_copy(update={"lake_uri": str(settings.home / "lakes" / name), "raw_database": name})
+    pipeline = Pipeline(EVENTS, (place,), owner="team:bench", description="What is measured")
+    stream = Stream(pipeline, own)
+    try:
+        stream.prepare()
+        stream.lake.good.open(), stream.lake.rejected.open()
+        yield stream
+    finally:
+        stream.close()
+        shutil.rmtree(own.lake, ignore_errors=True)
+        server = Server(own)
+        server.command(f"DROP DATABASE IF EXISTS {quoted(name)} SYNC")
+        server.close()
+
+
+def reconcile(stream: Stream, seeded: Seeded) -> tuple[str, ...]:
+    """What differs between source, lake and warehouse, counted in each of them and not taken from who wrote."""
+    audit, contract = stream.audit(), stream.contract
+    ids, durations = pl.col(contract.key).n_unique(), pl.col("duration_ms").sum()
+    [lake] = stream.lake.good.scan().select(ids.alias("ids"), durations.alias("durations")).collect().rows()
+    raw = f"{quoted(stream.settings.raw_database)}.{quoted(contract.table.name)}"
+    [warehouse] = stream.warehouse.query(
+        f"SELECT count(), uniqExact({quoted(contract.key)}), sum(duration_ms) FROM {raw}"
+    )
+    rejected = sum(stream.warehouse.counts_by_day(contract.rejected_table).values())
+    source = stream.source(seeded.place.name)
+    spans = source.offsets() if isinstance(source, KafkaSource) else {}
+    offsets = {cursor: end - begin for cursor, (begin, end) in spans.items()}
+    lines = [
+        Line("messages landed + rejected", seeded.acknowledged, audit.messages),
+        Line("rows in the lake", seeded.good, audit.good),
+        Line("rows rejected", seeded.malformed, audit.rejected),
+        Line("rows doubled", 0, audit.doubled),
+        Line("distinct events in the lake", seeded.good, int(lake[0])),
+        Line("milliseconds in the lake", round(seeded.duration_ms), round(lake[1])),
+        Line("rows in the warehouse", seeded.good, int(warehouse[0])),
+        Line("distinct events in the warehouse", seeded.good, int(warehouse[1])),
+        Line("milliseconds in the warehouse", round(seeded.duration_ms), round(warehouse[2])),
+        Line("rejected rows in the warehouse", seeded.malformed, rejected),
+        *(
+            Line(f"rejected for {name}", seeded.reasons[name], audit.reasons.get(name, 0))
+            for name in sorted({*seeded.reasons, *audit.reasons})
+        ),
+        Line("messages that wait in the source", 0, stream.backlog(seeded.place.name).waiting),
+    ]
+    if offsets:
+        lines.append(Line("offsets in the topic", seeded.acknowledged, sum(offsets.values())))
+        cursors = {*offsets, *audit.by_cursor}
+        lines += [Line(c, offsets.get(c, 0), audit.by_cursor.get(c, 0)) for c in sorted(cursors)]
+    return _said(lines)
+
+
+def _said(lines: list[Line]) -> tuple[str, ...]:
+    return tuple(f"{one.what}: {one.found:,} instead of {one.expected:,}" for one in lines if not one.agrees)

@@ -1,0 +1,186 @@
+"""How many events per second each part takes, and the whole; every measured run of the whole is reconciled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from rich.console import Console
+
+from headrace.bench.load import Seeded, seed
+from headrace.bench.measure import Run, Series, alone, interleaved
+from headrace.bench.tasks import draining, fetching, landing, polling, receiving, stages
+from headrace.local.broker import create_topics
+from headrace.local.platform import backing_services
+from headrace.local.queue import create_queues
+from headrace.pipelines import Kafka, Sqs
+from headrace.producers.kafka import KafkaProducer
+from headrace.settings import Settings
+from headrace.stream import producer
+
+PARTITIONS = 4
+#: Of so many messages one is malformed, by the name of the measurement.
+MALFORMED = {"delta_malformed_1_in_100000": 100_000, "delta_malformed_1_in_100": 100}
+#: Steps that nobody can leave out, by what is measured as a whole.
+UNAVOIDABLE = {
+    "delta": ("fetch", "parse", "write"),
+    "delta_clickhouse": ("fetch", "parse", "write", "insert"),
+    "sqs": ("sqs_bare",),
+}
+#: What is measured, for people; in this order.
+NAMES = {
+    "fetch": "kafka-python alone, record batches left whole",
+    "poll": "kafka-python alone, as everybody uses it",
+    "frame": "record batches to columns, in memory",
+    "parse": "JSON parser alone (Polars), in memory",
+    "check": "decode and check, in memory",
+    "write": "Delta writer alone (delta-rs)",
+    "insert": "ClickHouse insert alone (Arrow)",
+    "publish": "publish: lake to ClickHouse",
+    "delta": "Kafka to Delta, full checks",
+    "delta_clickhouse": "Kafka to Delta and ClickHouse, full checks",
+    **{name: f"Kafka to Delta, 1 malformed in {every:,}" for name, every in MALFORMED.items()},
+    "sqs_bare": "boto3 alone, receive and delete",
+    "sqs": "SQS to Delta and ClickHouse, full checks",
+}
+
+
+@dataclass(slots=True)
+class Throughput:
+    """What was measured.
+
+    Attributes:
+        events: Messages of each topic.
+        codec: Of their record batches; None for none.
+        message_bytes: Mean size of a message.
+        series: Repetitions, by measurement.
+    """
+
+    events: int
+    codec: str | None
+    message_bytes: float
+    series: dict[str, Series] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> list[str]:
+        """What did not reconcile, a line each."""
+        return [
+            f"{name}: {line}" for name, one in self.series.items() for run in one.runs for line in run.wrong
+        ]
+
+    def limits(self) -> dict[str, tuple[str, float]]:
+        """By whole, the slowest step that it cannot do without, and the share of its rate that the whole reaches."""
+        found = {}
+        for whole, steps in UNAVOIDABLE.items():
+            slowest = min(steps, key=lambda name: self.series[name].rate)
+            found[whole] = slowest, self.ratio(whole, slowest)
+        return found
+
+    def ratio(self, one: str, to: str) -> float:
+        """Rate of one measurement over that of another."""
+        return self.series[one].rate / self.series[to].rate
+
+    def shown(self) -> dict[str, Any]:
+        """For machines."""
+        limits = self.limits().items()
+        malformed = MALFORMED.items()
+        return {
+            "events": self.events,
+            "codec": self.codec or "none",
+            "message_bytes": round(self.message_bytes),
+            "series": {name: self.series[name].shown() for name in NAMES if name in self.series},
+            "of_slowest_step": {
+                whole: {"step": step, "share": round(share, 3)} for whole, (step, share) in limits
+            },
+            "to_clean": {f"1 in {every}": round(self.ratio(name, "delta"), 3) for name, every in malformed},
+            "wrong": self.wrong,
+            "reconciles": not self.wrong,
+        }
+
+
+def throughput(
+    home: Path, console: Console, *, events: int, messages: int, repetitions: int, codec: str | None
+) -> Throughput:
+    """Start broker, queue and warehouse of its own, seed them, measure, and stop them; arguments as of ``measure``.
+
+    Args:
+        home: State and logs; what is there of an earlier run must be gone.
+    """
+    with backing_services(home) as (_, settings):
+        return measure(
+            settings, console, events=events, messages=messages, repetitions=repetitions, codec=codec
+        )
+
+
+def measure(
+    settings: Settings,
+    console: Console,
+    *,
+    events: int,
+    messages: int,
+    repetitions: int,
+    codec: str | None,
+    run: Callable[..., dict[str, Run]] = alone,
+) -> Throughput:
+    """Seed the services that ``settings`` point at, and measure.
+
+    Args:
+        settings: Where the services are.
+        console: Where to tell.
+        events: Messages of each topic.
+        messages: Messages that go through the queue, each time.
+        repetitions: Of each measurement.
+        codec: Of the record batches.
+        run: Calls a task with its arguments; by default in a process of its own.
+    """
+    topics: dict[str, Seeded] = {}
+    for name, every in {"delta": 0, **MALFORMED}.items():
+        with console.status(f"seeding {events:,} events ({NAMES[name]})"):
+            topics[name] = seed_topic(settings, events, every, codec)
+    clean = topics["delta"]
+    queue = Sqs(f"bench_{uuid4().hex[:8]}")
+    create_queues(settings.sqs_endpoint_url or "", [queue.queue])
+
+    def queued(task: Callable[..., dict[str, Run]], *arguments: str) -> dict[str, Run]:
+        return run(task, settings, seed_queue(settings, queue, messages), *arguments)
+
+    tasks: dict[str, Callable[[], dict[str, Run]]] = {
+        "fetch": lambda: run(fetching, settings, clean),
+        "poll": lambda: run(polling, settings, clean),
+        "stages": lambda: run(stages, settings, clean),
+        "delta": lambda: run(landing, settings, clean, "delta"),
+        "delta_clickhouse": lambda: run(draining, settings, clean, "delta_clickhouse"),
+        **{name: lambda name=name: run(landing, settings, topics[name], name) for name in MALFORMED},  # type: ignore[misc]
+        "sqs_bare": lambda: queued(receiving),
+        "sqs": lambda: queued(draining, "sqs"),
+    }
+    done = Throughput(events, codec, clean.payload_bytes / clean.acknowledged)
+    order = interleaved(repetitions, list(tasks))
+    for number, name in enumerate(order, 1):
+        with console.status(f"measuring {number} of {len(order)}: {NAMES.get(name, name)}"):
+            for measured, found in tasks[name]().items():
+                done.series.setdefault(measured, Series()).runs.append(found)
+    return done
+
+
+def seed_topic(settings: Settings, events: int, malformed_every: int, codec: str | None) -> Seeded:
+    """A new topic with so many live events; arguments as of ``load.seed``."""
+    place = Kafka(f"bench_{uuid4().hex[:8]}")
+    create_topics(settings.kafka_bootstrap_servers, {place.topic: PARTITIONS})
+    to = KafkaProducer(settings.kafka_bootstrap_servers, place.topic, settings.kafka_security, codec=codec)
+    try:
+        return seed(to, place, events, malformed_every)
+    finally:
+        to.close()
+
+
+def seed_queue(settings: Settings, place: Sqs, messages: int) -> Seeded:
+    """Send live events to an empty queue."""
+    to = producer(settings, place)
+    try:
+        return seed(to, place, messages)
+    finally:
+        to.close()
