@@ -179,10 +179,12 @@ class Checked:
     Attributes:
         good: The contract's typed columns, its partition column, and ``ORIGIN_SCHEMA``.
         rejected: ``REJECTED_SCHEMA``.
+        batch_id: In every row of both.
     """
 
     good: pl.DataFrame
     rejected: pl.DataFrame
+    batch_id: str
 
 
 @dataclass(frozen=True, slots=True)

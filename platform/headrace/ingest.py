@@ -6,6 +6,9 @@ rejected table is written first, with positions of its own; what has landed whol
 says. After a crash between the two, the records that are in the rejected table already stay rejected, and the others
 are landed as they are judged now: a judgement may change with the time, with a limit, with the contract. A source is
 told only after both commits.
+
+Catching up, the next batch is read and checked in a thread while this one is written. Only where reading takes
+nothing out of the source: who holds messages of a queue must have opened the tables before, see ``_Next``.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Generic, TypeVar
@@ -22,7 +26,7 @@ from typing import Generic, TypeVar
 import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Gap, MicroBatch, Position
+from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Checked, Gap, MicroBatch, Position
 from headrace.contracts import Contract, Limits, check
 from headrace.errors import Conflict
 from headrace.lake import LakeTable, Snapshot
@@ -114,7 +118,9 @@ def ingest(
 ) -> Iterator[Landed]:
     """Drain a source into the lake, one micro-batch at a time.
 
-    Yields after each batch is committed and acknowledged: the caller may publish, report or stop there.
+    Yields after each batch is committed: the caller may publish, report or stop there. The source has been told by
+    then, or is told once the read that is under way is done. Two batches are in memory at most, and what the source
+    fetches ahead.
 
     Raises:
         Retriable: A service is away; everything that was yielded is safe.
@@ -123,12 +129,23 @@ def ingest(
     lost = _gone(source, lake)
     if lost:
         yield Landed(gaps=lost)
+    reader = _Reader(source, contract, limits, pace)
+    try:
+        yield from _drain(reader, lake, pace, stopping)
+    finally:
+        reader.stop()
+
+
+def _drain(
+    reader: _Reader, lake: StreamLake[LakeTable], pace: Pace, stopping: Callable[[], bool]
+) -> Iterator[Landed]:
+    source = reader.source
     started: float | None = None
     idle_since: float | None = None
     known: list[str] = []
     next_read, pause = 0.0, threading.Event()
     while not stopping():
-        cursors, now = source.cursors(), time.monotonic()
+        cursors, now = reader.cursors(), time.monotonic()
         if cursors != known:  # there is more to read than before
             known, idle_since = cursors, None
         idle = idle_since is not None and now - idle_since >= pace.idle_seconds
@@ -136,29 +153,104 @@ def ingest(
         if idle or over:
             return
         pause.wait(max(0.0, next_read - now))
-        tables = lake.rejected.open(), lake.good.open()
-        position = tables[1].position(cursors)
         asked = time.monotonic()
-        batch = source.read(position, pace.batch_messages, min(1.0, pace.idle_seconds))
+        found = reader.next(lake, cursors)
+        batch = found.batch
         for gap in batch.gaps:
             log.error("%s lost messages before they were read: offsets %s", source.name, gap)
         for problem in batch.refused:
             log.error("%s", problem)
-        if not len(batch) and batch.after == batch.before:
+        if found.checked is None:
             idle_since = idle_since or asked
             if batch.refused:
                 yield Landed(refused=batch.refused)
                 idle_since = None
             continue
+        full = len(batch) >= pace.batch_messages
+        if full and batch.receipts is None:
+            reader.read_ahead(batch.after)
         try:
-            landed = land(batch, contract, lake, limits, tables)
+            landed = land(batch, reader.contract, lake, reader.limits, found.tables, found.checked)
         except BaseException:
+            reader.stop()
             source.close()  # hands the batch back: others may land it now
             raise
-        source.acknowledge(batch)
+        reader.acknowledge(batch)
         yield landed
-        next_read = 0.0 if len(batch) >= pace.batch_messages else asked + pace.batch_seconds
+        next_read = 0.0 if full else asked + pace.batch_seconds
         idle_since, started = None, started or time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """What a read gave.
+
+    Attributes:
+        batch: The messages.
+        checked: The same after the contract; None if there is nothing to land.
+        tables: (rejected, good) as they were before the read, so that a commit of anyone else who got the same
+            messages meanwhile is a conflict; None where they need not be: offsets tell what has landed.
+    """
+
+    batch: MicroBatch
+    checked: Checked | None
+    tables: tuple[Snapshot, Snapshot] | None
+
+
+class _Reader:
+    """Reads and checks a source, which is for one thread: if need be, all of it in a thread of its own."""
+
+    def __init__(self, source: Source, contract: Contract, limits: Limits, pace: Pace) -> None:
+        self.source, self.contract, self.limits = source, contract, limits
+        self._pace = pace
+        self._thread = ThreadPoolExecutor(1, "read")
+        self._ahead: Future[_Next] | None = None
+        self._known: list[str] = []
+        self._told: Future[None] | None = None
+
+    def cursors(self) -> list[str]:
+        """As the source has them now; as it had them while a read is under way."""
+        if self._ahead is None:
+            self._settle()
+            self._known = self.source.cursors()
+        return self._known
+
+    def next(self, lake: StreamLake[LakeTable], cursors: list[str]) -> _Next:
+        """What was read ahead, or what is there now."""
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead.result()
+        tables = lake.rejected.open(), lake.good.open()
+        return self._read(tables[1].position(cursors), tables)
+
+    def _read(self, after: Position, tables: tuple[Snapshot, Snapshot] | None) -> _Next:
+        batch = self.source.read(after, self._pace.batch_messages, min(1.0, self._pace.idle_seconds))
+        if not len(batch) and batch.after == batch.before:
+            return _Next(batch, None, tables)
+        return _Next(batch, judged(batch, self.contract, self.limits), tables)
+
+    def read_ahead(self, after: Position) -> None:
+        """Go on from there in the thread, until ``next`` asks for it."""
+        self._ahead = self._thread.submit(self._read, after, None)
+
+    def acknowledge(self, batch: MicroBatch) -> None:
+        """At once, or after the read that is under way."""
+        self._settle()
+        if self._ahead is None:
+            self.source.acknowledge(batch)
+        else:
+            self._told = self._thread.submit(self.source.acknowledge, batch)
+
+    def _settle(self) -> None:
+        told, self._told = self._told, None
+        if told is not None:
+            told.result()
+
+    def stop(self) -> None:
+        """Forget what was read ahead; the source is the caller's again."""
+        self._ahead = None
+        self._thread.shutdown(cancel_futures=False)
+        self._settle()
 
 
 def _gone(source: Source, lake: StreamLake[LakeTable]) -> tuple[Gap, ...]:
@@ -182,12 +274,18 @@ def _gone(source: Source, lake: StreamLake[LakeTable]) -> tuple[Gap, ...]:
     return lost
 
 
+def judged(batch: MicroBatch, contract: Contract, limits: Limits) -> Checked:
+    """A micro-batch after its contract, as of now."""
+    return check(contract, batch, batch_id=str(uuid.uuid4()), now=datetime.now(UTC), limits=limits)
+
+
 def land(
     batch: MicroBatch,
     contract: Contract,
     lake: StreamLake[LakeTable],
     limits: Limits,
     tables: tuple[Snapshot, Snapshot] | None = None,
+    checked: Checked | None = None,
 ) -> Landed:
     """Check a micro-batch and commit it, starting over from the tables when another writer was first.
 
@@ -198,9 +296,9 @@ def land(
         limits: What is accepted.
         tables: Snapshots (rejected, good) opened before the read; None opens new ones and treats every message
             as possibly landed.
+        checked: What ``judged`` says of it, if that has been asked.
     """
-    batch_id = str(uuid.uuid4())
-    checked = check(contract, batch, batch_id=batch_id, now=datetime.now(UTC), limits=limits)
+    checked = checked or judged(batch, contract, limits)
     attempt_batch = batch
     for attempt in _RACES:
         with attempt:
@@ -212,8 +310,8 @@ def land(
             done = _Done.of(attempt_batch, rejected_table, good_table)
             rejected, good = done.dropped(checked.rejected), done.dropped(checked.good)
             # also without rows: whoever judged the same messages otherwise is refused then
-            rejected_table.append(rejected, _advance(attempt_batch, rejected_table), batch_id)
-            good_table.append(good, _advance(attempt_batch, good_table), batch_id)
+            rejected_table.append(rejected, _advance(attempt_batch, rejected_table), checked.batch_id)
+            good_table.append(good, _advance(attempt_batch, good_table), checked.batch_id)
     return Landed(
         messages=len(batch),
         good=good.height,

@@ -118,8 +118,8 @@ def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: st
     good = good.with_columns(pl.col(contract.time).dt.date().alias(contract.partition))
     good = good.select(contract.landed_schema.names())
     if bad is None:
-        return Checked(good, pl.DataFrame(schema=REJECTED_SCHEMA))
-    return Checked(good, _rejected(contract, origin.filter(bad), bad, decoded.failures))
+        return Checked(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id)
+    return Checked(good, _rejected(contract, origin.filter(bad), bad, decoded.failures), batch_id)
 
 
 def _mask(failures: Failures, height: int) -> pl.Series | None:

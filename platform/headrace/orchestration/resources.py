@@ -31,9 +31,7 @@ class SqsResource(ConfigurableResource):  # type: ignore[type-arg]
     profile_name: str | None = Field(default=None, description="Profile of the AWS configuration files.")
     max_attempts: int = Field(default=5, description="How often a request is tried.")
     use_ssl: bool = Field(default=True, description="Whether to speak TLS.")
-    verify: bool | str | None = Field(
-        default=None, description="Whether to check certificates, or against which."
-    )
+    verify: bool = Field(default=True, description="Whether to check certificates.")
     receivers: int = Field(default=8, description="Requests at a time, each with a connection.")
 
     def get_client(self) -> Any:
