@@ -168,7 +168,7 @@ def _drain(
             continue
         full = len(batch) >= pace.batch_messages
         if full and batch.receipts is None:
-            reader.read_ahead(batch.after)
+            reader.read_ahead(found.after)
         try:
             landed = land(batch, reader.contract, lake, reader.limits, found.tables, found.checked)
         except BaseException:
@@ -187,12 +187,14 @@ class _Next:
 
     Attributes:
         batch: The messages.
+        after: Where the next read begins, also in what this one did not look at.
         checked: The same after the contract; None if there is nothing to land.
         tables: (rejected, good) as they were before the read, so that a commit of anyone else who got the same
             messages meanwhile is a conflict; None where they need not be: offsets tell what has landed.
     """
 
     batch: MicroBatch
+    after: Position
     checked: Checked | None
     tables: tuple[Snapshot, Snapshot] | None
 
@@ -226,8 +228,9 @@ class _Reader:
     def _read(self, after: Position, tables: tuple[Snapshot, Snapshot] | None) -> _Next:
         batch = self.source.read(after, self._pace.batch_messages, min(1.0, self._pace.idle_seconds))
         if not len(batch) and batch.after == batch.before:
-            return _Next(batch, None, tables)
-        return _Next(batch, judged(batch, self.contract, self.limits), tables)
+            return _Next(batch, after, None, tables)
+        checked = judged(batch, self.contract, self.limits)
+        return _Next(batch, after.advanced(batch.after), checked, tables)
 
     def read_ahead(self, after: Position) -> None:
         """Go on from there in the thread, until ``next`` asks for it."""
