@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,3 +293,41 @@ def test_small_batches_are_apart_and_full_ones_follow_each_other(size: int, paus
     between = [later - earlier for earlier, later in itertools.pairwise(reads)]
     assert batches == 2
     assert not small or between[0] >= pause
+
+
+class Slow(MemoryLakeTable):
+    """Its commits wait until the source is asked for more, at most ``patience`` seconds."""
+
+    def __init__(self, asked: threading.Event, patience: float) -> None:
+        super().__init__(EVENTS.table)
+        self.asked, self.patience = asked, patience
+        self.overlapped: list[bool] = []
+
+    def commit(self, seen: int, rows: pl.DataFrame, advance: Mapping[str, int]) -> int:
+        self.overlapped.append(self.asked.wait(self.patience))
+        self.asked.clear()
+        return super().commit(seen, rows, advance)
+
+
+@pytest.mark.parametrize(("kind", "ahead"), [(MemoryLog, True), (MemoryQueue, False)])
+def test_the_next_batch_is_read_while_one_is_written_unless_it_would_be_taken_out_of_a_queue(
+    kind: type[MemoryLog] | type[MemoryQueue], ahead: bool
+) -> None:
+    asked = threading.Event()
+
+    class Watched(kind):  # type: ignore[misc, valid-type]
+        reads = 0
+
+        def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
+            self.reads += 1
+            if self.reads > 1:
+                asked.set()
+            return super().read(after, max_messages, wait_seconds)  # type: ignore[no-any-return]
+
+    source = Watched("events")
+    source.publish(payloads(6))
+    good = Slow(asked, 20.0 if ahead else 0.2)
+    lake = StreamLake(good, MemoryLakeTable(EVENTS.rejected_table))
+    drain(source, lake)
+    exactly_once(lake, 6)
+    assert good.overlapped[0] is ahead

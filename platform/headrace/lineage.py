@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -66,10 +68,24 @@ def write(manifest: Path, tables: Iterable[Table]) -> None:
         manifest: Path of the manifest.
         tables: The raw tables, which are the project's sources.
     """
+    _write(manifest, {table.name: list(table.schema) for table in tables})
+
+
+def write_beside(manifest: Path, tables: Iterable[Table]) -> None:
+    """``write`` in a process of its own: seconds of Python, during which this one's threads have work to do.
+
+    Raises:
+        subprocess.CalledProcessError: It failed; said on standard error.
+    """
+    columns = json.dumps({table.name: list(table.schema) for table in tables})
+    subprocess.run([sys.executable, "-m", __name__, str(manifest)], input=columns, text=True, check=True)
+
+
+def _write(manifest: Path, tables: dict[str, list[str]]) -> None:
     content = json.loads(manifest.read_bytes())
     found = {
         node["unique_id"]: {"checksum": node["checksum"]["checksum"], "columns": columns}
-        for node, columns in _followed(content, {table.name: list(table.schema) for table in tables})
+        for node, columns in _followed(content, tables)
     }
     fresh = manifest.with_name(FILE + ".new")
     fresh.write_text(json.dumps(found))
@@ -153,3 +169,7 @@ def _ends(node: Any, parents: Mapping[tuple[str, str], str]) -> set[tuple[str, s
         for key in [(step.expression.db, step.expression.name)]
         if key in parents
     }
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]), json.load(sys.stdin))

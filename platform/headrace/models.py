@@ -51,7 +51,7 @@ def manifest(settings: Settings) -> Path:
         made = [path, path.with_name(lineage.FILE)]
         if not all(one.exists() and one.stat().st_mtime >= newest for one in made):
             _compile(project, target, settings)
-            lineage.write(path, _raw_tables(settings))
+            lineage.write_beside(path, _raw_tables(settings))
     return path
 
 
