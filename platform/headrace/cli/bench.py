@@ -36,6 +36,9 @@ def throughput(
     codec: Annotated[
         Literal["lz4", "zstd", "snappy", "gzip", "none"], typer.Option(help="Of the topics.")
     ] = "lz4",
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Measure other ways to Delta, too: 'make bench' installs them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Events per second, step by step and as a whole, beside what bare drivers reach; 1 if it does not reconcile."""
@@ -48,6 +51,7 @@ def throughput(
         messages=messages,
         repetitions=repetitions,
         codec=None if codec == "none" else codec,
+        peers=peers,
     )
     if not as_json:
         console.print(_table(found))
@@ -77,13 +81,16 @@ def _table(found: Throughput) -> Table:
 
 
 def _shares(found: Throughput) -> list[str]:
+    from headrace.bench.peers import PEERS
     from headrace.bench.throughput import MALFORMED, NAMES
 
     lines = [
         f"{NAMES[whole]}: {share:.0%} of its slowest step alone ({NAMES[step]})"
         for whole, (step, share) in found.limits().items()
     ]
-    return lines + [f"{NAMES[name]}: {found.ratio(name, 'delta'):.0%} of clean" for name in MALFORMED]
+    lines += [f"{NAMES[name]}: {found.ratio(name, 'delta'):.0%} of clean" for name in MALFORMED]
+    measured = [name for name in PEERS if name in found.series]
+    return lines + [f"{found.ratio('delta', name):.1f} times {NAMES[name]}" for name in measured]
 
 
 @app.command()
