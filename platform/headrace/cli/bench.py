@@ -137,3 +137,40 @@ def backfill(
     ]
     emit({**asdict(found), "agrees": agrees}, as_json, lines)
     raise typer.Exit(0 if agrees else 1)
+
+
+@app.command()
+def queries(
+    events: Annotated[int, typer.Option(min=1_000, help="Events of 30 days.")] = 50_000_000,
+    day_events: Annotated[
+        int, typer.Option(min=100, help="Of these, on the day that is refreshed.")
+    ] = 10_000_000,
+    runs: Annotated[int, typer.Option(min=2, help="How often each question is asked.")] = 60,
+    as_json: Json = False,
+) -> None:
+    """How soon dashboards have their answers, how long a touched day takes; 1 if a mart does not hold every event."""
+    from headrace.bench.queries import queries as run
+
+    found = run(
+        _home(),
+        Console(stderr=True) if as_json else console,
+        events=events,
+        day_events=min(day_events, events),
+        runs=runs,
+    )
+    lines = [
+        f"[bold]{one.question}[/]  p50 {one.p50:.0f} ms, p95 {one.p95:.0f} ms, worst {one.worst:.0f} ms"
+        f" ({one.rows:,} rows, {one.runs} times)"
+        for one in found.answers
+    ]
+    lines += [
+        f"    {found.events:,} events of {found.days} days; all marts built in {found.build_seconds:,.0f} s",
+        f"    a touched day of {found.day_events:,} events refreshed in {found.refresh_seconds:,.0f} s,"
+        f" with its neighbours {found.refresh_events:,} events",
+        *(f"[red]✗[/] {line}" for line in found.wrong[:20]),
+        "[red]✗[/] counts are wrong"
+        if found.wrong
+        else "[green]✓[/] every mart holds every event of every day",
+    ]
+    emit({**asdict(found), "agrees": not found.wrong}, as_json, lines)
+    raise typer.Exit(1 if found.wrong else 0)
