@@ -174,3 +174,31 @@ def queries(
     ]
     emit({**asdict(found), "agrees": not found.wrong}, as_json, lines)
     raise typer.Exit(1 if found.wrong else 0)
+
+
+@app.command()
+def scale(
+    events: Annotated[int, typer.Option(min=1_000, help="The largest backlog.")] = 50_000_000,
+    commits: Annotated[int, typer.Option(min=500, help="Into one table.")] = 10_000,
+    as_json: Json = False,
+) -> None:
+    """Cost of an event at growing backlogs, cost of a commit in a table that has many; 1 if rows are wrong."""
+    from headrace.bench.scale import scale as run
+
+    found = run(_home(), Console(stderr=True) if as_json else console, events=events, commits=commits)
+    shown = found.shown()
+    lines = [
+        f"[bold]{one['backlog']:,} events[/]  {one['events_per_second']:,} events/s,"
+        f" {one['cpu_seconds_per_million']:.2f} core s per million, {one['peak_bytes'] / 1e9:.2f} GB"
+        for one in shown["drained"]
+    ]
+    lines += [
+        f"    an event of the largest backlog costs {shown['cost_to_smallest']:.2f} of one of the smallest",
+        *(f"after {one.commits:,} commits  {one.milliseconds:.1f} ms each" for one in found.commits[::4]),
+        f"    {shown['last_to_first_commit']:.2f} of the first ones;"
+        f" {shown['maintained_to_first_commit']:.2f} after {found.maintenance_seconds:.1f} s of maintenance",
+        *(f"[red]✗[/] {line}" for line in found.wrong[:20]),
+        *([] if found.wrong else ["[green]✓[/] every offset is in lake and warehouse once"]),
+    ]
+    emit(shown, as_json, lines)
+    raise typer.Exit(1 if found.wrong else 0)
