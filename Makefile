@@ -64,8 +64,8 @@ chaos: install ## The whole chaos matrix: crashes in every window, durable broke
 	@UV_PROJECT_ENVIRONMENT=.tools/bench $(UV) sync --frozen --python "$(PYTHON)" --no-default-groups --group bench --quiet
 	@touch $@
 
-bench: .tools/bench/.installed ## Throughput beside bare drivers and peers, step by step; ~15 min
-	@.tools/bench/bin/headrace bench throughput --peers $(BENCH_ARGS)
+bench: .tools/bench/.installed ## Measure everything beside bare drivers and peers, write docs/performance.md; ~1 h
+	@.tools/bench/bin/headrace bench report $(BENCH_ARGS)
 
 lint: install ## Ruff, mypy and sqlfluff alone
 	@$(LINT)

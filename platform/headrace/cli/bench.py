@@ -202,3 +202,37 @@ def scale(
     ]
     emit(shown, as_json, lines)
     raise typer.Exit(1 if found.wrong else 0)
+
+
+@app.command()
+def report(
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="throughput, profile, queries, scale; default: all of them.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder of the page; default: docs/ of the checkout.")
+    ] = None,
+    share: Annotated[float, typer.Option(min=0.001, max=1, help="Of the usual numbers of events.")] = 1.0,
+    draw_only: Annotated[
+        bool, typer.Option("--draw-only", help="Make the page again of the figures that are there.")
+    ] = False,
+) -> None:
+    """Measure, and write docs/performance.md with its plot and figures; 1 if something does not reconcile."""
+    from headrace.bench import report as making
+    from headrace.settings import settings
+
+    asked = making.chosen(parts or [])
+    docs = into or settings().project_dir / "docs"
+    making.require_plots()
+    figures = making.read(docs)
+    for part in [] if draw_only else asked:
+        figures[part] = making.measured(part, _home(), console, share)
+        docs.mkdir(parents=True, exist_ok=True)
+        making.write(docs, figures)  # after each, because the next may fail
+    if draw_only:
+        making.write(docs, figures)
+    wrong = [part for part in asked if not figures.get(part, {}).get("reconciles", draw_only)]
+    console.print(f"[green]✓[/] {docs / making.PAGE}", soft_wrap=True)
+    for part in wrong:
+        console.print(f"[red]✗[/] {part} does not reconcile: see {docs / making.DATA}", soft_wrap=True)
+    raise typer.Exit(1 if wrong else 0)
