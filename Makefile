@@ -2,7 +2,7 @@
 # this folder.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-services ui-test chaos lint format clean
+.PHONY: help install demo up test test-services ui-test chaos bench lint format clean
 
 # uv from the PATH, or one of our own in .tools
 UV_VERSION := 0.13.9
@@ -58,6 +58,14 @@ ui-test: install ## The UI in headless Chromium, screenshots in .ui-test; needs 
 chaos: install ## The whole chaos matrix: crashes in every window, durable brokers killed too; ~20 min
 	@$(FETCH)
 	@$(FETCHED) PYTHONPATH=tests "$(RUN)python" -m chaos $(CHAOS_ARGS)
+
+# peers ask for older versions of some packages than Headrace does: an environment of its own
+.tools/bench/.installed: uv.lock pyproject.toml $(if $(SYSTEM_UV),,.tools/bin/uv)
+	@UV_PROJECT_ENVIRONMENT=.tools/bench $(UV) sync --frozen --python "$(PYTHON)" --no-default-groups --group bench --quiet
+	@touch $@
+
+bench: .tools/bench/.installed ## Measure everything beside bare drivers and peers, write docs/performance.md; ~1 h
+	@.tools/bench/bin/headrace bench report $(BENCH_ARGS)
 
 lint: install ## Ruff, mypy and sqlfluff alone
 	@$(LINT)

@@ -28,6 +28,7 @@ DRIVERS = {
         "producers/kafka.py",
         "local/broker.py",
         "bench/bare.py",
+        "bench/peers/by_hand.py",
     ),
     "boto3": (
         "secret_store.py",
@@ -37,7 +38,7 @@ DRIVERS = {
         "orchestration/resources.py",
         "orchestration/instance.py",
     ),
-    "deltalake": ("lake/delta.py", "bench/bare.py"),
+    "deltalake": ("lake/delta.py", "bench/bare.py", "bench/peers/"),
     "clickhouse_connect": ("warehouse/server.py", "bench/bare.py"),
     "apprise": ("alerts/channels.py",),
     "chdb": ("local/clickhouse/",),

@@ -15,6 +15,7 @@ from typing import Any
 import clickhouse_connect
 import polars as pl
 import pyarrow as pa
+from clickhouse_connect.driver.client import Client
 from deltalake import WriterProperties, write_deltalake
 from kafka import KafkaConsumer, TopicPartition
 
@@ -106,15 +107,20 @@ def write(tables: Sequence[pa.Table], folder: Path, partition: str) -> Run:
     return watch.read(sum(table.num_rows for table in tables))
 
 
-def insert(settings: Settings, database: str, name: str, tables: Sequence[pa.Table]) -> Run:
-    """clickhouse-connect's Arrow insert into a table that is there, a request each."""
-    client = clickhouse_connect.get_client(
+def clickhouse(settings: Settings) -> Client:
+    """A client as anybody would make one."""
+    return clickhouse_connect.get_client(
         host=settings.clickhouse_host,
         port=settings.clickhouse_port,
         username=settings.clickhouse_user,
         password=settings.clickhouse_password.get_secret_value(),
         secure=settings.clickhouse_secure,
     )
+
+
+def insert(settings: Settings, database: str, name: str, tables: Sequence[pa.Table]) -> Run:
+    """clickhouse-connect's Arrow insert into a table that is there, a request each."""
+    client = clickhouse(settings)
     blocks = [table.combine_chunks() for table in tables]
     try:
         watch = Stopwatch()

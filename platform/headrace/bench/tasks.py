@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
+from typing import TypeVar
 from uuid import uuid4
 
 import polars as pl
@@ -31,6 +32,8 @@ from headrace.sources.kafka_fetch import frame
 from headrace.stream import Stream
 from headrace.warehouse.ddl import quoted
 from headrace.warehouse.server import Server
+
+S = TypeVar("S", bound=Stream)
 
 #: Events that the stages in memory take at most: they hold a gigabyte and a half for each million.
 _IN_MEMORY = 500_000
@@ -139,21 +142,39 @@ def _pace(stream: Stream) -> Pace:
 
 @contextmanager
 def own_stream(settings: Settings, place: Kafka | Sqs) -> Iterator[Stream]:
-    """The stream ``events`` over ``place``, with empty tables that nobody else has and that are gone afterwards."""
+    """The stream ``events`` over ``place``, with tables of its own."""
+    with own_tables(settings) as own, ready(Stream(pipeline(place), own)) as stream:
+        yield stream
+
+
+def pipeline(place: Kafka | Sqs) -> Pipeline:
+    """The stream ``events`` with another source."""
+    return Pipeline(EVENTS, (place,), owner="team:bench", description="What is measured")
+
+
+@contextmanager
+def own_tables(settings: Settings) -> Iterator[Settings]:
+    """Settings of a lake and a raw database that nobody else has, and that are gone afterwards."""
     name = f"bench_{uuid4().hex[:8]}"
     own = settings.model_copy(update={"lake_uri": str(settings.home / "lakes" / name), "raw_database": name})
-    pipeline = Pipeline(EVENTS, (place,), owner="team:bench", description="What is measured")
-    stream = Stream(pipeline, own)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own.lake, ignore_errors=True)
+        server = Server(own)
+        server.command(f"DROP DATABASE IF EXISTS {quoted(name)} SYNC")
+        server.close()
+
+
+@contextmanager
+def ready(stream: S) -> Iterator[S]:
+    """The stream with its tables made, closed afterwards."""
     try:
         stream.prepare()
         stream.lake.good.open(), stream.lake.rejected.open()
         yield stream
     finally:
         stream.close()
-        shutil.rmtree(own.lake, ignore_errors=True)
-        server = Server(own)
-        server.command(f"DROP DATABASE IF EXISTS {quoted(name)} SYNC")
-        server.close()
 
 
 def reconcile(stream: Stream, seeded: Seeded) -> tuple[str, ...]:

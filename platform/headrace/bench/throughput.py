@@ -12,6 +12,7 @@ from rich.console import Console
 
 from headrace.bench.load import Seeded, seed
 from headrace.bench.measure import Run, Series, alone, interleaved
+from headrace.bench.peers import PEERS, RDKAFKA, peering, require
 from headrace.bench.tasks import draining, fetching, landing, polling, receiving, stages
 from headrace.local.broker import create_topics
 from headrace.local.platform import backing_services
@@ -45,6 +46,8 @@ NAMES = {
     **{name: f"Kafka to Delta, 1 malformed in {every:,}" for name, every in MALFORMED.items()},
     "sqs_bare": "boto3 alone, receive and delete",
     "sqs": "SQS to Delta and ClickHouse, full checks",
+    "rdkafka": RDKAFKA.said,
+    **{name: peer.said for name, peer in PEERS.items()},
 }
 
 
@@ -96,22 +99,41 @@ class Throughput:
                 whole: {"step": step, "share": round(share, 3)} for whole, (step, share) in limits
             },
             "to_clean": {f"1 in {every}": round(self.ratio(name, "delta"), 3) for name, every in malformed},
+            "to_peers": {name: round(self.ratio("delta", name), 2) for name in PEERS if name in self.series},
             "wrong": self.wrong,
             "reconciles": not self.wrong,
         }
 
 
 def throughput(
-    home: Path, console: Console, *, events: int, messages: int, repetitions: int, codec: str | None
+    home: Path,
+    console: Console,
+    *,
+    events: int,
+    messages: int,
+    repetitions: int,
+    codec: str | None,
+    peers: bool,
 ) -> Throughput:
     """Start broker, queue and warehouse of its own, seed them, measure, and stop them; arguments as of ``measure``.
 
     Args:
         home: State and logs; what is there of an earlier run must be gone.
+
+    Raises:
+        Fatal: Peers are asked for and not installed.
     """
+    if peers:
+        require()
     with backing_services(home) as (_, settings):
         return measure(
-            settings, console, events=events, messages=messages, repetitions=repetitions, codec=codec
+            settings,
+            console,
+            events=events,
+            messages=messages,
+            repetitions=repetitions,
+            codec=codec,
+            peers=peers,
         )
 
 
@@ -123,6 +145,7 @@ def measure(
     messages: int,
     repetitions: int,
     codec: str | None,
+    peers: bool = False,
     run: Callable[..., dict[str, Run]] = alone,
 ) -> Throughput:
     """Seed the services that ``settings`` point at, and measure.
@@ -134,6 +157,7 @@ def measure(
         messages: Messages that go through the queue, each time.
         repetitions: Of each measurement.
         codec: Of the record batches.
+        peers: Whether other ways to Delta are measured, too.
         run: Calls a task with its arguments; by default in a process of its own.
     """
     topics: dict[str, Seeded] = {}
@@ -157,6 +181,9 @@ def measure(
         "sqs_bare": lambda: queued(receiving),
         "sqs": lambda: queued(draining, "sqs"),
     }
+    if peers:
+        for name in ("rdkafka", *PEERS):
+            tasks[name] = lambda name=name: run(peering, settings, clean, name)  # type: ignore[misc]
     done = Throughput(events, codec, clean.payload_bytes / clean.acknowledged)
     order = interleaved(repetitions, list(tasks))
     for number, name in enumerate(order, 1):

@@ -36,6 +36,9 @@ def throughput(
     codec: Annotated[
         Literal["lz4", "zstd", "snappy", "gzip", "none"], typer.Option(help="Of the topics.")
     ] = "lz4",
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Measure other ways to Delta, too: 'make bench' installs them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Events per second, step by step and as a whole, beside what bare drivers reach; 1 if it does not reconcile."""
@@ -48,6 +51,7 @@ def throughput(
         messages=messages,
         repetitions=repetitions,
         codec=None if codec == "none" else codec,
+        peers=peers,
     )
     if not as_json:
         console.print(_table(found))
@@ -77,13 +81,16 @@ def _table(found: Throughput) -> Table:
 
 
 def _shares(found: Throughput) -> list[str]:
+    from headrace.bench.peers import PEERS
     from headrace.bench.throughput import MALFORMED, NAMES
 
     lines = [
         f"{NAMES[whole]}: {share:.0%} of its slowest step alone ({NAMES[step]})"
         for whole, (step, share) in found.limits().items()
     ]
-    return lines + [f"{NAMES[name]}: {found.ratio(name, 'delta'):.0%} of clean" for name in MALFORMED]
+    lines += [f"{NAMES[name]}: {found.ratio(name, 'delta'):.0%} of clean" for name in MALFORMED]
+    measured = [name for name in PEERS if name in found.series]
+    return lines + [f"{found.ratio('delta', name):.1f} times {NAMES[name]}" for name in measured]
 
 
 @app.command()
@@ -130,3 +137,102 @@ def backfill(
     ]
     emit({**asdict(found), "agrees": agrees}, as_json, lines)
     raise typer.Exit(0 if agrees else 1)
+
+
+@app.command()
+def queries(
+    events: Annotated[int, typer.Option(min=1_000, help="Events of 30 days.")] = 50_000_000,
+    day_events: Annotated[
+        int, typer.Option(min=100, help="Of these, on the day that is refreshed.")
+    ] = 10_000_000,
+    runs: Annotated[int, typer.Option(min=2, help="How often each question is asked.")] = 60,
+    as_json: Json = False,
+) -> None:
+    """How soon dashboards have their answers, how long a touched day takes; 1 if a mart does not hold every event."""
+    from headrace.bench.queries import queries as run
+
+    found = run(
+        _home(),
+        Console(stderr=True) if as_json else console,
+        events=events,
+        day_events=min(day_events, events),
+        runs=runs,
+    )
+    lines = [
+        f"[bold]{one.question}[/]  p50 {one.p50:.0f} ms, p95 {one.p95:.0f} ms, worst {one.worst:.0f} ms"
+        f" ({one.rows:,} rows, {one.runs} times)"
+        for one in found.answers
+    ]
+    lines += [
+        f"    {found.events:,} events of {found.days} days; all marts built in {found.build_seconds:,.0f} s",
+        f"    a touched day of {found.day_events:,} events refreshed in {found.refresh_seconds:,.0f} s,"
+        f" with its neighbours {found.refresh_events:,} events",
+        *(f"[red]✗[/] {line}" for line in found.wrong[:20]),
+        "[red]✗[/] counts are wrong"
+        if found.wrong
+        else "[green]✓[/] every mart holds every event of every day",
+    ]
+    emit({**asdict(found), "agrees": not found.wrong}, as_json, lines)
+    raise typer.Exit(1 if found.wrong else 0)
+
+
+@app.command()
+def scale(
+    events: Annotated[int, typer.Option(min=1_000, help="The largest backlog.")] = 50_000_000,
+    commits: Annotated[int, typer.Option(min=500, help="Into one table.")] = 10_000,
+    as_json: Json = False,
+) -> None:
+    """Cost of an event at growing backlogs, cost of a commit in a table that has many; 1 if rows are wrong."""
+    from headrace.bench.scale import scale as run
+
+    found = run(_home(), Console(stderr=True) if as_json else console, events=events, commits=commits)
+    shown = found.shown()
+    lines = [
+        f"[bold]{one['backlog']:,} events[/]  {one['events_per_second']:,} events/s,"
+        f" {one['cpu_seconds_per_million']:.2f} core s per million, {one['peak_bytes'] / 1e9:.2f} GB"
+        for one in shown["drained"]
+    ]
+    lines += [
+        f"    an event of the largest backlog costs {shown['cost_to_smallest']:.2f} of one of the smallest",
+        *(f"after {one.commits:,} commits  {one.milliseconds:.1f} ms each" for one in found.commits[::4]),
+        f"    {shown['last_to_first_commit']:.2f} of the first ones;"
+        f" {shown['maintained_to_first_commit']:.2f} after {found.maintenance_seconds:.1f} s of maintenance",
+        *(f"[red]✗[/] {line}" for line in found.wrong[:20]),
+        *([] if found.wrong else ["[green]✓[/] every offset is in lake and warehouse once"]),
+    ]
+    emit(shown, as_json, lines)
+    raise typer.Exit(1 if found.wrong else 0)
+
+
+@app.command()
+def report(
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="throughput, profile, queries, scale; default: all of them.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder of the page; default: docs/ of the checkout.")
+    ] = None,
+    share: Annotated[float, typer.Option(min=0.001, max=1, help="Of the usual numbers of events.")] = 1.0,
+    draw_only: Annotated[
+        bool, typer.Option("--draw-only", help="Make the page again of the figures that are there.")
+    ] = False,
+) -> None:
+    """Measure, and write docs/performance.md with its plot and figures; 1 if something does not reconcile."""
+    from headrace.bench import report as making
+    from headrace.settings import settings
+
+    asked = making.chosen(parts or [])
+    docs = into or settings().project_dir / "docs"
+    making.require_plots()
+    figures = making.read(docs)
+    for part in [] if draw_only else asked:
+        figures[part] = making.measured(part, _home(), console, share)
+        docs.mkdir(parents=True, exist_ok=True)
+        making.write(docs, figures)  # after each, because the next may fail
+    if draw_only:
+        making.write(docs, figures)
+    wrong = [part for part in asked if not figures.get(part, {}).get("reconciles", draw_only)]
+    console.print(f"[green]✓[/] {docs / making.PAGE}", soft_wrap=True)
+    for part in wrong:
+        console.print(f"[red]✗[/] {part} does not reconcile: see {docs / making.DATA}", soft_wrap=True)
+    raise typer.Exit(1 if wrong else 0)

@@ -1,0 +1,85 @@
+"""Other ways from Kafka to Delta, measured beside Headrace: each as its own documentation has it done, and as fast as
+that goes.
+
+None of them keeps offsets and rows in one commit, and none keeps what it rejects: they do less than Headrace does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from uuid import uuid4
+
+from deltalake import DeltaTable
+
+from headrace.bench.load import Seeded
+from headrace.bench.measure import Run
+from headrace.errors import Fatal
+from headrace.pipelines import Kafka
+from headrace.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another way.
+
+    Attributes:
+        said: What it is, for people.
+        module: Here; its ``ingest(servers, topic, messages, folder)`` reads that many messages of the topic into
+            Delta tables below the folder, and returns what it took.
+        needs: Package that it is made with.
+        share: Of the events, what it is given: a slow one would take the whole day.
+    """
+
+    said: str
+    module: str
+    needs: str
+    share: float = 1.0
+
+
+PEERS = {
+    "loop": Peer("a plain loop: kafka-python, json, pyarrow, delta-rs", "by_hand", "kafka", 0.2),
+    "quix": Peer("Quix Streams: JSON topic, filter, batching sink to Delta", "with_quix", "quixstreams", 0.2),
+    "dlt": Peer("dlt: generator of rows, Pydantic contract, Delta", "with_dlt", "dlt", 0.2),
+    "dlt_arrow": Peer("dlt: generator of Arrow tables, types alone, Delta", "with_dlt_arrow", "dlt"),
+}
+#: Beside the peers: the client that they and others build on.
+RDKAFKA = Peer("confluent-kafka alone", "rdkafka", "confluent_kafka")
+
+Ingest = Callable[[str, str, int, Path], Run]
+
+
+def require() -> None:
+    """All peers can be imported.
+
+    Raises:
+        Fatal: The dependency group is not installed.
+    """
+    missing = sorted({peer.needs for peer in (*PEERS.values(), RDKAFKA) if find_spec(peer.needs) is None})
+    if missing:
+        raise Fatal(
+            f"peers are not installed: {', '.join(missing)}; 'make bench' installs them in an environment of their own"
+        )
+
+
+def peering(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
+    """One peer, on its share of the topic; the rows of its table are counted afterwards."""
+    assert isinstance(seeded.place, Kafka)
+    peer = RDKAFKA if name == "rdkafka" else PEERS[name]
+    messages = max(1, int(seeded.acknowledged * peer.share))
+    folder = settings.home / "peers" / uuid4().hex[:8]
+    folder.mkdir(parents=True)
+    ingest: Ingest = importlib.import_module(f"{__name__}.{peer.module}").ingest
+    try:
+        run = ingest(settings.kafka_bootstrap_servers, seeded.place.topic, messages, folder)
+        tables = [log.parent for log in folder.rglob("_delta_log") if not log.parent.name.startswith("_dlt")]
+        rows = sum(DeltaTable(table).to_pyarrow_dataset().count_rows() for table in tables)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if peer is not RDKAFKA and rows != messages:
+        run = replace(run, wrong=(f"rows in Delta: {rows:,} instead of {messages:,}",))
+    return {name: run}

@@ -1,0 +1,270 @@
+"""``docs/performance.md`` and its plot, made of what was measured; the figures are beside them as JSON.
+
+A part that is measured again replaces its figures and leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rich.console import Console
+
+from headrace.bench.peers import PEERS
+from headrace.bench.throughput import MALFORMED, NAMES
+from headrace.errors import Fatal
+
+Part = Literal["throughput", "profile", "queries", "scale"]
+PARTS: tuple[Part, ...] = get_args(Part)
+Figures = Mapping[str, Any]
+
+DATA, PAGE, PLOT = "performance.json", "performance.md", "images/performance.svg"
+_CORES = 2
+
+#: Measurements of Headrace as a whole.
+_WHOLES = ("delta", "delta_clickhouse", "sqs")
+
+
+def chosen(names: Sequence[str]) -> tuple[Part, ...]:
+    """Parts by name, in their order; all of them for none.
+
+    Raises:
+        Fatal: There is no such part.
+    """
+    unknown = sorted({*names} - {*PARTS})
+    if unknown:
+        raise Fatal(f"the report has no part {unknown[0]!r}; it has {', '.join(PARTS)}")
+    return tuple(part for part in PARTS if part in names or not names)
+
+
+def measured(part: Part, home: Path, console: Console, share: float) -> dict[str, Any]:
+    """Measure one part.
+
+    Args:
+        part: Which.
+        home: State and logs; what is there of an earlier run must be gone.
+        console: Where to tell.
+        share: Of the usual numbers of events: 1 for figures that are to be kept.
+    """
+
+    def of(usual: int) -> int:
+        return max(1_000, int(usual * share))
+
+    match part:
+        case "throughput":
+            from headrace.bench.throughput import throughput
+
+            return throughput(
+                home,
+                console,
+                events=of(1_000_000),
+                messages=of(20_000),
+                repetitions=3,
+                codec="lz4",
+                peers=True,
+            ).shown()
+        case "profile":
+            from headrace.bench.profile import profile
+            from headrace.bench.throughput import seed_topic
+            from headrace.local.platform import backing_services
+
+            with backing_services(home) as (_, settings), console.status("looking at the hot path"):
+                stages = profile(settings, seed_topic(settings, of(2_000_000), 0, "lz4"))
+            return {"stages": [asdict(stage) for stage in stages], "reconciles": True}
+        case "queries":
+            from headrace.bench.queries import queries
+
+            found = queries(home, console, events=of(50_000_000), day_events=of(10_000_000), runs=60)
+            return {**asdict(found), "reconciles": not found.wrong}
+        case "scale":
+            from headrace.bench.scale import scale
+
+            return scale(home, console, events=of(50_000_000), commits=of(10_000)).shown()
+
+
+def write(docs: Path, figures: Figures) -> None:
+    """The page, the plot and the figures.
+
+    Raises:
+        Fatal: Matplotlib is not installed.
+    """
+    from headrace.bench.plot import plot
+
+    (docs / DATA).write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    plot(figures, docs / PLOT)
+    (docs / PAGE).write_text(page(figures))
+
+
+def read(docs: Path) -> dict[str, Any]:
+    """The figures of earlier; none if there are none."""
+    path = docs / DATA
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def page(figures: Figures) -> str:
+    """The page, in Markdown."""
+    sections: dict[Part, Callable[[Figures], Iterator[str]]] = {
+        "throughput": _throughput,
+        "profile": _profile,
+        "scale": _scale,
+        "queries": _queries,
+    }
+    lines = [
+        "# Performance",
+        "",
+        f"Made by `make bench`; the figures are in [{DATA}]({DATA}). Everything ran on one machine with {_CORES} cores:"
+        " broker, queue, ClickHouse and what was measured. Medians of repetitions that took turns. What a machine does"
+        " in a second is its own; look at the ratios.",
+        "",
+        f"![Events per second beside peers and bare drivers; cost per event as the backlog grows]({PLOT})",
+    ]
+    for part, section in sections.items():
+        if part in figures:
+            lines += ["", *section(figures[part])]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|---|" + "---:|" * (len(head) - 1)
+    for row in rows:
+        yield f"| {' | '.join(map(str, row))} |"
+
+
+def _throughput(found: Figures) -> Iterator[str]:
+    yield "## From Kafka to Delta and ClickHouse"
+    yield ""
+    yield (
+        f"{found['events']:,} JSON events of {found['message_bytes']} bytes and 12 fields, {found['codec']} record"
+        " batches, four partitions; one process, an empty lake, a raw table without the speed layer's views. After each"
+        " run every offset was looked for in lake and warehouse, as the demo does."
+    )
+    yield ""
+    rows = [
+        [
+            f"**{NAMES[name]}**" if name in _WHOLES else NAMES[name],
+            f"{one['events_per_second']:,}",
+            f"{(one['highest'] - one['lowest']) / one['events_per_second']:.0%}",
+            f"{one['cpu_seconds_per_million']:.2f}",
+            _gb(one["peak_bytes"]),
+        ]
+        for name, one in found["series"].items()
+        if name in NAMES and name not in PEERS
+    ]
+    yield from _table(["", "events/s", "spread", "core s per million", "memory, GB"], rows)
+    yield ""
+    yield (
+        "Spread is from the slowest to the fastest repetition. Core seconds and memory are of the measuring process;"
+        " the steps in memory share one, which holds the messages and all that is made of them."
+    )
+    yield ""
+    for whole, limit in found["of_slowest_step"].items():
+        step = NAMES[limit["step"]]
+        yield f"- {NAMES[whole]}: **{limit['share']:.0%}** of its slowest unavoidable step alone ({step})."
+    for name, every in MALFORMED.items():
+        yield f"- {NAMES[name]}: **{found['to_clean'][f'1 in {every}']:.0%}** of the rate without."
+    if found["to_peers"]:
+        yield from _peers(found)
+
+
+def _peers(found: Figures) -> Iterator[str]:
+    yield ""
+    yield "### Beside others"
+    yield ""
+    yield (
+        "The same events from the same broker into Delta, in the same run. Each is done as its documentation does it,"
+        " and tuned where that helps; none keeps offsets and rows in one commit, keeps what it rejects, or publishes."
+        " Slow ones got a part of the events."
+    )
+    yield ""
+    rows = [
+        [
+            PEERS[name].said,
+            f"{found['series'][name]['events_per_second']:,}",
+            f"{found['series'][name]['events']:,}",
+            _gb(found["series"][name]["peak_bytes"]),
+            f"{ratio:.1f} times",
+        ]
+        for name, ratio in found["to_peers"].items()
+    ]
+    yield from _table(["", "events/s", "events", "memory, GB", "Headrace reaches"], rows)
+
+
+def _profile(found: Figures) -> Iterator[str]:
+    yield "### Where the rest of the time goes"
+    yield ""
+    yield (
+        "py-spy, a hundred looks a second at a run to Delta and ClickHouse: shares of the run's time. What Polars and"
+        " delta-rs do in threads of their own is with the stage that waits for it."
+    )
+    yield ""
+    rows = [[one["name"], f"{one['leading']:.0%}", f"{one['others']:.0%}"] for one in found["stages"]]
+    yield from _table(["", "in the leading thread", "in others, meanwhile"], rows)
+
+
+def _scale(found: Figures) -> Iterator[str]:
+    yield "## As the backlog and the table grow"
+    yield ""
+    drained = [
+        [
+            f"{one['backlog']:,}",
+            f"{one['events_per_second']:,}",
+            f"{one['cpu_seconds_per_million']:.2f}",
+            _gb(one["peak_bytes"]),
+        ]
+        for one in found["drained"]
+    ]
+    yield from _table(["events that wait", "events/s", "core s per million", "peak memory, GB"], drained)
+    yield ""
+    yield f"An event of the largest backlog costs **{found['cost_to_smallest']:.2f}** of one of the smallest."
+    yield ""
+    commits = [[f"{one['commits']:,}", f"{one['milliseconds']:.1f}"] for one in _thinned(found["commits"])]
+    yield from _table(["commits in the table", "ms for 100 messages, both tables"], commits)
+    yield ""
+    yield (
+        f"The last ones cost **{found['last_to_first_commit']:.2f}** of the first, and"
+        f" **{found['maintained_to_first_commit']:.2f}** once nightly maintenance has run"
+        f" ({found['maintenance_seconds']:.1f} s): that is the last row."
+    )
+
+
+def _thinned(rows: Sequence[Figures]) -> list[Figures]:
+    step = max(1, len(rows) // 6)
+    return [*rows[:-1:step], *rows[-2:]] if step > 1 else list(rows)
+
+
+def _queries(found: Figures) -> Iterator[str]:
+    yield "## What dashboards ask"
+    yield ""
+    yield f"{found['events']:,} events of {found['days']} days; asked through clickhouse-connect, questions in turns."
+    yield ""
+    rows = [
+        [one["question"], f"{one['rows']:,}", f"{one['p50']:.0f}", f"{one['p95']:.0f}", f"{one['worst']:.0f}"]
+        for one in found["answers"]
+    ]
+    yield from _table(["", "rows", "p50, ms", "p95, ms", "worst, ms"], rows)
+    yield ""
+    yield (
+        f"A touched day of {found['day_events']:,} events is rebuilt and tested in {found['refresh_seconds']:,.0f} s,"
+        f" with the days that change with it ({found['refresh_events']:,} events in all); all marts of all days took"
+        f" {found['build_seconds']:,.0f} s."
+    )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f}"
+
+
+def require_plots() -> None:
+    """Matplotlib can be imported.
+
+    Raises:
+        Fatal: It is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise Fatal("matplotlib is not installed; 'make bench' does that, in an environment of its own")
