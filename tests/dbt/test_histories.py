@@ -27,7 +27,6 @@ ALL = (*MARTS, *LATEST, *VIEWS)
 
 def build(warehouse: Warehouse, days: set[date], chance: random.Random, **variables: object) -> None:
     """Rebuild the touched days and those that change with them, in pieces."""
-    assert warehouse.manifest is not None
     metas = [node.config.meta for node in warehouse.manifest.nodes.values() if "daily" in node.tags]
     reach = max(m.get("days_back", 0) for m in metas), max(m.get("days_ahead", 0) for m in metas)
     for start, end in histories.chunks(days, reach, chance):
