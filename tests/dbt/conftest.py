@@ -140,7 +140,7 @@ class Warehouse:
 
 
 def _flags(project: Path, folder: Path) -> list[str]:
-    return ["--project-dir", str(project), "--profiles-dir", str(project), "--quiet",
+    return ["--project-dir", str(project), "--profiles-dir", str(project), "--quiet", "--log-level-file", "none",
             "--target-path", str(folder / "the target"), "--log-path", str(folder / "the logs")]  # fmt: skip
 
 
