@@ -17,6 +17,27 @@ from headrace.contracts import Contract, Limits, check
 from headrace.local.embedded import EmbeddedStack
 from headrace.settings import Settings, load_settings
 
+#: The files that take longest, the longest first: begun last, one of them would be what all wait for in the end.
+LONGEST = (
+    "dbt/test_dbt_marts.py",
+    "dbt/test_histories.py",
+    "test_demo.py",
+    "dbt/test_speed.py",
+    "orchestration/test_new_stream.py",
+    "chaos/test_chaos.py",
+    "dbt/test_real_data.py",
+    "orchestration/test_definitions.py",
+    "test_cli.py",
+    "orchestration/test_tools.py",
+    "dbt/test_cluster.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A worker gets the tests of a file together, because they share fixtures, and the files in this order."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @dataclass(frozen=True)
 class Stack:

@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from builders import event, eventually
+from headrace.settings import load_settings
+from headrace.warehouse.server import Server
 
 
 @pytest.fixture
@@ -82,16 +84,14 @@ def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_por
 
 
 @pytest.mark.timeout(400)
-def test_up_lands_live_traffic_until_it_is_interrupted(tmp_path: Path) -> None:
+def test_up_lands_live_traffic_until_it_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / f"up {uuid.uuid4().hex}"
     env = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "DAGSTER_", "AWS_"))}
     env |= {"HEADRACE_HOME": str(home), "COLUMNS": "200"}
 
-    def rows() -> int:
-        asked = [sys.executable, "-m", "headrace.cli", "status", "--json"]
-        done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=60, check=False)
-        states = json.loads(done.stdout)["streams"] if done.stdout else []
-        return min((state["warehouse_rows"] or 0 for state in states), default=0)
+    monkeypatch.setenv("HEADRACE_HOME", str(home))  # where its settings are
 
     running = subprocess.Popen(
         [sys.executable, "-m", "headrace.cli", "up", "--rate", "20", "--history", "0.1"],
@@ -101,7 +101,15 @@ def test_up_lands_live_traffic_until_it_is_interrupted(tmp_path: Path) -> None:
         assert running.stdout is not None
         said = next((line for line in running.stdout if "Dagster UI" in line), "")
         assert "http://127.0.0.1:" in said
-        eventually(lambda: rows() > 0, within=150, what="a row of each stream in the warehouse")
+        server = Server(load_settings())
+        filled = (
+            "SELECT count() FROM system.tables"
+            " WHERE database = 'raw' AND name IN ('events', 'metrics') AND total_rows > 0"
+        )
+        eventually(lambda: server.query(filled) == [(2,)], 150, "a row of each stream in the warehouse")
+        asked = [sys.executable, "-m", "headrace.cli", "status", "--json"]
+        done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert all(state["warehouse_rows"] > 0 for state in json.loads(done.stdout)["streams"])
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 0
     finally:

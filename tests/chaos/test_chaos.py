@@ -12,8 +12,6 @@ from chaos.judge import Verdict
 from chaos.matrix import SHORT, SHORT_CONTROLS, Cell
 from chaos.runner import run
 
-pytestmark = pytest.mark.xdist_group("chaos")
-
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:

@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import clickhouse_connect
 import polars as pl
 import pytest
-from dbt.cli.main import dbtRunner, dbtRunnerResult
+from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 from pydantic import SecretStr
 
@@ -28,10 +30,13 @@ from headrace.contracts.base import Contract
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 from headrace.lake.arrow import to_arrow
+from headrace.locks import file_lock
 from headrace.warehouse.clickhouse import ClickHouse
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
 PASSWORD = "pass:word é"
+#: The schemas that stand in the parsed project until it is one warehouse's.
+ANY_SCHEMA, ANY_RAW = "schema_of_any", "raw_of_any"
 #: ReplacingMergeTree tables.
 MERGED = ("users_latest", "sessions_latest", "user_days")
 
@@ -55,18 +60,26 @@ class Outcome:
 
 @dataclass
 class Warehouse:
-    """One raw database and one target schema on the endpoint, and dbt on them."""
+    """One raw database and one target schema on the endpoint, and dbt on them.
+
+    Attributes:
+        port: Of the endpoint.
+        folder: Where dbt writes.
+        name: Of the schema.
+        parsed: The project for any schema.
+    """
 
     port: int
     folder: Path
     name: str
+    parsed: Manifest
     project: Path = PROJECT
-    manifest: Manifest | None = None
     tokens: int = field(default=0)
     cluster: str = ""
 
     def __post_init__(self) -> None:
         self.raw = f"raw_{self.name}"
+        self.manifest = _of(self.parsed, self.name, self.raw)
         config = SimpleNamespace(
             clickhouse_host="127.0.0.1",
             clickhouse_port=self.port,
@@ -114,28 +127,11 @@ class Warehouse:
 
     def dbt(self, *arguments: str, **variables: Any) -> Outcome:
         """Run a dbt command with its own target and log folders, which have a space in their names."""
-        flags = ["--project-dir", str(self.project), "--profiles-dir", str(self.project), "--quiet"]
-        flags += ["--target-path", str(self.folder / "the target")]
-        flags += ["--log-path", str(self.folder / "the logs")]
-        own = {
-            "HEADRACE_CLICKHOUSE_HOST": "127.0.0.1",
-            "HEADRACE_CLICKHOUSE_PORT": str(self.port),
-            "HEADRACE_CLICKHOUSE_USER": "headrace",
-            "HEADRACE_CLICKHOUSE_PASSWORD": PASSWORD,
-            "HEADRACE_CLICKHOUSE_SECURE": "false",
-            "HEADRACE_WAREHOUSE_CLUSTER": self.cluster,
-            "HEADRACE_DBT_SCHEMA": self.name,
-            "HEADRACE_RAW_DATABASE": self.raw,
-        }
-        with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in os.environ if name.startswith(("HEADRACE_", "DBT_"))]:
-                patch.delenv(name)
-            for name, value in own.items():
-                patch.setenv(name, value)
-            if self.manifest is None:  # models are parsed once; vars are read again when they compile
-                self.manifest = _succeeded(dbtRunner().invoke(["parse", *flags])).result
-            given = [*arguments, *flags, "--vars", json.dumps(variables)]
-            answer = dbtRunner(manifest=self.manifest).invoke(given)
+        flags = [*_flags(self.project, self.folder), "--vars", json.dumps(variables)]
+        if arguments[0] != "docs":
+            flags.append("--no-write-json")  # a megabyte that nobody reads
+        with _environment(self.port, self.name, self.raw, self.cluster):
+            answer = dbtRunner(manifest=self.manifest).invoke([*arguments, *flags])
         nodes = getattr(answer.result, "results", None) or []
         messages = [str(answer.exception or "")] + [
             str(r.message) for r in nodes if r.status in ("error", "fail")
@@ -143,9 +139,57 @@ class Warehouse:
         return Outcome(answer.success, {r.node.name: str(r.status) for r in nodes}, "\n".join(messages))
 
 
-def _succeeded(answer: dbtRunnerResult) -> dbtRunnerResult:
-    assert answer.success, answer.exception
-    return answer
+def _flags(project: Path, folder: Path) -> list[str]:
+    return ["--project-dir", str(project), "--profiles-dir", str(project), "--quiet", "--log-level-file", "none",
+            "--target-path", str(folder / "the target"), "--log-path", str(folder / "the logs")]  # fmt: skip
+
+
+@contextmanager
+def _environment(port: int, schema: str, raw: str, cluster: str) -> Iterator[None]:
+    """While entered, dbt in this process is told this and nothing else."""
+    own = {
+        "HEADRACE_CLICKHOUSE_HOST": "127.0.0.1",
+        "HEADRACE_CLICKHOUSE_PORT": str(port),
+        "HEADRACE_CLICKHOUSE_USER": "headrace",
+        "HEADRACE_CLICKHOUSE_PASSWORD": PASSWORD,
+        "HEADRACE_CLICKHOUSE_SECURE": "false",
+        "HEADRACE_WAREHOUSE_CLUSTER": cluster,
+        "HEADRACE_DBT_SCHEMA": schema,
+        "HEADRACE_RAW_DATABASE": raw,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("HEADRACE_", "DBT_"))]:
+            patch.delenv(name)
+        for name, value in own.items():
+            patch.setenv(name, value)
+        yield
+
+
+def _parse(project: Path, folder: Path, cluster: str, known: Path) -> Manifest:
+    """The project for any schema; only what differs from the last time is parsed, whichever process that was in."""
+    made = folder / "the target" / "partial_parse.msgpack"
+    made.parent.mkdir(parents=True)
+    with file_lock(known.with_suffix(".lock")):
+        if known.exists():
+            shutil.copy(known, made)
+        with _environment(1, ANY_SCHEMA, ANY_RAW, cluster):  # parsing asks no server
+            answer = dbtRunner().invoke(["parse", *_flags(project, folder), "--no-write-json"])
+        assert answer.success, answer.exception
+        if not known.exists():
+            shutil.copy(made, known)
+    assert isinstance(answer.result, Manifest)
+    return answer.result
+
+
+def _of(parsed: Manifest, schema: str, raw: str) -> Manifest:
+    """A copy whose nodes and sources are in these schemas."""
+    own = parsed.deepcopy()
+    for node in chain(own.nodes.values(), own.unit_tests.values(), own.sources.values()):
+        any_name, name = (ANY_RAW, raw) if node.schema.startswith(ANY_RAW) else (ANY_SCHEMA, schema)
+        node.schema = node.schema.replace(any_name, name)
+        if relation := getattr(node, "relation_name", None):
+            node.relation_name = relation.replace(any_name, name)
+    return own
 
 
 @pytest.fixture(scope="session")
@@ -178,9 +222,18 @@ def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture(scope="session")
 def new_warehouse(clickhouse_port: int, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Warehouse]:
     """``new_warehouse(name)``: an empty raw database and a schema of its own."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    as_it_is: dict[str, Manifest] = {}
 
     def make(name: str, project: Path = PROJECT, cluster: str = "") -> Warehouse:
-        return Warehouse(clickhouse_port, tmp_path_factory.mktemp(name), name, project, cluster=cluster)
+        folder, known = tmp_path_factory.mktemp(name), shared / f"parsed{cluster}.msgpack"
+        parsed = as_it_is.get(cluster) if project == PROJECT else None
+        if parsed is None:
+            parsed = _parse(project, tmp_path_factory.mktemp("parsed"), cluster, known)
+        if project == PROJECT:
+            as_it_is[cluster] = parsed
+        return Warehouse(clickhouse_port, folder, name, parsed, project, cluster=cluster)
 
     return make
 

@@ -134,7 +134,8 @@ class Oracle:
         rows: dict[tuple[date, str], list[Row]] = {}
         start: dict[str, date] = {}
         before: dict[str, date] = {}
-        for event in self.events.iter_rows(named=True):
+        read = ("session_id", "event_date", "window_time", "event_type", "channel", "user_id", "page")
+        for event in self.events.select(read).iter_rows(named=True):
             session, day = event["session_id"], event["event_date"]
             if session not in before or (day - before[session]).days > self.lookaround:
                 start[session] = day
@@ -148,11 +149,10 @@ class Oracle:
     def conversion_funnel(self) -> pl.DataFrame:
         """The mart of this name."""
         counts: dict[tuple[date, str], list[int]] = {}
-        for session in self.session_metrics.iter_rows(named=True):
-            reached = counts.setdefault(
-                (session["session_date"], session["channel"]), [0] * (len(FUNNEL) + 1)
-            )
-            for step in range(session["funnel_step"] + 1):
+        sessions = self.session_metrics.select("session_date", "channel", "funnel_step")
+        for day, channel, furthest in sessions.iter_rows():
+            reached = counts.setdefault((day, channel), [0] * (len(FUNNEL) + 1))
+            for step in range(furthest + 1):
                 reached[step] += 1
         made = [
             {

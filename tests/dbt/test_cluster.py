@@ -20,8 +20,6 @@ from .cluster_of_one import CLUSTER, ClusterOfOne, cluster_of_one
 from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
 
-pytestmark = pytest.mark.xdist_group("dbt_cluster")
-
 #: Marts whose rows are sharded, all that are no views.
 SHARDED = {
     "event_metrics", "event_metrics_rollups", "events_history", "metric_windows", "metric_windows_rollups",

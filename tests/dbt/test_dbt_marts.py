@@ -21,8 +21,6 @@ from . import rows
 from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
 
-pytestmark = pytest.mark.xdist_group("dbt")  # one build serves all tests
-
 #: Marts that are kept by day, each after those it is made of.
 MARTS = {
     "events_history": "event_date",
@@ -133,7 +131,6 @@ def test_a_late_day_reaches_as_far_as_the_models_declare(built: Built) -> None:
     changed = {name: warehouse.mart(name) for name in MARTS}
     for contract, landed in LANDED.items():
         warehouse.load(contract.table, landed.filter(pl.col(contract.partition) == late))
-    assert warehouse.manifest is not None
     for mart, column in MARTS.items():
         meta = warehouse.manifest.nodes[f"model.headrace.{mart}"].config.meta
         start, end = (late + timedelta(days=n) for n in (-meta["days_back"], meta["days_ahead"]))

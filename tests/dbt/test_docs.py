@@ -11,7 +11,6 @@ import pytest
 
 from .conftest import Warehouse
 
-pytestmark = pytest.mark.xdist_group("dbt_docs")
 STATES = "model.headrace.speed_sessions"
 
 

@@ -14,6 +14,7 @@ from dagster import (
     AssetKey,
     DagsterInstance,
     Definitions,
+    ExecuteInProcessResult,
     RunRequest,
     build_sensor_context,
     materialize,
@@ -221,10 +222,16 @@ def test_materialising_a_day_replaces_it_from_the_lake(defs: Definitions, adopte
     ) == (1, 0)
 
 
-def test_a_built_model_says_what_its_columns_are_made_of(defs: Definitions, adopted: Settings) -> None:
+@pytest.fixture(scope="module")
+def deployed(defs: Definitions, adopted: Settings) -> ExecuteInProcessResult:
+    """What is said of the models that are no marts when they are built."""
     adopted.export()
-    done = defs.get_job_def("deploy_views").execute_in_process(instance=DagsterInstance.ephemeral())
-    built = {m.asset_key.to_user_string(): m.materialization for m in done.get_asset_materialization_events()}
+    return defs.get_job_def("deploy_views").execute_in_process(instance=DagsterInstance.ephemeral())
+
+
+def test_a_built_model_says_what_its_columns_are_made_of(deployed: ExecuteInProcessResult) -> None:
+    events = deployed.get_asset_materialization_events()
+    built = {m.asset_key.to_user_string(): m.materialization for m in events}
     lineage = built["intermediate/int_events_deduplicated"].metadata["dagster/column_lineage"].value
     [dep] = lineage.deps_by_column["page"]
     assert (dep.asset_key.to_user_string(), dep.column_name) == ("staging/stg_events", "page")
@@ -244,16 +251,13 @@ def checked(defs: Definitions) -> dict[str, bool]:
 
 
 def test_models_that_are_no_marts_are_checked_by_the_health_job_for_the_last_days(
-    defs: Definitions, adopted: Settings
+    deployed: ExecuteInProcessResult, defs: Definitions, adopted: Settings
 ) -> None:
-    adopted.export()
-    deployed = defs.get_job_def("deploy_views").execute_in_process(instance=DagsterInstance.ephemeral())
     assert len(deployed.get_asset_materialization_events()) >= 13
     assert not deployed.get_asset_check_evaluations(), "to deploy is not to check"
-    well = checked(defs)
-    assert len(well) >= 14 and all(well.values())
+    adopted.export()
     server, table = Server(adopted), f"{adopted.raw_database}.events"
-    today = datetime.now(UTC).date()
+    today, ran = datetime.now(UTC).date(), []
     for day, noticed in ((today - timedelta(days=9), set()), (today, {"stg_events_rows_hold"})):
         row = f"('{day}', '{day} 00:00:00', now64(6), 'e', 'click', 's', 'web', '_twice')"
         server.command(
@@ -262,8 +266,9 @@ def test_models_that_are_no_marts_are_checked_by_the_health_job_for_the_last_day
         )
         found = checked(defs)
         server.command(f"ALTER TABLE {table} DELETE WHERE _cursor = '_twice' SETTINGS mutations_sync = 2")
-        assert found.keys() == well.keys()
         assert {name for name, passed in found.items() if not passed} == noticed
+        ran.append(found.keys())
+    assert len(ran[0]) >= 14 and ran[0] == ran[1]
 
 
 SETTINGS = load_settings()

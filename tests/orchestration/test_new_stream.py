@@ -18,6 +18,8 @@ import requests
 from builders import eventually
 from headrace.local.dagster_api import DagsterApi
 from headrace.producers.kafka import KafkaProducer
+from headrace.settings import load_settings
+from headrace.warehouse.server import Server
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -123,15 +125,17 @@ def headrace(env: dict[str, str], *arguments: str) -> Any:
     return json.loads(done.stdout) if done.stdout else done.stderr
 
 
-def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(up: Any) -> None:
+def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(
+    up: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, env, output, process = up
     ui = eventually(address(output, process), 180, "the UI's address")
+    monkeypatch.setenv("HEADRACE_HOME", env["HEADRACE_HOME"])  # where its settings are
+    servers = load_settings()
     (folder / "orders_contract.py").write_text(CONTRACT)
     (folder / "orders_pipeline.py").write_text(PIPELINE)
     (folder / "half_pipeline.py").write_text("pipeline = 3\n")
     assert "orders" in headrace(env, "stack", "create")["topics"]
-    servers = {line.partition("=")[0]: line.partition("=")[2].strip("'\"")
-               for line in (Path(env["HEADRACE_HOME"]) / "stack.env").read_text().splitlines()}  # fmt: skip
 
     def ask(query: str) -> Any:
         return requests.post(f"{ui}/graphql", json={"query": query}, timeout=120).json()["data"]
@@ -151,7 +155,7 @@ def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(up: Any
     assert not found["half_pipeline.py"]["ok"]
     assert "define `pipeline = Pipeline(...)`" in found["half_pipeline.py"]["said"]
 
-    producer = KafkaProducer(servers["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"], "orders")
+    producer = KafkaProducer(servers.kafka_bootstrap_servers, "orders")
     order = {"order_id": "o-1", "placed_at": "2026-05-01T10:00:00Z", "amount": 12.5, "country": "DE"}
     producer.send([json.dumps(one).encode() for one in (
         order, {**order, "order_id": "o-2", "amount": 7.25}, {**order, "order_id": "o-3", "country": "XX"},
@@ -159,16 +163,14 @@ def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(up: Any
     producer.flush()
     producer.close()
 
-    def landed() -> Any:
-        rows = headrace(env, "query", "SELECT count(), sum(amount) FROM raw.orders")
-        return (
-            rows
-            if isinstance(rows, list) and "2" in json.dumps(rows) and "19.75" in json.dumps(rows)
-            else None
-        )
-
+    warehouse = Server(servers)
+    rows = "SELECT total_rows FROM system.tables WHERE database = 'raw' AND name = 'orders'"
     # the daemon looks at what is in the workspace once a minute
-    eventually(landed, 180, "two orders in the warehouse, by way of the sensor")
+    eventually(
+        lambda: warehouse.query(rows) == [(2,)], 180, "two orders in the warehouse, by way of the sensor"
+    )
+    orders = headrace(env, "query", "SELECT count() AS n, sum(amount) AS amount FROM raw.orders")
+    assert orders == [{"n": 2, "amount": 19.75}]
     status = {one["stream"]: one for one in headrace(env, "status")["streams"]}["orders"]
     assert (status["lake_rows"], status["rejected_rows"], status["warehouse_rows"]) == (2, 1, 2)
     api = DagsterApi(ui)
