@@ -7,7 +7,7 @@ says. After a crash between the two, the records that are in the rejected table 
 are landed as they are judged now: a judgement may change with the time, with a limit, with the contract. A source is
 told only after both commits.
 
-Catching up, the next batch is read and checked in a thread while this one is written. Only where reading takes
+Catching up, the next batches are read and checked in threads while one is written. Only where reading takes
 nothing out of the source: who holds messages of a queue must have opened the tables before, see ``_Next``.
 """
 
@@ -17,10 +17,13 @@ import logging
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from queue import Empty, Queue
 from typing import Generic, TypeVar
 
 import polars as pl
@@ -119,7 +122,7 @@ def ingest(
     """Drain a source into the lake, one micro-batch at a time.
 
     Yields after each batch is committed: the caller may publish, report or stop there. The source has been told by
-    then, or is told once the read that is under way is done. Two batches are in memory at most, and what the source
+    then, or is told once the read that is under way is done. Three batches are in memory at most, and what the source
     fetches ahead.
 
     Raises:
@@ -133,7 +136,7 @@ def ingest(
     try:
         yield from _drain(reader, lake, pace, stopping)
     finally:
-        reader.stop()
+        reader.close()
 
 
 def _drain(
@@ -200,60 +203,104 @@ class _Next:
 
 
 class _Reader:
-    """Reads and checks a source, which is for one thread: if need be, all of it in a thread of its own."""
+    """Reads and checks a source, which is for one thread at a time.
+
+    Reading ahead, that is a thread of its own, and checking another: while one batch is written, the next is checked
+    and the one after it is read. Three batches are there at most, since a read waits until there is room.
+    """
 
     def __init__(self, source: Source, contract: Contract, limits: Limits, pace: Pace) -> None:
         self.source, self.contract, self.limits = source, contract, limits
         self._pace = pace
-        self._thread = ThreadPoolExecutor(1, "read")
-        self._ahead: Future[_Next] | None = None
         self._known: list[str] = []
-        self._told: Future[None] | None = None
+        self._checks = ThreadPoolExecutor(1, "check")
+        self._thread: threading.Thread | None = None
+        self._enough = threading.Event()
+        self._found: Queue[Future[_Next] | None] = Queue(1)  # in the order they were read, then None
+        self._landed: deque[MicroBatch] = deque()  # to be acknowledged between two reads
 
     def cursors(self) -> list[str]:
-        """As the source has them now; as it had them while a read is under way."""
-        if self._ahead is None:
-            self._settle()
+        """As the source has them now; as it had them while reading ahead."""
+        if self._thread is None:
             self._known = self.source.cursors()
         return self._known
 
     def next(self, lake: StreamLake[LakeTable], cursors: list[str]) -> _Next:
         """What was read ahead, or what is there now."""
-        if self._ahead is not None:
-            ahead, self._ahead = self._ahead, None
-            return ahead.result()
+        if self._thread is not None:
+            found = self._found.get()
+            if found is not None:
+                return found.result()
+            self.stop()
+            cursors = self.cursors()
         tables = lake.rejected.open(), lake.good.open()
-        return self._read(tables[1].position(cursors), tables)
-
-    def _read(self, after: Position, tables: tuple[Snapshot, Snapshot] | None) -> _Next:
-        batch = self.source.read(after, self._pace.batch_messages, min(1.0, self._pace.idle_seconds))
-        if not len(batch) and batch.after == batch.before:
+        after = tables[1].position(cursors)
+        batch = self._read(after)
+        if _nothing(batch):
             return _Next(batch, after, None, tables)
-        checked = judged(batch, self.contract, self.limits)
-        return _Next(batch, after.advanced(batch.after), checked, tables)
+        return _Next(batch, after.advanced(batch.after), judged(batch, self.contract, self.limits), tables)
+
+    def _read(self, after: Position) -> MicroBatch:
+        return self.source.read(after, self._pace.batch_messages, min(1.0, self._pace.idle_seconds))
 
     def read_ahead(self, after: Position) -> None:
-        """Go on from there in the thread, until ``next`` asks for it."""
-        self._ahead = self._thread.submit(self._read, after, None)
+        """Go on from there, for as long as batches are full, until ``stop``; does nothing if that is under way."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._go_on, args=(after,), name="read", daemon=True)
+            self._thread.start()
+
+    def _go_on(self, after: Position) -> None:
+        try:
+            full = True
+            while full and not self._enough.is_set():
+                self._tell()
+                batch = self._read(after)
+                if _nothing(batch):
+                    break  # who reads on sees whether anything is amiss, and waits
+                after = after.advanced(batch.after)
+                self._found.put(self._checks.submit(self._judged, batch, after))
+                full = len(batch) >= self._pace.batch_messages
+        except BaseException as error:
+            failed: Future[_Next] = Future()
+            failed.set_exception(error)
+            self._found.put(failed)
+        finally:
+            self._found.put(None)
+
+    def _judged(self, batch: MicroBatch, after: Position) -> _Next:
+        return _Next(batch, after, judged(batch, self.contract, self.limits), None)
 
     def acknowledge(self, batch: MicroBatch) -> None:
         """At once, or after the read that is under way."""
-        self._settle()
-        if self._ahead is None:
-            self.source.acknowledge(batch)
-        else:
-            self._told = self._thread.submit(self.source.acknowledge, batch)
+        self._landed.append(batch)
+        if self._thread is None:
+            self._tell()
 
-    def _settle(self) -> None:
-        told, self._told = self._told, None
-        if told is not None:
-            told.result()
+    def _tell(self) -> None:
+        while self._landed:
+            self.source.acknowledge(self._landed.popleft())
 
     def stop(self) -> None:
-        """Forget what was read ahead; the source is the caller's again."""
-        self._ahead = None
-        self._thread.shutdown(cancel_futures=False)
-        self._settle()
+        """Forget what was read ahead; the source is this thread's again, and knows of all that has landed."""
+        if self._thread is not None:
+            self._enough.set()
+            while self._thread.is_alive():
+                with suppress(Empty):
+                    self._found.get(timeout=0.05)  # makes room for what it is about to put
+            self._thread, self._found = None, Queue(1)
+            self._enough.clear()
+        self._tell()
+
+    def close(self) -> None:
+        """``stop`` for good."""
+        try:
+            self.stop()
+        finally:
+            self._checks.shutdown()
+
+
+def _nothing(batch: MicroBatch) -> bool:
+    return not len(batch) and batch.after == batch.before
 
 
 def _gone(source: Source, lake: StreamLake[LakeTable]) -> tuple[Gap, ...]:
