@@ -126,15 +126,25 @@ def variables(settings: Settings) -> list[str]:
     return ["--vars", json.dumps({name: getattr(settings, name) for name in names})]
 
 
-def build(settings: Settings, pipeline: Pipeline, first: date, last: date) -> None:
+def build(
+    settings: Settings, pipeline: Pipeline, first: date, last: date, *, marts_only: bool = False
+) -> None:
     """Build a stream's models and test them, the marts for the days from ``first`` to ``last``.
+
+    Args:
+        settings: Of this installation.
+        pipeline: The stream.
+        first: First UTC day.
+        last: Last UTC day.
+        marts_only: Leave out what the marts are made of, as an asset run does: it is deployed already.
 
     Raises:
         Fatal: A model or a test failed; the message holds what dbt says.
     """
     project, target = dbt_folder(settings), target_folder(settings).with_name(f"{pipeline.name}-by-hand")
     command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--no-use-colors", "--log-path", str(target)]
-    command += ["build", "--select", f"+tag:{pipeline.models}", "--indirect-selection", "cautious"]
+    chosen = f"tag:daily,tag:{pipeline.models}" if marts_only else f"+tag:{pipeline.models}"
+    command += ["build", "--select", chosen, "--indirect-selection", "cautious"]
     command += ["--exclude-resource-type", "unit_test"]
     command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
     command += variables(settings)

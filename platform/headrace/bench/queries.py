@@ -219,7 +219,7 @@ def _build(stream: Stream, days: Sequence[date], sizes: dict[date, int]) -> floa
     began = time.perf_counter()
     for part in portions(days, sizes, stream.settings.build_rows):
         began_at = datetime.now(UTC)
-        models.build(stream.settings, stream.pipeline, part[0], part[-1])
+        models.build(stream.settings, stream.pipeline, part[0], part[-1], marts_only=True)
         stream.refreshed(stream.published_version(), part, began_at)
     return time.perf_counter() - began
 
