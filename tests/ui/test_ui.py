@@ -122,6 +122,16 @@ def test_a_backfill_of_three_days_brings_the_rows_back(platform: Running, page: 
     expect(page.get_by_text("Passed", exact=True)).to_be_visible()
 
 
+def test_a_dbt_test_keeps_its_history(page: Page, shoot: Shoot) -> None:
+    page.goto("/assets/marts/session_metrics?view=checks")
+    page.get_by_text("session_metrics_rows_hold", exact=True).first.click()
+    page.get_by_text("Execution history", exact=True).first.click()
+    # when the days were built first, and by the backfill
+    evaluated = page.get_by_role("row").filter(has=page.get_by_text("Passed", exact=True))
+    expect(evaluated.nth(1)).to_be_visible()
+    shoot("dbt-test-history")
+
+
 def test_the_lineage_goes_from_the_topic_to_the_dashboard(page: Page, shoot: Shoot) -> None:
     chosen = quote('key:"kafka/analytics_events"+ and +key:"exposures/sessions"', safe="")
     unfolded = quote(",".join(f"global@global:{group}" for group in GROUPS))
