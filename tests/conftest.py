@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 
 from builders import NOW
@@ -31,6 +33,16 @@ LONGEST = (
     "orchestration/test_tools.py",
     "dbt/test_cluster.py",
 )
+
+MEMORY = Path("/dev/shm")
+#: What must be free there and in the machine's memory, bytes; the tests fill less than half of it.
+ROOM = 8 << 30
+
+
+def pytest_configure() -> None:
+    """Temporary folders are in memory where there is room: servers write and remove tens of thousands of files."""
+    if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

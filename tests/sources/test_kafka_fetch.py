@@ -157,12 +157,16 @@ def stocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[KafkaSource], KafkaSou
 def read(source: KafkaSource, limit: int) -> pl.DataFrame:
     """Everything, each read going on where the last one ended."""
     at, frames = Position(), []
-    while len(found := source.read(at, limit, 1.0)):
-        assert len(found) <= limit
+    source.cursors()
+    end = sum(end for _, end in source.offsets().values())
+    while sum(at.values()) < end:
+        found = source.read(at, limit, 1.0)
+        assert 0 < len(found) <= limit
         assert found.records.equals(found.records.sort("cursor", "offset"))
         at = found.after
         frames.append(found.records)
-    assert sum(end for _, end in source.offsets().values()) == sum(at.values())
+    assert sum(at.values()) == end
+    assert not len(source.read(at, limit, 0.0))
     source.close()
     return pl.concat(frames).sort("cursor", "offset")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -136,6 +137,20 @@ def test_a_holder_that_was_killed_is_taken_over(
     assert [one.version for one in mine.up()] == [1]
     assert [one.state for one in mine.status()] == ["applied"]
     assert lock().holder() is None
+
+
+def test_who_died_on_this_machine_is_taken_over_at_once_and_a_stranger_is_not(lock: Lock) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, stranger, next_one = lock(), lock(), lock(wait_seconds=5)
+    dead.owner = replace(dead.owner, pid=ended.pid)
+    assert dead._created()
+    with next_one.held() as still_mine:  # it was silent for less than `STALE_SECONDS`
+        still_mine()
+    stranger.owner = replace(dead.owner, machine="another boot pid:[1]")
+    assert stranger._created()
+    with pytest.raises(Retriable, match=f"pid {ended.pid}"), lock(wait_seconds=1).held():
+        raise AssertionError("the pid is another machine's")
 
 
 def test_a_holder_that_is_alive_is_waited_for_and_then_named(lock: Lock) -> None:

@@ -2,8 +2,9 @@
 
 ``CREATE TABLE`` without ``IF NOT EXISTS`` is atomic: one of two starters wins, the other is refused. The comment of
 the table names the owner. The owner adds a row every few seconds, with the server's clock; where no row came for
-``stale_after`` seconds, the owner is dead and the next one takes the lock over. So a crash costs seconds, nobody
-needs to clean up, and a migration may run for hours.
+``stale_seconds`` seconds, the owner is dead and the next one takes the lock over; where the owner was a process of the
+same machine, the next one sees at once that it is gone. So a crash costs seconds at most, nobody needs to clean up, and
+a migration may run for hours.
 
 Taking over renames the dead lock to a name made of its own token: of two that saw the same dead lock, the second
 finds that name taken, and cannot take the first one's new lock for the dead one.
@@ -19,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_random
 
@@ -43,15 +45,39 @@ class Owner:
         host: Its machine.
         pid: Its process there.
         silent_seconds: Since its last sign of life, by the server's clock.
+        machine: Boot and process namespace in which the pid is its own; empty where that is not known.
     """
 
     token: str
     host: str
     pid: int
     silent_seconds: float = 0.0
+    machine: str = ""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process has certainly ended, which only its own machine can tell."""
+        if not self.machine or self.machine != _machine():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def __str__(self) -> str:
         return f"{self.host}, pid {self.pid}, last sign of life {self.silent_seconds:.0f} s ago"
+
+
+def _machine() -> str:
+    """Linux alone says; containers of one host may have its name, but not its processes."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 class MigrationLock:
@@ -80,7 +106,7 @@ class MigrationLock:
         self._server, self._database = server, database
         self._name = f"{ddl.quoted(database)}.{ddl.quoted(TABLE)}"
         self._stale, self._wait, self._beat = stale_seconds, wait_seconds, beat_seconds
-        self.owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid())
+        self.owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), machine=_machine())
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], None]]:
@@ -116,7 +142,8 @@ class MigrationLock:
             return None
         [(comment, age)] = found
         said = json.loads(comment)
-        return Owner(said["token"], said["host"], said["pid"], min(float(age), self._silence()))
+        silent = min(float(age), self._silence())
+        return Owner(said["token"], said["host"], said["pid"], silent, said.get("machine", ""))
 
     def beats(self, owner: Owner) -> bool:
         """Whether an owner gave a sign of life so lately that it must be alive: within three beats."""
@@ -151,12 +178,13 @@ class MigrationLock:
         if self._created():
             return True
         holder = self.holder()
-        if holder is not None and holder.silent_seconds > self._stale:
+        if holder is not None and (holder.is_gone or holder.silent_seconds > self._stale):
             self._set_aside(holder)
         return False
 
     def _created(self) -> bool:
-        said = json.dumps({"token": self.owner.token, "host": self.owner.host, "pid": self.owner.pid})
+        mine = self.owner
+        said = json.dumps({"token": mine.token, "host": mine.host, "pid": mine.pid, "machine": mine.machine})
         try:
             self._server.command(
                 f"CREATE TABLE {self._name} (beat_at DateTime64(3) DEFAULT now64(3), token String)"
