@@ -81,6 +81,7 @@ class Table:
         order_by: Sorting key in the warehouse.
         nullable: Columns that may be null; the others never are.
         low_cardinality: Columns with few distinct values.
+        distinct: Columns whose values hardly repeat: a dictionary of them would cost more than it saves.
         ranges: Columns whose smallest and largest values the warehouse keeps by granule, so that it can skip.
         description: One line for people.
         comments: Column descriptions.
@@ -92,6 +93,7 @@ class Table:
     order_by: tuple[str, ...]
     nullable: frozenset[str]
     low_cardinality: frozenset[str] = frozenset()
+    distinct: frozenset[str] = frozenset()
     ranges: tuple[str, ...] = ()
     description: str = ""
     comments: Mapping[str, str] = field(default_factory=dict)

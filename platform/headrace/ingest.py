@@ -179,6 +179,7 @@ def _drain(
             source.close()  # hands the batch back: others may land it now
             raise
         reader.acknowledge(batch)
+        del batch, found  # not to be held while the next one is waited for
         yield landed
         next_read = 0.0 if full else asked + pace.batch_seconds
         idle_since, started = None, started or time.monotonic()
@@ -268,7 +269,10 @@ class _Reader:
             self._found.put(None)
 
     def _judged(self, batch: MicroBatch, after: Position) -> _Next:
-        return _Next(batch, after, judged(batch, self.contract, self.limits), None)
+        checked = judged(batch, self.contract, self.limits)
+        # what is good and what is rejected both hold all that is needed of the payloads
+        records = batch.records.with_columns(payload=pl.lit(None, pl.Binary))
+        return _Next(replace(batch, records=records), after, checked, None)
 
     def acknowledge(self, batch: MicroBatch) -> None:
         """At once, or after the read that is under way."""
@@ -378,7 +382,7 @@ class _Done:
     """What has landed of a batch before.
 
     Attributes:
-        position: Everything below it has.
+        position: Everything below it has; only cursors of which the batch holds some of that.
         messages: Ids of messages that have, by cursor.
         records: ``ORIGIN_KEY`` of records that are in the rejected table although their messages have not.
     """
@@ -395,6 +399,7 @@ class _Done:
             first = position.get(cursor, batch.before.get(cursor, 0))
             if first < end and not batch.records["offset"].is_null().all():
                 records.append(rejected.origins(cursor, first, end))
+        position = Position({c: o for c, o in position.items() if o > batch.before.get(c, 0)})
         messages = [pl.DataFrame(schema=_KEY)]
         again = batch.records.filter(pl.col("redelivered") & pl.col("message_id").is_not_null())
         for (cursor,), part in again.group_by("cursor"):
@@ -430,6 +435,8 @@ def _advance(batch: MicroBatch, table: Snapshot) -> dict[str, int]:
 
 
 def _messages(*frames: pl.DataFrame) -> int:
+    if not any((frame["_index"] != 0).any() for frame in frames):
+        return sum(frame.height for frame in frames)
     origin = ["_cursor", "_offset", "_message_id"]
     return pl.concat([frame.select(origin) for frame in frames]).unique().height
 

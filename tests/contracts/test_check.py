@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import pandera.polars as pa
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.contracts.schema import json_schema
 
 Batch = Callable[..., MicroBatch]
+check_module: Any = sys.modules["headrace.contracts.check"]  # its name in the package is the function's
 
 
 def judge(batch: MicroBatch, contract: Contract = EVENTS) -> Checked:
@@ -149,3 +152,49 @@ def test_the_json_schema_says_what_the_contract_checks() -> None:
     assert schema["properties"]["occurred_at"] == {
         "type": "string", "format": "date-time", "description": "when it happened, RFC 3339 with a zone",
     }  # fmt: skip
+
+
+def failures(found: pl.DataFrame | None) -> set[tuple[Any, ...]]:
+    return set() if found is None else set(found.select("index", "column", "check", "failure_case").rows())
+
+
+values: Any = {
+    pl.String: st.none() | st.sampled_from(["web", "a", "", "x" * 129, "page_view", "Page"]),
+    pl.Float64: st.none() | st.sampled_from([0.0, -1.0, 3e9, float("nan"), 1.0]),
+    pl.Int32: st.none() | st.integers(0, 2),
+    pl.Datetime: st.none() | st.just(NOW),
+}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries({c.name: values[c.dtype.base_type()] for c in EVENTS.columns}), min_size=1, max_size=6
+    )
+)
+def test_what_one_query_finds_is_what_pandera_finds(rows: list[dict[str, Any]]) -> None:
+    frame = pl.DataFrame(rows, schema={c.name: c.dtype for c in EVENTS.columns})
+    expected = failures(check_module._validated(EVENTS.schema, frame))
+    assert failures(check_module._failures(EVENTS.schema, frame)) == expected
+    suspects = check_module._suspects(EVENTS.schema, frame)
+    assert suspects is not None
+    assert set(suspects.arg_true()) == {index for index, *_ in expected}
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [
+        pa.Check(lambda data: data.lazyframe.select(pl.col(data.key).sum() < 10)),
+        pa.Check(lambda data: data.lazyframe.select(~pl.col(data.key).is_duplicated())),
+        pa.Check(lambda data: bool(data.lazyframe.select(pl.col(data.key).max() < 5).collect().item())),
+    ],
+    ids=["of all rows", "of a row among others", "a verdict"],
+)
+def test_a_check_of_more_than_a_row_sees_all_rows(checks: pa.Check) -> None:
+    schema = pa.DataFrameSchema({"n": pa.Column(pl.Int64, checks)})
+    for numbers in ([1, 2, 3], [7, 7, 8]):
+        frame = pl.DataFrame({"n": numbers})
+        found, expected = check_module._failures(schema, frame), check_module._validated(schema, frame)
+        assert (found is None) == (expected is None) == (numbers == [1, 2, 3])
+        if found is not None and expected is not None:
+            assert found["index"].to_list() == expected["index"].to_list()

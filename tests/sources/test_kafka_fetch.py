@@ -26,13 +26,18 @@ from headrace.local.broker import create_topics
 from headrace.sources import kafka as source_module
 from headrace.sources import kafka_fetch
 from headrace.sources.kafka import KafkaSource
-from headrace.sources.kafka_fetch import frame, whole_batches
+from headrace.sources.kafka_batches import CorruptBatch
+from headrace.sources.kafka_fetch import columns, pieces, whole_batches
 
 from .record_batches import CODECS, Record, batch, marker, records
 
 STOCK = Fetcher.PartitionRecords
 WHOLE = kafka_fetch._undecoding(STOCK)
 FEW: list[Record] = [(n, n, b"k", b"%d" % n, []) for n in range(5)]
+
+
+def columns_of(found: list[Any]) -> pl.DataFrame:
+    return columns(pieces(found))
 
 
 def legacy(base: int, magic: int, codec: int) -> bytes:
@@ -56,7 +61,7 @@ def drained(part: Any, n: int) -> pl.DataFrame:
     frames = []
     while part:
         taken = part.take(n)
-        frames.append(frame(list(taken)))
+        frames.append(columns_of(list(taken)))
     return kafka_fetch.joined(kafka_fetch.BATCH_SCHEMA, frames)
 
 
@@ -109,7 +114,7 @@ def test_a_wrong_crc_is_an_error_after_what_is_right(kind: Any) -> None:
     broken = batch(FEW, 5)
     broken[-1] ^= 1
     part = fetched(kind, bytes(batch(FEW) + broken + batch(FEW, 10)))
-    assert frame(list(part.take(100)))["offset"].to_list() == [0, 1, 2, 3, 4]
+    assert columns_of(list(part.take(100)))["offset"].to_list() == [0, 1, 2, 3, 4]
     with pytest.raises(CorruptRecordError, match="offset 5 failed crc"):
         part.take(100)
     assert part.next_fetch_offset == 5
@@ -119,8 +124,8 @@ def test_a_wrong_crc_is_an_error_after_what_is_right(kind: Any) -> None:
 
 def test_what_cannot_be_decompressed_is_an_error() -> None:
     made = batch(FEW, 5, attributes=CODECS["lz4"])  # says so, and is not
-    with pytest.raises(CorruptRecordError, match="batch at offset 5 cannot be decompressed"):
-        fetched(WHOLE, bytes(made)).take()
+    with pytest.raises(CorruptBatch, match="batch at offset 5 cannot be decompressed"):
+        columns_of(fetched(WHOLE, bytes(made)).take())
 
 
 class Otherwise(STOCK):  # type: ignore[misc,valid-type]

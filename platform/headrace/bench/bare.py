@@ -24,7 +24,7 @@ from headrace.errors import Fatal
 from headrace.kafka_access import connect
 from headrace.settings import Settings
 from headrace.sources.kafka_batches import RawBatch
-from headrace.sources.kafka_fetch import whole_batches
+from headrace.sources.kafka_fetch import Fetched, whole_batches
 from headrace.sources.sqs import sqs_client
 
 _FETCH_BYTES = 1 << 20
@@ -36,7 +36,7 @@ def fetch(settings: Settings, topic: str, messages: int) -> Run:
     """kafka-python's network, CRC and decompression; records stay undecoded and are thrown away."""
     watch, count = Stopwatch(), 0
     for _, records in _polled(settings, topic, messages, undecoded=True):
-        count += sum(map(_messages, records))
+        count += sum(record.value.decompressed().count for record in records)
     return watch.read(count)
 
 
@@ -48,11 +48,11 @@ def poll(settings: Settings, topic: str, messages: int) -> Run:
     return watch.read(count)
 
 
-def fetched(settings: Settings, topic: str, messages: int) -> dict[TopicPartition, list[Any]]:
-    """At least so many messages of a topic, undecoded, by partition."""
-    kept: dict[TopicPartition, list[Any]] = {}
+def fetched(settings: Settings, topic: str, messages: int) -> dict[TopicPartition, list[RawBatch]]:
+    """At least so many messages of a topic, decompressed and undecoded, by partition."""
+    kept: dict[TopicPartition, list[RawBatch]] = {}
     for partition, records in _polled(settings, topic, messages, undecoded=True):
-        kept.setdefault(partition, []).extend(records)
+        kept.setdefault(partition, []).extend(record.value.decompressed() for record in records)
     return kept
 
 
@@ -86,7 +86,7 @@ def _polled(
 
 
 def _messages(record: Any) -> int:
-    return record.value.count if isinstance(record.value, RawBatch) else 1
+    return record.value.count if isinstance(record.value, Fetched) else 1
 
 
 def parse(payloads: Sequence[pl.Series], schema: pl.Schema) -> Run:

@@ -22,9 +22,9 @@ from headrace.settings import Settings, child_environment, settings
 _PER_SECOND = 100
 #: What a frame belongs to, by a part of its file's path; the innermost frame that belongs to anything decides.
 STAGES = {
-    "fetch: network, CRC, decompression": (" (kafka/",),
+    "fetch: network, CRC, decompression": (" (kafka/", " (lz4/"),
     "record batches to columns": ("/sources/",),
-    "decode JSON": ("/contracts/decode.py",),
+    "decode JSON": ("/contracts/decode.py", "/contracts/json_"),
     "check against the contract": ("/contracts/", " (pandera/"),
     "Delta: open, write, commit": ("/lake/", " (deltalake/"),
     "publish: read the lake": ("headrace/publish.py",),

@@ -28,7 +28,7 @@ from headrace.lake.arrow import to_arrow
 from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.settings import Settings
 from headrace.sources.kafka import KafkaSource
-from headrace.sources.kafka_fetch import frame
+from headrace.sources.kafka_batches import decode
 from headrace.stream import Stream
 from headrace.warehouse.ddl import quoted
 from headrace.warehouse.server import Server
@@ -68,10 +68,10 @@ def stages(settings: Settings, seeded: Seeded) -> dict[str, Run]:
     messages = min(seeded.acknowledged, _IN_MEMORY)
     fetched = bare.fetched(settings, _topic(seeded), messages)
     watch = Stopwatch()
-    columns = [frame(records) for records in fetched.values()]
-    framed = watch.read(sum(part.height for part in columns))
+    frames = [decode(batches) for batches in fetched.values()]
+    framed = watch.read(sum(part.height for part in frames))
     del fetched
-    parts = [part for whole in columns for part in whole.iter_slices(settings.batch_messages)]
+    parts = [part for whole in frames for part in whole.iter_slices(settings.batch_messages)]
     batches = [_batch(part) for part in parts]
     with own_stream(settings, seeded.place) as stream:
         watch = Stopwatch()

@@ -15,7 +15,9 @@ from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, STRING_MAP, UTC_MICRO
 Wire = Literal["string", "number", "integer", "time", "object", "map"]
 
 _FEW_ORIGINS = frozenset({"_source", "_cursor", "_batch_id"})
+_OWN_ORIGINS = frozenset({"_offset", "_message_id"})
 _NULLABLE_ORIGINS = frozenset({"_offset", "_message_id", "_key"})
+_DISTINCT = frozenset({"number", "time", "object"})
 _WIRE_OF_DTYPE: dict[Any, Wire] = {
     pl.String(): "string",
     pl.Float64(): "number",
@@ -119,6 +121,8 @@ class Contract:
             order_by=self.order_by,
             nullable=frozenset(c.name for c in self.columns if c.nullable) | _NULLABLE_ORIGINS,
             low_cardinality=frozenset(c.name for c in self.columns if c.low_cardinality) | _FEW_ORIGINS,
+            distinct=frozenset(c.name for c in self.columns if c.wire in _DISTINCT)
+            | {self.key, *_OWN_ORIGINS},
             ranges=("_ingested_at",),
             description=(self.model.__doc__ or "").strip(),
             comments={c.name: c.description for c in self.columns},
@@ -134,6 +138,7 @@ class Contract:
             order_by=("_ingested_at", "_cursor"),
             nullable=frozenset({"payload", "message_timestamp"}) | _NULLABLE_ORIGINS,
             low_cardinality=frozenset({"contract"}) | _FEW_ORIGINS,
+            distinct=frozenset({"payload", "message_timestamp"}) | _OWN_ORIGINS,
             description=f"Records that contract {self.name} v{self.version} refused, with every reason",
             comments={"payload": "the untouched bytes", "reasons": "every check that failed"},
         )

@@ -1,10 +1,10 @@
 """Message payloads to typed columns.
 
 Strict about types (a number is not a string, an object is not a number), because a lenient parser turns a
-wrong type into a null and the loss is never seen. msgspec decodes each payload straight into a struct
-derived from the contract, a few thousand in one call, and their fields become columns before the next few
-thousand are decoded: no Python code runs for a record that is right. Only a payload that fails is looked at a
-second time, field by field, to name every reason; the others of its call do not notice (docs/adr/0014).
+wrong type into a null and the loss is never seen. What is plainly a right record goes from bytes to columns by
+compiled code (``json_columns``), without a Python object (docs/adr/0016). The rest, be it wrong or only rare, msgspec
+decodes into structs derived from the contract, a few thousand in one call; their fields become columns before the
+next few thousand are decoded. A payload that fails there is looked at field by field, to name every reason.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from headrace.batch import STRING_MAP, UTC_MICROS
 from headrace.contracts.base import Column, Contract
+from headrace.contracts.json_columns import INT_RANGE, scanned
 
 _TYPES: dict[str, Any] = {
     "string": str | None,
@@ -31,10 +33,6 @@ _TYPES: dict[str, Any] = {
     "time": str | None,
     "object": msgspec.Raw,
     "map": dict[str, str] | None,
-}
-_INT_RANGE: dict[pl.DataType, tuple[int, int]] = {
-    pl.Int32(): (-(2**31), 2**31 - 1),
-    pl.Int64(): (-(2**63), 2**63 - 1),
 }
 #: As msgspec leaves what becomes another type once it is a column.
 _RAW = {"time": pl.String(), "object": pl.Binary()}
@@ -118,7 +116,33 @@ def decode(contract: Contract, payloads: pl.Series, max_message_bytes: int) -> D
     Returns:
         At least one row for every message, so that none can vanish: an empty array yields one failed row.
     """
-    return _Decoding(contract, payloads, max_message_bytes).decoded()
+    odd = ~_plain(payloads, max_message_bytes)
+    sure = pl.concat(scanned(contract, payloads, odd), rechunk=True)
+    if not odd.any():
+        message = pl.int_range(len(payloads), dtype=pl.UInt32, eager=True)
+        return Decoded(sure, message.alias("message"), _zeros(len(payloads)), Failures())
+    at = np.flatnonzero(odd)
+    rest = _Decoding(contract, payloads[at], max_message_bytes).decoded()
+    rest.message = pl.Series("message", at.astype(np.uint32))[rest.message]
+    return rest if odd.all() else _merged(sure, odd, rest)
+
+
+def _merged(sure: pl.DataFrame, odd: npt.NDArray[np.bool_], rest: Decoded) -> Decoded:
+    """Rows of both in the order of the messages."""
+    right = np.flatnonzero(~odd).astype(np.uint32)
+    message = pl.concat([pl.Series("message", right), rest.message])
+    order = np.argsort(message, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    failures = rest.failures
+    failures.row = place[right.size + np.array(failures.row, np.int64)].tolist()
+    rows = pl.concat([sure.filter(pl.Series(~odd)), rest.rows], rechunk=True)[order]
+    index = pl.concat([_zeros(right.size), rest.index])
+    return Decoded(rows, message[order], index[order], failures)
+
+
+def _zeros(rows: int) -> pl.Series:
+    return pl.zeros(rows, pl.Int32, eager=True).alias("index")
 
 
 def record_at(payload: bytes, index: int) -> bytes:
@@ -147,9 +171,10 @@ class _Decoding:
         self._index: list[Iterable[int]] = []
 
     def decoded(self) -> Decoded:
-        plain = _plain(self._payloads, self._max)
-        for first in range(0, len(plain), _AT_ONCE):
-            self._chunk(first, plain[first : first + _AT_ONCE])
+        plain = pl.Series(_plain(self._payloads, self._max))
+        texts = self._payloads.zip_with(plain, pl.Series([None], dtype=pl.Binary))
+        for first, part in enumerate(texts.to_frame().iter_slices(_AT_ONCE)):
+            self._chunk(first * _AT_ONCE, part.to_series().to_list())
             self._frame()
         raw = pl.concat([pl.DataFrame(schema=self._wire.raw), *self._frames])
         rows = pl.DataFrame([_typed(c, raw[c.name], self._failures) for c in self._contract.columns])
@@ -276,7 +301,7 @@ class _Decoding:
         return pl.Series(column.name, values, dtype=self._wire.raw[column.name])
 
     def _in_range(self, column: Column, values: list[int | None]) -> list[int | None]:
-        low, high = _INT_RANGE[column.dtype]
+        low, high = INT_RANGE[column.dtype]
         known = [value for value in values if value is not None]
         if not known or (low <= min(known) and max(known) <= high):
             return values
@@ -287,20 +312,15 @@ class _Decoding:
         return values
 
 
-def _plain(payloads: pl.Series, max_message_bytes: int) -> list[bytes | None]:
-    """The payloads that msgspec may judge, null for the others.
-
-    It does not look into strings that it skips or keeps raw, so what is not UTF-8 is found here.
-    """
-    fits = payloads.bin.size() <= max_message_bytes
-    texts: list[bytes | None] = payloads.to_list()
-    if not fits.all():
-        texts = [text if fit else None for text, fit in zip(texts, fits, strict=True)]
+def _plain(payloads: pl.Series, max_message_bytes: int) -> npt.NDArray[np.bool_]:
+    """Which payloads a parser may judge. Parsers do not look into strings that they skip or keep raw, so what is not
+    UTF-8 is found here."""
+    plain = (payloads.bin.size() <= max_message_bytes).fill_null(False).to_numpy().copy()
     try:
         payloads.cast(pl.String)
     except pl.exceptions.PolarsError:
-        texts = [text if text is not None and _is_utf8(text) else None for text in texts]
-    return texts
+        plain &= [text is not None and _is_utf8(text) for text in payloads]
+    return plain
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -38,7 +38,7 @@ from headrace.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
 from headrace.errors import Fatal, Retriable
 from headrace.kafka_access import connect, refusal
 from headrace.sources.kafka_batches import BATCH_SCHEMA, CorruptBatch, joined
-from headrace.sources.kafka_fetch import frame, whole_batches
+from headrace.sources.kafka_fetch import Fetched, columns, pieces, whole_batches
 
 #: Bytes of one partition in one fetch.
 _FETCH_BYTES = 1 << 20
@@ -104,7 +104,7 @@ class KafkaSource:
         self._admin: KafkaAdminClient | None = None
         self._partitions: dict[str, TopicPartition] = {}
         self._at: dict[str, int] = {}  # where the next read begins, if nobody asks for another place
-        self._ahead: dict[TopicPartition, deque[pl.DataFrame]] = {}  # polled and not handed out yet
+        self._ahead: dict[TopicPartition, deque[Fetched | pl.DataFrame]] = {}  # polled, not handed out yet
 
     def _connected(self) -> KafkaConsumer:
         if self._consumer is None:
@@ -209,7 +209,7 @@ class KafkaSource:
         wait_ms = 0 if any(self._ahead.values()) else int(wait_seconds * 1000)
         deadline = time.monotonic() + wait_seconds + _READ_SECONDS
         while time.monotonic() < deadline:
-            waiting = [sum(map(len, self._ahead[tp])) for tp in self._partitions.values()]
+            waiting = [sum(map(_messages, self._ahead[tp])) for tp in self._partitions.values()]
             if min(waiting) >= share or sum(waiting) >= _AHEAD * max_messages:
                 return
             try:
@@ -221,36 +221,46 @@ class KafkaSource:
             if not found:
                 return
             for tp, records in found.items():
-                if (columns := self._frame(tp, records)).height:
-                    self._ahead[tp].append(columns)
+                self._ahead[tp].extend(pieces(records))
             wait_ms = _NEXT_POLL_MS
 
-    def _frame(self, tp: TopicPartition, records: list[Any]) -> pl.DataFrame:
+    def _take(self, max_messages: int) -> pl.DataFrame:
+        """An equal share of every partition; those that have more fill the rest."""
+        waiting = [tp for tp, ahead in self._ahead.items() if ahead]
+        waiting.sort(key=lambda tp: sum(map(_messages, self._ahead[tp])))
+        taken: dict[TopicPartition, pl.DataFrame] = {}
+        for n, tp in enumerate(waiting):
+            left = max_messages - sum(map(len, taken.values()))
+            taken[tp] = self._cut(tp, -(-left // (len(waiting) - n)))
+        cursors = {tp: cursor for cursor, tp in self._partitions.items()}
+        return joined(RECORD_SCHEMA, [_records(cursors[tp], taken[tp]) for tp in cursors if tp in taken])
+
+    def _cut(self, tp: TopicPartition, messages: int) -> pl.DataFrame:
+        """The first messages of what was polled of a partition; the rest stays."""
+        ahead, cut = self._ahead[tp], pl.DataFrame(schema=BATCH_SCHEMA)
         try:
-            return frame(records)
+            while (
+                cut.height < messages and ahead
+            ):  # a batch may hold fewer than it counts: some were taken before
+                chosen = [ahead.popleft()]
+                while ahead and cut.height + sum(map(_messages, chosen)) < messages:
+                    chosen.append(ahead.popleft())
+                cut = joined(BATCH_SCHEMA, [cut, columns(chosen)])
         except CorruptBatch as error:
             raise Fatal(
                 f"partition {tp.partition} of {tp.topic!r} on {self._servers} holds what is no record batch: {error};"
                 " drop its records up to there with 'kafka-delete-records' to go on"
             ) from error
-
-    def _take(self, max_messages: int) -> pl.DataFrame:
-        """An equal share of every partition; those that have more fill the rest."""
-        waiting = [tp for tp, ahead in self._ahead.items() if sum(map(len, ahead))]
-        waiting.sort(key=lambda tp: sum(map(len, self._ahead[tp])))
-        taken: dict[TopicPartition, pl.DataFrame] = {}
-        for n, tp in enumerate(waiting):
-            left = max_messages - sum(map(len, taken.values()))
-            taken[tp] = _cut(self._ahead[tp], -(-left // (len(waiting) - n)))
-        cursors = {tp: cursor for cursor, tp in self._partitions.items()}
-        return joined(RECORD_SCHEMA, [_records(cursors[tp], taken[tp]) for tp in cursors if tp in taken])
+        if cut.height > messages:
+            ahead.appendleft(cut[messages:])
+        return cut[:messages]
 
     def _positions(self, consumer: KafkaConsumer, before: Position) -> dict[str, int]:
         """Where each partition stands now; past gaps and markers, not merely past the last record."""
         moved = {}
         for cursor, tp in self._partitions.items():
             ahead = self._ahead[tp]
-            self._at[cursor] = ahead[0]["offset"][0] if ahead else consumer.position(tp)
+            self._at[cursor] = _first(ahead[0]) if ahead else consumer.position(tp)
             if self._at[cursor] != before[cursor]:
                 moved[cursor] = self._at[cursor]
         return moved
@@ -333,16 +343,12 @@ class KafkaSource:
         self._partitions, self._at, self._ahead = {}, {}, {}
 
 
-def _cut(ahead: deque[pl.DataFrame], rows: int) -> pl.DataFrame:
-    """The first rows of what was read ahead, which keeps the rest."""
-    cut: list[pl.DataFrame] = []
-    while rows and ahead:
-        first = ahead.popleft()
-        cut.append(first[:rows])
-        if first.height > rows:
-            ahead.appendleft(first[rows:])
-        rows -= cut[-1].height
-    return joined(BATCH_SCHEMA, cut)
+def _messages(piece: Fetched | pl.DataFrame) -> int:
+    return piece.count if isinstance(piece, Fetched) else piece.height
+
+
+def _first(piece: Fetched | pl.DataFrame) -> int:
+    return piece.first if isinstance(piece, Fetched) else int(piece["offset"][0])
 
 
 def _records(cursor: str, columns: pl.DataFrame) -> pl.DataFrame:

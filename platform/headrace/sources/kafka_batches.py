@@ -1,9 +1,8 @@
 """Kafka's record batches, as bytes, to columns: no Python object per message.
 
-Format: https://kafka.apache.org/documentation/#recordbatch (magic 2). A record's place depends on the lengths of
-all before it, so one pass over the length varints is sequential; everything else is numpy over all records of
-many batches at once. Keys, values and headers are not copied: their columns are Arrow views into the one buffer
-that the batches were joined into, and keep it alive.
+Format: https://kafka.apache.org/documentation/#recordbatch (magic 2). Compiled code (``record_scan``) goes from record
+to record. Keys, values and headers are not copied: their columns are Arrow views into the one buffer that the batches
+were joined into, and keep it alive.
 
 Knows bytes alone. Who fetches them, checks their CRC and decompresses them is ``kafka_fetch``.
 """
@@ -19,6 +18,8 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.batch import HEADERS, RECORD_SCHEMA
+from headrace.compiled import viewed
+from headrace.sources.record_scan import PROBLEMS, find_fields, find_headers
 
 #: Columns of ``decode``: of ``RECORD_SCHEMA`` those that a record itself holds.
 BATCH_SCHEMA = pl.Schema(
@@ -27,8 +28,6 @@ BATCH_SCHEMA = pl.Schema(
 #: Bytes that are joined at once. A view counts its place in 31 bits; a longer batch stands alone.
 _JOINED_BYTES = 1 << 26
 _VIEW_BYTES = 2**31 - 1
-#: Bytes that a view holds within itself (https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout).
-_INLINE = 12
 #: Bytes of a record at least: length, attributes, two deltas, two lengths, the headers' number.
 _SMALLEST_RECORD = 7
 
@@ -116,31 +115,25 @@ def _decode(batches: list[RawBatch]) -> pl.DataFrame:
 
 
 def _columns(data: bytes, batches: list[RawBatch], counts: Ints) -> pl.DataFrame:
-    ends = np.array(_ends(data, batches), np.int64)
-    if not ends.size:
-        return BATCH_SCHEMA.to_frame()
+    if len(data) > _VIEW_BYTES:
+        raise CorruptBatch(f"a record batch of {len(data)} bytes; Kafka's limit is {_VIEW_BYTES}")
+    octets = np.frombuffer(data, np.uint8)
+    views, known, numbers = _fields(octets, batches)
+    headers = _headers(octets, numbers)
 
     def each(values: Iterable[int]) -> Ints:
         return np.repeat(np.fromiter(values, np.int64, len(batches)), counts)
 
-    reader = _Reader(
-        np.frombuffer(data, np.uint8), np.concatenate(([0], ends[:-1])), ends, np.arange(ends.size)
-    )
-    length = reader.varint()
-    reader.refuse(length != reader.end - reader.at, "its length is negative")
-    reader.step(np.ones_like(length))  # attributes: unused so far
-    timestamp = each(batch.first_timestamp for batch in batches) + reader.varint()
-    offset = each(batch.base_offset for batch in batches) + reader.varint()
-    key, value = reader.blob(), reader.blob()
-    headers = _Headers(reader)
+    timestamp = each(batch.first_timestamp for batch in batches) + numbers[0]
+    offset = each(batch.base_offset for batch in batches) + numbers[1]
     for batch, end in zip(batches, np.cumsum(counts), strict=True):
         if batch.append_timestamp is not None:
             timestamp[end - batch.count : end] = batch.append_timestamp
     whole = pl.DataFrame(
         {
-            "payload": _binary(data, *value),
-            "key": _binary(data, *key),
-            "headers": headers.column(data),
+            "payload": viewed(pa.binary_view(), views[0], known[0], octets),
+            "key": viewed(pa.binary_view(), views[1], known[1], octets),
+            "headers": headers,
             "timestamp": utc(pl.Series(timestamp)),
             "offset": pl.Series(offset),
         },
@@ -151,122 +144,54 @@ def _columns(data: bytes, batches: list[RawBatch], counts: Ints) -> pl.DataFrame
     return whole.filter(pl.Series(offset >= each(batch.wanted for batch in batches)))
 
 
-def _ends(data: bytes, batches: list[RawBatch]) -> list[int]:
-    """Where each record ends. The one step that has to go from record to record: about 0.1 microseconds each."""
-    ends: list[int] = []
-    at = limit = 0
+def _fields(
+    octets: npt.NDArray[np.uint8], batches: list[RawBatch]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], Ints]:
+    """See ``find_fields``."""
     for batch in batches:
-        limit += len(batch)
         if not 0 <= batch.count * _SMALLEST_RECORD <= len(batch):
             what = f"{len(batch)} bytes cannot hold as many"
             raise CorruptBatch(f"record batch of {batch.count} at offset {batch.base_offset}: {what}")
-        try:
-            for _ in range(batch.count):
-                byte = data[at]
-                length, shift = byte & 0x7F, 7
-                while byte & 0x80:
-                    at += 1
-                    byte = data[at]
-                    length |= (byte & 0x7F) << shift
-                    shift += 7
-                at += 1 + (length >> 1)
-                if at > limit:
-                    raise _Torn(len(ends), f"it reaches {at - limit} bytes beyond the batch's end")
-                ends.append(at)
-        except IndexError:
-            raise _Torn(len(ends), "it is cut off") from None
-        if at != limit:
-            what = f"{limit - at} bytes are left over"
+    rows = sum(batch.count for batch in batches)
+    views, known = np.empty((2, rows, 4), np.int32), np.empty((2, rows), np.bool_)
+    numbers = np.empty((5, rows), np.int64)
+    begin = row = 0
+    for batch in batches:
+        end = begin + len(batch)
+        broken, problem, at = find_fields(octets, begin, end, row, batch.count, views, known, numbers)
+        if problem:
+            raise _Torn(broken, PROBLEMS[problem])
+        if at != end:
+            what = f"{end - at} bytes are left over"
             raise CorruptBatch(f"record batch of {batch.count} at offset {batch.base_offset}: {what}")
-    return ends
+        begin, row = end, row + batch.count
+    return views, known, numbers
 
 
-@dataclass(slots=True)
-class _Reader:
-    """A place in each of many records, which moves on as they are read side by side."""
-
-    data: npt.NDArray[np.uint8]
-    at: Ints
-    end: Ints
-    row: Ints  # as the caller counts them
-
-    def refuse(self, bad: npt.NDArray[np.bool_], what: str) -> None:
-        if bad.any():
-            raise _Torn(int(self.row[int(bad.argmax())]), what)
-
-    def step(self, size: Ints) -> None:
-        self.refuse(size > self.end - self.at, "a field of it reaches beyond its end")
-        self.at = self.at + size
-
-    def varint(self) -> Ints:
-        """Zigzag, of up to 64 bits (https://protobuf.dev/programming-guides/encoding/#signed-ints)."""
-        begin = self.at
-        self.step(np.ones_like(begin))
-        byte = self.data[begin]
-        value = (byte & 0x7F).astype(np.uint64)
-        more, shift = np.flatnonzero(byte & 0x80), 7
-        while more.size:
-            if shift > 63:
-                raise _Torn(int(self.row[more[0]]), "a number in it is longer than 64 bits")
-            at = self.at[more]
-            if (beyond := at >= self.end[more]).any():
-                raise _Torn(int(self.row[more[int(beyond.argmax())]]), "a number in it is cut off")
-            byte = self.data[at]
-            value[more] |= (byte & 0x7F).astype(np.uint64) << np.uint64(shift)
-            self.at[more] = at + 1
-            more = more[byte >= 0x80]
-            shift += 7
-        return (value >> np.uint64(1)).astype(np.int64) ^ -(value & np.uint64(1)).astype(np.int64)
-
-    def blob(self) -> tuple[Ints, Ints]:
-        """Start and length of bytes that follow their length; a length below zero is null."""
-        length = self.varint()
-        start = self.at
-        self.step(np.maximum(length, 0))
-        return start, length
-
-    def some(self, chosen: npt.NDArray[np.bool_]) -> _Reader:
-        return _Reader(self.data, self.at[chosen], self.end[chosen], self.row[chosen])
-
-
-class _Headers:
-    """Names and values of all records' headers."""
-
-    def __init__(self, reader: _Reader) -> None:
-        """Reads on to the records' ends: the first header of all records, then the second, and so on."""
-        self.counts = reader.varint()
-        reader.refuse(self.counts < 0, "the number of its headers is negative")
-        self.found: list[tuple[Ints, ...]] = []
-        left = self.counts
-        while True:
-            reader.refuse((left == 0) & (reader.at != reader.end), "it is longer than its fields")
-            reader = reader.some(left > 0)
-            left = left[left > 0] - 1
-            if not left.size:
-                return
-            name_at, name_size = reader.blob()
-            reader.refuse(name_size < 0, "a header has no name")
-            self.found.append((reader.row, name_at, name_size, *reader.blob()))
-
-    def column(self, data: bytes) -> pl.Series:
-        """``HEADERS``, null for none."""
-        if not self.found:
-            return pl.Series([None], dtype=HEADERS).new_from_index(0, self.counts.size)
-        row, *places = (np.concatenate(column) for column in zip(*self.found, strict=True))
-        order = np.argsort(row, kind="stable")
-        name_at, name_size, value_at, value_size = (place[order] for place in places)
-        names = _binary(data, name_at, name_size)
-        try:
-            text = names.cast(pl.String)
-        except pl.exceptions.PolarsError:
-            first = next(n for n, name in enumerate(names) if not _is_utf8(name))
-            raise _Torn(int(row[order][first]), "a header's name is not UTF-8") from None
-        pairs = pl.DataFrame({"key": text, "value": _binary(data, value_at, value_size)}).to_struct()
-        none = pa.array(self.counts == 0)
-        offsets = pa.array(np.concatenate(([0], np.cumsum(self.counts))), pa.int64())
-        lists = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, pairs.to_arrow(), mask=none))
-        assert isinstance(lists, pl.Series)
-        return lists.cast(HEADERS)
+def _headers(octets: npt.NDArray[np.uint8], numbers: Ints) -> pl.Series:
+    """``HEADERS``, null for none."""
+    counts = numbers[2]
+    found = int(counts.sum())
+    if not found:
+        return pl.Series([None], dtype=HEADERS).new_from_index(0, counts.size)
+    views, known = np.empty((2, found, 4), np.int32), np.empty(found, np.bool_)
+    broken, problem = find_headers(octets, numbers, views, known)
+    if problem:
+        raise _Torn(broken, PROBLEMS[problem])
+    names = viewed(pa.binary_view(), views[0], None, octets)
+    try:
+        text = names.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        first = next(n for n, name in enumerate(names) if not _is_utf8(name))
+        row = int(np.searchsorted(np.cumsum(counts), first, side="right"))
+        raise _Torn(row, "a header's name is not UTF-8") from None
+    value = viewed(pa.binary_view(), views[1], known, octets)
+    pairs = pl.DataFrame({"key": text, "value": value}).to_struct()
+    offsets = pa.array(np.concatenate(([0], np.cumsum(counts))), pa.int64())
+    lists = pa.LargeListArray.from_arrays(offsets, pairs.to_arrow(), mask=pa.array(counts == 0))
+    column = pl.from_arrow(lists)
+    assert isinstance(column, pl.Series)
+    return column.cast(HEADERS)
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -275,30 +200,6 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _binary(data: bytes, start: Ints, length: Ints) -> pl.Series:
-    """Pieces of ``data`` as Arrow views; a length below zero is null."""
-    if len(data) > _VIEW_BYTES:
-        raise CorruptBatch(f"a record batch of {len(data)} bytes; Kafka's limit is {_VIEW_BYTES}")
-    octets = np.frombuffer(data, np.uint8)
-    views = np.zeros((length.size, 4), "<i4")
-    views[:, 0] = np.maximum(length, 0)
-    far = np.flatnonzero(length > _INLINE)
-    views[far, 1] = octets[start[far, None] + np.arange(4)].view("<i4").ravel()
-    views[far, 3] = start[far]
-    near = np.flatnonzero((length > 0) & (length <= _INLINE))
-    within = np.arange(_INLINE)
-    # beyond the end of data nothing is wanted, so any byte will do
-    inline = octets[np.minimum(start[near, None] + within, octets.size - 1)]
-    inline[within >= length[near, None]] = 0
-    views[near, 1:] = inline.view("<i4")
-    known = length >= 0
-    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
-    buffers = [validity, pa.py_buffer(views), pa.py_buffer(data)]
-    column = pl.from_arrow(pa.Array.from_buffers(pa.binary_view(), length.size, buffers))
-    assert isinstance(column, pl.Series)
-    return column
 
 
 def utc(milliseconds: pl.Series) -> pl.Series:

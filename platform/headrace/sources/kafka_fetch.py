@@ -1,13 +1,13 @@
 """Record batches from kafka-python, undecoded.
 
 kafka-python keeps everything but the decoding of records: connections, fetch sessions, positions, CRC, transactions,
-decompression, and the formats before magic 2. Its fetcher hands each fetched partition to a class of its own,
+codecs, and the formats before magic 2. Its fetcher hands each fetched partition to a class of its own,
 ``PartitionRecords``, which asks every batch for its records; here a batch answers with one record that stands for
-all of them, and ``frame`` decodes the batches of one poll at once.
+all of them. ``pieces`` takes those out of a poll, still compressed, and ``columns`` decodes many at once.
 
 That class is no public interface. So kafka-python is pinned exactly, ``whole_batches`` tries the whole way on a
 batch made by kafka-python before it takes it, and leaves the client as it is where anything is not as expected.
-``frame`` takes what either path gives.
+``pieces`` takes what either path gives.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from typing import Any
 
 import polars as pl
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import CorruptRecordError, KafkaError
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
 from headrace.batch import HEADERS
-from headrace.sources.kafka_batches import BATCH_SCHEMA, RawBatch, decode, joined, utc
+from headrace.sources.kafka_batches import BATCH_SCHEMA, CorruptBatch, RawBatch, decode, joined, utc
 
 log = logging.getLogger(__name__)
 
 
 def whole_batches(consumer: KafkaConsumer) -> bool:
-    """Make a consumer's ``poll`` return one record per record batch, for ``frame`` to decode.
+    """Make a consumer's ``poll`` return one record per record batch, for ``pieces`` to take out.
 
     ``max_records`` of ``poll`` still counts messages, and is passed by less than one record batch. The consumer's
     position is then beyond the last batch that was returned, never within one.
@@ -53,10 +52,44 @@ def whole_batches(consumer: KafkaConsumer) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """A record batch as it came, its CRC checked.
+
+    Attributes:
+        count: Records in it, also those before ``first``.
+        first: Offset that the read began at, or of its first record if that is later.
+    """
+
+    count: int
+    first: int
+    _batch: Any
+
+    def decompressed(self) -> RawBatch:
+        """Raises: CorruptBatch: Its bytes are not of the codec that it names."""
+        batch = self._batch
+        try:
+            batch._maybe_uncompress()
+        except Exception as error:  # each codec has its own
+            what = f"the record batch at offset {batch.base_offset} cannot be decompressed: {error}"
+            raise CorruptBatch(what) from error
+        return RawBatch(
+            memoryview(batch._buffer)[batch._pos :],
+            batch.records_count,
+            batch.base_offset,
+            batch.first_timestamp,
+            batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None,
+            self.first,
+        )
+
+    def __len__(self) -> int:
+        return len(self._batch._buffer)
+
+
+@dataclass(frozen=True, slots=True)
 class _Whole:
     """Stands for all records of a batch, in the attributes that ``PartitionRecords`` reads of one."""
 
-    value: RawBatch
+    value: Fetched
     offset: int  # of the last one: the position is set to the next
     size_in_bytes: int
     timestamp: int = -1
@@ -84,23 +117,8 @@ class _Undecoded:
         batch = self._batch
         if not batch.records_count:  # compaction leaves the batch where it removes the last record
             return
-        size = batch.size_in_bytes
-        try:
-            batch._maybe_uncompress()
-        except KafkaError:
-            raise
-        except Exception as error:  # each codec has its own
-            what = f"the record batch at offset {batch.base_offset} cannot be decompressed: {error}"
-            raise CorruptRecordError(what) from error
-        raw = RawBatch(
-            memoryview(batch._buffer)[batch._pos :],
-            batch.records_count,
-            batch.base_offset,
-            batch.first_timestamp,
-            batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None,
-            self._wanted,
-        )
-        yield _Whole(raw, batch.last_offset, size)
+        fetched = Fetched(batch.records_count, max(self._wanted, batch.base_offset), batch)
+        yield _Whole(fetched, batch.last_offset, batch.size_in_bytes)
 
 
 class _Batches:
@@ -127,7 +145,7 @@ class _Taken(list[Any]):
 
     def append(self, record: Any) -> None:
         super().append(record)
-        self.messages += record.value.count if isinstance(record.value, RawBatch) else 1
+        self.messages += record.value.count if isinstance(record.value, Fetched) else 1
 
 
 @cache
@@ -165,22 +183,33 @@ def _tried(kind: Any) -> pl.DataFrame:
         )
     builder.close()
     part = kind(1, TopicPartition("tried", 0), MemoryRecords(builder.buffer()))
-    return frame([*part.take(8), *part.take(8)])
+    return columns(pieces([*part.take(8), *part.take(8)]))
 
 
-def frame(records: Iterable[Any]) -> pl.DataFrame:
-    """What ``poll`` returned for one partition, as columns.
+def pieces(records: Iterable[Any]) -> Iterator[Fetched | pl.DataFrame]:
+    """What ``poll`` returned for one partition: batches, and columns of what kafka-python has decoded."""
+    for undecoded, group in groupby(records, lambda record: isinstance(record.value, Fetched)):
+        if undecoded:
+            yield from (record.value for record in group)
+        else:
+            yield _decoded(list(group))
+
+
+def columns(found: Iterable[Fetched | pl.DataFrame]) -> pl.DataFrame:
+    """Pieces of one partition as columns.
 
     Returns:
         ``BATCH_SCHEMA``, one row per message.
 
     Raises:
-        CorruptBatch: See ``decode``.
+        CorruptBatch: See ``decode``; or a batch cannot be decompressed.
     """
     frames = []
-    for undecoded, group in groupby(records, lambda record: isinstance(record.value, RawBatch)):
-        run = list(group)
-        frames.append(decode([record.value for record in run]) if undecoded else _decoded(run))
+    for undecoded, group in groupby(found, lambda piece: isinstance(piece, Fetched)):
+        if undecoded:
+            frames.append(decode([piece.decompressed() for piece in group]))  # type: ignore[union-attr]
+        else:
+            frames += group  # type: ignore[arg-type]
     return joined(BATCH_SCHEMA, frames)
 
 

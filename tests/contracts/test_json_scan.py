@@ -1,0 +1,171 @@
+"""What compiled code makes of a record is what msgspec makes of it, or it leaves the record to msgspec."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal, assert_series_equal
+
+from builders import METRIC, event, metric
+from headrace.contracts import EVENTS, METRICS, Contract, decode, json_columns
+from headrace.contracts.decode import Decoded
+
+_LIMIT = 4_000
+
+
+def by_msgspec_alone(contract: Contract, payloads: pl.Series) -> Decoded:
+    return decode._Decoding(contract, payloads, _LIMIT).decoded()
+
+
+def odd_of(contract: Contract, payloads: list[bytes]) -> list[bool]:
+    odd = np.zeros(len(payloads), np.bool_)
+    json_columns.scanned(contract, pl.Series(payloads, dtype=pl.Binary), odd)
+    return [bool(each) for each in odd]
+
+
+def compare(contract: Contract, messages: list[bytes | None]) -> None:
+    payloads = pl.Series(messages, dtype=pl.Binary)
+    found, expected = decode.decode(contract, payloads, _LIMIT), by_msgspec_alone(contract, payloads)
+    assert_frame_equal(found.rows, expected.rows, check_exact=True)
+    assert_series_equal(found.message, expected.message)
+    assert_series_equal(found.index, expected.index)
+
+    def said(of: Decoded) -> list[tuple[Any, ...]]:
+        return sorted(
+            zip(of.failures.row, of.failures.check, of.failures.column, of.failures.value, strict=True)
+        )
+
+    assert said(found) == said(expected)
+
+
+texts: Any = st.text(max_size=30) | st.sampled_from(
+    ["", "é", "\U0001f600", "a" * 12, "a" * 13, '"\\/\b\f\n\r\t\0']
+)
+numbers: Any = (
+    st.floats(allow_nan=False) | st.integers() | st.decimals(allow_nan=False, allow_infinity=False).map(float)
+)
+times: Any = st.datetimes().map(lambda t: t.isoformat() + "Z") | st.sampled_from(
+    [
+        "2024-02-29T23:59:59.999999999+23:59", "2023-02-29T00:00:00Z", "2024-12-31T23:59:60Z", "2024-01-01t00:00:00z",
+        "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "2024-01-01 00:00:00Z", "2024-01-01T00:00Z",
+        "2024-01-01T00:00:00.1234567890Z", "2024-01-01T00:00:00.Z", "2024-04-31T00:00:00Z", "1969-12-31T23:59:59.5Z",
+        "2024-01-01T24:00:00Z", "2024-01-01T00:00:00+0100", "2024-01-01T00:00:00+24:00", "1900-02-29T00:00:00Z",
+    ]
+)  # fmt: skip
+anything: Any = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+right: dict[str, Any] = {
+    "string": texts, "number": numbers, "integer": st.integers(-(2**31), 2**31 - 1), "time": times,
+    "object": st.dictionaries(texts, anything, max_size=3), "map": st.dictionaries(texts, texts, max_size=4),
+}  # fmt: skip
+
+
+@st.composite
+def records(draw: Any, contract: Contract) -> bytes:
+    """One record as a producer might write it: any order, any spacing, escaped or not, now and then wrong."""
+    fields = {c.name: draw(right[c.wire] | anything) for c in contract.columns if draw(st.integers(0, 9))}
+    extra = draw(st.dictionaries(st.text(max_size=4), anything, max_size=2))
+    pairs = draw(st.permutations([*fields.items(), *extra.items()]))
+    if draw(st.integers(0, 9)) == 0 and pairs:
+        pairs = [*pairs, pairs[0]]
+    ascii_only, space = draw(st.booleans()), draw(st.sampled_from(["", " ", "\n\t", "\r "]))
+    between = ":" + space, space + "," + space
+    inner = between[1].join(
+        json.dumps(k, ensure_ascii=ascii_only) + between[0]
+        + json.dumps(v, ensure_ascii=ascii_only, separators=(between[1], between[0]))
+        for k, v in pairs
+    )  # fmt: skip
+    return f"{space}{{{space}{inner}{space}}}{space}".encode("utf-8", "surrogatepass")
+
+
+@pytest.mark.parametrize("contract", [EVENTS, METRICS], ids=lambda c: c.name)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_records_are_what_msgspec_makes_of_them(contract: Contract, data: st.DataObject) -> None:
+    compare(contract, data.draw(st.lists(records(contract), max_size=6)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=st.sampled_from(["event", "metric"]),
+    changes=st.lists(
+        st.tuples(st.integers(0, 2_000), st.binary(max_size=2), st.integers(0, 2)), min_size=1, max_size=3
+    ),
+)
+def test_damaged_records_are_what_msgspec_makes_of_them(
+    kind: str, changes: list[tuple[int, bytes, int]]
+) -> None:
+    rich = {
+        "properties": {"a": [1.5e-3, {"b": None, "c": [True, False, "\\"]}], "ü": "\n"},
+        "duration_ms": 12.25,
+    }
+    whole = event(**rich) if kind == "event" else metric(dimensions={"a": "1", "b": "\\u00e9"})
+    damaged = whole
+    for at, put, gone in changes:
+        at %= len(damaged) + 1
+        damaged = damaged[:at] + put + damaged[at + gone :]
+    compare(EVENTS if kind == "event" else METRICS, [whole, damaged, whole])
+
+
+@settings(max_examples=500, deadline=None)
+@given(number=st.from_regex(r"\A-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,19})?([eE][+-]?[0-9]{1,2})?\Z"))
+@example("9007199254740993")  # between two doubles
+@example("9007199254740992.5")
+@example("5e-324")
+@example("0.1e1")
+@example("123456789012345678e-22")
+@example("179769313486231580e291")
+def test_a_number_is_the_nearest_double(number: str) -> None:
+    record = event()[:-1] + f', "duration_ms": {number}}}'.encode()
+    compare(EVENTS, [record])
+
+
+def test_plain_records_are_left_to_nobody() -> None:
+    plain = [
+        event(),
+        event(duration_ms=0.1 + 0.2, properties={"a": ["é", {"b": [1]}]}),
+        b'{"event_id": "caf\\u00e9\\n"}',
+        b"{}",
+    ]
+    assert odd_of(EVENTS, plain) == [False] * 4
+    assert odd_of(METRICS, [metric(dimensions={"a": "1", "b": 'x"'})]) == [False]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"[" + event() + b"]", b'{"event_id": 5}', b'{"event_id": "a", "event_id": "b"}', b'{"event_id": "a",}',
+        b"{} {}",
+        b'{"event_\\u0069d": "a"}', b'{"event_id": "\\ud800"}', b'{"duration_ms": 01}', b'{"duration_ms": 1.}',
+        b'{"duration_ms": 12345678901234567890}', b'{"schema_version": 1.0}', b'{"x": tru}', b'{"x": [1, ]}',
+        b'{"x": {"a" 1}}',
+        b'{"x": ' + b"[" * 62 + b"]" * 62 + b"}", b"null", b"", b"{",
+    ],
+)  # fmt: skip
+def test_what_is_not_plain_is_left_to_msgspec(record: bytes) -> None:
+    assert odd_of(EVENTS, [event(), record, event()]) == [False, True, False]
+
+
+def test_payloads_beyond_what_a_view_reaches_are_scanned_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_columns, "_AT_ONCE", 3 * len(event()))
+    payloads: list[bytes | None] = [event(event_id=f"{n:0>20}", properties={"a": "\n"}) for n in range(11)]
+    compare(EVENTS, [*payloads, b"[]", *payloads])
+
+
+def test_a_key_twice_in_a_map_is_msgspecs_to_judge() -> None:
+    twice = json.dumps({**METRIC, "dimensions": {}}).replace(
+        '"dimensions": {}', '"dimensions": {"a": "1", "a": "2"}'
+    )
+    assert odd_of(METRICS, [twice.encode()]) == [True]
+    compare(METRICS, [twice.encode()])
+    long = {"d" * 20 + str(n): "v" for n in range(70)}
+    assert odd_of(METRICS, [metric(dimensions=long)]) == [True]
