@@ -26,7 +26,7 @@ help: ## List the targets
 .venv/.installed: uv.lock pyproject.toml $(if $(SYSTEM_UV),,.tools/bin/uv)
 	@test -n "$(PYTHON)" || { echo "make: Headrace needs Python 3.11, 3.12 or 3.13 on the PATH" >&2; exit 1; }
 	@$(UV) sync --frozen --python "$(PYTHON)" --quiet
-	@"$(RUN)python" -m headrace.models
+	@"$(RUN)python" -m headrace.prepare
 	@touch $@
 
 install: .venv/.installed ## Install everything into .venv, from the lock file

@@ -115,18 +115,3 @@ def imported(
     series = pl.from_arrow(pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(values), *more]))
     assert isinstance(series, pl.Series)
     return series
-
-
-def _compile() -> None:
-    from headrace.contracts import EVENTS
-    from headrace.contracts.decode import decode
-    from headrace.sources.kafka_batches import RawBatch
-    from headrace.sources.kafka_batches import decode as decode_batches
-
-    decode(EVENTS, pl.Series([b"{}"]), 2)
-    # a record without key, value and headers
-    decode_batches([RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
-
-
-if __name__ == "__main__":
-    _compile()

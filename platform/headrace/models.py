@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from headrace import lineage
 from headrace.errors import Fatal
 from headrace.locks import file_lock
-from headrace.settings import Settings, child_environment, exported, load_settings
+from headrace.settings import Settings, child_environment, exported
 
 if TYPE_CHECKING:
     from headrace.batch import Table
@@ -168,7 +168,3 @@ def alone(settings: Settings, pipeline: Pipeline) -> AbstractContextManager[None
 def building(days: Sequence[date]) -> AbstractContextManager[None]:
     """While entered, dbt processes that are started build these days (see ``rebuilt_days.sql``)."""
     return exported({"DBT_START_DATE": min(days).isoformat(), "DBT_END_DATE": max(days).isoformat()})
-
-
-if __name__ == "__main__":  # at installation: what the first demo would otherwise wait for
-    manifest(load_settings(home=load_settings().home / "demo"))

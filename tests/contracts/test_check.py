@@ -169,7 +169,9 @@ values: Any = {
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
-        st.fixed_dictionaries({c.name: values[c.dtype.base_type()] for c in EVENTS.columns}), min_size=1, max_size=6
+        st.fixed_dictionaries({c.name: values[c.dtype.base_type()] for c in EVENTS.columns}),
+        min_size=1,
+        max_size=6,
     )
 )
 def test_what_one_query_finds_is_what_pandera_finds(rows: list[dict[str, Any]]) -> None:

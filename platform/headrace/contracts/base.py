@@ -27,6 +27,11 @@ _WIRE_OF_DTYPE: dict[Any, Wire] = {
     STRING_MAP: "map",
 }
 
+#: What an integer column holds.
+INT_RANGE: dict[pl.DataType, tuple[int, int]] = {
+    pl.Int32(): (-(2**31), 2**31 - 1),
+    pl.Int64(): (-(2**63), 2**63 - 1),
+}
 
 #: A column of times, as Pandera models write it.
 Time = Annotated[pl.Datetime, "us", "UTC"]

@@ -23,8 +23,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.batch import STRING_MAP, UTC_MICROS
-from headrace.contracts.base import Column, Contract
-from headrace.contracts.json_columns import INT_RANGE, scanned
+from headrace.contracts.base import INT_RANGE, Column, Contract
 
 _TYPES: dict[str, Any] = {
     "string": str | None,
@@ -116,6 +115,9 @@ def decode(contract: Contract, payloads: pl.Series, max_message_bytes: int) -> D
     Returns:
         At least one row for every message, so that none can vanish: an empty array yields one failed row.
     """
+    # Numba takes longer to import than all that a command which decodes nothing needs
+    from headrace.contracts.json_columns import scanned
+
     odd = ~_plain(payloads, max_message_bytes)
     sure = pl.concat(scanned(contract, payloads, odd), rechunk=True)
     if not odd.any():

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from headrace.batch import STRING_MAP
 from headrace.compiled import imported, viewed
-from headrace.contracts.base import Column, Contract
+from headrace.contracts.base import INT_RANGE, Column, Contract
 from headrace.contracts.json_scan import (
     INTEGER,
     MAP,
@@ -37,11 +37,6 @@ _AT_ONCE = 1 << 30
 #: Bytes of a pair in a map at least: ``"":"",``.
 _SMALLEST_PAIR = 6
 _KINDS = {"string": STRING, "number": NUMBER, "integer": INTEGER, "time": TIME, "object": OBJECT, "map": MAP}
-#: What an integer column holds.
-INT_RANGE: dict[pl.DataType, tuple[int, int]] = {
-    pl.Int32(): (-(2**31), 2**31 - 1),
-    pl.Int64(): (-(2**63), 2**63 - 1),
-}
 
 
 @dataclass(frozen=True, slots=True)
