@@ -31,13 +31,15 @@
 {% endmacro %}
 
 {#-
-  Condition on a Date column: it lies in the rebuilt days, reaching `back` and `ahead` days further.
-  Always true where every day is rebuilt.
+  Condition on a Date column: it lies in the rebuilt days, reaching `back` and `ahead` days further, or on any of the
+  `later` days. Always true where every day is rebuilt.
 -#}
-{% macro in_rebuilt_days(column, back=0, ahead=0) %}
+{% macro in_rebuilt_days(column, back=0, ahead=0, later=false) %}
   {%- set range = rebuilt_range() -%}
   {%- if range is none -%}
     true
+  {%- elif later -%}
+    {{ column }} >= toDate('{{ range[0] }}') - {{ back }}
   {%- else -%}
     {{ column }} between toDate('{{ range[0] }}') - {{ back }} and toDate('{{ range[1] }}') + {{ ahead }}
   {%- endif -%}

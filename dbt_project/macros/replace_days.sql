@@ -1,6 +1,6 @@
 {#-
   insert_overwrite for tables with one partition per day: replaces every day of the rebuilt range, also the
-  days that have become empty.
+  days that have become empty. With meta later_days a model replaces all days after the range, too.
 
   Takes the place of dbt-clickhouse's macro of this name, which replaces only the partitions that the new rows
   fall into and so leaves an emptied day as it was. The days are built aside, then one ALTER swaps them in;
@@ -14,6 +14,7 @@
     path={"identifier": existing_relation.identifier ~ "__dbt_new_data_" ~ invocation_id.replace("-", "_")}
   ) -%}
   {%- set kept = existing_relation -%}
+  {%- set later_days = config.get('meta', {}).get('later_days', false) -%}
   {{ drop_relation_if_exists(fresh) }}
   {%- if is_distributed -%}
     {%- set suffix = adapter.get_clickhouse_local_suffix() -%}
@@ -34,7 +35,7 @@
     select
         partition_id,
         countIf(table = '{{ fresh.identifier }}') > 0 as is_rebuilt,
-        ifNull({{ in_rebuilt_days('toDateOrNull(any(partition))') }}, false) as is_in_range
+        ifNull({{ in_rebuilt_days('toDateOrNull(any(partition))', later=later_days) }}, false) as is_in_range
     from {{ every_shard('system.parts') }}
     where active
         and database = '{{ existing_relation.schema }}'

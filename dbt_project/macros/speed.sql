@@ -4,8 +4,8 @@
 {%- endmacro %}
 
 {#-
-  The watermark of every day that was built: the time at which its last build began to read, less lateness_seconds.
-  It is kept by day, since days are rebuilt apart from each other.
+  The watermark of every day that was built, as far back as the speed layer reaches: the time at which its last build
+  began to read, less lateness_seconds. It is kept by day, since days are rebuilt apart from each other.
 -#}
 {% macro watermarks(raw_table) %}
     select
@@ -14,6 +14,7 @@
     from {{ api.Relation.create(schema=env_var('HEADRACE_RAW_DATABASE', 'raw'), identifier='_refreshes') }}
     array join days as rebuilt
     where table = '{{ raw_table }}'
+        and rebuilt >= toDate(now('UTC')) - {{ var('speed_days') | int }}
     group by day
 {% endmacro %}
 
@@ -25,27 +26,25 @@
   in the answer as soon as its day is rebuilt.
 -#}
 {% macro batch_then_speed(mart, speed, raw_table, day) %}
+{#- a value and no join: so each layer is asked for its own windows alone, and states of the others are not merged -#}
+{%- set answered_by_batch -%}
+    {{ day }} < toDate(now('UTC')) - {{ var('speed_days') | int }}
+    or window_start + toIntervalSecond(window_seconds) <= (
+        select mapFromArrays(groupArray(watermarks.day), groupArray(watermarks.complete_until))
+        from watermarks
+    )[{{ day }}]
+{%- endset -%}
 with watermarks as (
 
     {{ watermarks(raw_table) }}
 
-),
-
-answered as (
-
-    select *, true as is_batch
-    from {{ mart }}
-    union all
-    select *, false as is_batch
-    from {{ speed }}
-
 )
 
-select answered.* except (is_batch)
-from answered
-left join watermarks on answered.{{ day }} = watermarks.day
-where answered.is_batch = (
-    answered.{{ day }} < toDate(now('UTC')) - {{ var('speed_days') | int }}
-    or answered.window_start + toIntervalSecond(answered.window_seconds) <= watermarks.complete_until
-)
+select *
+from {{ mart }}
+where {{ answered_by_batch }}
+union all
+select *
+from {{ speed }}
+where not ({{ answered_by_batch }})
 {% endmacro %}

@@ -187,6 +187,16 @@ class Oracle:
         return known.select("user_id", activity_date="event_date").unique()
 
     @property
+    def cohort_days(self) -> pl.DataFrame:
+        """The mart of this name."""
+        active: dict[str, set[date]] = {}
+        for user, day in self.user_days.select("user_id", "activity_date").iter_rows():
+            active.setdefault(user, set()).add(day)
+        users = Counter((day, min(days)) for days in active.values() for day in days)
+        made = [{"activity_date": d, "cohort_date": first, "users": n} for (d, first), n in users.items()]
+        return pl.DataFrame(made, infer_schema_length=None)
+
+    @property
     def daily_active_users(self) -> pl.DataFrame:
         """The mart of this name."""
         first = pl.col("activity_date").min().over("user_id")

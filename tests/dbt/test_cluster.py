@@ -22,9 +22,9 @@ from .oracle import Oracle, assert_equal
 
 #: Marts whose rows are sharded, all that are no views.
 SHARDED = {
-    "event_metrics", "event_metrics_rollups", "events_history", "metric_windows", "metric_windows_rollups",
-    "performance_metrics", "performance_metrics_rollups", "session_metrics", "sessions_latest", "user_days",
-    "users_latest",
+    "cohort_days", "event_metrics", "event_metrics_rollups", "events_history", "metric_windows",
+    "metric_windows_rollups", "performance_metrics", "performance_metrics_rollups", "session_metrics",
+    "sessions_latest", "user_days", "users_latest",
 }  # fmt: skip
 VIEWS = {"conversion_funnel", "daily_active_users", "user_retention"}
 SPEED = {"speed_event_windows", "speed_metric_windows", "speed_performance_windows", "speed_sessions"}

@@ -34,7 +34,10 @@ MARTS = {
 }
 #: Marts whose rows are merged by key.
 LATEST = ("users_latest", "sessions_latest", "user_days")
+#: Kept by day, but not made of the events of that day: a build replaces all later days as well.
+COUNTED_FROM_OTHERS = {"cohort_days": "activity_date"}
 VIEWS = ("daily_active_users", "user_retention", "conversion_funnel")
+ALL = (*MARTS, *LATEST, *COUNTED_FROM_OTHERS, *VIEWS)
 LANDED = {EVENTS: rows.events(), METRICS: rows.metrics()}
 
 
@@ -61,7 +64,7 @@ def built(new_warehouse: Callable[..., Warehouse]) -> Built:
     assert set(outcome.statuses.values()) == {"success", "pass", "no-op"}, (
         outcome.statuses
     )  # exposures do nothing
-    return Built(warehouse, {name: warehouse.mart(name) for name in (*MARTS, *LATEST, *VIEWS)})
+    return Built(warehouse, {name: warehouse.mart(name) for name in ALL})
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +79,7 @@ def rebuild(warehouse: Warehouse, start: date, end: date, *selected: str) -> Non
     assert outcome, outcome.error
 
 
-@pytest.mark.parametrize("mart", [*MARTS, *LATEST, *VIEWS])
+@pytest.mark.parametrize("mart", ALL)
 def test_a_mart_equals_polars(built: Built, mart: str) -> None:
     assert not built.marts[mart].is_empty()
     assert_equal(built.marts[mart], Oracle(*LANDED.values()).mart(mart))
@@ -115,6 +118,47 @@ def test_days_in_any_order_any_number_of_times_equal_a_full_build(built: Built) 
     built.assert_whole()
     rebuild(warehouse, first, last)
     built.assert_whole()
+
+
+def test_an_earlier_first_day_moves_users_to_its_cohort_on_all_later_days(
+    new_warehouse: Callable[..., Warehouse],
+) -> None:
+    warehouse = new_warehouse("cohorts")
+    days = [rows.FIRST_DAY + timedelta(days=n) for n in range(5)]
+    landed: list[pl.DataFrame] = []
+
+    def land(*seen: tuple[str, int]) -> None:
+        events = [
+            {"event_type": "click", "channel": "web", "session_id": "s", "event_id": f"{user}-{n}",
+             "user_id": user, "occurred_at": rows.midnight(days[n])}
+            for user, n in seen
+        ]  # fmt: skip
+        landed.append(rows.frame(EVENTS, events))
+        warehouse.load(EVENTS.table, landed[-1])
+
+    def assert_right() -> None:
+        oracle = Oracle(pl.concat(landed), rows.frame(METRICS, []))
+        for name in ("cohort_days", "daily_active_users", "user_retention"):
+            assert_equal(warehouse.mart(name), oracle.mart(name))
+
+    land(("ann", 1), ("ann", 2), ("ann", 4), ("bob", 2), ("bob", 4), ("cid", 4))
+    built = warehouse.dbt("run", "--select", "+user_retention", "+daily_active_users")
+    assert built, built.error
+    assert_right()
+    chosen = ("--select", "+user_retention,tag:daily", "daily_active_users")
+    land(("bob", 0), ("dan", 4))
+    rebuild(warehouse, days[4], days[4], *chosen)
+    rebuild(warehouse, days[0], days[0], *chosen)
+    assert_right()
+    warehouse.command("drop table {db}.cohort_days")
+    rebuild(warehouse, days[3], days[3], *chosen)
+    assert_right()  # of days that nobody asked for, too
+    for table in ("{db}.user_days", f"{warehouse.raw}.events"):  # ann is erased
+        warehouse.command(f"alter table {table} delete where user_id = 'ann' settings mutations_sync = 2")
+    landed[:] = [events.filter(pl.col("user_id") != "ann") for events in landed]
+    rebuild(warehouse, days[1], days[4], *chosen)
+    assert_right()
+    assert days[1] not in warehouse.mart("cohort_days")["activity_date"], "nobody is left there"
 
 
 def test_a_full_refresh_takes_all_days_whatever_the_vars_say(built: Built) -> None:

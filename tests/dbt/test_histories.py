@@ -17,12 +17,11 @@ from headrace.contracts.metrics import METRICS
 from . import histories
 from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
-from .test_dbt_marts import LATEST, MARTS, VIEWS
+from .test_dbt_marts import ALL
 
 pytestmark = pytest.mark.timeout(900)
 #: Histories of one case; with the cases below 200.
 HISTORIES = 100
-ALL = (*MARTS, *LATEST, *VIEWS)
 
 
 def build(warehouse: Warehouse, days: set[date], chance: random.Random, **variables: object) -> None:

@@ -16,7 +16,7 @@ from headrace.producers.flights import flight_events, weather_messages
 
 from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
-from .test_dbt_marts import LATEST, MARTS, VIEWS
+from .test_dbt_marts import ALL
 
 pytestmark = pytest.mark.timeout(900)
 ACCESS_LOG = Path(__file__).resolve().parents[3] / "shared" / "data" / "web-access.log.gz"
@@ -46,7 +46,7 @@ def agree(warehouse: Warehouse, events: pl.DataFrame, metrics: pl.DataFrame) -> 
     outcome = warehouse.dbt("build", "--exclude-resource-type", "unit_test")
     assert outcome, outcome.error
     oracle = Oracle(events, metrics)
-    for name in (*MARTS, *LATEST, *VIEWS):
+    for name in ALL:
         wanted = oracle.mart(name)
         found = warehouse.mart(name)
         assert found.height == wanted.height, name

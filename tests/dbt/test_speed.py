@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 from polars.testing import assert_frame_equal
 
 from headrace.contracts.events import EVENTS
@@ -105,6 +106,17 @@ def test_live_is_exact_before_and_after_the_batch_layer_has_caught_up(warehouse:
     build(warehouse)
     for name in FAMILIES:
         assert_equal(warehouse.mart(f"{name}_live"), Oracle(*both).mart(name))
+
+
+def test_sessions_are_put_together_without_a_sort_of_all_of_them(warehouse: Warehouse) -> None:
+    """A sort, and a window function with it, holds the events of every session that the speed layer reaches."""
+    load(warehouse, recent(5))
+    of_all = "select max(events) as events, max(pages) as pages from {db}_speed.session_metrics_speed"
+    assert warehouse.query(f"{of_all} settings max_rows_to_sort = 1")["events"].to_list() > [1]
+    with pytest.raises(DatabaseError, match="TOO_MANY_ROWS"):
+        warehouse.query(f"{of_all} group by session_id order by session_id settings max_rows_to_sort = 1")
+    of_one = "explain estimate select * from {db}_speed.session_metrics_speed where session_id = 'nobody'"
+    assert warehouse.query(of_one)["rows"].sum() == 0
 
 
 def test_a_repeated_insert_is_folded_once_and_a_repeated_event_until_the_batch_layer_corrects_it(

@@ -19,10 +19,10 @@ from headrace.pipelines import discover
 from headrace.settings import load_settings
 
 MARTS = {
-    "conversion_funnel", "daily_active_users", "data_quality_daily", "event_metrics", "event_metrics_live",
-    "event_metrics_rollups", "events_history", "metric_windows", "metric_windows_live", "metric_windows_rollups",
-    "performance_metrics", "performance_metrics_live", "performance_metrics_rollups", "session_metrics",
-    "session_metrics_live", "sessions_latest", "user_days", "user_retention", "users_latest",
+    "cohort_days", "conversion_funnel", "daily_active_users", "data_quality_daily", "event_metrics",
+    "event_metrics_live", "event_metrics_rollups", "events_history", "metric_windows", "metric_windows_live",
+    "metric_windows_rollups", "performance_metrics", "performance_metrics_live", "performance_metrics_rollups",
+    "session_metrics", "session_metrics_live", "sessions_latest", "user_days", "user_retention", "users_latest",
 }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_a_model_that_cannot_be_followed_is_left_out_and_said(
         lineage.write(path, [EVENTS.table])
     found = lineage.read(path).columns
     assert "model.headrace.user_days" not in found
-    assert found["model.headrace.daily_active_users"]["active_users"] == []
+    assert found["model.headrace.cohort_days"]["users"] == []
     [said] = [r.getMessage() for r in caplog.records if "user_days" in r.getMessage()]
     assert said.startswith("no column lineage of user_days: ") and "\n" not in said
 

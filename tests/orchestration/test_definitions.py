@@ -49,6 +49,7 @@ def test_the_catalogue(defs: Definitions) -> None:
         "kafka/metrics",
         "lake/events",
         "lake/metrics",
+        "marts/cohort_days",
         "marts/conversion_funnel",
         "marts/daily_active_users",
         "marts/data_quality_daily",

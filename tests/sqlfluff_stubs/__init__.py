@@ -96,6 +96,13 @@ def window_widths(widths):
     return f"[{', '.join(map(str, widths))}]"
 
 
-def in_rebuilt_days(column, back=0, ahead=0):
+def rebuilt_range():
+    """A range."""
+    return "2024-03-01", "2024-03-02"
+
+
+def in_rebuilt_days(column, back=0, ahead=0, later=False):
     """A range, as in a rebuild."""
+    if later:
+        return f"{column} >= toDate('2024-03-01') - {back}"
     return f"{column} between toDate('2024-03-01') - {back} and toDate('2024-03-02') + {ahead}"

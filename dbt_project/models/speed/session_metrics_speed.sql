@@ -1,36 +1,61 @@
 {{ config(tags=['events', 'speed']) }}
 {%- set lookaround = var('lookaround_days') | int %}
 
--- filed by day as in session_metrics; rows of a day that are not merged yet are filed alike
-with placed as (
+-- the events of all sessions that the speed layer reaches need not fit into memory: nothing here is sorted beyond one
+-- session, and of what is grouped the rest waits on disk
+with kept as (
 
     select
         session_id,
-        event_date,
-        user_id,
-        finalizeAggregation(arrived) as events,
-        lagInFrame(event_date) over in_session as previous_date,
-        if(event_date - previous_date > {{ lookaround }}, event_date, toDate(0)) as start_date
+        groupUniqArray(event_date) as days,
+        groupArray((event_date, user_id, finalizeAggregation(arrived))) as parts,
+        -- apart from the events, so that session_metrics_live need not keep them to know who is still there
+        groupArray((event_date, arrayMax(event -> event.1, finalizeAggregation(arrived)))) as ends
     from {{ every_shard(ref('speed_sessions')) }}
-    window in_session as (
-        partition by session_id
-        order by event_date
-        rows between unbounded preceding and current row
-    )
+    group by session_id
+    settings max_bytes_before_external_group_by = {{ 256 * 1024 * 1024 }}
+
+),
+
+-- filed by day as in session_metrics: a session starts on a day that has none of its events on the lookaround_days
+-- before it
+started as (
+
+    select
+        *,
+        arrayFilter(
+            day -> not arrayExists(other -> day - other between 1 and {{ lookaround }}, days), days
+        ) as start_dates
+    from kept
+
+),
+
+-- and takes in its events up to lookaround_days later. A day beyond them is a row of its own
+dated as (
+
+    select
+        *,
+        arrayFilter(
+            day -> has(start_dates, day)
+            or not arrayExists(start -> day - start between 1 and {{ lookaround }}, start_dates),
+            days
+        ) as session_dates
+    from started
 
 ),
 
 filed as (
 
     select
-        *,
-        max(start_date) over (
-            partition by session_id
-            order by event_date
-            rows between unbounded preceding and current row
-        ) as last_start_date,
-        if(event_date - last_start_date <= {{ lookaround }}, last_start_date, event_date) as session_date
-    from placed
+        session_id,
+        session_date,
+        parts,
+        ends,
+        session_date + if(has(start_dates, session_date), {{ lookaround }}, 0) as last_date
+    from dated
+    array join session_dates as session_date
+    -- sessions of earlier days may have begun before the first event that is kept
+    where session_date >= toDate(now('UTC')) - {{ var('speed_days') | int }}
 
 ),
 
@@ -39,13 +64,21 @@ arrived as (
     select
         session_date,
         session_id,
-        groupArrayArray(
-            arrayMap(event -> (event.1, event.2, event.3, event.4, event.5, filed.user_id), filed.events)
-        ) as in_any_order
+        arrayMax(
+            part -> part.2, arrayFilter(part -> part.1 between session_date and last_date, ends)
+        ) as ended_at,
+        arraySort(
+            event -> (event.1, event.2),
+            arrayFlatten(
+                arrayMap(
+                    part -> arrayMap(
+                        event -> (event.1, event.2, event.3, event.4, event.5, part.2), part.3
+                    ),
+                    arrayFilter(part -> part.1 between session_date and last_date, parts)
+                )
+            )
+        ) as repeated
     from filed
-    -- sessions of earlier days may have begun before the first event that is kept
-    where session_date >= toDate(now('UTC')) - {{ var('speed_days') | int }}
-    group by session_date, session_id
 
 ),
 
@@ -54,9 +87,7 @@ ordered as (
     select
         session_date,
         session_id,
-        -- apart from the order, so that session_metrics_live need not sort to know who is still there
-        arrayMax(arrayMap(event -> event.1, in_any_order)) as ended_at,
-        arraySort(event -> (event.1, event.2), in_any_order) as repeated,
+        ended_at,
         -- what was sent again with the same time counts once
         arrayFilter(
             (event, nth) -> nth = 1,
