@@ -207,7 +207,7 @@ class _Reader:
     """Reads and checks a source, which is for one thread at a time.
 
     Reading ahead, that is a thread of its own, and checking another: while one batch is written, the next is checked
-    and the one after it is read. Three batches are there at most, since a read waits until there is room.
+    and the one after it is read, which waits there until the first has been written.
     """
 
     def __init__(self, source: Source, contract: Contract, limits: Limits, pace: Pace) -> None:
@@ -259,8 +259,11 @@ class _Reader:
                 if _nothing(batch):
                     break  # who reads on sees whether anything is amiss, and waits
                 after = after.advanced(batch.after)
-                self._found.put(self._checks.submit(self._judged, batch, after))
+                found: Future[_Next] = Future()
+                self._found.put(found)  # waits until the one before it has been taken, which is then written
+                self._checks.submit(self._judge, batch, after, found)
                 full = len(batch) >= self._pace.batch_messages
+                del batch  # not to be held while the next one is read
         except BaseException as error:
             failed: Future[_Next] = Future()
             failed.set_exception(error)
@@ -268,11 +271,14 @@ class _Reader:
         finally:
             self._found.put(None)
 
-    def _judged(self, batch: MicroBatch, after: Position) -> _Next:
-        checked = judged(batch, self.contract, self.limits)
-        # what is good and what is rejected both hold all that is needed of the payloads
-        records = batch.records.with_columns(payload=pl.lit(None, pl.Binary))
-        return _Next(replace(batch, records=records), after, checked, None)
+    def _judge(self, batch: MicroBatch, after: Position, found: Future[_Next]) -> None:
+        try:
+            checked = judged(batch, self.contract, self.limits)
+            # what is good and what is rejected hold all that is needed of the payloads
+            records = batch.records.with_columns(payload=pl.lit(None, pl.Binary))
+            found.set_result(_Next(replace(batch, records=records), after, checked, None))
+        except BaseException as error:
+            found.set_exception(error)
 
     def acknowledge(self, batch: MicroBatch) -> None:
         """At once, or after the read that is under way."""
