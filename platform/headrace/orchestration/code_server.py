@@ -39,7 +39,14 @@ LIBRARIES = [
 ]
 DEFINITIONS = "headrace.orchestration.definitions"
 #: What runs need beyond them, imported while the server serves already.
-RUNS = ["dagster_aws.utils", "dbt.adapters.clickhouse", "dbt.adapters.factory", "dbt.config.runtime"]
+RUNS = [
+    "dagster_aws.utils",
+    "dbt.adapters.clickhouse",
+    "dbt.adapters.factory",
+    "dbt.config.runtime",
+    "headrace.contracts.json_columns",
+    "headrace.sources.record_columns",
+]
 _get_context = multiprocessing.get_context
 _spawn = util.spawnv_passfds
 
