@@ -77,6 +77,9 @@ def test_every_measurement_is_there_and_reconciles(stack: Stack) -> None:
         assert 0 < one["lowest"] <= one["events_per_second"] <= one["highest"]
         assert one["peak_bytes"] > 0
     assert set(shown["of_slowest_step"]) == {"delta", "delta_clickhouse", "sqs"}
+    assert shown["to_poll"]["delta"] == pytest.approx(
+        shown["series"]["delta"]["events_per_second"] / shown["series"]["poll"]["events_per_second"], abs=0.02
+    )
     assert shown["message_bytes"] == pytest.approx(400, abs=20)
 
 

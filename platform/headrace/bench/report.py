@@ -164,6 +164,8 @@ def _throughput(found: Figures) -> Iterator[str]:
     for whole, limit in found["of_slowest_step"].items():
         step = NAMES[limit["step"]]
         yield f"- {NAMES[whole]}: **{limit['share']:.0%}** of its slowest unavoidable step alone ({step})."
+    for whole, ratio in found["to_poll"].items():
+        yield f"- {NAMES[whole]}: **{ratio:.1f} times** the rate of {NAMES['poll']}, which writes nothing."
     for name, every in MALFORMED.items():
         yield f"- {NAMES[name]}: **{found['to_clean'][f'1 in {every}']:.0%}** of the rate without."
     if found["to_peers"]:

@@ -98,6 +98,9 @@ class Throughput:
             "of_slowest_step": {
                 whole: {"step": step, "share": round(share, 3)} for whole, (step, share) in limits
             },
+            "to_poll": {
+                whole: round(self.ratio(whole, "poll"), 2) for whole in ("delta", "delta_clickhouse")
+            },
             "to_clean": {f"1 in {every}": round(self.ratio(name, "delta"), 3) for name, every in malformed},
             "to_peers": {name: round(self.ratio("delta", name), 2) for name in PEERS if name in self.series},
             "wrong": self.wrong,

@@ -88,6 +88,8 @@ def _shares(found: Throughput) -> list[str]:
         f"{NAMES[whole]}: {share:.0%} of its slowest step alone ({NAMES[step]})"
         for whole, (step, share) in found.limits().items()
     ]
+    for whole in ("delta", "delta_clickhouse"):
+        lines.append(f"{NAMES[whole]}: {found.ratio(whole, 'poll'):.1f} times {NAMES['poll']}")
     lines += [f"{NAMES[name]}: {found.ratio(name, 'delta'):.0%} of clean" for name in MALFORMED]
     measured = [name for name in PEERS if name in found.series]
     return lines + [f"{found.ratio('delta', name):.1f} times {NAMES[name]}" for name in measured]
