@@ -10,7 +10,8 @@ the length, then up to twelve bytes themselves, or four bytes, a buffer's number
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,18 @@ import pyarrow as pa
 from numba import njit, types
 from numba.extending import intrinsic
 
-#: Machine code, run without the interpreter's lock.
-compiled = njit(nogil=True, cache=True)
 _INLINE = 12
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Machine code in the place of ``function``, run without the interpreter's lock."""
+    made: Any
+    try:
+        made = njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither folder can be written: each process compiles for itself
+        made = njit(nogil=True)(function)
+    return cast("F", made)
 
 
 def _byte_at(typing: Any, data: Any, at: Any) -> Any:
