@@ -26,6 +26,7 @@ from headrace.demo.reconcile import Line
 from headrace.ingest import Landed, Pace, ingest
 from headrace.lake.arrow import to_arrow
 from headrace.pipelines import Kafka, Pipeline, Sqs
+from headrace.prepare import compile_hot_path
 from headrace.settings import Settings
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_batches import decode
@@ -168,7 +169,8 @@ def own_tables(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def ready(stream: S) -> Iterator[S]:
-    """The stream with its tables made, closed afterwards."""
+    """The stream with its tables made, closed afterwards; what it decodes with is loaded, as in a run worker."""
+    compile_hot_path()
     try:
         stream.prepare()
         stream.lake.good.open(), stream.lake.rejected.open()
