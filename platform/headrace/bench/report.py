@@ -151,8 +151,8 @@ def _throughput(found: Figures) -> Iterator[str]:
             f"{one['cpu_seconds_per_million']:.2f}",
             _gb(one["peak_bytes"]),
         ]
-        for name, one in found["series"].items()
-        if name in NAMES and name not in PEERS
+        for name in NAMES
+        if name not in PEERS and (one := found["series"].get(name))
     ]
     yield from _table(["", "events/s", "spread", "core s per million", "memory, GB"], rows)
     yield ""
@@ -190,7 +190,8 @@ def _peers(found: Figures) -> Iterator[str]:
             _gb(found["series"][name]["peak_bytes"]),
             f"{ratio:.1f} times",
         ]
-        for name, ratio in found["to_peers"].items()
+        for name in PEERS
+        if (ratio := found["to_peers"].get(name))
     ]
     yield from _table(["", "events/s", "events", "memory, GB", "Headrace reaches"], rows)
 
