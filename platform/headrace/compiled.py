@@ -2,7 +2,7 @@
 
 Numba compiles a function for the types it is first called with and keeps the machine code in a file: below the
 folder of the module, or in the user's cache where that cannot be written (``NUMBA_CACHE_DIR`` names another). So a
-machine compiles once, which takes some ten seconds; ``python -m headrace.compiled`` does it ahead.
+machine compiles once, which takes some ten seconds; an installation does it ahead (``headrace.prepare``).
 
 A view is four 32-bit numbers (https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout):
 the length, then up to twelve bytes themselves, or four bytes, a buffer's number and a place in it.
@@ -10,7 +10,9 @@ the length, then up to twelve bytes themselves, or four bytes, a buffer's number
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -22,10 +24,14 @@ from numba.extending import intrinsic
 
 _INLINE = 12
 F = TypeVar("F", bound=Callable[..., Any])
+#: Of this file, whose functions are compiled into others.
+_VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 
 def compiled(function: F) -> F:
     """Machine code in the place of ``function``, run without the interpreter's lock."""
+    # Numba looks whether the function's own file has changed, and at no other: this one is in the name of what it keeps
+    function.__qualname__ = f"{function.__qualname__}_{_VERSION}"
     made: Any
     try:
         made = njit(nogil=True, cache=True)(function)

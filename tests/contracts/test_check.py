@@ -200,3 +200,13 @@ def test_a_check_of_more_than_a_row_sees_all_rows(checks: pa.Check) -> None:
         assert (found is None) == (expected is None) == (numbers == [1, 2, 3])
         if found is not None and expected is not None:
             assert found["index"].to_list() == expected["index"].to_list()
+
+
+def test_a_check_that_fails_itself_is_panderas_to_name() -> None:
+    def broken(data: Any) -> pl.LazyFrame:
+        raise ValueError("no such thing")
+
+    schema = pa.DataFrameSchema({"n": pa.Column(pl.Int64, pa.Check(broken, error="broken"))})
+    found = check_module._failures(schema, pl.DataFrame({"n": [1]}))
+    assert found is not None
+    assert found["index"].to_list() == [None]

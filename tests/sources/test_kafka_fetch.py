@@ -11,7 +11,7 @@ from typing import Any
 import kafka
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.consumer.fetcher import Fetcher
@@ -94,6 +94,7 @@ def logs(draw: st.DrawFn) -> tuple[bytes, list[Any]]:
     return log + bytes(batch(FEW, at))[:cut], aborted
 
 
+@settings(deadline=None)
 @given(logs(), st.integers(0, 20), st.integers(1, 30))
 def test_any_log_reads_alike(made: tuple[bytes, list[Any]], at: int, n: int) -> None:
     log, aborted = made

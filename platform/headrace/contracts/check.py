@@ -98,7 +98,10 @@ def _failures(schema: pa.DataFrameSchema, rows: pl.DataFrame) -> pl.DataFrame | 
     Pandera runs some ninety queries for what nearly always is all right. So its checks are first asked all in one,
     and it validates the rows of which one says no, to give its reasons.
     """
-    suspects = _suspects(schema, rows)
+    try:
+        suspects = _suspects(schema, rows)
+    except Exception:  # a check that fails itself: Pandera says which
+        suspects = None
     if suspects is None:
         return _validated(schema, rows)
     at = suspects.arg_true()

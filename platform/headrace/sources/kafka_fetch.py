@@ -21,6 +21,7 @@ from typing import Any
 
 import polars as pl
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
 from headrace.batch import HEADERS
@@ -65,10 +66,17 @@ class Fetched:
     _batch: Any
 
     def decompressed(self) -> RawBatch:
-        """Raises: CorruptBatch: Its bytes are not of the codec that it names."""
+        """The bytes of its records.
+
+        Raises:
+            CorruptBatch: They are not of the codec that it names.
+            KafkaError: The codec is not installed.
+        """
         batch = self._batch
         try:
             batch._maybe_uncompress()
+        except KafkaError:
+            raise
         except Exception as error:  # each codec has its own
             what = f"the record batch at offset {batch.base_offset} cannot be decompressed: {error}"
             raise CorruptBatch(what) from error
