@@ -98,7 +98,7 @@ class Endpoint:
         """SIGTERM and the exit status."""
         self.process.terminate()
         try:
-            return self.process.wait(15)
+            return self.process.wait(60)
         finally:
             self.kill()
 

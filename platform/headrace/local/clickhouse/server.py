@@ -78,9 +78,7 @@ def serve(options: argparse.Namespace, password: str) -> None:
         raise Fatal(
             f"--database {options.database} cannot be used; choose a name other than default and system"
         )
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = Signals(signal.SIGTERM, signal.SIGINT)
     directory = options.path.expanduser().absolute()
     engine = Engine(directory, options.database, options.max_queries)
     engine.lock()
@@ -121,8 +119,7 @@ def serve(options: argparse.Namespace, password: str) -> None:
     print(json.dumps(ready), flush=True)
     if sandbox == "none":
         logger.warning("this system offers no Landlock: clients are held by grants and statement checks only")
-    while not stopping.wait(3600):
-        pass
+    stopping.wait()
     _stop(server, engine)
 
 
@@ -140,6 +137,25 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+class Signals:
+    """Signals that wake the main thread whichever thread the kernel hands them to.
+
+    Python runs handlers in the main thread alone. While that waits for a lock, a signal that one of the
+    engine's threads was given would lie there until something else woke it.
+    """
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+
+    def wait(self) -> None:
+        """Until one of them has come; one that came before counts."""
+        self._reader.recv(1)
 
 
 def _stop(server: Any, engine: Engine) -> None:
