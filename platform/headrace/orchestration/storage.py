@@ -4,9 +4,9 @@ Dagster's own make a new SQLAlchemy engine for each statement that they run: a n
 compiled again, which is most of what a daemon does all day. Here each database has one engine, and the statements
 that it has compiled once.
 
-A run over a year of daily partitions plans and reports hundreds of materialisations at once. Dagster hands them to
-``store_event_batch``, which its event log answers with two connections and two synced commits for each; the one
-here answers with two for all of them.
+A run over a year of daily partitions plans and reports thousands of materialisations at once, and as many checks.
+Dagster hands them to ``store_event_batch``, which its event log answers with two connections and two synced commits
+for each; the one here answers with two for all of them.
 
 Chosen in ``instance.py``, which ``dagster.yaml`` names, so every process of Dagster has them: code location, daemon,
 webserver and runs. Files and schemas are Dagster's own, in their usual places.
@@ -32,7 +32,9 @@ from dagster import (
 )
 from dagster._core.events import ASSET_EVENTS, DagsterEventBatchMetadata, DagsterEventType
 from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import SqlEventLogStorageTable, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
@@ -48,6 +50,7 @@ _ASSETS = ASSET_EVENTS & {
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
     DagsterEventType.ASSET_OBSERVATION,
 }
+_CHECK_PLANNED = DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
 _BUSY_SECONDS = 60
 _FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 _FORGOTTEN_AT_ONCE = 500
@@ -170,33 +173,65 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
                 yield connection
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store them: asset events of one run in one transaction of its shard and one of the index.
+        """Store them: asset events and planned checks of one run in one transaction of its shard and one of the index.
 
-        Their order is the order given; what a batch holds besides them (planned checks) goes the ordinary way,
-        after them.
+        Their order is the order given; what a batch holds besides them goes the ordinary way, after them.
         """
-        batch = [e for e in events if e.dagster_event_type in _ASSETS]
-        if len({e.run_id for e in events}) != 1 or len(batch) < 2:
+        assets = [e for e in events if e.dagster_event_type in _ASSETS]
+        planned = [e for e in events if e.dagster_event_type == _CHECK_PLANNED]
+        together = [*assets, *planned]
+        if len({e.run_id for e in events}) != 1 or len(together) < 2:
             super().store_event_batch(events)
             return
-        self._store_assets(batch)
-        super().store_event_batch([e for e in events if e.dagster_event_type not in _ASSETS])
+        self._store_together(assets, planned)
+        known = set(map(id, together))
+        super().store_event_batch([e for e in events if id(e) not in known])
 
-    def _store_assets(self, events: Sequence[EventLogEntry]) -> None:
-        inserts = [self.prepare_insert_event(one) for one in events]
-        with self.run_connection(events[0].run_id) as shard:
-            for insert in inserts:
-                shard.execute(insert)
+    def _store_together(self, events: Sequence[EventLogEntry], planned: Sequence[EventLogEntry]) -> None:
+        rows = [self._event_to_row(one) for one in (*events, *planned)]
+        table = SqlEventLogStorageTable
+        with self.run_connection(rows[0]["run_id"]) as shard:
+            shard.execute(table.insert(), rows)
         with self.index_connection() as index:
-            keys: list[Any] = [index.execute(insert).inserted_primary_key for insert in inserts]
-            ids = [key[0] for key in keys]
-            self._store_asset_event_tags(index, events, ids)
+            insert = table.insert().returning(table.c.id, sort_by_parameter_order=True)
+            ids = list(index.execute(insert, rows).scalars())
+            self._store_planned_checks(index, planned, rows[len(events) :], ids[len(events) :])
+            self._store_asset_event_tags(index, events, ids[: len(events)])
             latest = {
                 (e.get_dagster_event().asset_key, e.dagster_event_type): (e, i)
-                for e, i in zip(events, ids, strict=True)
+                for e, i in zip(events, ids, strict=False)
             }
             for one, event_id in latest.values():
                 self._store_asset_event(index, one, event_id)
+
+    def _store_planned_checks(
+        self,
+        index: Connection,
+        planned: Sequence[EventLogEntry],
+        stored: Sequence[Mapping[str, Any]],
+        ids: Sequence[int],
+    ) -> None:
+        """What ``_store_asset_check_evaluation_planned`` stores, where it serialises an event for each partition."""
+        executions = []
+        for event, row, event_id in zip(planned, stored, ids, strict=True):
+            check: Any = event.get_dagster_event().event_specific_data
+            executions += [
+                {
+                    "asset_key": check.asset_key.to_string(),
+                    "check_name": check.check_name,
+                    "partition": partition,
+                    "run_id": event.run_id,
+                    "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+                    "evaluation_event": row["event"],
+                    "evaluation_event_timestamp": row["timestamp"],
+                    "evaluation_event_storage_id": event_id,
+                }
+                for partition in (
+                    check.partitions_subset.get_partition_keys() if check.partitions_subset else [None]
+                )
+            ]
+        if executions:
+            index.execute(AssetCheckExecutionsTable.insert(), executions)
 
 
 def report_materializations(context: OpExecutionContext, made: Sequence[AssetMaterialization]) -> None:
