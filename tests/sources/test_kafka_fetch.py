@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +23,6 @@ from conftest import Stack
 from headrace.batch import Position
 from headrace.errors import Fatal
 from headrace.local.broker import create_topics
-from headrace.sources import kafka as source_module
 from headrace.sources import kafka_fetch
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.kafka_batches import CorruptBatch
@@ -147,17 +146,18 @@ def test_another_kafka_python_is_left_as_it_is(kind: Any, caplog: pytest.LogCapt
 
 
 @pytest.fixture
-def stocked(monkeypatch: pytest.MonkeyPatch) -> Callable[[KafkaSource], KafkaSource]:
+def stocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[KafkaSource], KafkaSource]]:
     """Makes a source read one record after the other."""
+    consumers = []
 
     def build(source: KafkaSource) -> KafkaSource:
-        with monkeypatch.context() as patch:
-            patch.setattr(source_module, "whole_batches", lambda consumer: False)
-            source.cursors()
-        assert source._connected()._fetcher.PartitionRecords is STOCK
+        source.cursors()
+        monkeypatch.setattr(source, "_tried", True)
+        consumers.append(source._connected())
         return source
 
-    return build
+    yield build
+    assert all(consumer._fetcher.PartitionRecords is STOCK for consumer in consumers)
 
 
 def read(source: KafkaSource, limit: int) -> pl.DataFrame:
@@ -197,6 +197,8 @@ def test_both_ways_read_the_broker_alike(
 
     whole = source()
     whole.cursors()
+    assert whole._connected()._fetcher.PartitionRecords is STOCK, "only looked at"
+    whole.read(Position(), 1, 0.0)
     assert whole._connected()._fetcher.PartitionRecords is WHOLE, "this kafka-python is no longer understood"
     expected = read(stocked(source()), 1000)
     assert expected.height == 500
@@ -221,6 +223,8 @@ def test_what_is_no_record_batch_ends_the_read_and_is_read_again(
     producer.close()
     source = KafkaSource(name, servers, group=name)
     source.cursors()
+    source._tried = whole_batches(source._connected())
+    assert source._tried
     with monkeypatch.context() as patch:
         patch.setattr(kafka_fetch.RawBatch, "__len__", lambda self: 3)
         for _ in range(2):

@@ -120,11 +120,19 @@ def _below_views(manifest: Mapping[str, Any], unique_id: str) -> Iterator[str]:
 
 
 class Dbt(DbtCliResource):
-    """``DbtCliResource`` that knows the version of the dbt in its own environment without starting it."""
+    """``DbtCliResource`` that starts dbt once.
+
+    It knows the version of the dbt in its own environment without asking it, and loads no dbt into the run itself. That
+    takes seconds, and is there for ``fetch_row_counts`` and ``fetch_column_metadata``, which cannot be used with this:
+    what they would ask the warehouse for is known from the manifest, see ``columns``.
+    """
 
     @cached_property
     def _cli_version(self) -> Version:
         return Version(version("dbt-core"))
+
+    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> Any:
+        return None
 
 
 def dbt_resource(settings: Settings) -> Dbt:

@@ -101,6 +101,7 @@ class KafkaSource:
         self._security = dict(security or {})
         self._share = share
         self._consumer: KafkaConsumer | None = None
+        self._tried = False  # whether the consumer was asked to leave record batches whole
         self._admin: KafkaAdminClient | None = None
         self._partitions: dict[str, TopicPartition] = {}
         self._at: dict[str, int] = {}  # where the next read begins, if nobody asks for another place
@@ -120,7 +121,6 @@ class KafkaSource:
                     max_partition_fetch_bytes=_FETCH_BYTES,
                     metrics_enabled=False,
                 )
-                whole_batches(self._consumer)
         return self._consumer
 
     def cursors(self) -> list[str]:
@@ -166,6 +166,9 @@ class KafkaSource:
         if not self._partitions and not self.cursors():  # fewer partitions than shares
             return MicroBatch(self.name, pl.DataFrame(schema=RECORD_SCHEMA), Position(), Position())
         consumer = self._connected()
+        if not self._tried:  # loads the compiled code: not for those who only look how far the topic goes
+            whole_batches(consumer)
+            self._tried = True
         with _translated(self._servers):
             before, gaps = self._seek(consumer, after)
             self._fill(consumer, max_messages, wait_seconds)
@@ -340,6 +343,7 @@ class KafkaSource:
             if client is not None:
                 client.close()
         self._consumer = self._admin = None
+        self._tried = False
         self._partitions, self._at, self._ahead = {}, {}, {}
 
 
