@@ -194,7 +194,7 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             shard.execute(table.insert(), rows)
         with self.index_connection() as index:
             insert = table.insert().returning(table.c.id, sort_by_parameter_order=True)
-            ids = list(index.execute(insert, rows).scalars())
+            ids: list[int] = list(index.execute(insert, rows).scalars())
             self._store_planned_checks(index, planned, rows[len(events) :], ids[len(events) :])
             self._store_asset_event_tags(index, events, ids[: len(events)])
             latest = {
@@ -213,14 +213,14 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
     ) -> None:
         """What ``_store_asset_check_evaluation_planned`` stores, where it serialises an event for each partition."""
         executions = []
-        for event, row, event_id in zip(planned, stored, ids, strict=True):
-            check: Any = event.get_dagster_event().event_specific_data
+        for one, row, event_id in zip(planned, stored, ids, strict=True):
+            check: Any = one.get_dagster_event().event_specific_data
             executions += [
                 {
                     "asset_key": check.asset_key.to_string(),
                     "check_name": check.check_name,
                     "partition": partition,
-                    "run_id": event.run_id,
+                    "run_id": one.run_id,
                     "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
                     "evaluation_event": row["event"],
                     "evaluation_event_timestamp": row["timestamp"],

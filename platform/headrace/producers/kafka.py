@@ -1,7 +1,7 @@
 """Kafka, fast: whole record batches are encoded here and handed to kafka-python's own accumulator.
 
 kafka-python's ``send`` costs 40 to 70 microseconds a message: a hash, a future and several locks each. Here a
-chunk is partitioned and framed at once, as the record batch format v2 says
+chunk is partitioned (``murmur``) and framed at once, as the record batch format v2 says
 (https://kafka.apache.org/documentation/#recordbatch), and one batch costs what one message did. Connections,
 metadata, leaders, compression, checksums, sequence numbers, retries and splitting of batches that a broker
 finds too large stay kafka-python's. It leans on private parts of kafka-python (pinned to 3.0.12): a test
@@ -14,13 +14,12 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka import KafkaProducer as Client
 from kafka import errors as kafka_errors
-from kafka.partitioner.default import murmur2
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecordsBuilder
@@ -29,6 +28,7 @@ from kafka.record.util import encode_varint
 from headrace.errors import BadData, Fatal, HeadraceError, Retriable
 from headrace.kafka_access import connect, refusal
 from headrace.producers.base import Keys, Payloads, keys_of
+from headrace.producers.murmur import partition_hashes
 
 #: Uncompressed bytes of a batch of several messages: below a broker's default ``message.max.bytes``, 1 MiB.
 BATCH_BYTES = 900_000
@@ -109,8 +109,10 @@ class KafkaProducer:
         spread: dict[int, list[_Record]] = {}
         count = len(self._partitions)
         self._keyless += 1
-        for key, payload in zip(keys_of(payloads, keys), payloads, strict=True):
-            at = (self._keyless if key is None else _hash(key)) % count
+        known = list(keys_of(payloads, keys))
+        hashes = iter(partition_hashes([key for key in known if key is not None]))
+        for key, payload in zip(known, payloads, strict=True):
+            at = (self._keyless if key is None else next(hashes)) % count
             spread.setdefault(self._partitions[at], []).append((key, payload))
         for partition, records in spread.items():
             for batch in _split(records):
@@ -215,12 +217,6 @@ def _varint(number: int) -> bytes:
     out = bytearray()
     encode_varint(number, out.append)
     return bytes(out)
-
-
-@lru_cache(100_000)
-def _hash(key: bytes) -> int:
-    """Kafka's own hash of a key, so that every client puts it into the same partition."""
-    return int(murmur2(key)) & 0x7FFFFFFF
 
 
 def _require_topic(servers: str, security: Mapping[str, Any], topic: str) -> None:
