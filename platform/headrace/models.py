@@ -149,15 +149,24 @@ def build(
     command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
     command += variables(settings)
     settings.export()
-    parsed = manifest(settings).with_name("partial_parse.msgpack")
-    if parsed.exists():
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(parsed, target)
+    manifest(settings)
+    share_parsing(settings, target)
     with alone(settings, pipeline), building((first, last)):
         done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines()
         raise Fatal(f"the models of {pipeline.name} for {first} to {last} failed: " + " ".join(said[-12:]))
+
+
+def share_parsing(settings: Settings, target: Path) -> None:
+    """Bring what dbt parsed last into another target folder, if that holds something older or nothing.
+
+    dbt parses the whole project anew where its profile changed, and a warehouse on another port is such a change.
+    """
+    known, own = (folder / "partial_parse.msgpack" for folder in (target_folder(settings), target))
+    if known.exists() and not (own.exists() and own.stat().st_mtime >= known.stat().st_mtime):
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(known, own)
 
 
 def alone(settings: Settings, pipeline: Pipeline) -> AbstractContextManager[None]:

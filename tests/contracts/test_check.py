@@ -159,26 +159,24 @@ def failures(found: pl.DataFrame | None) -> set[tuple[Any, ...]]:
 
 
 values: Any = {
-    pl.String: st.none() | st.sampled_from(["web", "a", "", "x" * 129, "page_view", "Page"]),
+    pl.String: st.none() | st.sampled_from(["web", "gauge", "a", "", "x" * 129, "page_view", "Page"]),
+    pl.List: st.none() | st.sampled_from([[], [{"key": "room", "value": "a"}]]),
     pl.Float64: st.none() | st.sampled_from([0.0, -1.0, 3e9, float("nan"), 1.0]),
     pl.Int32: st.none() | st.integers(0, 2),
     pl.Datetime: st.none() | st.just(NOW),
 }
 
 
+@pytest.mark.parametrize("contract", [EVENTS, METRICS], ids=lambda contract: contract.name)
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(
-        st.fixed_dictionaries({c.name: values[c.dtype.base_type()] for c in EVENTS.columns}),
-        min_size=1,
-        max_size=6,
-    )
-)
-def test_what_one_query_finds_is_what_pandera_finds(rows: list[dict[str, Any]]) -> None:
-    frame = pl.DataFrame(rows, schema={c.name: c.dtype for c in EVENTS.columns})
-    expected = failures(check_module._validated(EVENTS.schema, frame))
-    assert failures(check_module._failures(EVENTS.schema, frame)) == expected
-    suspects = check_module._suspects(EVENTS.schema, frame)
+@given(data=st.data())
+def test_what_one_query_finds_is_what_pandera_finds(contract: Contract, data: st.DataObject) -> None:
+    row = st.fixed_dictionaries({c.name: values[c.dtype.base_type()] for c in contract.columns})
+    rows = data.draw(st.lists(row, min_size=1, max_size=6))
+    frame = pl.DataFrame(rows, schema={c.name: c.dtype for c in contract.columns})
+    expected = failures(check_module._validated(contract.schema, frame))
+    assert failures(check_module._failures(contract.schema, frame)) == expected
+    suspects = check_module._suspects(contract.schema, frame)
     assert suspects is not None
     assert set(suspects.arg_true()) == {index for index, *_ in expected}
 

@@ -20,8 +20,8 @@ from .oracle import Oracle, assert_equal
 from .test_dbt_marts import ALL
 
 pytestmark = pytest.mark.timeout(900)
-#: Histories of one case; with the cases below 200.
-HISTORIES = 100
+#: Side by side in one warehouse.
+HISTORIES = 200
 
 
 def build(warehouse: Warehouse, days: set[date], chance: random.Random, **variables: object) -> None:
@@ -35,12 +35,10 @@ def build(warehouse: Warehouse, days: set[date], chance: random.Random, **variab
         assert outcome, outcome.error
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_any_history_in_any_order_equals_the_reference(
-    new_warehouse: Callable[..., Warehouse], seed: int
-) -> None:
+def test_any_history_in_any_order_equals_the_reference(new_warehouse: Callable[..., Warehouse]) -> None:
+    seed = 0
     chance = random.Random(seed)
-    warehouse = new_warehouse(f"histories_{seed}")
+    warehouse = new_warehouse("histories")
     landed: list[histories.Wave] = []
     assert warehouse.dbt("run", "--exclude", "tag:daily")
     for wave in histories.waves(seed, HISTORIES):

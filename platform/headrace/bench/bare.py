@@ -16,12 +16,14 @@ import clickhouse_connect
 import polars as pl
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
-from deltalake import WriterProperties, write_deltalake
+from deltalake import write_deltalake
 from kafka import KafkaConsumer, TopicPartition
 
+from headrace.batch import Table
 from headrace.bench.measure import Run, Stopwatch
 from headrace.errors import Fatal
 from headrace.kafka_access import connect
+from headrace.lake.delta import writer_properties
 from headrace.settings import Settings
 from headrace.sources.kafka_batches import RawBatch
 from headrace.sources.kafka_fetch import Fetched, whole_batches
@@ -98,13 +100,13 @@ def parse(payloads: Sequence[pl.Series], schema: pl.Schema) -> Run:
     return watch.read(rows)
 
 
-def write(tables: Sequence[pa.Table], folder: Path, partition: str) -> Run:
-    """delta-rs, a commit each, as compressed as the lake is."""
-    properties = WriterProperties(compression="ZSTD", compression_level=1)
+def write(rows: Sequence[pa.Table], folder: Path, table: Table) -> Run:
+    """delta-rs, a commit each, into files as the lake's are."""
+    days, properties = [table.partition], writer_properties(table)
     watch = Stopwatch()
-    for table in tables:
-        write_deltalake(folder, table, mode="append", partition_by=[partition], writer_properties=properties)
-    return watch.read(sum(table.num_rows for table in tables))
+    for one in rows:
+        write_deltalake(folder, one, mode="append", partition_by=days, writer_properties=properties)
+    return watch.read(sum(one.num_rows for one in rows))
 
 
 def clickhouse(settings: Settings) -> Client:

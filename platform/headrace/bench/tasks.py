@@ -87,7 +87,7 @@ def stages(settings: Settings, seeded: Seeded) -> dict[str, Run]:
             "frame": framed,
             "check": judged,
             "parse": bare.parse([part["payload"] for part in parts], pl.read_ndjson(lines).schema),
-            "write": bare.write(tables, Path(stream.settings.lake) / "bare", EVENTS.partition),
+            "write": bare.write(tables, Path(stream.settings.lake) / "bare", EVENTS.table),
             "insert": bare.insert(settings, stream.settings.raw_database, EVENTS.table.name, tables),
         }
 

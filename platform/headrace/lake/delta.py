@@ -96,6 +96,20 @@ def _translated(uri: str) -> Iterator[None]:
         raise Retriable(f"the lake at {uri} fails: {' '.join(text.split())[:400] or repr(error)}") from error
 
 
+def writer_properties(table: Table) -> WriterProperties:
+    """How Parquet files of a table are written.
+
+    Level 1 costs as much time as snappy and saves a third of the bytes (measured on 500k events). Columns whose values
+    hardly repeat get no dictionary, which would be built and thrown away.
+    """
+    without = ColumnProperties(dictionary_enabled=False)
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=1,
+        column_properties={name: without for name in table.schema if name in table.distinct},
+    )
+
+
 class DeltaLakeTable:
     """One Delta table. Creating the object touches nothing."""
 
@@ -117,13 +131,7 @@ class DeltaLakeTable:
         self._options = dict(storage_options or {}) or None
         self._through = through
         self._handle: DeltaTable | None = None
-        without = ColumnProperties(dictionary_enabled=False)
-        self._writer = WriterProperties(
-            # level 1 costs as much time as snappy and saves a third of the bytes (measured on 500k events)
-            compression="ZSTD",
-            compression_level=1,
-            column_properties={name: without for name in table.schema if name in table.distinct},
-        )
+        self._writer = writer_properties(table)
 
     def _newest(self) -> DeltaTable:
         """A fresh handle: an old one that is updated grows slower with every commit."""

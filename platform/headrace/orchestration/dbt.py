@@ -222,6 +222,7 @@ def marts_asset(
             for n, days in enumerate(parts, 1):
                 began_at = datetime.now(UTC)
                 version = stream.published_version()
+                models.share_parsing(settings, target)
                 with models.building(days):
                     invocation = dbt.cli(arguments, context=context, target_path=target)
                     if n == len(parts):  # an asset can be yielded once in a run
