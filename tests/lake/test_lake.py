@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from builders import NOW, event, metric
 from headrace.batch import MicroBatch
@@ -158,8 +159,6 @@ def test_a_delta_table_below_a_folder_with_a_space_can_be_scanned(tmp_path: Path
 
 
 def test_delta_compaction_adds_nothing_to_publish(tmp_path: Path, batch_of: Batch) -> None:
-    from deltalake import DeltaTable
-
     table = DeltaLakeTable(str(tmp_path), EVENTS.table)
     for n in range(3):
         table.open().append(rows(batch_of([event()], start=n)), {CURSOR: n + 1}, "b")
@@ -204,7 +203,7 @@ def test_maintenance_puts_files_together_and_keeps_rows_positions_and_what_is_yo
     for n in range(4):
         good = rows(batch_of([event(event_id=f"e-{n}")], start=n))
         table.open().append(good, {CURSOR: n + 1}, str(n))
-    done = table.maintain(timedelta(days=7))
+    done = table.maintain(timedelta(days=7), timedelta(days=1))
     assert (done.compacted, done.written, done.removed) == (4, 1, 0)
     assert table.extent().files == 1
     assert table.extent().rows == 4
@@ -216,9 +215,36 @@ def test_maintenance_puts_files_together_and_keeps_rows_positions_and_what_is_yo
         if "_delta_log" not in path.parts:
             os.utime(path, (1_700_000_000, 1_700_000_000))
     table.open().append(rows(batch_of([event(event_id="e-9")], start=4)), {CURSOR: 5}, "9")
-    again = DeltaLakeTable(str(tmp_path / "a lake"), EVENTS.table).maintain(timedelta(days=7))
+    again = DeltaLakeTable(str(tmp_path / "a lake"), EVENTS.table).maintain(
+        timedelta(days=7), timedelta(days=1)
+    )
     assert again.removed == 0, "what was replaced a moment ago is young, however old its file"
     assert table.extent().rows == 5
+
+
+def test_maintenance_shortens_the_log_and_keeps_rows_and_positions(tmp_path: Path, batch_of: Batch) -> None:
+    table = DeltaLakeTable(str(tmp_path), EVENTS.table)
+    for n in range(30):
+        table.open().append(rows(batch_of([event(event_id=f"e-{n}")], start=n)), {CURSOR: n + 1}, str(n))
+    log = tmp_path / "events" / "_delta_log"
+    assert len(list(log.glob("*.checkpoint.parquet"))) == 1, "after twenty commits"
+    for version in range(25):
+        os.utime(log / f"{version:020d}.json", (1_700_000_000, 1_700_000_000))
+    table.maintain(timedelta(days=7), timedelta(days=30_000))
+    assert table.describe(1).rows == 1, "all of it is young enough"
+    table.maintain(timedelta(days=7), timedelta(hours=3))
+    with pytest.raises(HistoryGone):
+        table.describe(1)
+    newest = DeltaTable(str(tmp_path / "events"))
+    assert newest.metadata().configuration["delta.logRetentionDuration"] == "interval 3 hours"
+    assert [table.describe(v).rows for v in range(26, 31)] == [1] * 5, "what is young stays"
+    version = newest.version()
+    table.maintain(timedelta(days=7), timedelta(hours=3))
+    assert DeltaTable(str(tmp_path / "events")).version() == version, "nothing is left to do"
+    assert table.extent().rows == 30
+    assert dict(table.open().position([CURSOR])) == {CURSOR: 30}
+    table.open().append(rows(batch_of([event(event_id="e-30")], start=30)), {CURSOR: 31}, "30")
+    assert table.extent().rows == 31
 
 
 def test_some_days_can_be_scanned_alone(tmp_path: Path, batch_of: Batch) -> None:

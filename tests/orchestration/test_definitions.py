@@ -98,7 +98,7 @@ def test_the_catalogue(defs: Definitions) -> None:
         "hourly_health": "7 * * * *",
         "metrics_daily": "20 1 * * *",
         "metrics_hourly": "37 * * * *",
-        "nightly_upkeep": "40 3 * * *",
+        "hourly_upkeep": "40 * * * *",
     }
 
 

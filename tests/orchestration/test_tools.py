@@ -41,7 +41,7 @@ def run(stack: Stack, tmp_path: Path):  # type: ignore[no-untyped-def]
 def test_dg_checks_and_lists_the_definitions(run) -> None:  # type: ignore[no-untyped-def]
     assert "All definitions loaded successfully" in run("dg", "check", "defs", cwd=ROOT / "platform")
     listed = json.dumps(json.loads(run("dg", "list", "defs", "--json", cwd=ROOT / "platform")))
-    assert "lake/events" in listed and "nightly_upkeep" in listed
+    assert "lake/events" in listed and "hourly_upkeep" in listed
 
 
 def test_dagster_materialises_an_asset_of_the_workspace(run, stack: Stack) -> None:  # type: ignore[no-untyped-def]
@@ -54,4 +54,4 @@ def test_dagster_materialises_an_asset_of_the_workspace(run, stack: Stack) -> No
     listed = run("dagster", "asset", "list", "--select", "key:lake/*", *module)
     assert listed.split() == ["lake/events", "lake/metrics"]
     schedules = run("dagster", "schedule", "list", "-w", "workspace.yaml")
-    assert "nightly_upkeep" in schedules
+    assert "hourly_upkeep" in schedules

@@ -164,7 +164,7 @@ def test_the_catalogue_the_automation_and_the_runs(page: Page, shoot: Shoot) -> 
     expect(page.get_by_text("messages/s, batch by batch")).to_be_visible()
     shoot("asset-metadata")
     page.goto("/automation")
-    for name in ("events_backlog", "events_refresh", "hourly_health", "nightly_upkeep", "alerts"):
+    for name in ("events_backlog", "events_refresh", "hourly_health", "hourly_upkeep", "alerts"):
         expect(page.get_by_text(name, exact=True)).to_be_visible()
     for kind in ("Standard sensor", re.compile("^Scheduled")):
         expect(page.get_by_text(kind)).to_have_count(6)

@@ -43,6 +43,9 @@ from headrace.lake.base import Erased, Extent, LakeVersion
 
 #: A commit that only races with other cursors is retried inside delta-rs this often.
 _COMMIT_RETRIES = 30
+#: Opening a table reads every commit since the last checkpoint: at delta-rs' default of 100 that is most of what a
+#: small commit costs.
+_CHECKPOINT_COMMITS = 20
 #: Marks the commits of erasures in the log.
 _ERASURE = "headrace.erasure"
 _ERASED_AT_ONCE = 10_000
@@ -159,7 +162,10 @@ class DeltaLakeTable:
                 description=" ".join(self.table.description.split()),
                 storage_options=self._options,
                 # no personal values in the log, whose old entries outlive an erasure; these are what reads prune by
-                configuration={"delta.dataSkippingStatsColumns": ",".join(self._pruned_by())},
+                configuration={
+                    "delta.dataSkippingStatsColumns": ",".join(self._pruned_by()),
+                    "delta.checkpointInterval": str(_CHECKPOINT_COMMITS),
+                },
             )
         return DeltaTable(self.uri, storage_options=self._options)
 
@@ -304,16 +310,18 @@ class DeltaLakeTable:
             raise HistoryGone(f"version {version} of {self.uri} does not say when it was committed")
         return datetime.fromtimestamp(said["timestamp"] / 1000, UTC)
 
-    def maintain(self, keep: timedelta) -> Maintained:
-        """Put small files together, remove those that nothing has needed for ``keep``, and checkpoint the log.
+    def maintain(self, keep: timedelta, keep_log: timedelta) -> Maintained:
+        """Put small files together, remove those that nothing has needed for ``keep``, and shorten the log.
 
         Rows, positions and what is published stay as they are. Safe beside writers: a day that one of them erases from
         meanwhile is left as it is until the next time. A reader of an old version that takes longer than ``keep``
-        finds its files gone; so does a publisher that is further behind, which then takes the newest version whole.
+        finds its files gone. Versions older than ``keep_log`` can no longer be asked for; a publisher that is further
+        behind takes the newest version whole.
         """
         hours = max(1, round(keep / timedelta(hours=1)))
         with _translated(self.uri):
             handle = self._newest()
+            self._keep_log(handle, keep_log)
             try:
                 done = handle.optimize.compact(
                     writer_properties=self._writer,
@@ -325,6 +333,16 @@ class DeltaLakeTable:
             handle.create_checkpoint()
             handle.cleanup_metadata()
         return Maintained(done["numFilesRemoved"], done["numFilesAdded"], len(removed))
+
+    def _keep_log(self, handle: DeltaTable, keep: timedelta) -> None:
+        """Have the log hold this much, which delta-rs sees to at checkpoints from then on."""
+        wanted = {
+            "delta.checkpointInterval": str(_CHECKPOINT_COMMITS),
+            "delta.logRetentionDuration": f"interval {max(1, round(keep / timedelta(hours=1)))} hours",
+        }
+        if wanted.items() - handle.metadata().configuration.items():
+            with suppress(CommitFailedError):  # somebody else wrote meanwhile: the next time will do
+                handle.alter.set_table_properties(wanted)
 
     def erase(self, origins: pl.DataFrame, /) -> Erased:
         """DELETE by origin: the condition stays in the log for ever, so it must not name who was erased."""

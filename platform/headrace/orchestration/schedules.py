@@ -40,11 +40,11 @@ def health_schedule(job: Job) -> ScheduleDefinition:
 
 
 def upkeep_schedule(job: Job) -> ScheduleDefinition:
-    """Lake maintenance and retention, nightly."""
+    """Lake maintenance and retention, hourly: a commit costs more with every small file that the table holds."""
     return ScheduleDefinition(
-        name="nightly_upkeep",
+        name="hourly_upkeep",
         job=job,
-        cron_schedule="40 3 * * *",
+        cron_schedule="40 * * * *",
         execution_timezone="UTC",
         default_status=_ON,
         description="Compacts, vacuums and checkpoints the lake; removes the logs of old runs.",

@@ -1,4 +1,4 @@
-"""Nightly upkeep: the lake's files, the logs of Dagster's runs."""
+"""Hourly upkeep: the lake's files, the logs of Dagster's runs."""
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
 
@@ -24,7 +24,9 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
             with streams.open(pipeline) as stream:
                 for table in (stream.lake.good, stream.lake.rejected):
                     try:
-                        done = table.maintain(timedelta(days=settings.lake_keep_days))
+                        done = table.maintain(
+                            timedelta(days=settings.lake_keep_days), timedelta(hours=settings.lake_log_hours)
+                        )
                     except HeadraceError as error:  # the other tables need it too
                         wrong.append(f"{table.table.name}: {error}")
                         continue
