@@ -124,7 +124,7 @@ class Settings(BaseSettings):
         7, ge=1, le=3_650, description="how long the lake keeps files that its newest version does not need"
     )
     lake_log_hours: int = Field(
-        24, ge=1, le=87_600, description="how far back versions of a lake table can be asked for"
+        3, ge=1, le=87_600, description="how far back versions of a lake table can be asked for"
     )
     runs_keep_days: int = Field(
         30, ge=1, le=3_650, description="how long Dagster keeps the events and logs of a run"

@@ -265,7 +265,7 @@ class Stream:
         landed = next((version for version in looked_at if _rows_of(good, version)), None)
         return Standing(
             waiting=waiting,
-            landed_at=None if landed is None else good.committed_at(landed),
+            landed_at=None if landed is None else _landed_at(good, landed),
             unpublished_since=self.unpublished_since(),
             touched_since=min((one.since for one in self.touched()), default=None),
         )
@@ -424,6 +424,13 @@ def _rows_of(table: DeltaLakeTable, version: int) -> int:
         return table.describe(version).rows
     except HistoryGone:
         return 1
+
+
+def _landed_at(table: DeltaLakeTable, version: int) -> datetime | None:
+    try:
+        return table.committed_at(version)
+    except HistoryGone:
+        return None
 
 
 def _committed_at(table: DeltaLakeTable, version: int) -> datetime:

@@ -232,6 +232,8 @@ def test_maintenance_shortens_the_log_and_keeps_rows_and_positions(tmp_path: Pat
         os.utime(log / f"{version:020d}.json", (1_700_000_000, 1_700_000_000))
     table.maintain(timedelta(days=7), timedelta(days=30_000))
     assert table.describe(1).rows == 1, "all of it is young enough"
+    table.maintain(timedelta(days=7), timedelta(hours=3), NOW)
+    assert table.describe(1).rows == 1, "somebody still has to read it"
     table.maintain(timedelta(days=7), timedelta(hours=3))
     with pytest.raises(HistoryGone):
         table.describe(1)

@@ -45,7 +45,11 @@ from headrace.lake.base import Erased, Extent, LakeVersion
 _COMMIT_RETRIES = 30
 #: Opening a table reads every commit since the last checkpoint: at delta-rs' default of 100 that is most of what a
 #: small commit costs.
-_CHECKPOINT_COMMITS = 20
+_LOG = {
+    "delta.checkpointInterval": "20",
+    # delta-rs would remove old commits whether they are published or not
+    "delta.enableExpiredLogCleanup": "false",
+}
 #: Marks the commits of erasures in the log.
 _ERASURE = "headrace.erasure"
 _ERASED_AT_ONCE = 10_000
@@ -164,7 +168,7 @@ class DeltaLakeTable:
                 # no personal values in the log, whose old entries outlive an erasure; these are what reads prune by
                 configuration={
                     "delta.dataSkippingStatsColumns": ",".join(self._pruned_by()),
-                    "delta.checkpointInterval": str(_CHECKPOINT_COMMITS),
+                    **_LOG,
                 },
             )
         return DeltaTable(self.uri, storage_options=self._options)
@@ -310,13 +314,20 @@ class DeltaLakeTable:
             raise HistoryGone(f"version {version} of {self.uri} does not say when it was committed")
         return datetime.fromtimestamp(said["timestamp"] / 1000, UTC)
 
-    def maintain(self, keep: timedelta, keep_log: timedelta) -> Maintained:
+    def maintain(
+        self, keep: timedelta, keep_log: timedelta, needed_since: datetime | None = None
+    ) -> Maintained:
         """Put small files together, remove those that nothing has needed for ``keep``, and shorten the log.
 
         Rows, positions and what is published stay as they are. Safe beside writers: a day that one of them erases from
         meanwhile is left as it is until the next time. A reader of an old version that takes longer than ``keep``
-        finds its files gone. Versions older than ``keep_log`` can no longer be asked for; a publisher that is further
-        behind takes the newest version whole.
+        finds its files gone; so does a publisher that is further behind, which then takes the newest version whole.
+
+        Args:
+            keep: Age up to which files stay that the newest version does not need.
+            keep_log: Age up to which versions can be asked for.
+            needed_since: When the first version was committed that somebody still has to read: where that is longer ago
+                than ``keep_log``, the log stays as it is.
         """
         hours = max(1, round(keep / timedelta(hours=1)))
         with _translated(self.uri):
@@ -331,15 +342,14 @@ class DeltaLakeTable:
                 done = {"numFilesRemoved": 0, "numFilesAdded": 0}
             removed = handle.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False)
             handle.create_checkpoint()
-            handle.cleanup_metadata()
+            if needed_since is None or needed_since > datetime.now(UTC) - keep_log:
+                handle.cleanup_metadata()
         return Maintained(done["numFilesRemoved"], done["numFilesAdded"], len(removed))
 
     def _keep_log(self, handle: DeltaTable, keep: timedelta) -> None:
-        """Have the log hold this much, which delta-rs sees to at checkpoints from then on."""
-        wanted = {
-            "delta.checkpointInterval": str(_CHECKPOINT_COMMITS),
-            "delta.logRetentionDuration": f"interval {max(1, round(keep / timedelta(hours=1)))} hours",
-        }
+        """Say in the table's properties how much its log holds."""
+        hours = max(1, round(keep / timedelta(hours=1)))
+        wanted = {**_LOG, "delta.logRetentionDuration": f"interval {hours} hours"}
         if wanted.items() - handle.metadata().configuration.items():
             with suppress(CommitFailedError):  # somebody else wrote meanwhile: the next time will do
                 handle.alter.set_table_properties(wanted)

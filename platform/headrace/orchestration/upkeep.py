@@ -12,6 +12,7 @@ from headrace.orchestration.resources import Streams
 from headrace.orchestration.storage import forget_runs
 from headrace.pipelines import Pipeline
 from headrace.settings import Settings
+from headrace.stream import Stream
 
 
 def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefinition:
@@ -20,13 +21,12 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
     @op(description="Puts small files together, removes old ones, checkpoints the log.")
     def maintain_lake(context: OpExecutionContext, streams: Streams) -> None:
         wrong = []
+        keep, keep_log = timedelta(days=settings.lake_keep_days), timedelta(hours=settings.lake_log_hours)
         for pipeline in pipelines.values():
             with streams.open(pipeline) as stream:
                 for table in (stream.lake.good, stream.lake.rejected):
                     try:
-                        done = table.maintain(
-                            timedelta(days=settings.lake_keep_days), timedelta(hours=settings.lake_log_hours)
-                        )
+                        done = table.maintain(keep, keep_log, _needed_since(stream))
                     except HeadraceError as error:  # the other tables need it too
                         wrong.append(f"{table.table.name}: {error}")
                         continue
@@ -48,3 +48,11 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
         remove_old_logs(maintain_lake())
 
     return upkeep
+
+
+def _needed_since(stream: Stream) -> datetime | None:
+    """When the first version was committed that is not in the warehouse; long ago where the warehouse does not say."""
+    try:
+        return stream.unpublished_since()
+    except HeadraceError:
+        return datetime.fromtimestamp(0, UTC)
