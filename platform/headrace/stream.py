@@ -281,6 +281,18 @@ class Stream:
             found += [_committed_at(table, v) for v in range(first, newest + 1) if _rows_of(table, v)][:1]
         return min(found, default=None)
 
+    def needed_since(self, table: DeltaLakeTable) -> datetime | None:
+        """When the version was committed that publishing begins with, rows or none; None if it has nothing to read."""
+        self.warehouse.prepare(table.table)
+        last = self.warehouse.published(table.table, table.id)
+        first = 0 if last is None else last + 1
+        if first > table.open().version:
+            return None
+        try:
+            return table.committed_at(first)
+        except HistoryGone:  # lost already: keeping the rest helps nobody
+            return None
+
     def newest_rows(self, most: int) -> pl.DataFrame:
         """About ``most`` of the good rows that landed last, fewer where the log does not reach back so far."""
         good, found, rows = self.lake.good, [], 0

@@ -45,7 +45,7 @@ def test_what_is_not_published_stays_in_the_log(
             batch = batch_of([event(event_id=f"e-{n}")])
             rows = check(EVENTS, batch, batch_id="b", now=NOW, limits=Limits()).good
             good.open().append(rows, {"kafka/none/0": n + 1}, str(n))
-        waiting = upkeep._needed_since(stream)
+        waiting = upkeep._needed_since(stream, good)
         assert waiting is not None
         assert datetime.now(UTC) - timedelta(minutes=10) < waiting < datetime.now(UTC)
         log = [*(stack.home.parent.rglob(f"{good.uri.rsplit('/', 2)[-2]}/events/_delta_log/*.json"))]
@@ -53,13 +53,15 @@ def test_what_is_not_published_stays_in_the_log(
         for path in log:
             os.utime(path, (1_700_000_000, 1_700_000_000))
         with monkeypatch.context() as patch:
-            patch.setattr(stream, "unpublished_since", lambda: (_ for _ in ()).throw(Retriable("away")))
-            good.maintain(keep, keep_log, upkeep._needed_since(stream))
+            patch.setattr(stream.warehouse, "published", lambda *_: (_ for _ in ()).throw(Retriable("away")))
+            good.maintain(keep, keep_log, upkeep._needed_since(stream, good))
         assert good.describe(1).rows == 1
         assert stream.publish().rows == 25
-        assert upkeep._needed_since(stream) is None
-        good.maintain(keep, keep_log, upkeep._needed_since(stream))
+        assert upkeep._needed_since(stream, good) is None
+        good.maintain(keep, keep_log, upkeep._needed_since(stream, good))
         with pytest.raises(HistoryGone):
             good.describe(1)
         assert _landed_at(good, 1) is None
+        good.open().append(rows.clear(), {"kafka/none/0": 26}, "empty")
+        assert upkeep._needed_since(stream, good) is not None, "publishing begins with a version without rows"
         assert stream.publish().rows == 0

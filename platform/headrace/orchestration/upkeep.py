@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from dagster import In, JobDefinition, Nothing, OpExecutionContext, job, op
 
 from headrace.errors import HeadraceError, Retriable
+from headrace.lake.delta import DeltaLakeTable
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.storage import forget_runs
 from headrace.pipelines import Pipeline
@@ -26,7 +27,7 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
             with streams.open(pipeline) as stream:
                 for table in (stream.lake.good, stream.lake.rejected):
                     try:
-                        done = table.maintain(keep, keep_log, _needed_since(stream))
+                        done = table.maintain(keep, keep_log, _needed_since(stream, table))
                     except HeadraceError as error:  # the other tables need it too
                         wrong.append(f"{table.table.name}: {error}")
                         continue
@@ -50,9 +51,9 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
     return upkeep
 
 
-def _needed_since(stream: Stream) -> datetime | None:
+def _needed_since(stream: Stream, table: DeltaLakeTable) -> datetime | None:
     """When the first version was committed that is not in the warehouse; long ago where the warehouse does not say."""
     try:
-        return stream.unpublished_since()
+        return stream.needed_since(table)
     except HeadraceError:
         return datetime.fromtimestamp(0, UTC)
