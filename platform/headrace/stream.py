@@ -265,7 +265,7 @@ class Stream:
         landed = next((version for version in looked_at if _rows_of(good, version)), None)
         return Standing(
             waiting=waiting,
-            landed_at=None if landed is None else _landed_at(good, landed),
+            landed_at=None if landed is None else _committed_at(good, landed),
             unpublished_since=self.unpublished_since(),
             touched_since=min((one.since for one in self.touched()), default=None),
         )
@@ -278,7 +278,9 @@ class Stream:
             self.warehouse.prepare(table.table)
             last = self.warehouse.published(table.table, table.id)
             first = 0 if last is None else last + 1
-            found += [_committed_at(table, v) for v in range(first, newest + 1) if _rows_of(table, v)][:1]
+            added = next((v for v in range(first, newest + 1) if _rows_of(table, v)), None)
+            if added is not None:  # epoch: before all that the log still knows
+                found.append(_committed_at(table, added) or datetime.fromtimestamp(0, UTC))
         return min(found, default=None)
 
     def needed_since(self, table: DeltaLakeTable) -> datetime | None:
@@ -286,12 +288,8 @@ class Stream:
         self.warehouse.prepare(table.table)
         last = self.warehouse.published(table.table, table.id)
         first = 0 if last is None else last + 1
-        if first > table.open().version:
-            return None
-        try:
-            return table.committed_at(first)
-        except HistoryGone:  # lost already: keeping the rest helps nobody
-            return None
+        # where that is lost already, keeping the rest helps nobody
+        return _committed_at(table, first) if first <= table.open().version else None
 
     def newest_rows(self, most: int) -> pl.DataFrame:
         """About ``most`` of the good rows that landed last, fewer where the log does not reach back so far."""
@@ -438,18 +436,12 @@ def _rows_of(table: DeltaLakeTable, version: int) -> int:
         return 1
 
 
-def _landed_at(table: DeltaLakeTable, version: int) -> datetime | None:
+def _committed_at(table: DeltaLakeTable, version: int) -> datetime | None:
+    """None for a version that nobody can look at any more."""
     try:
         return table.committed_at(version)
     except HistoryGone:
         return None
-
-
-def _committed_at(table: DeltaLakeTable, version: int) -> datetime:
-    try:
-        return table.committed_at(version)
-    except HistoryGone:
-        return datetime.fromtimestamp(0, UTC)  # before all that the log still knows
 
 
 def _outcome(running: Future[Published] | None) -> Published:

@@ -17,7 +17,7 @@ from headrace.contracts import EVENTS, Limits, check
 from headrace.errors import HistoryGone, Retriable
 from headrace.orchestration import upkeep
 from headrace.pipelines import Kafka
-from headrace.stream import _landed_at
+from headrace.stream import _committed_at
 
 
 def test_the_job_maintains_every_table(defs: Definitions) -> None:
@@ -61,7 +61,7 @@ def test_what_is_not_published_stays_in_the_log(
         good.maintain(keep, keep_log, upkeep._needed_since(stream, good))
         with pytest.raises(HistoryGone):
             good.describe(1)
-        assert _landed_at(good, 1) is None
+        assert _committed_at(good, 1) is None
         good.open().append(rows.clear(), {"kafka/none/0": 26}, "empty")
         assert upkeep._needed_since(stream, good) is not None, "publishing begins with a version without rows"
         assert stream.publish().rows == 0

@@ -229,7 +229,7 @@ def _scale(found: Figures) -> Iterator[str]:
     yield ""
     yield (
         f"The last ones cost **{found['last_to_first_commit']:.2f}** of the first. The tables are maintained every 500"
-        f" commits, as upkeep does every hour ({found['maintenance_seconds']:.1f} s)."
+        f" commits ({found['maintenance_seconds']:.1f} s); upkeep does that every hour."
     )
 
 

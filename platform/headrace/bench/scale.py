@@ -328,7 +328,7 @@ class _Ticks:
 
 
 def committing(settings: Settings, commits: int) -> tuple[list[Committed], float]:
-    """So many small micro-batches into tables of their own, maintained now and then, as upkeep does every hour."""
+    """So many small micro-batches into tables of their own, maintained between two windows."""
     with own_stream(settings, Kafka("none")) as stream:
         made: list[Committed] = []
         spent: list[float] = []

@@ -179,13 +179,13 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         """
         assets = [e for e in events if e.dagster_event_type in _ASSETS]
         planned = [e for e in events if e.dagster_event_type == _CHECK_PLANNED]
-        together = [*assets, *planned]
-        if len({e.run_id for e in events}) != 1 or len(together) < 2:
+        if len({e.run_id for e in events}) != 1 or len(assets) + len(planned) < 2:
             super().store_event_batch(events)
             return
         self._store_together(assets, planned)
-        known = set(map(id, together))
-        super().store_event_batch([e for e in events if id(e) not in known])
+        super().store_event_batch(
+            [e for e in events if e.dagster_event_type not in {*_ASSETS, _CHECK_PLANNED}]
+        )
 
     def _store_together(self, events: Sequence[EventLogEntry], planned: Sequence[EventLogEntry]) -> None:
         rows = [self._event_to_row(one) for one in (*events, *planned)]
@@ -196,10 +196,11 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             insert = table.insert().returning(table.c.id, sort_by_parameter_order=True)
             ids: list[int] = list(index.execute(insert, rows).scalars())
             self._store_planned_checks(index, planned, rows[len(events) :], ids[len(events) :])
-            self._store_asset_event_tags(index, events, ids[: len(events)])
+            ids = ids[: len(events)]
+            self._store_asset_event_tags(index, events, ids)
             latest = {
                 (e.get_dagster_event().asset_key, e.dagster_event_type): (e, i)
-                for e, i in zip(events, ids, strict=False)
+                for e, i in zip(events, ids, strict=True)
             }
             for one, event_id in latest.values():
                 self._store_asset_event(index, one, event_id)
