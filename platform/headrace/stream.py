@@ -36,7 +36,8 @@ from headrace.sources import Source
 from headrace.sources.archive import Archive
 from headrace.sources.files import FilesSource
 from headrace.sources.kafka import KafkaSource
-from headrace.sources.sqs import SqsSource, sqs_client
+from headrace.sources.sqs import SqsSource
+from headrace.sqs_access import sqs_client
 from headrace.warehouse import Touched
 from headrace.warehouse.clickhouse import ClickHouse
 
@@ -193,7 +194,7 @@ class Stream:
                 endpoint_url=s.sqs_endpoint_url,
                 access_key_id=s.aws_access_key_id,
                 secret_access_key=secret.get_secret_value() if secret else None,
-                receivers=s.sqs_receivers,
+                connections=s.sqs_receivers + 2,  # one for visibility, one for looking
             )
         return SqsSource(spec.queue, self._sqs, receivers=s.sqs_receivers)
 

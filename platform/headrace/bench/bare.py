@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import boto3
 import clickhouse_connect
 import polars as pl
 import pyarrow as pa
+from botocore.config import Config
 from clickhouse_connect.driver.client import Client
 from deltalake import write_deltalake
 from kafka import KafkaConsumer, TopicPartition
@@ -27,7 +29,6 @@ from headrace.lake.delta import writer_properties
 from headrace.settings import Settings
 from headrace.sources.kafka_batches import RawBatch
 from headrace.sources.kafka_fetch import Fetched, whole_batches
-from headrace.sources.sqs import sqs_client
 
 _FETCH_BYTES = 1 << 20
 _POLL_MS = 5_000
@@ -136,12 +137,13 @@ def insert(settings: Settings, database: str, name: str, tables: Sequence[pa.Tab
 def receive_and_delete(settings: Settings, queue: str, messages: int) -> Run:
     """boto3 in as many threads as Headrace has receivers: receive ten, delete ten, until all are gone."""
     secret = settings.aws_secret_access_key
-    client = sqs_client(
-        region=settings.sqs_region,
+    client = boto3.client(
+        "sqs",
+        region_name=settings.sqs_region,
         endpoint_url=settings.sqs_endpoint_url,
-        access_key_id=settings.aws_access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-        receivers=settings.sqs_receivers,
+        aws_access_key_id=settings.aws_access_key_id,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
+        config=Config(max_pool_connections=settings.sqs_receivers),
     )
     left, counting = messages, threading.Lock()
 

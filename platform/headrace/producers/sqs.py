@@ -17,13 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
-import boto3
 import tenacity
 from botocore import exceptions as aws_errors
-from botocore.config import Config
 
 from headrace.errors import BadData, Fatal, HeadraceError, Retriable
 from headrace.producers.base import Keys, Payloads, keys_of
+from headrace.sqs_access import sqs_client
 
 BATCH_ENTRIES = 10
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -73,19 +72,12 @@ class SqsProducer:
         self._queue = queue
         self._fifo = queue.endswith(".fifo")
         self._senders = 1 if self._fifo else senders
-        self._client = boto3.Session().client(
-            "sqs",
+        self._client = sqs_client(
+            region=region,
             endpoint_url=endpoint_url,
-            region_name=region,
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret_access_key,
-            config=Config(
-                max_pool_connections=self._senders,
-                connect_timeout=5,
-                read_timeout=30,
-                retries={"mode": "standard", "total_max_attempts": 4},
-                parameter_validation=False,  # a tenth of the time, and the entries are built here
-            ),
+            access_key_id=access_key_id,
+            secret_access_key=secret_access_key,
+            connections=self._senders,
         )
         shown = endpoint_url or f"SQS in {region}"
         try:

@@ -22,9 +22,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import boto3
 import polars as pl
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from headrace.batch import HEADERS, RECORD_SCHEMA, UTC_MICROS, Backlog, MicroBatch, Position
@@ -40,24 +38,6 @@ _READ_SECONDS = 5.0
 _AGAIN_WITHIN = timedelta(days=15)
 _GONE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch"}
-
-
-def sqs_client(
-    *,
-    region: str,
-    endpoint_url: str | None = None,
-    access_key_id: str | None = None,
-    secret_access_key: str | None = None,
-    receivers: int = 8,
-) -> Any:
-    """A boto3 SQS client; without keys the usual AWS credential chain answers."""
-    return boto3.session.Session(
-        aws_access_key_id=access_key_id, aws_secret_access_key=secret_access_key, region_name=region
-    ).client(
-        "sqs",
-        endpoint_url=endpoint_url,
-        config=Config(max_pool_connections=receivers + 2, retries={"max_attempts": 4, "mode": "standard"}),
-    )
 
 
 @contextmanager
