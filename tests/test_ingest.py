@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 import time
@@ -20,7 +21,7 @@ from headrace.contracts import EVENTS, Limits, check
 from headrace.errors import Conflict, Retriable
 from headrace.ingest import Landed, Pace, StreamLake, ingest, land
 from headrace.lake.delta import DeltaLakeTable
-from headrace.lake.memory import MemoryLakeTable
+from headrace.lake.memory import MemoryLakeTable, MemorySnapshot
 from headrace.sources.memory import MemoryLog, MemoryQueue
 
 QUICK = Pace(batch_messages=3, idle_seconds=0.001)
@@ -122,6 +123,45 @@ def test_a_writer_that_lost_the_race_starts_over_from_the_table() -> None:
     assert (first.good, first.repeated) == (6, 0)
     assert (zombie.good, zombie.rejected, zombie.repeated) == (0, 0, 8)
     exactly_once(lake, 8)
+
+
+class Counted(MemoryLakeTable):
+    opened = 0
+
+    def open(self) -> MemorySnapshot:
+        self.opened += 1
+        return super().open()
+
+
+@pytest.mark.parametrize(("kind", "opened"), [(MemoryLog, 1), (MemoryQueue, 4)])
+def test_tables_are_opened_for_each_batch_of_a_queue_and_once_for_a_log(
+    kind: type[MemoryLog] | type[MemoryQueue], opened: int
+) -> None:
+    source = kind("events")
+    source.publish([event(event_id=str(n)) for n in range(12)])
+    lake = StreamLake(Counted(EVENTS.table), Counted(EVENTS.rejected_table))
+    run = ingest(source, EVENTS, lake, Limits(), Pace(batch_messages=3, idle_seconds=60))
+    assert sum(next(run).good for _ in range(4)) == 12
+    assert isinstance(lake.good, Counted)
+    assert lake.good.opened == opened + 1, "one to see what the source has lost"
+
+
+@pytest.mark.parametrize("kind", [MemoryLog, MemoryQueue])
+@pytest.mark.parametrize("on", ["memory", "delta"])
+def test_another_run_between_two_batches_doubles_nothing(
+    kind: type[MemoryLog] | type[MemoryQueue], on: str, tmp_path: Path
+) -> None:
+    source = kind("events")
+    source.publish(payloads(9))  # type: ignore[arg-type]
+    lake = memory_lake() if on == "memory" else delta_lake(tmp_path)
+    run = ingest(source, EVENTS, lake, Limits(), QUICK)
+    done = next(run)
+    other = copy.deepcopy(source) if kind is MemoryLog else source
+    drain(other, lake)
+    source.publish(payloads(20)[9:])  # type: ignore[arg-type]
+    done = sum(run, done)
+    assert done.repeated == (6 if kind is MemoryLog else 0)
+    exactly_once(lake, 20)
 
 
 def test_a_zombie_that_holds_messages_of_a_queue_cannot_land_them_again() -> None:

@@ -37,6 +37,11 @@ from headrace.sources import Source
 
 log = logging.getLogger(__name__)
 
+#: Of the rejected table and of the good one.
+Tables = tuple[Snapshot, Snapshot]
+
+#: That one pair of snapshots serves for: an old one is a little slower with each.
+_COMMITS = 100
 _KEY = {name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}
 _RACES = Retrying(
     retry=retry_if_exception_type(Conflict),
@@ -134,14 +139,12 @@ def ingest(
         yield Landed(gaps=lost)
     reader = _Reader(source, contract, limits, pace)
     try:
-        yield from _drain(reader, lake, pace, stopping)
+        yield from _drain(reader, _Tables(lake), pace, stopping)
     finally:
         reader.close()
 
 
-def _drain(
-    reader: _Reader, lake: StreamLake[LakeTable], pace: Pace, stopping: Callable[[], bool]
-) -> Iterator[Landed]:
+def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], bool]) -> Iterator[Landed]:
     source = reader.source
     started: float | None = None
     idle_since: float | None = None
@@ -157,7 +160,7 @@ def _drain(
             return
         pause.wait(max(0.0, next_read - now))
         asked = time.monotonic()
-        found = reader.next(lake, cursors)
+        found = reader.next(tables, cursors)
         batch = found.batch
         for gap in batch.gaps:
             log.error("%s lost messages before they were read: offsets %s", source.name, gap)
@@ -173,7 +176,7 @@ def _drain(
         if full and batch.receipts is None:
             reader.read_ahead(found.after)
         try:
-            landed = land(batch, reader.contract, lake, reader.limits, found.tables, found.checked)
+            landed = tables.land(batch, reader.contract, reader.limits, found.tables, found.checked)
         except BaseException:
             reader.stop()
             source.close()  # hands the batch back: others may land it now
@@ -193,14 +196,44 @@ class _Next:
         batch: The messages.
         after: Where the next read begins, also in what this one did not look at.
         checked: The same after the contract; None if there is nothing to land.
-        tables: (rejected, good) as they were before the read, so that a commit of anyone else who got the same
-            messages meanwhile is a conflict; None where they need not be: offsets tell what has landed.
+        tables: As they were before the read, so that a commit of anyone else who got the same messages meanwhile is a
+            conflict; None where they need not be: offsets tell what has landed.
     """
 
     batch: MicroBatch
     after: Position
     checked: Checked | None
-    tables: tuple[Snapshot, Snapshot] | None
+    tables: Tables | None
+
+
+class _Tables:
+    """The lake's two tables, opened no more often than that tells anything new.
+
+    Opening reads the log, which takes longer than a small commit. Where offsets tell what has landed, the snapshots
+    that one batch was written through serve for the next: a commit is refused where anybody else has moved one of its
+    cursors since. Messages of a queue are looked up by their ids, in tables that are opened for each batch.
+    """
+
+    def __init__(self, lake: StreamLake[LakeTable]) -> None:
+        self._lake = lake
+        self._kept: Tables | None = None
+        self._served = 0
+
+    def present(self) -> Tables:
+        """As they were written through last, or as they are now."""
+        if self._kept is None or self._served >= _COMMITS:
+            return self._lake.rejected.open(), self._lake.good.open()
+        return self._kept
+
+    def land(
+        self, batch: MicroBatch, contract: Contract, limits: Limits, tables: Tables | None, checked: Checked
+    ) -> Landed:
+        """As the function of this name, through ``tables``, or through the present ones."""
+        tables = tables or self.present()
+        landed, written = _land(batch, contract, self._lake, limits, tables, checked)
+        self._served = self._served + 1 if written is self._kept else 1
+        self._kept = written if batch.receipts is None else None
+        return landed
 
 
 class _Reader:
@@ -226,7 +259,7 @@ class _Reader:
             self._known = self.source.cursors()
         return self._known
 
-    def next(self, lake: StreamLake[LakeTable], cursors: list[str]) -> _Next:
+    def next(self, lake: _Tables, cursors: list[str]) -> _Next:
         """What was read ahead, or what is there now."""
         if self._thread is not None:
             found = self._found.get()
@@ -234,7 +267,7 @@ class _Reader:
                 return found.result()
             self.stop()
             cursors = self.cursors()
-        tables = lake.rejected.open(), lake.good.open()
+        tables = lake.present()
         after = tables[1].position(cursors)
         batch = self._read(after)
         if _nothing(batch):
@@ -344,7 +377,7 @@ def land(
     contract: Contract,
     lake: StreamLake[LakeTable],
     limits: Limits,
-    tables: tuple[Snapshot, Snapshot] | None = None,
+    tables: Tables | None = None,
     checked: Checked | None = None,
 ) -> Landed:
     """Check a micro-batch and commit it, starting over from the tables when another writer was first.
@@ -354,25 +387,35 @@ def land(
         contract: What the records should be.
         lake: Where they go.
         limits: What is accepted.
-        tables: Snapshots (rejected, good) opened before the read; None opens new ones and treats every message
-            as possibly landed.
+        tables: Opened before the read; None opens new ones and treats every message as possibly landed.
         checked: What ``judged`` says of it, if that has been asked.
     """
-    checked = checked or judged(batch, contract, limits)
+    return _land(batch, contract, lake, limits, tables, checked or judged(batch, contract, limits))[0]
+
+
+def _land(
+    batch: MicroBatch,
+    contract: Contract,
+    lake: StreamLake[LakeTable],
+    limits: Limits,
+    tables: Tables | None,
+    checked: Checked,
+) -> tuple[Landed, Tables]:
+    """Also the tables as they were written through."""
     attempt_batch = batch
     for attempt in _RACES:
         with attempt:
             if tables is None:
                 tables = lake.rejected.open(), lake.good.open()
                 attempt_batch = replace(batch, records=batch.records.with_columns(redelivered=pl.lit(True)))
-            rejected_table, good_table = tables
+            rejected_table, good_table = written = tables
             tables = None  # a conflict starts over from the tables
             done = _Done.of(attempt_batch, rejected_table, good_table)
             rejected, good = done.dropped(checked.rejected), done.dropped(checked.good)
             # also without rows: whoever judged the same messages otherwise is refused then
             rejected_table.append(rejected, _advance(attempt_batch, rejected_table), checked.batch_id)
             good_table.append(good, _advance(attempt_batch, good_table), checked.batch_id)
-    return Landed(
+    landed = Landed(
         messages=len(batch),
         good=good.height,
         rejected=rejected.height,
@@ -381,6 +424,7 @@ def land(
         gaps=batch.gaps,
         refused=batch.refused,
     )
+    return landed, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +451,8 @@ class _Done:
                 records.append(rejected.origins(cursor, first, end))
         position = Position({c: o for c, o in position.items() if o > batch.before.get(c, 0)})
         messages = [pl.DataFrame(schema=_KEY)]
-        again = batch.records.filter(pl.col("redelivered") & pl.col("message_id").is_not_null())
+        known = pl.col("redelivered") & pl.col("message_id").is_not_null()
+        again = batch.records.select("cursor", "message_id", "redelivered").filter(known)
         for (cursor,), part in again.group_by("cursor"):
             asked = str(cursor), part["message_id"], batch.again_within
             messages.append(good.origins_of(*asked))

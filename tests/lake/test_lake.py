@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from builders import NOW, event, metric
 from headrace.batch import MicroBatch
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.errors import Conflict, Fatal, HistoryGone
 from headrace.lake import LakeTable
+from headrace.lake.arrow import to_arrow
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.memory import MemoryLakeTable
+from headrace.lake.parquet import writer_properties
 
 Batch = Callable[..., MicroBatch]
 CURSOR = "test/0"
@@ -73,6 +77,27 @@ def test_writers_of_other_cursors_do_not_disturb(make: Callable[..., LakeTable],
     first.append(rows(batch_of([event()])), {CURSOR: 1}, "b")
     second.append(rows(batch_of([event()], cursor="test/1")), {"test/1": 1}, "b")
     assert table.counts_by_day() == {date(2026, 1, 2): 2}
+
+
+def test_a_snapshot_can_be_written_through_again_until_somebody_else_moves_its_cursor(
+    make: Callable[..., LakeTable], batch_of: Batch
+) -> None:
+    table = make()
+    mine, other = table.open(), "test/1"
+    for n in range(1, 4):
+        version = mine.append(rows(batch_of([event(event_id=str(n))], start=n - 1)), {CURSOR: n}, "b")
+        assert (mine.version, dict(mine.position([CURSOR]))) == (version, {CURSOR: n})
+    table.open().append(rows(batch_of([event()], cursor=other)), {other: 1}, "b")
+    mine.append(rows(batch_of([event()], start=3)), {CURSOR: 4}, "b")
+    assert (
+        dict(mine.position([CURSOR, other]))
+        == {CURSOR: 4, other: 1}
+        == dict(table.open().position([CURSOR, other]))
+    )
+    table.open().append(rows(batch_of([event()], start=4)), {CURSOR: 5}, "b")
+    with pytest.raises(Conflict):
+        mine.append(rows(batch_of([event()], start=4)), {CURSOR: 5}, "b")
+    assert table.counts_by_day() == {date(2026, 1, 2): 6}
 
 
 def test_an_append_may_move_positions_only(make: Callable[..., LakeTable]) -> None:
@@ -182,6 +207,61 @@ def test_a_lake_that_cannot_be_written_is_one_clear_line(read_only: Path) -> Non
         DeltaLakeTable(str(read_only), EVENTS.table).open()
     assert str(read_only) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def chunks_of(file: pq.ParquetFile) -> list[pq.ColumnChunkMetaData]:
+    """Of its only row group."""
+    return [file.metadata.row_group(0).column(n) for n in range(file.metadata.num_columns)]
+
+
+@pytest.mark.parametrize("contract", [EVENTS, METRICS])
+def test_files_are_as_delta_rs_would_have_written_them(
+    contract: Contract, tmp_path: Path, batch_of: Batch
+) -> None:
+    make_one = event if contract is EVENTS else metric
+    payloads = [make_one(occurred_at=f"2026-01-0{1 + n % 3}T12:00:00.00{n}5Z") for n in range(9)]
+    good = rows(batch_of(payloads), contract)
+    ours, theirs = (DeltaLakeTable(str(tmp_path / name), contract.table) for name in ("ours", "theirs"))
+    ours.open().append(good, {CURSOR: 9}, "b")
+    theirs.open()
+    write_deltalake(
+        theirs.uri,
+        to_arrow(good, contract.table),
+        mode="append",
+        writer_properties=writer_properties(contract.table),
+    )
+    found = []
+    for table in (ours, theirs):
+        handle = DeltaTable(table.uri)
+        actions = pl.DataFrame(handle.get_add_actions(flatten=True)).sort(f"partition.{contract.partition}")
+        files = [pq.ParquetFile(Path(table.uri) / path) for path in actions["path"]]
+        dictionaries = [[(c.path_in_schema, c.has_dictionary_page) for c in chunks_of(f)] for f in files]
+        kinds = [
+            (c.path, c.physical_type, str(c.logical_type), c.max_definition_level)
+            for c in (files[0].schema.column(n) for n in range(len(files[0].schema.names)))
+        ]
+        codecs = {chunk.compression for f in files for chunk in chunks_of(f)}
+        said = actions.drop("path", "size_bytes", "modification_time")
+        # delta-rs cuts times in its statistics to milliseconds
+        said = said.with_columns(pl.col(pl.Datetime).dt.truncate("1ms"))
+        contents = ours.scan().sort("_offset").collect()
+        found.append((said.select(sorted(said.columns)), dictionaries, kinds, codecs, contents))
+    assert found[0][0].to_dicts() == found[1][0].to_dicts()
+    assert len(found[0][0]) == 3
+    assert found[0][1:4] == found[1][1:4]
+    assert found[0][4].equals(found[1][4])
+
+
+def test_a_table_that_was_made_with_other_columns_is_refused_by_name(tmp_path: Path, batch_of: Batch) -> None:
+    other = EVENTS.table.schema.copy()
+    del other["page_url"]
+    other["duration_ms"] = pl.Int64()
+    before = DeltaLakeTable(str(tmp_path), replace(EVENTS.table, schema=pl.Schema(other)))
+    before.open()
+    table = DeltaLakeTable(str(tmp_path), EVENTS.table)
+    with pytest.raises(Fatal, match=r"other columns than its contract has: page_url, duration_ms$"):
+        table.open().append(rows(batch_of([event()])), {CURSOR: 1}, "b")
+    assert not table.open().position([CURSOR])
 
 
 def test_a_table_says_how_large_it_is_and_when_it_was_committed_to(

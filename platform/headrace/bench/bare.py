@@ -25,7 +25,7 @@ from headrace.batch import Table
 from headrace.bench.measure import Run, Stopwatch
 from headrace.errors import Fatal
 from headrace.kafka_access import connect
-from headrace.lake.delta import writer_properties
+from headrace.lake.parquet import writer_properties
 from headrace.settings import Settings
 from headrace.sources.kafka_batches import RawBatch
 from headrace.sources.kafka_fetch import Fetched, whole_batches

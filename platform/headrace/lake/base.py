@@ -62,7 +62,7 @@ class Extent:
 
 
 class Snapshot(Protocol):
-    """A table as it was when it was opened.
+    """A table as it was when it was opened, or written through.
 
     Guarantee: ``append`` succeeds only if no other writer has moved any of the same cursors since, so what was
     decided from this snapshot still holds at the commit.
@@ -85,7 +85,7 @@ class Snapshot(Protocol):
         """``ORIGIN_KEY`` of the rows of these messages that landed ``within`` that time (None: ever)."""
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
-        """Add rows and move cursors in one atomic commit; returns the new version.
+        """Add rows and move cursors in one atomic commit; returns the new version, which the snapshot is of then.
 
         ``rows`` may be empty: then only the cursors move.
 

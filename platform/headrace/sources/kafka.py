@@ -18,7 +18,7 @@ import difflib
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import polars as pl
@@ -170,8 +170,7 @@ class KafkaSource:
             whole_batches(consumer)
             self._tried = True
         with _translated(self._servers):
-            before, gaps = self._seek(consumer, after)
-            self._fill(consumer, max_messages, wait_seconds)
+            before, gaps = self._filled(consumer, after, max_messages, wait_seconds)
             records = self._take(max_messages)
             moved = self._positions(consumer, before)
             if not moved:
@@ -184,13 +183,35 @@ class KafkaSource:
         asked = before.advanced({gap.cursor: gap.first for gap in gaps})
         return MicroBatch(self.name, records, asked, before.advanced(moved), None, gaps)
 
-    def _seek(self, consumer: KafkaConsumer, after: Position) -> tuple[Position, tuple[Gap, ...]]:
-        """Place every partition at ``after``, or at the log's start where that is later."""
+    def _filled(
+        self, consumer: KafkaConsumer, after: Position, max_messages: int, wait_seconds: float
+    ) -> tuple[Position, tuple[Gap, ...]]:
+        """Poll from ``after`` on; returns where that begins and what was lost before.
+
+        Who goes on where the last read ended asks for nothing but messages. Where the log starts is asked when none
+        come, which also tells a broker that is away from an idle one, and when retention has passed what comes next.
+        """
+        at, self._at = self._at, {}  # a read that fails leaves the place unknown, so that the next one seeks
+        if all(after.get(cursor) == at.get(cursor, -1) for cursor in self._partitions):
+            with suppress(OffsetOutOfRangeError):
+                self._fill(consumer, max_messages, wait_seconds)
+                if any(self._ahead.values()):
+                    return Position(at), ()
+                wait_seconds = 0
+        before, gaps = self._seek(consumer, after, at)
+        try:
+            self._fill(consumer, max_messages, wait_seconds)
+        except OffsetOutOfRangeError as error:
+            raise Retriable(f"an offset of {self.topic!r} is out of range, starting over: {error}") from error
+        return before, gaps
+
+    def _seek(
+        self, consumer: KafkaConsumer, after: Position, at: Mapping[str, int]
+    ) -> tuple[Position, tuple[Gap, ...]]:
+        """Place every partition that is not ``at`` its place: at ``after``, or at the log's start if that is later."""
         start: dict[str, int] = {}
         gaps: list[Gap] = []
         first = consumer.beginning_offsets(list(self._partitions.values()))
-        # a read that fails from here on leaves the place unknown, so that the next one seeks
-        at, self._at = self._at, {}
         for cursor, tp in self._partitions.items():
             wanted, begin = after.get(cursor), first[tp]
             if wanted is not None and wanted < begin:
@@ -215,12 +236,7 @@ class KafkaSource:
             waiting = [sum(map(_messages, self._ahead[tp])) for tp in self._partitions.values()]
             if min(waiting) >= share or sum(waiting) >= _AHEAD * max_messages:
                 return
-            try:
-                found = consumer.poll(wait_ms, max_records=max_messages)
-            except OffsetOutOfRangeError as error:
-                raise Retriable(
-                    f"an offset of {self.topic!r} is out of range, starting over: {error}"
-                ) from error
+            found = consumer.poll(wait_ms, max_records=max_messages)
             if not found:
                 return
             for tp, records in found.items():
@@ -301,7 +317,7 @@ class KafkaSource:
             self.cursors()
         consumer = self._connected()
         with _translated(self._servers):
-            before, _ = self._seek(consumer, after)
+            before, _ = self._seek(consumer, after, {})
             ends = self._watermarks(consumer)
         waiting = {c: max(0, ends[c] - before[c]) for c in self._partitions}
         return Backlog(sum(waiting.values()), by_cursor=waiting)
