@@ -209,6 +209,23 @@ def test_a_lake_that_cannot_be_written_is_one_clear_line(read_only: Path) -> Non
     assert "\n" not in str(raised.value)
 
 
+def test_a_commit_that_upkeep_made_impossible_is_made_from_a_new_snapshot(
+    tmp_path: Path, batch_of: Batch
+) -> None:
+    """Upkeep sets properties of tables that have others, and compacts, while a run goes on with its snapshot."""
+    table = DeltaLakeTable(str(tmp_path), EVENTS.table)
+    snapshot, good = table.open(), rows(batch_of([event()]))
+    for n in range(1, 3):
+        snapshot.append(good, {CURSOR: n}, "b")
+    DeltaTable(table.uri).optimize.compact()
+    snapshot.append(good, {CURSOR: 3}, "b")
+    DeltaTable(table.uri).alter.set_table_properties({"delta.logRetentionDuration": "interval 5 hours"})
+    with pytest.raises(Conflict):
+        snapshot.append(good, {CURSOR: 4}, "b")
+    table.open().append(good, {CURSOR: 4}, "b")
+    assert table.counts_by_day() == {date(2026, 1, 2): 4}
+
+
 def chunks_of(file: pq.ParquetFile) -> list[pq.ColumnChunkMetaData]:
     """Of its only row group."""
     return [file.metadata.row_group(0).column(n) for n in range(file.metadata.num_columns)]

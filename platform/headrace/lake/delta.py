@@ -46,6 +46,8 @@ _LOG = {
 }
 #: Marks the commits of erasures in the log.
 _ERASURE = "headrace.erasure"
+#: What delta-rs says of a commit that another one made impossible: by its rows or cursors, or by the table's properties.
+_RACED = ("oncurrent", "changed since last commit")
 _ERASED_AT_ONCE = 10_000
 _ERASING = Retrying(
     retry=retry_if_exception_type(Conflict),
@@ -85,7 +87,7 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except CommitFailedError as error:
-        if "oncurrent" in str(error):
+        if any(said in str(error) for said in _RACED):
             raise Conflict(f"another writer committed to {uri} first") from error
         raise Retriable(f"the commit to {uri} failed: {error}") from error
     except (DeltaError, OSError) as error:
