@@ -46,7 +46,7 @@ _LOG = {
 }
 #: Marks the commits of erasures in the log.
 _ERASURE = "headrace.erasure"
-#: What delta-rs says of a commit that another one made impossible: by its rows or cursors, or by the table's properties.
+#: What delta-rs says of a commit that another one made impossible, by its cursors or by changing the table itself.
 _RACED = ("oncurrent", "changed since last commit")
 _ERASED_AT_ONCE = 10_000
 _ERASING = Retrying(
