@@ -78,10 +78,10 @@ def test_in_processing_time_rows_are_placed_by_their_landing(new_warehouse: Call
 
 
 def test_a_wrong_model_is_seen(project_copy: Path, new_warehouse: Callable[..., Warehouse]) -> None:
-    model = project_copy / "models/intermediate/int_events_deduplicated.sql"
-    correct = model.read_text()
-    model.write_text(correct.replace("order by _ingested_at,", "order by _ingested_at desc,"))
-    assert model.read_text() != correct
+    macro = project_copy / "macros/first_of_each.sql"
+    correct = macro.read_text()
+    macro.write_text(correct.replace("order by _ingested_at,", "order by _ingested_at desc,"))
+    assert macro.read_text() != correct
     warehouse = new_warehouse("wrong", project_copy)
     wave = histories.waves(3, 20)[0]
     warehouse.load(EVENTS.table, wave.events)

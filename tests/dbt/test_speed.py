@@ -214,7 +214,9 @@ def test_a_repeated_event_counts_once_in_its_session_unless_its_time_is_another(
     warehouse.load(EVENTS.table, events.head(20))
     exact = Oracle(events, metrics).mart("session_metrics")
     assert_equal(warehouse.mart("session_metrics_live"), exact)
-    moved = events.head(10).with_columns(pl.col("occurred_at") + timedelta(microseconds=1))
+    moved = events.head(10).with_columns(
+        pl.col("occurred_at") + timedelta(microseconds=1), pl.col("_ingested_at") + timedelta(seconds=1)
+    )
     warehouse.load(EVENTS.table, moved)
     off = warehouse.mart("session_metrics_live")
     keys = ["session_date", "session_id"]
