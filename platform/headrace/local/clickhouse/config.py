@@ -45,7 +45,8 @@ class Limits:
 
     Attributes:
         server_bytes: Memory of all queries, merges and caches together.
-        query_bytes: Memory of one query; sorts and aggregations go to disk at half of it.
+        query_bytes: Memory of one query. Aggregations go to disk at half of it, sorts at a quarter, which the
+            threads share.
         threads: Threads of one query.
     """
 
@@ -123,7 +124,7 @@ def _users(limits: Limits, sources: tuple[str, ...]) -> str:
     <default>
       <max_memory_usage>{limits.query_bytes}</max_memory_usage>
       <max_bytes_before_external_group_by>{limits.query_bytes // 2}</max_bytes_before_external_group_by>
-      <max_bytes_before_external_sort>{limits.query_bytes // 2}</max_bytes_before_external_sort>
+      <max_bytes_before_external_sort>{limits.query_bytes // (4 * limits.threads)}</max_bytes_before_external_sort>
       <max_threads>{limits.threads}</max_threads>
       <local_filesystem_read_method>pread</local_filesystem_read_method>
       <allow_introspection_functions>0</allow_introspection_functions>
