@@ -276,7 +276,7 @@ def test_a_table_that_was_made_with_other_columns_is_refused_by_name(tmp_path: P
     before = DeltaLakeTable(str(tmp_path), replace(EVENTS.table, schema=pl.Schema(other)))
     before.open()
     table = DeltaLakeTable(str(tmp_path), EVENTS.table)
-    with pytest.raises(Fatal, match=r"other columns than its contract has: page_url, duration_ms$"):
+    with pytest.raises(Fatal, match="other columns than its contract: page_url, duration_ms;"):
         table.open().append(rows(batch_of([event()])), {CURSOR: 1}, "b")
     assert not table.open().position([CURSOR])
 

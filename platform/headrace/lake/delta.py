@@ -124,7 +124,7 @@ class DeltaLakeTable:
         self._schema = Schema.from_arrow(arrow_schema(table))
 
     def _newest(self) -> DeltaTable:
-        """A fresh handle: an old one that is updated grows slower with every commit."""
+        """A fresh handle: an old one that is updated grows slower, by some milliseconds in a thousand commits."""
         handle: DeltaTable = self._through(self._opened_anew)
         return handle
 
@@ -178,7 +178,8 @@ class DeltaLakeTable:
             there, wanted = ({f.name: str(f.type) for f in s.fields} for s in (handle.schema(), self._schema))
             other = [name for name in (*wanted, *there) if there.get(name) != wanted.get(name)]
             raise Fatal(
-                f"{self.uri} was made with other columns than its contract has: {', '.join(dict.fromkeys(other))}"
+                f"{self.uri} has other columns than its contract: {', '.join(dict.fromkeys(other))}; change the table"
+                " with a Delta client, or land in another place (HEADRACE_LAKE_URI)"
             )
         with _translated(self.uri):
             return write(rows, self.table, self._filesystem(), self._pruned_by())
