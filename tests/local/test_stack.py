@@ -205,8 +205,12 @@ def test_kill_9_of_the_supervisor_leaves_nothing_and_up_works_at_once(home: Path
     told: list[str] = []
     assert stack.healthy(stack.up(home, report=told.append)), "waits for the guards, then starts afresh"
     eventually(lambda: not any(map(lives, family)), what="the end of the first family")
+    second = everything_below(home)
     supervisor_of(home).kill()
-    assert stack.down(home, told.append) is True
+    stack.down(home, told.append)
+    # on a busy machine the guards may have ended everything before it looks
+    assert told[-1] in {f"the stack in {home} is stopped", f"no stack runs in {home}"}
+    assert len(second) >= 3 and not any(map(lives, second))
     assert not runtime.env_file(home).exists()
 
 
