@@ -261,12 +261,13 @@ def test_files_are_as_delta_rs_would_have_written_them(
         said = actions.drop("path", "size_bytes", "modification_time")
         # delta-rs cuts times in its statistics to milliseconds
         said = said.with_columns(pl.col(pl.Datetime).dt.truncate("1ms"))
-        contents = ours.scan().sort("_offset").collect()
+        contents = table.scan().sort("_offset").collect()
         found.append((said.select(sorted(said.columns)), dictionaries, kinds, codecs, contents))
     assert found[0][0].to_dicts() == found[1][0].to_dicts()
     assert len(found[0][0]) == 3
     assert found[0][1:4] == found[1][1:4]
     assert found[0][4].equals(found[1][4])
+    assert found[0][4].height == 9
 
 
 def test_a_table_that_was_made_with_other_columns_is_refused_by_name(tmp_path: Path, batch_of: Batch) -> None:

@@ -85,7 +85,7 @@ class Snapshot(Protocol):
         """``ORIGIN_KEY`` of the rows of these messages that landed ``within`` that time (None: ever)."""
 
     def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
-        """Add rows and move cursors in one atomic commit; returns the new version, which the snapshot is of then.
+        """Add rows and move cursors in one atomic commit; the snapshot is then of the version returned.
 
         ``rows`` may be empty: then only the cursors move.
 

@@ -1,8 +1,7 @@
 """Rows as Parquet files of a Delta table.
 
 delta-rs can write them, too, and does where it rewrites a table. For appending, Arrow's own writer takes two thirds of
-the processor time, because it does not look for what our tables do not have: constraints, generated columns, names
-that are mapped. What delta-rs does not do then is done here: a file for each day, and the statistics in the log.
+the processor time. What delta-rs does not do then is done here: a file for each day, and the statistics in the log.
 """
 
 from __future__ import annotations
