@@ -53,6 +53,12 @@ def supervisor_of(home: Path) -> psutil.Process:
     return psutil.Process(info["supervisor"]["pid"])
 
 
+def kill_9(process: psutil.Process) -> None:
+    """Returns when it is gone: for a moment after the signal it still looks like a supervisor at work."""
+    process.kill()
+    process.wait(30)
+
+
 def lives(process: psutil.Process) -> bool:
     return process.is_running() and processes.created(process.pid) is not None
 
@@ -201,12 +207,12 @@ def test_kill_9_of_the_supervisor_leaves_nothing_and_up_works_at_once(home: Path
     stack.up(home, report=lambda _: None)
     family = everything_below(home)
     assert len(family) >= 3
-    supervisor_of(home).kill()
+    kill_9(supervisor_of(home))
     told: list[str] = []
     assert stack.healthy(stack.up(home, report=told.append)), "waits for the guards, then starts afresh"
     eventually(lambda: not any(map(lives, family)), what="the end of the first family")
     second = everything_below(home)
-    supervisor_of(home).kill()
+    kill_9(supervisor_of(home))
     stack.down(home, told.append)
     # on a busy machine the guards may have ended everything before it looks
     assert told[-1] in {f"the stack in {home} is stopped", f"no stack runs in {home}"}
