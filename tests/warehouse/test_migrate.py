@@ -185,7 +185,11 @@ def _catalogue(warehouse: ClickHouse, database: str) -> dict[str, list[tuple[Any
     """All that a table can differ in, without the name of its database."""
     asked = {
         "columns": "table, name, type, default_expression, comment, compression_codec FROM system.columns",
-        "tables": "name, engine_full, partition_key, sorting_key, comment FROM system.tables",
+        "tables": (
+            "name, partition_key, sorting_key, comment, splitByString(' SETTINGS ', engine_full)[1],"
+            # settings come in the order in which they were set
+            " arraySort(splitByString(', ', splitByString(' SETTINGS ', engine_full)[2])) FROM system.tables"
+        ),
         "indexes": "table, name, type_full, expr, granularity FROM system.data_skipping_indices",
     }
     return {

@@ -24,8 +24,14 @@ _TYPES: dict[pl.DataType, tuple[str, str]] = {
 #: Insert blocks whose tokens the table remembers. One lake version adds at most a few blocks per partition,
 #: and only the last, unrecorded version is ever sent again.
 DEDUPLICATION_WINDOW = 10_000
+#: Uncompressed bytes up to which a part is one file: why, and what it saves, see migrations/0004_compact_inserts.sql.
+COMPACT_BYTES = 64 << 20
 #: Of every raw table. Rows expire by partition: dropping a whole part costs nothing, rewriting one costs all of it.
-SETTINGS = {"non_replicated_deduplication_window": DEDUPLICATION_WINDOW, "ttl_only_drop_parts": 1}
+SETTINGS = {
+    "non_replicated_deduplication_window": DEDUPLICATION_WINDOW,
+    "ttl_only_drop_parts": 1,
+    "min_bytes_for_wide_part": COMPACT_BYTES,
+}
 
 
 def quoted(name: str) -> str:
