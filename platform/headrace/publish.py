@@ -35,14 +35,21 @@ class Published:
         versions: Lake versions that were passed on.
         rows: Rows that they added.
         days: Partitions that were touched.
+        end: First lake version that is not in yet.
     """
 
     versions: int = 0
     rows: int = 0
     days: frozenset[date] = frozenset()
+    end: int = 0
 
     def __add__(self, other: Published) -> Published:
-        return Published(self.versions + other.versions, self.rows + other.rows, self.days | other.days)
+        return Published(
+            self.versions + other.versions,
+            self.rows + other.rows,
+            self.days | other.days,
+            max(self.end, other.end),
+        )
 
 
 def publish(
@@ -65,8 +72,8 @@ def publish(
         warehouse.prepare(table.table)
         newest = table.open().version
         last = warehouse.published(table.table, table.id)
-        done = Published()
-        for version in range(0 if last is None else last + 1, newest + 1):
+        done = Published(end=0 if last is None else last + 1)
+        for version in range(done.end, newest + 1):
             try:
                 done += _publish_version(table, warehouse, version)
             except HistoryGone as gone:
@@ -86,7 +93,7 @@ def _publish_version(table: LakeTable, warehouse: Warehouse, version: int) -> Pu
         table.table, Publication(table.id, version, added.rows, added.days, tuple(sorted(landed)))
     )
     log.debug("published %s version %d: %d rows", table.table.name, version, added.rows)
-    return Published(1, added.rows, frozenset(added.days))
+    return Published(1, added.rows, frozenset(added.days), version + 1)
 
 
 def _noting(landed: set[date], chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -108,7 +115,7 @@ def _replace(table: LakeTable, warehouse: Warehouse, version: int, days: Sequenc
         for day in days
     )
     warehouse.record(table.table, Publication(table.id, version, rows, tuple(days), tuple(sorted(landed))))
-    return Published(1, rows, frozenset(days))
+    return Published(1, rows, frozenset(days), version + 1)
 
 
 def replace_days(

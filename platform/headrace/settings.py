@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     lake_log_hours: int = Field(
         3, ge=1, le=87_600, description="how far back versions of a lake table can be asked for"
     )
+    lake_log_commits: int = Field(
+        500, ge=0, description="published versions that stay on a local disk; 0: all within lake_log_hours"
+    )
     runs_keep_days: int = Field(
         30, ge=1, le=3_650, description="how long Dagster keeps the events and logs of a run"
     )

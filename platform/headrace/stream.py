@@ -314,9 +314,14 @@ class Stream:
 
     def publish(self) -> Published:
         """Bring both warehouse tables up to the lake; returns what became of the good rows."""
-        rejected, good = self.lake.rejected, self.lake.good
-        publish(rejected, self.warehouse, alone=self._alone(rejected))
-        return publish(good, self.warehouse, alone=self._alone(good))
+        self._publish(self.lake.rejected)
+        return self._publish(self.lake.good)
+
+    def _publish(self, table: DeltaLakeTable) -> Published:
+        done = publish(table, self.warehouse, alone=self._alone(table))
+        if self.settings.lake_log_commits:
+            table.shorten_log(done.end, self.settings.lake_log_commits)
+        return done
 
     def replace_days(self, days: Iterable[date]) -> Iterator[tuple[date, int]]:
         """Rebuild days of the warehouse table from the lake, one after the other; yields each with its rows.

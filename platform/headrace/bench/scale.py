@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -349,10 +350,15 @@ def _window(number: int, took: Iterator[float]) -> Committed:
 
 
 def _commits(stream: Stream) -> Iterator[float]:
-    """Seconds of one micro-batch after the other, without end; what is between two of them does not count."""
+    """Seconds of one micro-batch after the other, without end; what is between two of them does not count.
+
+    The logs are shortened as publishing does it, as if all had been published at once.
+    """
     pace = Pace(batch_messages=_SMALL, max_seconds=None, batch_seconds=0.0)
     landing = ingest(_Ticks(), stream.contract, stream.lake, stream.limits, pace)
-    while True:
+    for version in count(1):
         began = time.perf_counter()
         next(landing)
+        for table in (stream.lake.good, stream.lake.rejected):
+            table.shorten_log(version, stream.settings.lake_log_commits)
         yield time.perf_counter() - began

@@ -33,6 +33,7 @@ from headrace.batch import ORIGIN_KEY, UTC_MICROS, Position, Table
 from headrace.errors import Conflict, Fatal, HistoryGone, Retriable
 from headrace.lake.arrow import arrow_schema
 from headrace.lake.base import Erased, Extent, LakeVersion
+from headrace.lake.local_log import shorten
 from headrace.lake.parquet import write, writer_properties
 
 #: A commit that only races with other cursors is retried inside delta-rs this often.
@@ -55,6 +56,8 @@ _ERASING = Retrying(
     wait=wait_random_exponential(multiplier=0.1, max=5),
     reraise=True,
 )
+#: Commits after which it is worth looking whether the log can be shortened.
+_SHORTENED_EVERY = 100
 #: Rows of one chunk: one insert block in the warehouse.
 CHUNK_ROWS = 250_000
 
@@ -120,6 +123,7 @@ class DeltaLakeTable:
         self._options = dict(storage_options or {}) or None
         self._through = through
         self._handle: DeltaTable | None = None
+        self._log_begins = 0
         self._writer = writer_properties(table)
         self._schema = Schema.from_arrow(arrow_schema(table))
 
@@ -339,6 +343,21 @@ class DeltaLakeTable:
             if needed_since is None or needed_since > datetime.now(UTC) - keep_log:
                 handle.cleanup_metadata()
         return Maintained(done["numFilesRemoved"], done["numFilesAdded"], len(removed))
+
+    def shorten_log(self, needed: int, keep: int) -> None:
+        """On the local disk, remove commits from the log that are older than the last ``keep`` and than ``needed``.
+
+        Costs nothing unless there are a hundred more than that. Erasures stay until ``maintain`` finds them old enough,
+        so that what they removed can still be found.
+
+        Args:
+            needed: First version that somebody still has to read.
+            keep: Commits that stay in any case.
+        """
+        if "://" in self.uri or needed - self._log_begins < keep + _SHORTENED_EVERY:
+            return
+        with _translated(self.uri):
+            self._log_begins = shorten(Path(self.uri) / "_delta_log", needed, keep, _ERASURE.encode())
 
     def _keep_log(self, handle: DeltaTable, keep: timedelta) -> None:
         """Say in the table's properties how much its log holds."""

@@ -1,0 +1,48 @@
+"""The Delta log of a table on the local disk, kept short by number of commits.
+
+Every commit lists the log, and on a local disk a listing asks for the status of each of its files: what they cost
+grows with the log, some 6 µs for each commit in it. Object storage lists from a name on, so a log there may be as long
+as it likes, and goes by age alone (``DeltaLakeTable.maintain``).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_VERSIONED = re.compile(r"(?P<version>\d{20})\.(?P<kind>.+)")
+_COMMIT, _CHECKPOINT = "json", "checkpoint.parquet"
+
+
+def shorten(log: Path, needed: int, keep: int, mark: bytes) -> int:
+    """Remove what is older than the last checkpoint at or before all that has to stay.
+
+    What is left can be opened at any version from that checkpoint on. Safe beside readers and writers that opened the
+    table within the last ``keep`` commits, and beside another ``shorten``; a crash leaves an older beginning.
+
+    Args:
+        log: The folder ``_delta_log``.
+        needed: First version that somebody still has to read.
+        keep: Commits that stay in any case.
+        mark: A commit that holds these bytes stays, and so does all that follows it.
+
+    Returns:
+        The version that the log begins with.
+    """
+    found: dict[str, set[int]] = {}
+    names = []
+    for name in (path.name for path in log.iterdir()):
+        if named := _VERSIONED.fullmatch(name):
+            found.setdefault(named["kind"], set()).add(int(named["version"]))
+            names.append((int(named["version"]), name))
+    commits = sorted(found.get(_COMMIT, ()))
+    if not commits:
+        return 0
+    end = min(needed, commits[-1] - keep + 1)
+    marked = (v for v in commits if v < end and mark in (log / f"{v:020d}.{_COMMIT}").read_bytes())
+    end = next(marked, end)
+    begin = max((version for version in found.get(_CHECKPOINT, ()) if version <= end), default=0)
+    for version, name in sorted(names):
+        if version < begin:
+            (log / name).unlink(missing_ok=True)
+    return max(begin, commits[0])
