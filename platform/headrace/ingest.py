@@ -64,7 +64,7 @@ class Pace:
             cost as much for one message as for thousands.
     """
 
-    batch_messages: int = 40_000
+    batch_messages: int = 32_000
     idle_seconds: float = 2.0
     max_seconds: float | None = None
     batch_seconds: float = 0.0

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     dbt_schema: str = Field("analytics", pattern=r"^[A-Za-z_]\w{0,62}$", description="where the marts are")
     raw_ttl_days: int = Field(0, ge=0, description="days after which raw rows expire; 0 keeps them")
 
-    batch_messages: int = Field(40_000, ge=1, le=1_000_000, description="messages of one micro-batch")
+    batch_messages: int = Field(32_000, ge=1, le=1_000_000, description="messages of one micro-batch")
     batch_seconds: float = Field(
         1.0,
         ge=0,
