@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from headrace.errors import Fatal
 def figures() -> dict[str, Any]:
     rates = {name: 1_000_000.0 - 1_000 * n for n, name in enumerate(NAMES)}
     rates |= {"write": 400_000.0, "delta": 300_000.0, "dlt": 20_000.0}
-    series = {name: Series([Run(1_000, 1_000 / rate, 0.002, 900_000_000)]) for name, rate in rates.items()}
+    series = {
+        name: Series([Run(1_000, 1_000 / rate, 0.002, 0.004, 900_000_000)]) for name, rate in rates.items()
+    }
     marks = tuple(Mark(n * 1_000_000, 4.0 * n, 6.0 * n, 700_000_000, 800_000_000) for n in (1, 2, 3))
     drained = Drained(1_000_000, marks[:1], ()), Drained(3_000_000, marks, ())
     commits = tuple(Committed(500 * n, 10.0 + n) for n in range(1, 22))
@@ -43,15 +46,17 @@ def figures() -> dict[str, Any]:
 
 def test_the_page_says_what_was_measured(figures: dict[str, Any]) -> None:
     page = report.page(json.loads(json.dumps(figures)))
-    assert f"| **{NAMES['delta']}** | 300,000 | 0% | 2.00 | 0.90 |" in page
+    assert f"| **{NAMES['delta']}** | 300,000 | 0% | 2.00 | 4.00 | 0.90 |" in page
     assert f"- {NAMES['delta']}: **75%** of its slowest unavoidable step alone ({NAMES['write']})." in page
+    bound = (os.cpu_count() or 1) / (3 * 4.0) * 1e6
+    assert f"- {NAMES['delta']}: **{300_000 / bound:.0%}** of {bound:,.0f}/s, which bare drivers" in page
     assert f"| {PEERS['dlt'].said} | 20,000 | 1,000 | 0.90 | 15.0 times |" in page
     assert "| decode JSON | 25% | 50% |" in page
     assert "An event of the largest backlog costs **1.00** of one of the smallest." in page
     assert "| top pages today | 20 | 8 | 22 | 30 |" in page
     assert "| 10,500 | 31.0 |" in page, "after maintenance"
     rows = [line for line in page.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in rows} == {4, 5, 6, 3}
+    assert {line.count("|") for line in rows} == {3, 4, 5, 6, 7}
     assert report.page({}).count("\n#") == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -76,7 +77,11 @@ def test_every_measurement_is_there_and_reconciles(stack: Stack) -> None:
     for one in shown["series"].values():
         assert 0 < one["lowest"] <= one["events_per_second"] <= one["highest"]
         assert one["peak_bytes"] > 0
+        assert one["busy_seconds_per_million"] > 0
     assert set(shown["of_slowest_step"]) == {"delta", "delta_clickhouse", "sqs"}
+    steps = sum(shown["series"][step]["busy_seconds_per_million"] for step in ("fetch", "parse", "write"))
+    cores = os.cpu_count() or 1
+    assert shown["of_all_cores"]["delta"]["events_per_second"] == pytest.approx(cores / steps * 1e6, rel=0.01)
     assert shown["to_poll"]["delta"] == pytest.approx(
         shown["series"]["delta"]["events_per_second"] / shown["series"]["poll"]["events_per_second"], abs=0.02
     )
@@ -113,8 +118,8 @@ def test_a_message_that_a_queue_lost_is_found(stack: Stack) -> None:
 def test_the_command_fails_when_a_run_does_not_reconcile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object, wrong: tuple[str, ...], status: int
 ) -> None:
-    found = Throughput(2, "lz4", 400.0, {name: Series([Run(2, 1.0, 1.0, 1)]) for name in NAMES})
-    found.series["delta"].runs.append(Run(2, 3.0, 1.0, 1, wrong))
+    found = Throughput(2, "lz4", 400.0, {name: Series([Run(2, 1.0, 1.0, 1.5, 1)]) for name in NAMES})
+    found.series["delta"].runs.append(Run(2, 3.0, 1.0, 1.5, 1, wrong))
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setattr(bench, "throughput", lambda *_, **__: found)
     for options in ([], ["--json"]):

@@ -14,6 +14,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import psutil
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -28,6 +30,7 @@ class Run:
         events: That went through.
         seconds: By the clock.
         cpu_seconds: Of this process, all its threads together.
+        busy_seconds: Of the whole machine's cores, whoever used them: broker, queue and ClickHouse too.
         peak_bytes: Most memory that the process has held so far.
         wrong: What did not reconcile afterwards, a line each.
     """
@@ -35,6 +38,7 @@ class Run:
     events: int
     seconds: float
     cpu_seconds: float
+    busy_seconds: float
     peak_bytes: int
     wrong: tuple[str, ...] = ()
 
@@ -48,12 +52,20 @@ class Stopwatch:
     """Runs from its making on."""
 
     def __init__(self) -> None:
-        self._began, self._cpu = time.perf_counter(), time.process_time()
+        self._began, self._cpu, self._busy = time.perf_counter(), time.process_time(), _busy()
 
     def read(self, events: int) -> Run:
         """What ``events`` have cost up to now."""
         wall, cpu = time.perf_counter() - self._began, time.process_time() - self._cpu
-        return Run(events, wall, cpu, peak_memory())
+        return Run(events, wall, cpu, _busy() - self._busy, peak_memory())
+
+
+def _busy() -> float:
+    """Seconds that the machine's cores have worked since it started."""
+    spent = psutil.cpu_times()
+    # guests count as users, too; stolen time was never ours
+    others = ("idle", "iowait", "steal", "guest", "guest_nice")
+    return float(sum(spent) - sum(getattr(spent, name, 0.0) for name in others))
 
 
 def peak_memory() -> int:
@@ -91,6 +103,11 @@ class Series:
         return statistics.median(run.rate for run in self.runs)
 
     @property
+    def busy(self) -> float:
+        """Core seconds of the whole machine for an event, median."""
+        return statistics.median(run.busy_seconds / run.events for run in self.runs)
+
+    @property
     def peak_bytes(self) -> int:
         """Most memory of any repetition."""
         return max(run.peak_bytes for run in self.runs)
@@ -105,6 +122,7 @@ class Series:
             "events": self.runs[0].events,
             "repetitions": len(self.runs),
             "cpu_seconds_per_million": round(cpu * 1e6, 3),
+            "busy_seconds_per_million": round(self.busy * 1e6, 3),
             "peak_bytes": self.peak_bytes,
         }
 

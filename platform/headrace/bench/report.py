@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from rich.console import Console
 
 from headrace.bench.peers import PEERS
-from headrace.bench.throughput import MALFORMED, NAMES
+from headrace.bench.throughput import BARE, MALFORMED, NAMES
 from headrace.errors import Fatal
 
 Part = Literal["throughput", "profile", "queries", "scale"]
@@ -23,6 +23,8 @@ Figures = Mapping[str, Any]
 
 DATA, PAGE, PLOT = "performance.json", "performance.md", "images/performance.svg"
 _CORES = 2
+
+_SHORT = {"fetch": "kafka-python", "parse": "Polars", "write": "delta-rs", "insert": "clickhouse-connect"}
 
 #: Measurements of Headrace as a whole.
 _WHOLES = ("delta", "delta_clickhouse", "sqs")
@@ -149,21 +151,29 @@ def _throughput(found: Figures) -> Iterator[str]:
             f"{one['events_per_second']:,}",
             f"{(one['highest'] - one['lowest']) / one['events_per_second']:.0%}",
             f"{one['cpu_seconds_per_million']:.2f}",
+            f"{one['busy_seconds_per_million']:.2f}",
             _gb(one["peak_bytes"]),
         ]
         for name in NAMES
         if name not in PEERS and (one := found["series"].get(name))
     ]
-    yield from _table(["", "events/s", "spread", "core s per million", "memory, GB"], rows)
+    head = ["", "events/s", "spread", "core s per million", "of all processes", "memory, GB"]
+    yield from _table(head, rows)
     yield ""
     yield (
         "Spread is from the slowest to the fastest repetition. Core seconds and memory are of the measuring process;"
-        " the steps in memory share one, which holds the messages and all that is made of them."
+        " the steps in memory share one, which holds the messages and all that is made of them. All processes: whatever"
+        " ran on the machine, broker, queue and ClickHouse above all."
     )
     yield ""
     for whole, limit in found["of_slowest_step"].items():
         step = NAMES[limit["step"]]
         yield f"- {NAMES[whole]}: **{limit['share']:.0%}** of its slowest unavoidable step alone ({step})."
+    for whole, limit in found["of_all_cores"].items():
+        yield (
+            f"- {NAMES[whole]}: **{limit['share']:.0%}** of {limit['events_per_second']:,}/s, which bare drivers"
+            f" ({', '.join(_SHORT[step] for step in BARE[whole])}) would reach if they kept all {_CORES} cores busy."
+        )
     for whole, ratio in found["to_poll"].items():
         yield f"- {NAMES[whole]}: **{ratio:.1f} times** the rate of {NAMES['poll']}, which writes nothing."
     for name, every in MALFORMED.items():
@@ -229,7 +239,8 @@ def _scale(found: Figures) -> Iterator[str]:
     yield ""
     yield (
         f"The last ones cost **{found['last_to_first_commit']:.2f}** of the first. The tables are maintained every 500"
-        f" commits ({found['maintenance_seconds']:.1f} s); upkeep does that every hour."
+        f" commits ({found['maintenance_seconds']:.1f} s), as upkeep does every hour, and their logs shortened meanwhile,"
+        " as publishing does."
     )
 
 

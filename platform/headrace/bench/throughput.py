@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,14 @@ from headrace.stream import producer
 PARTITIONS = 4
 #: Of so many messages one is malformed, by the name of the measurement.
 MALFORMED = {"delta_malformed_1_in_100000": 100_000, "delta_malformed_1_in_100": 100}
-#: Steps that nobody can leave out, by what is measured as a whole.
+#: Steps that nobody who checks every record can leave out, by what is measured as a whole.
 UNAVOIDABLE = {
-    "delta": ("fetch", "parse", "write"),
-    "delta_clickhouse": ("fetch", "parse", "write", "insert"),
+    "delta": ("fetch", "check", "write"),
+    "delta_clickhouse": ("fetch", "check", "write", "insert"),
     "sqs": ("sqs_bare",),
 }
+#: What is left of them with nothing of Headrace: bare drivers.
+BARE = {"delta": ("fetch", "parse", "write"), "delta_clickhouse": ("fetch", "parse", "write", "insert")}
 #: What is measured, for people; in this order.
 NAMES = {
     "fetch": "kafka-python alone, record batches left whole",
@@ -82,6 +85,17 @@ class Throughput:
             found[whole] = slowest, self.ratio(whole, slowest)
         return found
 
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """By whole, the rate at which bare drivers one after the other would fill all cores, and the share reached.
+
+        What ClickHouse merges after the last insert is not in it, so the bound of that whole is too high.
+        """
+        cores = os.cpu_count() or 1
+        found = {
+            whole: cores / sum(self.series[step].busy for step in steps) for whole, steps in BARE.items()
+        }
+        return {whole: (bound, self.series[whole].rate / bound) for whole, bound in found.items()}
+
     def ratio(self, one: str, to: str) -> float:
         """Rate of one measurement over that of another."""
         return self.series[one].rate / self.series[to].rate
@@ -97,6 +111,10 @@ class Throughput:
             "series": {name: self.series[name].shown() for name in NAMES if name in self.series},
             "of_slowest_step": {
                 whole: {"step": step, "share": round(share, 3)} for whole, (step, share) in limits
+            },
+            "of_all_cores": {
+                whole: {"events_per_second": round(bound), "share": round(share, 3)}
+                for whole, (bound, share) in self.bounds().items()
             },
             "to_poll": {
                 whole: round(self.ratio(whole, "poll"), 2) for whole in ("delta", "delta_clickhouse")

@@ -88,6 +88,10 @@ def _shares(found: Throughput) -> list[str]:
         f"{NAMES[whole]}: {share:.0%} of its slowest step alone ({NAMES[step]})"
         for whole, (step, share) in found.limits().items()
     ]
+    lines += [
+        f"{NAMES[whole]}: {share:.0%} of {bound:,.0f}/s, at which bare drivers would fill all cores"
+        for whole, (bound, share) in found.bounds().items()
+    ]
     for whole in ("delta", "delta_clickhouse"):
         lines.append(f"{NAMES[whole]}: {found.ratio(whole, 'poll'):.1f} times {NAMES['poll']}")
     lines += [f"{NAMES[name]}: {found.ratio(name, 'delta'):.0%} of clean" for name in MALFORMED]
