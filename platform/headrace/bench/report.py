@@ -239,8 +239,8 @@ def _scale(found: Figures) -> Iterator[str]:
     yield ""
     yield (
         f"The last ones cost **{found['last_to_first_commit']:.2f}** of the first. The tables are maintained every 500"
-        f" commits ({found['maintenance_seconds']:.1f} s), as upkeep does every hour; meanwhile their logs are shortened,"
-        " as publishing does it."
+        f" commits ({found['maintenance_seconds']:.1f} s), as upkeep does every hour, and their logs shortened in"
+        " between, as publishing does it."
     )
 
 
