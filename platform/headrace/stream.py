@@ -319,8 +319,10 @@ class Stream:
 
     def _publish(self, table: DeltaLakeTable) -> Published:
         done = publish(table, self.warehouse, alone=self._alone(table))
-        if self.settings.lake_log_commits:
-            table.shorten_log(done.end, self.settings.lake_log_commits)
+        if (
+            self.settings.lake_log_commits
+        ):  # the last published version is what lake and warehouse are compared by
+            table.shorten_log(done.end - 1, self.settings.lake_log_commits)
         return done
 
     def replace_days(self, days: Iterable[date]) -> Iterator[tuple[date, int]]:

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.bench import report
-from headrace.bench.measure import Run, Series
+from headrace.bench.measure import Run, Series, filesystem
 from headrace.bench.peers import PEERS
 from headrace.bench.profile import Stage, summarised
 from headrace.bench.scale import Committed, Drained, Mark, Scaled
@@ -34,7 +34,7 @@ def figures() -> dict[str, Any]:
     commits = tuple(Committed(500 * n, 10.0 + n) for n in range(1, 22))
     answer = {"question": "top pages today", "rows": 20, "runs": 60, "p50": 8.2, "p95": 21.7, "worst": 30.0}
     return {
-        "throughput": Throughput(1_000, "lz4", 403.0, series).shown(),
+        "throughput": {**Throughput(1_000, "lz4", 403.0, series).shown(), "filesystem": "ext4"},
         "profile": {"stages": [{"name": "decode JSON", "leading": 0.25, "others": 0.5}], "reconciles": True},
         "scale": Scaled(drained, commits, 2.0).shown(),
         "queries": {
@@ -51,6 +51,7 @@ def test_the_page_says_what_was_measured(figures: dict[str, Any]) -> None:
     bound = (os.cpu_count() or 1) / (3 * 4.0) * 1e6
     assert f"- {NAMES['delta']}: **{300_000 / bound:.0%}** of {bound:,.0f}/s, which bare drivers" in page
     assert f"| {PEERS['dlt'].said} | 20,000 | 1,000 | 0.90 | 15.0 times |" in page
+    assert page.count("state was on ext4") == 1, "it is not known of the others"
     assert "| decode JSON | 25% | 50% |" in page
     assert "An event of the largest backlog costs **1.00** of one of the smallest." in page
     assert "| top pages today | 20 | 8 | 22 | 30 |" in page
@@ -58,6 +59,12 @@ def test_the_page_says_what_was_measured(figures: dict[str, Any]) -> None:
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {3, 4, 5, 6, 7}
     assert report.page({}).count("\n#") == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc")
+def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
+    assert filesystem(Path("/proc/self")) == "proc"
+    assert filesystem(tmp_path / "is" / "not" / "there") == filesystem(tmp_path) != "proc"
 
 
 def test_a_part_may_be_missing(figures: dict[str, Any]) -> None:

@@ -82,6 +82,13 @@ def peak_memory() -> int:
     return peak if platform.system() == "Darwin" else peak * 1_024
 
 
+def filesystem(path: Path) -> str:
+    """What the system calls the kind of file system that a path is on, as in ``ext4``; empty if it does not say."""
+    whole = path.resolve()
+    mounts = {Path(p.mountpoint): p.fstype for p in psutil.disk_partitions(all=True)}
+    return next((mounts[above] for above in (whole, *whole.parents) if above in mounts), "")
+
+
 def alone(task: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Run a task in a new process, so that its memory and its processor time are its own.
 

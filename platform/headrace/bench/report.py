@@ -142,7 +142,7 @@ def _throughput(found: Figures) -> Iterator[str]:
     yield (
         f"{found['events']:,} JSON events of {found['message_bytes']} bytes and 12 fields, {found['codec']} record"
         " batches, four partitions; one process, an empty lake, a raw table without the speed layer's views. After each"
-        " run every offset was looked for in lake and warehouse, as the demo does."
+        f" run every offset was looked for in lake and warehouse, as the demo does.{_state(found)}"
     )
     yield ""
     rows = [
@@ -221,6 +221,11 @@ def _profile(found: Figures) -> Iterator[str]:
 def _scale(found: Figures) -> Iterator[str]:
     yield "## As the backlog and the table grow"
     yield ""
+    yield (
+        "One ingest run over each backlog, to Delta and ClickHouse, with its start and until the last row is published."
+        f"{_state(found)}"
+    )
+    yield ""
     drained = [
         [
             f"{one['backlog']:,}",
@@ -252,7 +257,10 @@ def _thinned(rows: Sequence[Figures]) -> list[Figures]:
 def _queries(found: Figures) -> Iterator[str]:
     yield "## What dashboards ask"
     yield ""
-    yield f"{found['events']:,} events of {found['days']} days; asked through clickhouse-connect, questions in turns."
+    yield (
+        f"{found['events']:,} events of {found['days']} days; asked through clickhouse-connect, questions in turns."
+        f"{_state(found)}"
+    )
     yield ""
     rows = [
         [one["question"], f"{one['rows']:,}", f"{one['p50']:.0f}", f"{one['p95']:.0f}", f"{one['worst']:.0f}"]
@@ -264,6 +272,14 @@ def _queries(found: Figures) -> Iterator[str]:
         f"A touched day of {found['day_events']:,} events is rebuilt and tested in {found['refresh_seconds']:,.0f} s,"
         f" with the days that change with it ({found['refresh_events']:,} events in all); all marts of all days took"
         f" {found['build_seconds']:,.0f} s."
+    )
+
+
+def _state(found: Figures) -> str:
+    return (
+        f" Broker apart, which keeps all in memory, state was on {found['filesystem']}."
+        if found.get("filesystem")
+        else ""
     )
 
 

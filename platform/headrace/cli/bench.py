@@ -225,6 +225,7 @@ def report(
 ) -> None:
     """Measure, and write docs/performance.md with its plot and figures; 1 if something does not reconcile."""
     from headrace.bench import report as making
+    from headrace.bench.measure import filesystem
     from headrace.settings import settings
 
     asked = making.chosen(parts or [])
@@ -233,6 +234,7 @@ def report(
     figures = making.read(docs)
     for part in [] if draw_only else asked:
         figures[part] = making.measured(part, _home(), console, share)
+        figures[part]["filesystem"] = filesystem(settings().home)
         docs.mkdir(parents=True, exist_ok=True)
         making.write(docs, figures)  # after each, because the next may fail
     if draw_only:
