@@ -251,7 +251,7 @@ def _scale(found: Figures) -> Iterator[str]:
 
 def _thinned(rows: Sequence[Figures]) -> list[Figures]:
     step = max(1, len(rows) // 6)
-    return [*rows[:-1:step], *rows[-2:]] if step > 1 else list(rows)
+    return [*rows[:-2:step], *rows[-2:]] if step > 1 else list(rows)
 
 
 def _queries(found: Figures) -> Iterator[str]:
