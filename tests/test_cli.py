@@ -238,7 +238,9 @@ def test_an_edited_migration_turns_status_and_doctor_red(stack: Stack) -> None:
     )
     status = headrace("migrate", "status", "--json", env=env)
     assert status.returncode == 1
-    assert [one["state"] for one in json.loads(status.stdout)] == ["applied", "edited", "applied"]
+    states = [one["state"] for one in json.loads(status.stdout)]
+    assert states.pop(1) == "edited"
+    assert {*states} == {"applied"}
     for command in (["migrate", "up"], ["publish"]):
         done = headrace(*command, env=env)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
