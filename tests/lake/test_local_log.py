@@ -94,6 +94,18 @@ def test_an_erasure_stays_until_what_it_removed_is_gone(table: DeltaLakeTable, b
     assert not table.erase(origin).files, "the control: without its commit it is not"
 
 
+def test_another_may_shorten_it_meanwhile(table: DeltaLakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
+    def gone(path: Path) -> bytes:
+        path.unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    assert shorten(log_of(table), 66, 5, MARK) == 59
+    assert table.extent().rows == 65
+
+
 def test_a_log_without_checkpoints_stays_whole(tmp_path: Path, batch_of: Batch) -> None:
     young = DeltaLakeTable(str(tmp_path), EVENTS.table)
     commit(young, batch_of, 0, 5)

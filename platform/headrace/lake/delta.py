@@ -56,7 +56,7 @@ _ERASING = Retrying(
     wait=wait_random_exponential(multiplier=0.1, max=5),
     reraise=True,
 )
-#: Commits after which it is worth looking whether the log can be shortened.
+#: Commits between two looks whether the log can be shortened.
 _SHORTENED_EVERY = 100
 #: Rows of one chunk: one insert block in the warehouse.
 CHUNK_ROWS = 250_000
@@ -123,7 +123,7 @@ class DeltaLakeTable:
         self._options = dict(storage_options or {}) or None
         self._through = through
         self._handle: DeltaTable | None = None
-        self._log_begins = 0
+        self._shortened_at = 0
         self._writer = writer_properties(table)
         self._schema = Schema.from_arrow(arrow_schema(table))
 
@@ -347,17 +347,18 @@ class DeltaLakeTable:
     def shorten_log(self, needed: int, keep: int) -> None:
         """On the local disk, remove commits from the log that are older than the last ``keep`` and than ``needed``.
 
-        Costs nothing unless there are a hundred more than that. Erasures stay until ``maintain`` finds them old enough,
-        so that what they removed can still be found.
+        Looks once in a hundred commits. Erasures stay until ``maintain`` finds them old enough, so that what they
+        removed can still be found.
 
         Args:
             needed: First version that somebody still has to read.
             keep: Commits that stay in any case.
         """
-        if "://" in self.uri or needed - self._log_begins < keep + _SHORTENED_EVERY:
+        if "://" in self.uri or needed - self._shortened_at < _SHORTENED_EVERY:
             return
+        self._shortened_at = needed
         with _translated(self.uri):
-            self._log_begins = shorten(Path(self.uri) / "_delta_log", needed, keep, _ERASURE.encode())
+            shorten(Path(self.uri) / "_delta_log", needed, keep, _ERASURE.encode())
 
     def _keep_log(self, handle: DeltaTable, keep: timedelta) -> None:
         """Say in the table's properties how much its log holds."""

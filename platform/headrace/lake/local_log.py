@@ -8,6 +8,7 @@ as it likes, and goes by age alone (``DeltaLakeTable.maintain``).
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 _VERSIONED = re.compile(r"(?P<version>\d{20})\.(?P<kind>.+)")
@@ -39,10 +40,16 @@ def shorten(log: Path, needed: int, keep: int, mark: bytes) -> int:
     if not commits:
         return 0
     end = min(needed, commits[-1] - keep + 1)
-    marked = (v for v in commits if v < end and mark in (log / f"{v:020d}.{_COMMIT}").read_bytes())
+    marked = (v for v in commits if v < end and _holds(log / f"{v:020d}.{_COMMIT}", mark))
     end = next(marked, end)
     begin = max((version for version in found.get(_CHECKPOINT, ()) if version <= end), default=0)
     for version, name in sorted(names):
         if version < begin:
             (log / name).unlink(missing_ok=True)
     return max(begin, commits[0])
+
+
+def _holds(commit: Path, mark: bytes) -> bool:
+    with suppress(FileNotFoundError):  # somebody else shortens the log, too
+        return mark in commit.read_bytes()
+    return False
