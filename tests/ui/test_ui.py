@@ -99,7 +99,7 @@ def test_a_backfill_of_three_days_brings_the_rows_back(platform: Running, page: 
     page.goto("/locations/headrace/jobs/rebuild_events")
     button(page, "Materialize all…").click()
     dialog = page.locator(".dagster-dialog")
-    expect(dialog.get_by_text("Launch runs to materialize 17 assets")).to_be_visible()
+    expect(dialog.get_by_text(re.compile(r"Launch runs to materialize \d+ assets"))).to_be_visible()
     dialog.locator("button", has=page.get_by_label("close")).first.click()  # what the dialog leaves out
     days = dialog.locator("input[type=text]").first
     days.fill(f"[{first}...{last}]")
