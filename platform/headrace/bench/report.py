@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from rich.console import Console
 
 from headrace.bench.peers import PEERS
-from headrace.bench.throughput import BARE, MALFORMED, NAMES
+from headrace.bench.throughput import MALFORMED, NAMES, UNAVOIDABLE
 from headrace.errors import Fatal
 
 Part = Literal["throughput", "profile", "queries", "scale"]
@@ -172,7 +172,8 @@ def _throughput(found: Figures) -> Iterator[str]:
     for whole, limit in found["of_all_cores"].items():
         yield (
             f"- {NAMES[whole]}: **{limit['share']:.0%}** of {limit['events_per_second']:,}/s, which bare drivers"
-            f" ({', '.join(_SHORT[step] for step in BARE[whole])}) would reach if they kept all {_CORES} cores busy."
+            f" ({', '.join(_SHORT[step] for step in UNAVOIDABLE[whole])}) would reach if they kept all {_CORES} cores"
+            " busy."
         )
     for whole, ratio in found["to_poll"].items():
         yield f"- {NAMES[whole]}: **{ratio:.1f} times** the rate of {NAMES['poll']}, which writes nothing."
