@@ -29,14 +29,19 @@ _VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 
 def compiled(function: F) -> F:
-    """Machine code in the place of ``function``, run without the interpreter's lock."""
+    """Machine code in the place of ``function``, run without the interpreter's lock.
+
+    Arrays are the caller's: the code counts no references to them and makes none. Numba counts otherwise at every call
+    of another function, atomically, which was three quarters of what decoding an event took
+    (https://github.com/numba/numba/issues/2345; Numba leaves it out of functions of its own in the same way).
+    """
     # Numba looks whether the function's own file has changed, and at no other: this one is in the name of what it keeps
     function.__qualname__ = f"{function.__qualname__}_{_VERSION}"
     made: Any
     try:
-        made = njit(nogil=True, cache=True)(function)
+        made = njit(nogil=True, cache=True, _nrt=False)(function)
     except RuntimeError:  # neither folder can be written: each process compiles for itself
-        made = njit(nogil=True)(function)
+        made = njit(nogil=True, _nrt=False)(function)
     return cast("F", made)
 
 

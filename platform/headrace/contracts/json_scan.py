@@ -97,12 +97,10 @@ def scan(data: Any, offsets: Any, fields: Any, columns: Any, odd: Any) -> None:
     # a tuple's arrays are taken out of it once: it costs more than a field does
     names, name_at, kinds, slots, low, high = fields
     presence, views, numbers, integers, sizes, pairs, text, used = columns
-    before = np.empty_like(used)
     for row in range(offsets.size - 1):
         if odd[row]:
             continue
-        for n in range(used.size):
-            before[n] = used[n]
+        before = used[0]
         whole = _record(
             data, offsets[row], offsets[row + 1], row,
             names, name_at, kinds, slots, low, high,
@@ -110,11 +108,11 @@ def scan(data: Any, offsets: Any, fields: Any, columns: Any, odd: Any) -> None:
         )  # fmt: skip
         if not whole:
             odd[row] = True
-            for n in range(used.size):
-                used[n] = before[n]
+            used[0] = before
             for field in range(kinds.size):
                 presence[field, row] = MISSING
             for slot in range(sizes.shape[0]):
+                used[1 + slot] -= sizes[slot, row]
                 sizes[slot, row] = 0
 
 
