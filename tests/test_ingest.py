@@ -140,7 +140,8 @@ def test_tables_are_opened_for_each_batch_of_a_queue_and_once_for_a_log(
     source = kind("events")
     source.publish([event(event_id=str(n)) for n in range(12)])
     lake = StreamLake(Counted(EVENTS.table), Counted(EVENTS.rejected_table))
-    run = ingest(source, EVENTS, lake, Limits(), Pace(batch_messages=3, idle_seconds=60))
+    pace = Pace(batch_messages=3, idle_seconds=60, commit_batches=1)
+    run = ingest(source, EVENTS, lake, Limits(), pace)
     assert sum(next(run).good for _ in range(4)) == 12
     assert isinstance(lake.good, Counted)
     assert lake.good.opened == opened + 1, "one to see what the source has lost"
@@ -160,8 +161,64 @@ def test_another_run_between_two_batches_doubles_nothing(
     drain(other, lake)
     source.publish(payloads(20)[9:])  # type: ignore[arg-type]
     done = sum(run, done)
-    assert done.repeated == (6 if kind is MemoryLog else 0)
+    # what had been read ahead of a log is forgotten, and read again from where the other has got to
+    assert (done.messages, done.repeated) == (14, 0)
     exactly_once(lake, 20)
+
+
+@pytest.mark.parametrize(("kind", "commits"), [(MemoryLog, [3, 12, 12, 3]), (MemoryQueue, [3] * 10)])
+def test_what_is_read_ahead_is_committed_together(
+    kind: type[MemoryLog] | type[MemoryQueue], commits: list[int]
+) -> None:
+    source = kind("events")
+    source.publish([event(event_id=str(n)) for n in range(30)])
+    lake = memory_lake()
+    pace = Pace(batch_messages=3, idle_seconds=0.001, commit_batches=4)
+    done = list(ingest(source, EVENTS, lake, Limits(), pace))
+    assert [one.messages for one in done] == commits
+    assert isinstance(lake.good, MemoryLakeTable) and isinstance(lake.rejected, MemoryLakeTable)
+    assert [rows.height for rows, _ in lake.good.commits[1:]] == commits
+    assert len(lake.rejected.commits) == len(lake.good.commits)
+    assert lake.good.rows()["event_id"].to_list() == [str(n) for n in range(30)]
+    assert lake.good.rows()["_batch_id"].n_unique() == 10
+    assert source.backlog(Position()).waiting == 0 or kind is MemoryLog
+    if isinstance(source, MemoryLog):
+        assert dict(source.acknowledged) == {source.cursors()[0]: 30}
+
+
+def test_a_stop_ends_a_commit_that_waits_for_more() -> None:
+    source, stop = MemoryLog("events"), threading.Event()
+    source.publish([event(event_id=str(n)) for n in range(30)])
+    lake = memory_lake()
+    pace = Pace(batch_messages=3, idle_seconds=60, commit_batches=100)
+    run = ingest(source, EVENTS, lake, Limits(), pace, stopping=stop.is_set)
+    assert next(run).messages == 3
+    stop.set()
+    assert sum(run, Landed()).messages < 27
+    good, _ = landed(lake)
+    assert len(set(good)) == len(good) == source.acknowledged[source.cursors()[0]]
+
+
+def test_what_was_read_before_the_source_went_away_is_landed_first() -> None:
+    class Failing(MemoryLog):
+        reads = 0
+
+        def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
+            self.reads += 1
+            if self.reads == 5:
+                raise Retriable("the broker is away")
+            return super().read(after, max_messages, wait_seconds)
+
+    source = Failing("events")
+    source.publish(payloads(24))
+    lake, done = memory_lake(), Landed()
+    with pytest.raises(Retriable, match="the broker is away"):
+        for one in ingest(source, EVENTS, lake, Limits(), QUICK):
+            done += one
+    assert done.messages == 12
+    exactly_once(lake, 12)
+    drain(source, lake)
+    exactly_once(lake, 24)
 
 
 def test_a_zombie_that_holds_messages_of_a_queue_cannot_land_them_again() -> None:
@@ -217,24 +274,34 @@ def test_a_source_that_is_away_is_retriable_and_nothing_is_lost() -> None:
     kind=st.sampled_from([MemoryLog, MemoryQueue]),
     count=st.integers(1, 25),
     size=st.integers(1, 9),
+    together=st.integers(1, 4),
     faults=st.lists(
-        st.tuples(st.sampled_from(["good", "rejected"]), st.booleans(), st.booleans()), max_size=6
+        st.tuples(st.sampled_from(["good", "rejected"]), st.booleans(), st.booleans(), st.booleans()),
+        max_size=6,
     ),
 )
 def test_any_history_of_crashes_lands_every_message_once(
-    kind: type[MemoryLog] | type[MemoryQueue], count: int, size: int, faults: list[tuple[str, bool, bool]]
+    kind: type[MemoryLog] | type[MemoryQueue],
+    count: int,
+    size: int,
+    together: int,
+    faults: list[tuple[str, bool, bool, bool]],
 ) -> None:
     source = kind("events")
     source.publish(payloads(count))  # type: ignore[arg-type]
     lake = memory_lake()
-    pace = Pace(batch_messages=size, idle_seconds=0.001)
-    for name, after, conflict in faults:
+    pace = Pace(batch_messages=size, idle_seconds=0.001, commit_batches=together)
+    for name, after, conflict, late in faults:
         table = getattr(lake, name)
-        table.fail_next_append = Conflict("raced") if conflict and not after else Crash()
-        table.fail_after_commit = after
+        fault = Conflict("raced") if conflict and not after else Crash()
+        table.fail_next_append, table.fail_after_commit = None if late else fault, after
         try:
-            for _ in ingest(source, EVENTS, lake, Limits(), pace):
-                break
+            for n, _ in enumerate(ingest(source, EVENTS, lake, Limits(), pace)):
+                if n == 1 and late:
+                    table.fail_next_append = fault
+                    table.fail_after_commit = after
+                if n == 3:
+                    break
         except Crash:
             source.close()
         table.fail_next_append = None

@@ -1,4 +1,4 @@
-"""All that crosses between rooms: Position, MicroBatch, Checked, Table.
+"""All that crosses between rooms: Position, MicroBatch, Checked, Table, Chunk.
 
 They are frozen, hold Polars frames (columns, never a Python object per event) and know nothing of any
 driver.
@@ -6,12 +6,15 @@ driver.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 UTC_MICROS = pl.Datetime("us", "UTC")
 #: A map of text to text; Polars has no map type of its own.
@@ -97,6 +100,45 @@ class Table:
     ranges: tuple[str, ...] = ()
     description: str = ""
     comments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile:
+    """A file as it is.
+
+    Attributes:
+        pieces: Reads it from its beginning.
+        ingested_on: UTC day of ``_ingested_at`` of all its rows.
+    """
+
+    pieces: Callable[[], Iterator[bytes]]
+    ingested_on: date
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.pieces()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows that become one block in the warehouse, part by part, read anew whenever they are iterated over.
+
+    Attributes:
+        num_rows: Of all parts together.
+        parts: Reads them, in the table's Arrow schema.
+        parquet: The same rows where they are what one Parquet file holds, in all of the table's columns.
+    """
+
+    num_rows: int
+    parts: Callable[[], Iterator[pa.Table]]
+    parquet: ParquetFile | None = None
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self.parts()
+
+    @classmethod
+    def of(cls, *parts: pa.Table) -> Chunk:
+        """Of rows that are in memory."""
+        return cls(sum(part.num_rows for part in parts), lambda: iter(parts))
 
 
 class Position(Mapping[str, int]):

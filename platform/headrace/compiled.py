@@ -27,6 +27,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Of this file, whose functions are compiled into others.
 _VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
+#: Code that counts no references to arrays, see ``compiled``.
+_OPTIONS: Any = {"nogil": True, "_nrt": False}
+
 
 def compiled(function: F) -> F:
     """Machine code in the place of ``function``, run without the interpreter's lock.
@@ -39,9 +42,9 @@ def compiled(function: F) -> F:
     function.__qualname__ = f"{function.__qualname__}_{_VERSION}"
     made: Any
     try:
-        made = njit(nogil=True, cache=True, _nrt=False)(function)
+        made = njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # neither folder can be written: each process compiles for itself
-        made = njit(nogil=True, _nrt=False)(function)
+        made = njit(**_OPTIONS)(function)
     return cast("F", made)
 
 

@@ -7,8 +7,9 @@ says. After a crash between the two, the records that are in the rejected table 
 are landed as they are judged now: a judgement may change with the time, with a limit, with the contract. A source is
 told only after both commits.
 
-Catching up, the next batches are read and checked in threads while one is written. Only where reading takes
-nothing out of the source: who holds messages of a queue must have opened the tables before, see ``_Next``.
+Catching up, the next batches are read and checked in threads while one is written, and several go into one commit.
+Only where reading takes nothing out of the source: who holds messages of a queue must have opened the tables before,
+see ``_Next``.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ Tables = tuple[Snapshot, Snapshot]
 
 #: That one pair of snapshots serves for: an old one is a little slower with each.
 _COMMITS = 100
+#: A commit waits so long for more batches.
+_COMMIT_SECONDS = 1.0
 _KEY = {name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}
 _RACES = Retrying(
     retry=retry_if_exception_type(Conflict),
@@ -62,12 +65,14 @@ class Pace:
             (A source may take its time to get to where it left off; that must not eat up what a run may do.)
         batch_seconds: A read begins at least so long after the one before it, unless that filled its batch: commits
             cost as much for one message as for thousands.
+        commit_batches: Micro-batches that one commit takes at most, catching up.
     """
 
     batch_messages: int = 32_000
     idle_seconds: float = 2.0
     max_seconds: float | None = None
     batch_seconds: float = 0.0
+    commit_batches: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +131,9 @@ def ingest(
 ) -> Iterator[Landed]:
     """Drain a source into the lake, one micro-batch at a time.
 
-    Yields after each batch is committed: the caller may publish, report or stop there. The source has been told by
-    then, or is told once the read that is under way is done. Three batches are in memory at most, and what the source
-    fetches ahead.
+    Yields after each commit: the caller may publish, report or stop there. The source has been told by then, or is
+    told once the read that is under way is done. Three batches are in memory at most, what a commit gathers is Parquet
+    by then, and there is what the source fetches ahead.
 
     Raises:
         Retriable: A service is away; everything that was yielded is safe.
@@ -162,10 +167,7 @@ def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], 
         asked = time.monotonic()
         found = reader.next(tables, cursors)
         batch = found.batch
-        for gap in batch.gaps:
-            log.error("%s lost messages before they were read: offsets %s", source.name, gap)
-        for problem in batch.refused:
-            log.error("%s", problem)
+        _report(source, batch)
         if found.checked is None:
             idle_since = idle_since or asked
             if batch.refused:
@@ -176,7 +178,15 @@ def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], 
         if full and batch.receipts is None:
             reader.read_ahead(found.after)
         try:
-            landed = tables.land(batch, reader.contract, reader.limits, found.tables, found.checked)
+            if found.tables is not None:
+                landed = tables.land(batch, reader.contract, reader.limits, found.tables, found.checked)
+            else:
+                group = tables.group(reader.contract, batch, found.checked)
+                full = _gather(group, reader, full, pace, stopping)
+                batch, landed = group.batch, group.landed
+                if not tables.commit(group):
+                    reader.stop()
+                    continue
         except BaseException:
             reader.stop()
             source.close()  # hands the batch back: others may land it now
@@ -188,6 +198,26 @@ def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], 
         idle_since, started = None, started or time.monotonic()
 
 
+def _gather(group: _Group, reader: _Reader, full: bool, pace: Pace, stopping: Callable[[], bool]) -> bool:
+    """Add to a group what has been read ahead and is there in time; whether the last batch of it is full."""
+    until = time.monotonic() + _COMMIT_SECONDS
+    while group.batches < pace.commit_batches and not stopping():
+        more = reader.more(until - time.monotonic())
+        if more is None or more.checked is None:
+            break
+        _report(reader.source, more.batch)
+        group.add(more.batch, more.checked)
+        full = len(more.batch) >= pace.batch_messages
+    return full
+
+
+def _report(source: Source, batch: MicroBatch) -> None:
+    for gap in batch.gaps:
+        log.error("%s lost messages before they were read: offsets %s", source.name, gap)
+    for problem in batch.refused:
+        log.error("%s", problem)
+
+
 @dataclass(frozen=True, slots=True)
 class _Next:
     """What a read gave.
@@ -197,7 +227,7 @@ class _Next:
         after: Where the next read begins, also in what this one did not look at.
         checked: The same after the contract; None if there is nothing to land.
         tables: As they were before the read, so that a commit of anyone else who got the same messages meanwhile is a
-            conflict; None where they need not be: offsets tell what has landed.
+            conflict; None for what was read ahead: offsets tell what has landed.
     """
 
     batch: MicroBatch
@@ -231,9 +261,27 @@ class _Tables:
         """As the function of this name, through ``tables``, or through the present ones."""
         tables = tables or self.present()
         landed, written = _land(batch, contract, self._lake, limits, tables, checked)
-        self._served = self._served + 1 if written is self._kept else 1
-        self._kept = written if batch.receipts is None else None
+        self._keep(written if batch.receipts is None else None)
         return landed
+
+    def group(self, contract: Contract, batch: MicroBatch, checked: Checked) -> _Group:
+        """For one commit through the present tables, of the batch and of those that are added to it."""
+        return _Group(contract, self._lake, self.present(), batch, checked)
+
+    def commit(self, group: _Group) -> bool:
+        """False if another writer was first: then the tables are opened anew, and tell from where to read again."""
+        try:
+            group.commit()
+        except Conflict as conflict:
+            log.info("%s; what it did not land is read again", conflict)
+            self._keep(None)
+            return False
+        self._keep(group.tables)
+        return True
+
+    def _keep(self, tables: Tables | None) -> None:
+        self._served = self._served + 1 if tables is self._kept else 1
+        self._kept = tables
 
 
 class _Reader:
@@ -250,7 +298,8 @@ class _Reader:
         self._checks = ThreadPoolExecutor(1, "check")
         self._thread: threading.Thread | None = None
         self._enough = threading.Event()
-        self._found: Queue[Future[_Next] | None] = Queue(1)  # in the order they were read, then None
+        self._found: Queue[Future[_Next | None]] = Queue(1)  # in the order they were read; None is the end
+        self._taken: Future[_Next | None] | None = None  # out of the queue, and nobody has had it yet
         self._landed: deque[MicroBatch] = deque()  # to be acknowledged between two reads
 
     def cursors(self) -> list[str]:
@@ -262,9 +311,10 @@ class _Reader:
     def next(self, lake: _Tables, cursors: list[str]) -> _Next:
         """What was read ahead, or what is there now."""
         if self._thread is not None:
-            found = self._found.get()
+            future, self._taken = self._taken or self._found.get(), None
+            found = future.result()
             if found is not None:
-                return found.result()
+                return found
             self.stop()
             cursors = self.cursors()
         tables = lake.present()
@@ -273,6 +323,21 @@ class _Reader:
         if _nothing(batch):
             return _Next(batch, after, None, tables)
         return _Next(batch, after.advanced(batch.after), judged(batch, self.contract, self.limits), tables)
+
+    def more(self, seconds: float) -> _Next | None:
+        """What else was read ahead, if it is there in time; what went wrong is for ``next`` to raise."""
+        until = time.monotonic() + seconds
+        try:
+            if self._taken is None:
+                self._taken = self._found.get(timeout=max(0.0, seconds))
+            if self._taken.exception(timeout=max(0.0, until - time.monotonic())) is not None:
+                return None
+        except (Empty, TimeoutError):
+            return None
+        found = self._taken.result()
+        if found is not None:
+            self._taken = None
+        return found
 
     def _read(self, after: Position) -> MicroBatch:
         return self.source.read(after, self._pace.batch_messages, min(1.0, self._pace.idle_seconds))
@@ -292,19 +357,21 @@ class _Reader:
                 if _nothing(batch):
                     break  # who reads on sees whether anything is amiss, and waits
                 after = after.advanced(batch.after)
-                found: Future[_Next] = Future()
+                found: Future[_Next | None] = Future()
                 self._found.put(found)  # waits until the one before it has been taken, which is then written
                 self._checks.submit(self._judge, batch, after, found)
                 full = len(batch) >= self._pace.batch_messages
                 del batch  # not to be held while the next one is read
         except BaseException as error:
-            failed: Future[_Next] = Future()
+            failed: Future[_Next | None] = Future()
             failed.set_exception(error)
             self._found.put(failed)
         finally:
-            self._found.put(None)
+            end: Future[_Next | None] = Future()
+            end.set_result(None)
+            self._found.put(end)
 
-    def _judge(self, batch: MicroBatch, after: Position, found: Future[_Next]) -> None:
+    def _judge(self, batch: MicroBatch, after: Position, found: Future[_Next | None]) -> None:
         try:
             checked = judged(batch, self.contract, self.limits)
             # what is good and what is rejected hold all that is needed of the payloads
@@ -330,7 +397,7 @@ class _Reader:
             while self._thread.is_alive():
                 with suppress(Empty):
                     self._found.get(timeout=0.05)  # makes room for what it is about to put
-            self._thread, self._found = None, Queue(1)
+            self._thread, self._found, self._taken = None, Queue(1), None
             self._enough.clear()
         self._tell()
 
@@ -408,23 +475,68 @@ def _land(
             if tables is None:
                 tables = lake.rejected.open(), lake.good.open()
                 attempt_batch = replace(batch, records=batch.records.with_columns(redelivered=pl.lit(True)))
-            rejected_table, good_table = written = tables
+            group = _Group(contract, lake, tables, attempt_batch, checked)
             tables = None  # a conflict starts over from the tables
-            done = _Done.of(attempt_batch, rejected_table, good_table)
-            rejected, good = done.dropped(checked.rejected), done.dropped(checked.good)
-            # also without rows: whoever judged the same messages otherwise is refused then
-            rejected_table.append(rejected, _advance(attempt_batch, rejected_table), checked.batch_id)
-            good_table.append(good, _advance(attempt_batch, good_table), checked.batch_id)
-    landed = Landed(
-        messages=len(batch),
-        good=good.height,
-        rejected=rejected.height,
-        repeated=len(batch) - _messages(good, rejected),
-        days=frozenset(good[contract.partition].unique().to_list()),
-        gaps=batch.gaps,
-        refused=batch.refused,
-    )
-    return landed, written
+            group.commit()
+    return group.landed, group.tables
+
+
+class _Group:
+    """Micro-batches on their way into one commit of each table. Their rows are staged, so that they take little memory.
+
+    Attributes:
+        tables: What they are committed through.
+        landed: What they become.
+        batches: How many they are.
+        batch: All of them as one, without its records.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        lake: StreamLake[LakeTable],
+        tables: Tables,
+        batch: MicroBatch,
+        checked: Checked,
+    ) -> None:
+        self.tables, self.landed, self.batches = tables, Landed(), 0
+        self.batch = replace(batch, records=batch.records.clear())
+        self._contract = contract
+        self._staged = lake.rejected.stage(), lake.good.stage()
+        self._moved: dict[str, int] = {}
+        self._ids: list[str] = []
+        self.add(batch, checked)
+
+    def add(self, batch: MicroBatch, checked: Checked) -> None:
+        """Take the batch that follows, without what has landed of it before."""
+        done = _Done.of(batch, *self.tables)
+        rejected, good = done.dropped(checked.rejected), done.dropped(checked.good)
+        for staged, rows in zip(self._staged, (rejected, good), strict=True):
+            staged.add(rows)
+        self._moved |= {c: o for c, o in batch.after.items() if batch.before.get(c) != o}
+        self._ids.append(checked.batch_id)
+        self.batch = replace(self.batch, after=batch.after)
+        self.batches += 1
+        self.landed += Landed(
+            messages=len(batch),
+            good=good.height,
+            rejected=rejected.height,
+            repeated=len(batch) - _messages(good, rejected),
+            days=frozenset(good[self._contract.partition].unique().to_list()),
+            gaps=batch.gaps,
+            refused=batch.refused,
+        )
+
+    def commit(self) -> None:
+        """The rejected rows first. Also without rows: whoever judged the same messages otherwise is refused then.
+
+        Raises:
+            Conflict: Another writer moved one of the cursors first.
+        """
+        for table, staged in zip(self.tables, self._staged, strict=True):
+            now = table.position(list(self._moved))  # never backwards
+            advance = {c: max(o, now.get(c, 0)) for c, o in self._moved.items()}
+            table.append(staged, advance, ",".join(self._ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,13 +588,6 @@ class _Done:
         if self.records.height:
             rows = rows.join(self.records, on=ORIGIN_KEY, how="anti", nulls_equal=True, maintain_order="left")
         return rows
-
-
-def _advance(batch: MicroBatch, table: Snapshot) -> dict[str, int]:
-    """Cursors that the batch moves, never backwards."""
-    moved = {c: o for c, o in batch.after.items() if batch.before.get(c) != o}
-    now = table.position(list(moved))
-    return {c: max(o, now.get(c, 0)) for c, o in moved.items()}
 
 
 def _messages(*frames: pl.DataFrame) -> int:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.batch import Chunk
 from headrace.errors import HistoryGone
 from headrace.lake import LakeTable
 from headrace.warehouse import Publication, Warehouse
@@ -87,8 +88,8 @@ def _publish_version(table: LakeTable, warehouse: Warehouse, version: int) -> Pu
     if added.rewritten:
         return _replace(table, warehouse, version, added.days)
     landed: set[date] = set()
-    for n, chunk in enumerate(_noting(landed, table.read(added))):
-        warehouse.insert(table.table, chunk, f"{table.table.name}:{table.id}:{version}:{n}")
+    for n, chunk in enumerate(table.read(added)):
+        warehouse.insert(table.table, _noting(landed, chunk), f"{table.table.name}:{table.id}:{version}:{n}")
     warehouse.record(
         table.table, Publication(table.id, version, added.rows, added.days, tuple(sorted(landed)))
     )
@@ -96,11 +97,18 @@ def _publish_version(table: LakeTable, warehouse: Warehouse, version: int) -> Pu
     return Published(1, added.rows, frozenset(added.days), version + 1)
 
 
-def _noting(landed: set[date], chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The chunks as they are; the UTC days on which their rows were ingested end up in ``landed``."""
-    for chunk in chunks:
-        landed.update(pc.unique(chunk["_ingested_at"].cast(pa.date32())).to_pylist())
-        yield chunk
+def _noting(landed: set[date], chunk: Chunk) -> Chunk:
+    """The chunk as it is; the UTC days on which its rows were ingested end up in ``landed`` as it is read."""
+    if chunk.parquet is not None:
+        landed.add(chunk.parquet.ingested_on)
+        return chunk
+
+    def parts() -> Iterator[pa.Table]:
+        for part in chunk:
+            landed.update(pc.unique(part["_ingested_at"].cast(pa.date32())).to_pylist())
+            yield part
+
+    return replace(chunk, parts=parts)
 
 
 def _publish_whole(table: LakeTable, warehouse: Warehouse, version: int) -> Published:
@@ -111,7 +119,9 @@ def _publish_whole(table: LakeTable, warehouse: Warehouse, version: int) -> Publ
 def _replace(table: LakeTable, warehouse: Warehouse, version: int, days: Sequence[date]) -> Published:
     landed: set[date] = set()
     rows = sum(
-        warehouse.replace_partition(table.table, day, _noting(landed, table.read_day(day, version)))
+        warehouse.replace_partition(
+            table.table, day, (_noting(landed, chunk) for chunk in table.read_day(day, version))
+        )
         for day in days
     )
     warehouse.record(table.table, Publication(table.id, version, rows, tuple(days), tuple(sorted(landed))))

@@ -109,6 +109,12 @@ class Settings(BaseSettings):
         le=60,
         description="between two micro-batches that are not full: what arrives waits so long",
     )
+    commit_batches: int = Field(
+        8,
+        ge=1,
+        le=1_000,
+        description="micro-batches that one commit takes at most, catching up",
+    )
     ingest_idle_seconds: float = Field(2.0, ge=0.1, le=300, description="a run ends when idle this long")
     ingest_max_seconds: float = Field(300.0, ge=1, le=86_400, description="a run hands over after this")
     max_message_bytes: int = Field(524_288, ge=1_024, description="longer messages are rejected")

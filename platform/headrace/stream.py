@@ -145,7 +145,9 @@ class Stream:
     def pace(self) -> Pace:
         """How a run proceeds."""
         s = self.settings
-        return Pace(s.batch_messages, s.ingest_idle_seconds, s.ingest_max_seconds, s.batch_seconds)
+        return Pace(
+            s.batch_messages, s.ingest_idle_seconds, s.ingest_max_seconds, s.batch_seconds, s.commit_batches
+        )
 
     def guarded(self, name: str, share: int | None = None) -> Source:
         """The source of that name, with retries and circuit breaker; arguments as of ``source``."""
@@ -298,7 +300,7 @@ class Stream:
         for version in range(good.open().version, -1, -1):
             try:
                 for chunk in good.read(good.describe(version)):
-                    found.append(pl.DataFrame(pl.from_arrow(chunk)))
+                    found += [pl.DataFrame(pl.from_arrow(part)) for part in chunk]
                     rows += chunk.num_rows
             except HistoryGone:
                 break

@@ -19,12 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import pyarrow as pa
-
-from headrace.batch import MicroBatch, Position, Table
+from headrace.batch import Chunk, MicroBatch, Position, Table
 from headrace.errors import Retriable
 from headrace.ingest import StreamLake
+from headrace.lake.base import Staged
 from headrace.stream import Stream
 from headrace.warehouse import Publication
 
@@ -185,14 +183,14 @@ class WatchedSnapshot(_Proxy):
         super().__init__(table.open(), points)
         self._table, self._good = table, good
 
-    def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
+    def append(self, rows: Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         points = self._points
         if not self._good:
             version = int(self._real.append(rows, advance, batch_id))
             points.passing("between_tables")
             return version
         if rows.height and points.breach("mid_write", "drop_lake"):
-            return int(self._real.append(rows.clear(), advance, batch_id))
+            return int(self._real.append(self._table.stage(), advance, batch_id))
         if rows.height and points.breach("mid_write", "double_lake"):
             self._real.append(rows, advance, batch_id)
             return int(self._table.open().append(rows, {}, batch_id))
@@ -203,7 +201,7 @@ class WatchedSnapshot(_Proxy):
 class WatchedWarehouse(_Proxy):
     """A warehouse that passes ``mid_publish`` and ``published_not_recorded``."""
 
-    def insert(self, table: Table, rows: pa.Table, token: str, /) -> None:
+    def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         if self._points.breach("published_not_recorded", "drop_warehouse"):
             return
         if token.rsplit(":", 1)[-1] != "0":

@@ -30,7 +30,7 @@ from typing import Any
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-import headrace.lake.delta
+import headrace.lake.chunks
 from chaos.windows import ChaosStream, Failpoint, watch_swaps
 from headrace.contracts import EVENTS
 from headrace.errors import Fatal, HeadraceError, Retriable
@@ -170,7 +170,7 @@ def _tune(names: dict[str, Any], name: str, value: int) -> None:
 def perform(job: dict[str, Any]) -> int:
     """Do a job in this process; returns its exit status."""
     _tune(SqsSource.__init__.__kwdefaults__, "visibility_seconds", job["visibility_seconds"])
-    _tune(vars(headrace.lake.delta), "CHUNK_ROWS", job["chunk_rows"])
+    _tune(vars(headrace.lake.chunks), "CHUNK_ROWS", job["chunk_rows"])
     point = job.get("failpoint") or {"window": "", "nth": 1, "action": ""}
     points = Failpoint(point["window"], point["nth"], point["action"], Path(job["hits"]))
     watch_swaps(points)

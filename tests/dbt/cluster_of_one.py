@@ -68,9 +68,7 @@ class ClusterOfOne:
 
     def local(self, table: str) -> str:
         """Where inserts into a table go."""
-        return next(
-            (to.split(".")[1] for name, to in self._spread.items() if name.endswith(f".{table}")), table
-        )
+        return self._spread.get(_plain(table), table)
 
 
 def _plain(name: str) -> str:
@@ -81,7 +79,7 @@ def _plain(name: str) -> str:
 def cluster_of_one() -> Iterator[ClusterOfOne]:
     """While entered, every ClickHouse client of this process speaks to a cluster."""
     cluster = ClusterOfOne()
-    command, query, insert = HttpClient.command, HttpClient.query, HttpClient.insert_arrow
+    command, query, insert = HttpClient.command, HttpClient.query, HttpClient.raw_insert
 
     def commanded(self: HttpClient, cmd: str, *args: Any, **more: Any) -> Any:
         return command(self, cluster.here(cmd), *args, **more)
@@ -95,5 +93,5 @@ def cluster_of_one() -> Iterator[ClusterOfOne]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HttpClient, "command", commanded)
         patch.setattr(HttpClient, "query", queried)
-        patch.setattr(HttpClient, "insert_arrow", inserted)
+        patch.setattr(HttpClient, "raw_insert", inserted)
         yield cluster

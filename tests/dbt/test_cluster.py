@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from headrace.batch import Chunk
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 from headrace.lake.arrow import to_arrow
@@ -118,7 +119,7 @@ def test_a_day_of_raw_is_replaced_on_all_shards(told: Told) -> None:
     day, rows = max(adapter.counts_by_day(table).items())
     before = len(told.cluster.sent)
     kept = told.oracle.raw_events.filter(pl.col("event_date") == day).select(list(table.schema))
-    assert adapter.replace_partition(table, day, [to_arrow(kept, table)]) == rows == kept.height
+    assert adapter.replace_partition(table, day, [Chunk.of(to_arrow(kept, table))]) == rows == kept.height
     sent = "\n".join(told.cluster.sent[before:])
     swap = rf"REPLACE PARTITION '{day}' FROM .*`_staging_events_local`"
     assert re.search(rf"`events_local` ON CLUSTER `{CLUSTER}` {swap}", sent)

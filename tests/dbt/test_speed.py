@@ -11,6 +11,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from polars.testing import assert_frame_equal
 
+from headrace.batch import Chunk
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 from headrace.lake.arrow import to_arrow
@@ -126,7 +127,7 @@ def test_a_repeated_insert_is_folded_once_and_a_repeated_event_until_the_batch_l
     assert warehouse.dbt("run", lateness_seconds=0)
     events, metrics = recent(3)
     for _ in range(2):  # the publisher died before it had noted the version
-        warehouse.adapter.insert(EVENTS.table, to_arrow(events, EVENTS.table), "the same token")
+        warehouse.adapter.insert(EVENTS.table, Chunk.of(to_arrow(events, EVENTS.table)), "the same token")
     assert_equal(warehouse.mart("event_metrics_live"), Oracle(events, metrics).mart("event_metrics"))
     warehouse.load(EVENTS.table, events.head(10))  # the producer sent ten events twice
     counted = "select sum(events) as n from {db}.event_metrics_live"
@@ -210,7 +211,7 @@ def test_a_repeated_event_counts_once_in_its_session_unless_its_time_is_another(
     assert warehouse.dbt("run", lateness_seconds=0)
     events, metrics = recent(4, 100)
     for _ in range(2):
-        warehouse.adapter.insert(EVENTS.table, to_arrow(events, EVENTS.table), "the same token")
+        warehouse.adapter.insert(EVENTS.table, Chunk.of(to_arrow(events, EVENTS.table)), "the same token")
     warehouse.load(EVENTS.table, events.head(20))
     exact = Oracle(events, metrics).mart("session_metrics")
     assert_equal(warehouse.mart("session_metrics_live"), exact)

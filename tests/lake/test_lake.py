@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,9 +11,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from builders import NOW, event, metric
 from headrace.batch import MicroBatch
@@ -129,7 +131,7 @@ def test_a_version_reads_back_what_it_added(make: Callable[..., LakeTable], batc
     added = table.describe(version)
     assert (added.rows, added.days) == (9, tuple(date(2026, 1, d) for d in (1, 2, 3)))
     once, again = (list(table.read(added)) for _ in range(2))
-    assert [c.to_pydict() for c in once] == [c.to_pydict() for c in again]
+    assert [pa.concat_tables(c) for c in once] == [pa.concat_tables(c) for c in again]
     back = pl.concat([pl.DataFrame(pl.from_arrow(chunk)) for chunk in once])
     assert sorted(back["metric_id"]) == [str(n) for n in range(9)]
     assert back.filter(pl.col("metric_id") == "4")["dimensions"].to_list() == [{"n": "4"}]
@@ -252,10 +254,15 @@ def test_files_are_as_delta_rs_would_have_written_them(
         handle = DeltaTable(table.uri)
         actions = pl.DataFrame(handle.get_add_actions(flatten=True)).sort(f"partition.{contract.partition}")
         files = [pq.ParquetFile(Path(table.uri) / path) for path in actions["path"]]
-        dictionaries = [[(c.path_in_schema, c.has_dictionary_page) for c in chunks_of(f)] for f in files]
+        day = contract.partition  # delta-rs has it in the path alone
+        dictionaries = [
+            [(c.path_in_schema, c.has_dictionary_page) for c in chunks_of(f) if c.path_in_schema != day]
+            for f in files
+        ]
         kinds = [
             (c.path, c.physical_type, str(c.logical_type), c.max_definition_level)
             for c in (files[0].schema.column(n) for n in range(len(files[0].schema.names)))
+            if c.path != day
         ]
         codecs = {chunk.compression for f in files for chunk in chunks_of(f)}
         said = actions.drop("path", "size_bytes", "modification_time")
@@ -268,6 +275,99 @@ def test_files_are_as_delta_rs_would_have_written_them(
     assert found[0][1:4] == found[1][1:4]
     assert found[0][4].equals(found[1][4])
     assert found[0][4].height == 9
+
+
+def noise(count: int) -> list[bytes]:
+    """Events that compress badly."""
+    source = random.Random(7)
+    return [
+        event(event_id=source.randbytes(60).hex(), page_url=source.randbytes(100).hex()) for _ in range(count)
+    ]
+
+
+def test_a_file_of_megabytes_is_written(tmp_path: Path, batch_of: Batch) -> None:
+    table = DeltaLakeTable(str(tmp_path), EVENTS.table)
+    good = rows(batch_of(noise(30_000)))
+    table.open().append(good, {CURSOR: good.height}, "b")
+    assert table.extent().bytes > 3 << 20
+    assert table.scan().sort("_offset").collect().equals(good)
+
+
+def test_rows_that_are_staged_part_by_part_are_one_file_for_each_day_in_one_commit(
+    tmp_path: Path, batch_of: Batch
+) -> None:
+    table = DeltaLakeTable(str(tmp_path), EVENTS.table)
+    snapshot, staged, parts = table.open(), table.stage(), []
+    for n in range(4):
+        payloads = [event(occurred_at=f"2026-01-0{1 + k % 2}T12:00:0{n}Z") for k in range(10)]
+        parts.append(rows(batch_of(payloads, start=10 * n)))
+        staged.add(parts[-1])
+    assert staged.height == 40
+    assert not list(Path(table.uri).rglob("*.parquet")), "nobody sees what has not been committed"
+    version = snapshot.append(staged, {CURSOR: 40}, "b")
+    added = table.describe(version)
+    assert (added.rows, [str(day) for day in added.days], len(added.files)) == (
+        40,
+        ["2026-01-01", "2026-01-02"],
+        2,
+    )
+    whole = pl.concat(parts)
+    assert table.scan().sort("_offset").collect().equals(whole)
+    actions = pl.DataFrame(DeltaTable(table.uri).get_add_actions(flatten=True))
+    said = actions.select(
+        pl.col("num_records").sum(),
+        pl.col("min.occurred_at").min(),
+        pl.col("max.occurred_at").max(),
+        pl.col("min._offset").min(),
+        pl.col("max._offset").max(),
+        pl.col("null_count._offset").sum(),
+    )
+    times = whole["occurred_at"]
+    assert said.row(0) == (40, times.min(), times.max(), 0, 39, 0)
+
+
+def test_small_parts_of_a_day_share_a_row_group(tmp_path: Path, batch_of: Batch) -> None:
+    table = DeltaLakeTable(str(tmp_path), EVENTS.table)
+    staged = table.stage()
+    for n in range(50):
+        staged.add(rows(batch_of([event()], start=n)))
+    table.open().append(staged, {CURSOR: 50}, "b")
+    [file] = Path(table.uri).rglob("*.parquet")
+    assert pq.read_metadata(file).num_row_groups == 1
+
+
+@pytest.mark.parametrize("contract", [EVENTS, METRICS])
+def test_other_clients_read_and_rewrite_files_that_have_the_partition_column(
+    contract: Contract, tmp_path: Path, batch_of: Batch
+) -> None:
+    make_one = event if contract is EVENTS else metric
+    payloads = [make_one(occurred_at=f"2026-01-0{1 + n % 3}T12:00:00Z") for n in range(9)]
+    good, table = rows(batch_of(payloads), contract), DeltaLakeTable(str(tmp_path), contract.table)
+    for n in (0, 9):
+        table.open().append(good.with_columns(pl.col("_offset") + n), {CURSOR: n + 9}, "b")
+    for file in Path(table.uri).rglob("*.parquet"):
+        assert contract.partition in pq.read_schema(file).names
+    names, day = ["_offset", contract.partition], contract.partition
+
+    def seen() -> list[pl.DataFrame]:
+        handle = DeltaTable(table.uri)
+        by = [
+            pl.DataFrame(handle.to_pyarrow_dataset().to_table(columns=names)),
+            pl.scan_delta(table.uri).select(names).collect(),
+            pl.DataFrame(QueryBuilder().register("t", handle).execute(f"SELECT _offset, {day} FROM t")),
+            table.scan().select(names).collect(),
+        ]
+        return [frame.sort("_offset") for frame in by]
+
+    expected = pl.concat([good, good.with_columns(pl.col("_offset") + 9)]).select(names)
+    for frame in seen():
+        assert frame.to_dicts() == expected.to_dicts()
+    assert DeltaTable(table.uri).optimize.compact()["numFilesAdded"] == 3
+    for frame in seen():
+        assert frame.to_dicts() == expected.to_dicts()
+    DeltaTable(table.uri).delete("_offset = 4")
+    for frame in seen():
+        assert frame.to_dicts() == expected.filter(pl.col("_offset") != 4).to_dicts()
 
 
 def test_a_table_that_was_made_with_other_columns_is_refused_by_name(tmp_path: Path, batch_of: Batch) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from builders import NOW, event, metric
 from conftest import Stack
-from headrace.batch import ORIGIN_KEY, MicroBatch
+from headrace.batch import ORIGIN_KEY, Chunk, MicroBatch
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
-from headrace.errors import Fatal, Retriable
+from headrace.errors import Fatal, HistoryGone, Retriable
 from headrace.ingest import land as land_batch
-from headrace.lake import LakeTable
+from headrace.lake import LakeTable, parquet
+from headrace.lake.arrow import to_arrow
 from headrace.lake.delta import DeltaLakeTable
 from headrace.publish import publish, replace_days
 from headrace.settings import Settings
@@ -282,7 +286,7 @@ def test_rows_read_back_from_the_warehouse_equal_the_lake(
     clickhouse = ClickHouse(config)
     table = land([event(duration_ms=1.25, user_id="ü", properties={"a": "\t"}), event(event_id="2")])
     publish(table, clickhouse)
-    lake = pl.concat([pl.DataFrame(pl.from_arrow(c)) for c in table.read(table.describe(1))])
+    lake = pl.concat(pl.DataFrame(pl.from_arrow(part)) for c in table.read(table.describe(1)) for part in c)
     names, rows = clickhouse.read_only(f"SELECT * FROM {config.raw_database}.events ORDER BY _offset")
     mine = lake.sort("_offset").rows(named=True)
     for row, expected in zip(rows, mine, strict=True):
@@ -290,6 +294,120 @@ def test_rows_read_back_from_the_warehouse_equal_the_lake(
             want = expected[name]
             want = want.decode() if isinstance(want, bytes) else want  # ClickHouse has one type for both
             assert (value.replace(tzinfo=want.tzinfo) if hasattr(want, "tzinfo") else value) == want, name
+
+
+#: What a type or a codec might carry otherwise on one of two ways.
+ODD_EVENTS = [
+    event(
+        event_id="numbers", duration_ms=1e308, schema_version=2**31 - 1, occurred_at="2026-01-02T00:00:00Z"
+    ),
+    event(event_id="small", duration_ms=5e-324, occurred_at="2026-01-02T23:59:59.999999+00:00"),
+    event(
+        event_id="text", user_id="ü€😀\x00\t\\'`", page_url="/" + "ä" * 500, properties={"a": [None, "\x00"]}
+    ),
+    event(event_id="nothing", user_id=None, page_url=None, duration_ms=None, received_at=None),
+]
+ODD_METRICS = [
+    metric(metric_id="none", dimensions={}, unit=None),
+    metric(metric_id="many", dimensions={f"k{n}": "ü" * n for n in range(9)}, value=-1e-300),
+    metric(metric_id="default", dimensions={"": "", "'": "\x00"}, value=0),
+]
+ODD_MESSAGES = [b"\xff\x00bad", None, b"", event(channel="?"), metric(value="x", kind="y"), b"[1, 2]"]
+
+
+@pytest.mark.parametrize(
+    ("contract", "payloads", "rejected"),
+    [(EVENTS, ODD_EVENTS, False), (METRICS, ODD_METRICS, False), (EVENTS, ODD_MESSAGES, True)],
+)
+def test_a_file_as_it_is_gives_the_same_rows_as_arrow(
+    stack: Stack,
+    tmp_path: Path,
+    batch_of: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+    contract: Contract,
+    payloads: list[bytes | None],
+    rejected: bool,
+) -> None:
+    monkeypatch.setattr(parquet, "_ROW_GROUP", 2)
+    batch = batch_of(payloads)
+    headers = pl.Series(
+        [[{"key": "n", "value": b"\xff\x00"}, {"key": "n", "value": None}], None] * len(payloads)
+    )
+    keys = pl.Series([b"\xff\x00", None] * len(payloads))
+    records = batch.records.with_columns(headers=headers.head(len(payloads)), key=keys.head(len(payloads)))
+    checked = check(contract, replace(batch, records=records), batch_id="b", now=NOW, limits=Limits())
+    table = DeltaLakeTable(str(tmp_path), contract.rejected_table if rejected else contract.table)
+    good = checked.rejected if rejected else checked.good
+    staged = table.stage()
+    for part in (good, good, good):
+        staged.add(part)
+    version = table.open().append(staged, {"test/0": 1}, "b")
+    found = []
+    for as_arrow in (False, True):
+        config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
+        warehouse = ClickHouse(config)
+        warehouse.prepare(table.table)
+        where = f"{config.raw_database}.{table.table.name}"
+        chunks = list(table.read(table.describe(version)))
+        if not as_arrow:
+            assert all(chunk.parquet for chunk in chunks)
+        for n, chunk in enumerate(chunks):
+            assert chunk.num_rows == sum(part.num_rows for part in chunk)
+            way = replace(chunk, parquet=None) if as_arrow else chunk
+            for _ in range(2):  # the second time the token keeps it out
+                warehouse.insert(table.table, way, f"{table.table.name}:{n}")
+        found.append(warehouse.query(f"SELECT * FROM {where} ORDER BY ALL"))
+        parts = warehouse.query(
+            "SELECT partition, countIf(level = 0), count() FROM system.parts"
+            " WHERE active AND database = {database:String} AND table = {table:String} GROUP BY ALL",
+            database=config.raw_database,
+            table=table.table.name,
+        )
+        assert all(whole == every == 1 for _, whole, every in parts), "a day is one block, whatever its parts"
+        warehouse.close()
+    assert found[0] == found[1]
+    assert len(found[0]) == 3 * good.height > 0
+
+
+def test_files_of_others_and_of_two_days_of_landing_are_sent_as_arrow(
+    tmp_path: Path, batch_of: Batch
+) -> None:
+    table = DeltaLakeTable(str(tmp_path), EVENTS.table)
+    for n, now in enumerate((NOW, NOW, NOW + timedelta(days=1))):
+        checked = check(EVENTS, batch_of([event()], start=n), batch_id="b", now=now, limits=Limits())
+        table.open().append(checked.good, {"test/0": n + 1}, "b")
+    [whole] = table.read(table.describe(1))
+    assert whole.parquet is not None
+    assert whole.parquet.ingested_on == NOW.date()
+    assert b"".join(whole.parquet)[:4] == b"PAR1"
+    day = date(2026, 1, 2)
+    [three] = table.read_day(day, 3)
+    assert three.parquet is None
+    assert three.num_rows == 3
+    DeltaTable(table.uri).optimize.compact()
+    [compacted] = table.read_day(day, 4)
+    assert compacted.parquet is None
+    assert compacted.num_rows == 3
+
+
+def test_a_file_that_goes_away_while_it_is_sent_adds_nothing(
+    stack: Stack, tmp_path: Path, batch_of: Batch
+) -> None:
+    """Of a body that breaks off the server keeps nothing, and the error is the lake's."""
+    config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
+    warehouse, table = ClickHouse(config), EVENTS.table
+    warehouse.prepare(table)
+    good = check(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good
+
+    def parts() -> Iterator[pa.Table]:
+        yield to_arrow(good, table)
+        raise HistoryGone("the file has been removed")
+
+    with pytest.raises(HistoryGone):
+        warehouse.insert(table, Chunk(2, parts), "events:1")
+    assert warehouse.counts_by_day(table) == {}
+    warehouse.insert(table, Chunk.of(to_arrow(good, table)), "events:1")
+    assert warehouse.counts_by_day(table) == {date(2026, 1, 2): 1}
 
 
 def test_days_that_have_expired_are_no_difference(raw: Settings, tmp_path: Path, batch_of: Batch) -> None:

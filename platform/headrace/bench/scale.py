@@ -354,7 +354,7 @@ def _commits(stream: Stream) -> Iterator[float]:
 
     The logs are shortened as publishing does it, as if all had been published at once.
     """
-    pace = Pace(batch_messages=_SMALL, max_seconds=None, batch_seconds=0.0)
+    pace = Pace(batch_messages=_SMALL, max_seconds=None, commit_batches=1)
     landing = ingest(_Ticks(), stream.contract, stream.lake, stream.limits, pace)
     for version in count(1):
         began = time.perf_counter()

@@ -8,9 +8,8 @@ from datetime import date, datetime, timedelta
 from typing import Protocol
 
 import polars as pl
-import pyarrow as pa
 
-from headrace.batch import Position, Table
+from headrace.batch import Chunk, Position, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +60,17 @@ class Extent:
     files: int = 0
 
 
+class Staged(Protocol):
+    """Rows on their way into a table, handed over part by part: they take little memory, and nobody sees them."""
+
+    @property
+    def height(self) -> int:
+        """Rows so far."""
+
+    def add(self, rows: pl.DataFrame, /) -> None:
+        """Take more rows of the table's columns."""
+
+
 class Snapshot(Protocol):
     """A table as it was when it was opened, or written through.
 
@@ -84,10 +94,13 @@ class Snapshot(Protocol):
     def origins_of(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.DataFrame:
         """``ORIGIN_KEY`` of the rows of these messages that landed ``within`` that time (None: ever)."""
 
-    def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
+    def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Add rows and move cursors in one atomic commit; the snapshot is then of the version returned.
 
-        ``rows`` may be empty: then only the cursors move.
+        Args:
+            rows: Those of a frame, or what the table has staged; none at all move only the cursors.
+            advance: Next offset of each cursor that moves.
+            batch_id: Kept with the commit.
 
         Raises:
             Conflict: Another writer moved one of the cursors first; nothing was added.
@@ -107,6 +120,9 @@ class LakeTable(Protocol):
     def open(self) -> Snapshot:
         """The newest snapshot; creates the table if it is missing."""
 
+    def stage(self) -> Staged:
+        """For rows of several micro-batches that one commit is to add."""
+
     def describe(self, version: int, /) -> LakeVersion:
         """What ``version`` added.
 
@@ -114,14 +130,14 @@ class LakeTable(Protocol):
             HistoryGone: The log no longer reaches back to it.
         """
 
-    def read(self, added: LakeVersion, /) -> Iterator[pa.Table]:
+    def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
         """Rows that a version added, in chunks that are the same whenever they are read again.
 
         Raises:
-            HistoryGone: Its files have been removed.
+            HistoryGone: Its files have been removed; also while a chunk is read.
         """
 
-    def read_day(self, day: date, version: int, /) -> Iterator[pa.Table]:
+    def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
         """Rows of one partition as of ``version``."""
 
     def erase(self, origins: pl.DataFrame, /) -> Erased:

@@ -29,12 +29,13 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from headrace.batch import ORIGIN_KEY, UTC_MICROS, Position, Table
+from headrace.batch import ORIGIN_KEY, UTC_MICROS, Chunk, Position, Table
 from headrace.errors import Conflict, Fatal, HistoryGone, Retriable
 from headrace.lake.arrow import arrow_schema
-from headrace.lake.base import Erased, Extent, LakeVersion
+from headrace.lake.base import Erased, Extent, LakeVersion, Staged
+from headrace.lake.chunks import File, chunks
 from headrace.lake.local_log import shorten
-from headrace.lake.parquet import write, writer_properties
+from headrace.lake.parquet import StagedFiles, writer_properties
 
 #: A commit that only races with other cursors is retried inside delta-rs this often.
 _COMMIT_RETRIES = 30
@@ -58,15 +59,6 @@ _ERASING = Retrying(
 )
 #: Commits between two looks whether the log can be shortened.
 _SHORTENED_EVERY = 100
-#: Rows of one chunk: one insert block in the warehouse.
-CHUNK_ROWS = 250_000
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: str
-    day: date | None
-    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +169,11 @@ class DeltaLakeTable:
         self._handle = handle
         return _Snapshot(self, handle)
 
-    def _written(self, rows: pl.DataFrame, handle: DeltaTable) -> list[AddAction]:
+    def stage(self) -> StagedFiles:
+        """Parquet in memory."""
+        return StagedFiles(self.table, self._pruned_by())
+
+    def _written(self, rows: StagedFiles, handle: DeltaTable) -> list[AddAction]:
         if handle.schema() != self._schema:
             there, wanted = ({f.name: str(f.type) for f in s.fields} for s in (handle.schema(), self._schema))
             other = [name for name in (*wanted, *there) if there.get(name) != wanted.get(name)]
@@ -186,7 +182,7 @@ class DeltaLakeTable:
                 " with a Delta client, or land in another place (HEADRACE_LAKE_URI)"
             )
         with _translated(self.uri):
-            return write(rows, self.table, self._filesystem(), self._pruned_by())
+            return rows.write(self._filesystem())
 
     def _filesystem(self) -> pafs.FileSystem:
         return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
@@ -214,63 +210,40 @@ class DeltaLakeTable:
         day = action["partitionValues"].get(self.table.partition)
         return date.fromisoformat(day) if day else None
 
-    def _added(self, actions: list[dict[str, dict[str, Any]]]) -> Iterator[_File]:
+    def _added(self, actions: list[dict[str, dict[str, Any]]]) -> Iterator[File]:
         for action in actions:
             add = action.get("add")
             if add and add["dataChange"]:
                 rows = json.loads(str(add["stats"]))["numRecords"] if add.get("stats") else self._rows(add)
-                yield _File(unquote(str(add["path"])), self._day(add), rows)
+                yield File(unquote(str(add["path"])), self._day(add), rows)
 
     def _rows(self, add: dict[str, Any]) -> int:
-        with self._filesystem().open_input_file(unquote(str(add["path"]))) as file:
-            return int(pq.ParquetFile(file).metadata.num_rows)
+        with self._opened(unquote(str(add["path"]))) as source:
+            return int(pq.read_metadata(source).num_rows)
 
-    def read(self, added: LakeVersion, /) -> Iterator[pa.Table]:
-        """Whole files in path order, put together to about ``CHUNK_ROWS``; large files by row group."""
-        yield from self._chunks(added.files)  # type: ignore[arg-type]
+    def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
+        """Files in path order."""
+        yield from chunks(added.files, self.table, self._opened)  # type: ignore[arg-type]
 
-    def read_day(self, day: date, version: int, /) -> Iterator[pa.Table]:
+    def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
         """The partition's live files as of ``version``."""
         with _translated(self.uri):
             handle = DeltaTable(self.uri, version=version, storage_options=self._options)
             actions = pl.DataFrame(handle.get_add_actions(flatten=True))
         column = f"partition.{self.table.partition}"
         chosen = actions.filter(pl.col(column) == day).sort("path") if actions.height else actions
-        files = [_File(unquote(r["path"]), day, r["num_records"]) for r in chosen.iter_rows(named=True)]
-        yield from self._chunks(tuple(files))
+        files = [File(unquote(r["path"]), day, r["num_records"]) for r in chosen.iter_rows(named=True)]
+        yield from chunks(files, self.table, self._opened)
 
-    def _chunks(self, files: tuple[_File, ...]) -> Iterator[pa.Table]:
-        schema = arrow_schema(self.table)
-        filesystem = self._filesystem()
-        pending: list[pa.Table] = []
-        rows = 0
-        for file in files:
-            for part in self._groups(filesystem, file, schema):
-                pending.append(part)
-                rows += part.num_rows
-                if rows >= CHUNK_ROWS:
-                    yield pa.concat_tables(pending)
-                    pending, rows = [], 0
-        if rows:
-            yield pa.concat_tables(pending)
-
-    def _opened(self, filesystem: pafs.FileSystem, path: str) -> pa.NativeFile:
-        try:
-            return filesystem.open_input_file(path)
-        except FileNotFoundError:
-            raise HistoryGone(f"{path} of {self.uri} has been removed") from None
-
-    def _groups(self, filesystem: pafs.FileSystem, file: _File, schema: pa.Schema) -> Iterator[pa.Table]:
-        with _translated(self.uri), self._opened(filesystem, file.path) as source:
-            parquet = pq.ParquetFile(source)
-            for group in range(parquet.num_row_groups):
-                part = parquet.read_row_group(group)
-                day = pa.repeat(pa.scalar(file.day, pa.date32()), part.num_rows)
-                columns = [
-                    day if f.name == self.table.partition else part.column(f.name).cast(f.type)
-                    for f in schema
-                ]
-                yield pa.table(columns, schema=schema)
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[pa.NativeFile]:
+        with _translated(self.uri):
+            try:
+                source = self._filesystem().open_input_file(path)
+            except FileNotFoundError:
+                raise HistoryGone(f"{path} of {self.uri} has been removed") from None
+            with source:
+                yield source
 
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Rows by partition, from the log's statistics: no data is read."""
@@ -504,10 +477,14 @@ class _Snapshot:
             found = dataset.to_table(columns=ORIGIN_KEY, filter=(pc.field("_cursor") == cursor) & wanted)
         return pl.DataFrame(pl.from_arrow(found))
 
-    def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
+    def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         owner, before = self._owner, self.version
         moves = [Transaction(cursor, offset) for cursor, offset in sorted(advance.items())]
-        added = owner._through(lambda: owner._written(rows, self._handle)) if rows.height else []
+        staged = owner.stage() if isinstance(rows, pl.DataFrame) else rows
+        assert isinstance(staged, StagedFiles)
+        if isinstance(rows, pl.DataFrame):
+            staged.add(rows)
+        added = owner._through(lambda: owner._written(staged, self._handle)) if staged.height else []
 
         def commit() -> None:
             with _translated(owner.uri):

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
-import pyarrow as pa
 
-from headrace.batch import ORIGIN_KEY, Position, Table
+from headrace.batch import ORIGIN_KEY, Chunk, Position, Table
 from headrace.errors import Conflict, HistoryGone
 from headrace.lake.arrow import to_arrow
-from headrace.lake.base import Erased, Extent, LakeVersion
+from headrace.lake.base import Erased, Extent, LakeVersion, Staged
 
 
 class MemoryLakeTable:
@@ -32,6 +31,10 @@ class MemoryLakeTable:
     def open(self) -> MemorySnapshot:
         """The newest snapshot."""
         return MemorySnapshot(self, len(self.commits) - 1)
+
+    def stage(self) -> MemoryStaged:
+        """Empty so far."""
+        return MemoryStaged(self.table)
 
     def commit(self, seen: int, rows: pl.DataFrame, advance: Mapping[str, int]) -> int:
         """Append if nobody moved the same cursors after version ``seen``."""
@@ -87,17 +90,17 @@ class MemoryLakeTable:
         days = tuple(rows[self.table.partition].unique().sort().to_list())
         return LakeVersion(version, rows.height, days, (rows,) if rows.height else ())
 
-    def read(self, added: LakeVersion, /) -> Iterator[pa.Table]:
+    def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
         """The added rows as one chunk."""
         for rows in added.files:
             assert isinstance(rows, pl.DataFrame)
-            yield to_arrow(rows, self.table)
+            yield Chunk.of(to_arrow(rows, self.table))
 
-    def read_day(self, day: date, version: int, /) -> Iterator[pa.Table]:
+    def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
         """The day's rows as one chunk."""
         rows = self.rows(version).filter(pl.col(self.table.partition) == day)
         if rows.height:
-            yield to_arrow(rows, self.table)
+            yield Chunk.of(to_arrow(rows, self.table))
 
     def latest(self) -> datetime | None:
         """When the newest of its rows was ingested."""
@@ -118,6 +121,22 @@ class MemoryLakeTable:
         if not 0 <= version < len(self._times):
             raise HistoryGone(f"version {version} of {self.table.name} is no longer in the log")
         return self._times[version]
+
+
+class MemoryStaged:
+    """See ``headrace.lake.base.Staged``."""
+
+    def __init__(self, table: Table) -> None:
+        self.frame = pl.DataFrame(schema=table.schema)
+
+    @property
+    def height(self) -> int:
+        """Rows so far."""
+        return self.frame.height
+
+    def add(self, rows: pl.DataFrame, /) -> None:
+        """Keep them."""
+        self.frame = pl.concat([self.frame, rows.select(self.frame.columns)])
 
 
 class MemorySnapshot:
@@ -151,7 +170,9 @@ class MemorySnapshot:
             rows = rows.filter(pl.col("_ingested_at") >= datetime.now(UTC) - within)
         return rows.filter(pl.col("_message_id").is_in(message_ids.implode())).select(ORIGIN_KEY)
 
-    def append(self, rows: pl.DataFrame, advance: Mapping[str, int], batch_id: str, /) -> int:
+    def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Commit, or Conflict."""
-        self.version = self._owner.commit(self.version, rows, advance)
+        assert isinstance(rows, pl.DataFrame | MemoryStaged)
+        frame = rows if isinstance(rows, pl.DataFrame) else rows.frame
+        self.version = self._owner.commit(self.version, frame, advance)
         return self.version

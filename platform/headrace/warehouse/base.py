@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 
-import pyarrow as pa
-
-from headrace.batch import Table
+from headrace.batch import Chunk, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Warehouse(Protocol):
     def published(self, table: Table, lake_id: str, /) -> int | None:
         """Last lake version that is wholly in the warehouse; None if there is none."""
 
-    def insert(self, table: Table, rows: pa.Table, token: str, /) -> None:
+    def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Add rows once per token.
 
         Raises:
@@ -74,7 +72,7 @@ class Warehouse(Protocol):
     def record(self, table: Table, publication: Publication, /) -> None:
         """Note that a version is wholly in; recording twice is a no-op."""
 
-    def replace_partition(self, table: Table, day: date, chunks: Iterable[pa.Table], /) -> int:
+    def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Swap one day's partition for ``chunks``; returns the rows of the day afterwards."""
 
     def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:

@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
-import pyarrow as pa
-
-from headrace.batch import Table
+from headrace.batch import Chunk, Table
 from headrace.errors import Fatal
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, Touched
@@ -26,8 +24,10 @@ from headrace.warehouse.server import ClickHouseConfig, Server
 _INSERT = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_partitions_per_insert_block": 0,  # a version may touch any number of days
-    "min_insert_block_size_rows": 0,  # blocks exactly as sent: the same in every retry
+    # all that is sent becomes one block, whatever its parts: the same in every retry
+    "min_insert_block_size_rows": 1 << 62,
     "min_insert_block_size_bytes": 0,
+    "input_format_parquet_allow_missing_columns": 0,
 }
 
 
@@ -132,13 +132,13 @@ class ClickHouse:
         )
         return int(rows)
 
-    def insert(self, table: Table, rows: pa.Table, token: str, /) -> None:
+    def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Insert ``rows`` as one block per partition, once per token."""
-        self._insert_arrow(table.name, rows, token)
+        self._insert(table.name, table, rows, token)
 
-    def _insert_arrow(self, name: str, rows: pa.Table, token: str) -> None:
+    def _insert(self, name: str, table: Table, rows: Chunk, token: str) -> None:
         settings = {**_INSERT, "insert_deduplication_token": token}
-        self._server.insert_arrow(self._config.raw_database, name, rows, settings)
+        self._server.insert(self._config.raw_database, name, table.schema.names(), rows, settings)
 
     def record(self, table: Table, publication: Publication, /) -> None:
         """Note a version; the table keeps one row per version."""
@@ -153,7 +153,7 @@ class ClickHouse:
         }
         self._server.append(self._config.raw_database, "_publications", row)
 
-    def replace_partition(self, table: Table, day: date, chunks: Iterable[pa.Table], /) -> int:
+    def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Fill a staging table with the day and swap its partition in.
 
         REPLACE PARTITION is atomic: readers see the old day or the new one. An empty ``chunks`` empties the day.
@@ -168,7 +168,7 @@ class ClickHouse:
             self._server.command(place.distributed("CREATE OR REPLACE TABLE ", staging, "rand()"))
         try:
             for n, chunk in enumerate(chunks):
-                self._insert_arrow(f"_staging_{table.name}", chunk, f"staging:{n}")
+                self._insert(f"_staging_{table.name}", table, chunk, f"staging:{n}")
             [(staged,)] = self.query(f"SELECT count() FROM {staging}")
             # ClickHouse refuses to replace a partition by nothing
             swap = (

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pyarrow as pa
 
-from headrace.batch import Table
+from headrace.batch import Chunk, Table
 from headrace.warehouse.base import Publication, Touched
 
 
@@ -31,14 +31,14 @@ class MemoryWarehouse:
         """Last recorded version."""
         return max(self._publications.get((table.name, lake_id), {}), default=None)
 
-    def insert(self, table: Table, rows: pa.Table, token: str, /) -> None:
+    def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Add rows once per token."""
         fault, self.fail_next_insert = self.fail_next_insert, None
         if fault is not None and not self.fail_after_insert:
             raise fault
         if (table.name, token) not in self._tokens:
             self._tokens.add((table.name, token))
-            self._rows[table.name].append(pl.DataFrame(pl.from_arrow(rows)))
+            self._rows[table.name].append(_frame(rows))
         if fault is not None:
             raise fault
 
@@ -47,10 +47,10 @@ class MemoryWarehouse:
         known = self._publications.setdefault((table.name, publication.lake_id), {})
         known[publication.version] = publication
 
-    def replace_partition(self, table: Table, day: date, chunks: Iterable[pa.Table], /) -> int:
+    def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Swap one day."""
         self.prepare(table)
-        fresh = [pl.DataFrame(pl.from_arrow(chunk)) for chunk in chunks]
+        fresh = [_frame(chunk) for chunk in chunks]
         kept = [rows.filter(pl.col(table.partition) != day) for rows in self._rows[table.name]]
         self._rows[table.name] = kept + fresh
         return sum(rows.height for rows in fresh)
@@ -84,3 +84,7 @@ class MemoryWarehouse:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def _frame(chunk: Chunk) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(pa.concat_tables(chunk)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any, Protocol
 
 import clickhouse_connect
@@ -11,10 +12,13 @@ import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
+from headrace.batch import Chunk
 from headrace.errors import Fatal, Retriable
+from headrace.warehouse.ddl import quoted
 
 #: Server codes after which the same call may succeed: timeouts, memory, too many queries or parts, shutdown.
 _RETRIABLE = {159, 160, 202, 209, 210, 236, 241, 242, 252, 285, 394, 439, 999}
+_IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 #: Server codes that a caller may expect.
 TABLE_EXISTS, UNKNOWN_TABLE, UNKNOWN_DATABASE = 57, 60, 81
 
@@ -76,6 +80,27 @@ def _first_line(error: Exception) -> str:
     return lines[0].partition("server response: ")[2][:500] or lines[0][:500]
 
 
+class _ArrowStream:
+    """The body of a request, made part by part while it is sent. Not a generator: who sends it again must not find it
+    empty."""
+
+    def __init__(self, rows: Chunk) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[bytes]:
+        buffer = BytesIO()
+        writer: pa.ipc.RecordBatchStreamWriter | None = None
+        for part in self._rows:
+            writer = writer or pa.ipc.new_stream(buffer, part.schema, options=_IPC)
+            writer.write_table(part)
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+        if writer is not None:
+            writer.close()
+            yield buffer.getvalue()
+
+
 class Server:
     """A connection. Connects on first use; safe for one thread."""
 
@@ -133,10 +158,25 @@ class Server:
         columns, values = list(row), [list(row.values())]
         self._call(lambda c: c.insert(table, values, column_names=columns, database=database))
 
-    def insert_arrow(self, database: str, table: str, rows: pa.Table, settings: Mapping[str, Any]) -> None:
-        """Add rows as one block per partition, under these settings of the server."""
-        block = rows.combine_chunks()
-        self._call(lambda c: c.insert_arrow(table, block, database=database, settings=dict(settings)))
+    def insert(
+        self, database: str, table: str, columns: Sequence[str], rows: Chunk, settings: Mapping[str, Any]
+    ) -> None:
+        """Stream rows into a table, under these settings of the server: all of them or none.
+
+        Args:
+            database: Of the table.
+            table: Its name.
+            columns: Those that the rows have.
+            rows: Read anew when the call is repeated.
+            settings: Of the server.
+
+        Raises:
+            HeadraceError: Also what reading the rows raises; nothing is inserted then.
+        """
+        into = f"{quoted(database)}.{quoted(table)}"
+        body: Any = rows.parquet or _ArrowStream(rows)
+        kind = "Parquet" if rows.parquet else "ArrowStream"
+        self._call(lambda c: c.raw_insert(into, columns, body, settings=dict(settings), fmt=kind))
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""

@@ -1,0 +1,116 @@
+"""Files of a Delta table on their way to the warehouse: chunk by chunk, and each of them row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.batch import Chunk, ParquetFile, Table
+from headrace.lake.arrow import arrow_schema
+
+#: Rows of one chunk at least, but for the last: one insert block in the warehouse.
+CHUNK_ROWS = 250_000
+
+_PIECE = 1 << 20
+
+#: Opens a file of the table by its path.
+Opened = Callable[[str], AbstractContextManager[pa.NativeFile]]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file in the log.
+
+    Attributes:
+        path: Within the table's folder.
+        day: Its partition.
+        rows: How many it has.
+    """
+
+    path: str
+    day: date | None
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Row groups of a file; None for all of them."""
+
+    file: File
+    groups: range | None = None
+
+
+def chunks(files: Iterable[File], table: Table, opened: Opened) -> Iterator[Chunk]:
+    """Whole files in their order, put together to about ``CHUNK_ROWS``; a large file is divided between row groups.
+
+    The same files give the same chunks, whenever they are read.
+    """
+    parts: list[_Part] = []
+    rows = 0
+    for file in files:
+        if rows + file.rows < CHUNK_ROWS:
+            parts.append(_Part(file))
+            rows += file.rows
+            continue
+        with opened(file.path) as source:
+            metadata = pq.read_metadata(source)
+        count, first = metadata.num_row_groups, 0
+        for n in range(count):
+            rows += metadata.row_group(n).num_rows
+            if rows >= CHUNK_ROWS:
+                groups = None if n + 1 - first == count else range(first, n + 1)
+                yield _chunk(rows, [*parts, _Part(file, groups)], table, opened)
+                parts, rows, first = [], 0, n + 1
+        if first < count:
+            parts.append(_Part(file, range(first, count) if first else None))
+    if rows:
+        yield _chunk(rows, parts, table, opened)
+
+
+def _chunk(rows: int, parts: Sequence[_Part], table: Table, opened: Opened) -> Chunk:
+    whole = _whole(parts[0].file, table, opened) if len(parts) == 1 and parts[0].groups is None else None
+    return Chunk(rows, partial(_read, parts, table, opened), whole)
+
+
+def _whole(file: File, table: Table, opened: Opened) -> ParquetFile | None:
+    """A file that has all columns, and whose rows were ingested on one day. Files of other writers, such as those that
+    delta-rs compacts, lack the partition's column."""
+    with opened(file.path) as source:
+        metadata = pq.read_metadata(source)
+    if set(metadata.schema.to_arrow_schema().names) != set(table.schema):
+        return None
+    days: set[date] = set()
+    for n in range(metadata.num_row_groups):
+        group = metadata.row_group(n)
+        columns = (group.column(at) for at in range(group.num_columns))
+        [ingested] = [column for column in columns if column.path_in_schema == "_ingested_at"]
+        if ingested.statistics is None or not ingested.statistics.has_min_max:
+            return None
+        days |= {ingested.statistics.min.date(), ingested.statistics.max.date()}
+    return ParquetFile(partial(_pieces, file, opened), days.pop()) if len(days) == 1 else None
+
+
+def _pieces(file: File, opened: Opened) -> Iterator[bytes]:
+    with opened(file.path) as source:
+        while piece := source.read(_PIECE):
+            yield piece
+
+
+def _read(parts: Sequence[_Part], table: Table, opened: Opened) -> Iterator[pa.Table]:
+    schema = arrow_schema(table)
+    for part in parts:
+        with opened(part.file.path) as source:
+            parquet = pq.ParquetFile(source)
+            for n in part.groups or range(parquet.num_row_groups):
+                group = parquet.read_row_group(n)
+                day = pa.repeat(pa.scalar(part.file.day, pa.date32()), group.num_rows)
+                columns = [
+                    day if f.name == table.partition else group.column(f.name).cast(f.type) for f in schema
+                ]
+                yield pa.table(columns, schema=schema)
