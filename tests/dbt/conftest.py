@@ -25,7 +25,7 @@ from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 from pydantic import SecretStr
 
-from headrace.batch import Table
+from headrace.batch import Chunk, Table
 from headrace.contracts.base import Contract
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
@@ -105,7 +105,7 @@ class Warehouse:
     def load(self, table: Table, rows: pl.DataFrame) -> None:
         """Add rows to a raw table."""
         self.tokens += 1
-        self.adapter.insert(table, to_arrow(rows, table), f"{self.name}:{self.tokens}")
+        self.adapter.insert(table, Chunk.of(to_arrow(rows, table)), f"{self.name}:{self.tokens}")
 
     def forget(self, contract: Contract, day: str) -> None:
         """Drop a day from a raw table."""

@@ -3,7 +3,7 @@
 delta-rs can write them, too, and does where it rewrites a table. For appending, Arrow's own writer takes two thirds of
 the processor time, and it takes rows part by part. What delta-rs does not do then is done here: a file for each day,
 and the statistics in the log. The partition's column, which Delta has in the path, is in the file as well, so that the
-file is all that who reads it needs (docs/adr/0021).
+file is all that who reads it needs (docs/adr/0022).
 """
 
 from __future__ import annotations
