@@ -44,7 +44,7 @@ Tables = tuple[Snapshot, Snapshot]
 #: That one pair of snapshots serves for: an old one is a little slower with each.
 _COMMITS = 100
 #: A commit waits so long for more batches.
-_COMMIT_SECONDS = 1.0
+_COMMIT_SECONDS = 0.5
 _KEY = {name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}
 _RACES = Retrying(
     retry=retry_if_exception_type(Conflict),

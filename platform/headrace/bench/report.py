@@ -62,7 +62,7 @@ def measured(part: Part, home: Path, console: Console, share: float) -> dict[str
             return throughput(
                 home,
                 console,
-                events=of(1_000_000),
+                events=of(3_000_000),
                 messages=of(20_000),
                 repetitions=3,
                 codec="lz4",

@@ -30,7 +30,7 @@ def _home() -> Path:
 
 @app.command()
 def throughput(
-    events: Annotated[int, typer.Option(min=1_000, help="Events of each topic.")] = 1_000_000,
+    events: Annotated[int, typer.Option(min=1_000, help="Events of each topic.")] = 3_000_000,
     messages: Annotated[int, typer.Option(min=100, help="Messages through the queue, each time.")] = 20_000,
     repetitions: Annotated[int, typer.Option(min=1, help="Of each measurement; medians are shown.")] = 3,
     codec: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
@@ -18,6 +19,7 @@ from headrace.contracts.decode import Decoded, Failures, decode, record_at
 from headrace.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
+_NO_CHECKS: Mapping[str, pa.Check] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,7 @@ def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limit
     # the same text in every batch, so that rejects can be counted by reason
     said = f"event_time_window({limits.event_time_min:%Y-%m-%dT%H:%M:%SZ}, ingestion + {limits.event_time_ahead})"
     window = pa.Check.in_range(limits.event_time_min, now + limits.event_time_ahead, error=said)
-    column = contract.schema.columns[contract.time]
-    schema = contract.schema.update_column(contract.time, checks=[*column.checks, window])
-    found = _failures(schema, decoded.rows)
+    found = _failures(contract.schema, decoded.rows, {contract.time: window})
     if found is None:
         return
     if found["index"].null_count():
@@ -92,21 +92,30 @@ def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limit
             failures.add(row, _check_name(name), col, value or "")
 
 
-def _failures(schema: pa.DataFrameSchema, rows: pl.DataFrame) -> pl.DataFrame | None:
+def _failures(
+    schema: pa.DataFrameSchema, rows: pl.DataFrame, more: Mapping[str, pa.Check] = _NO_CHECKS
+) -> pl.DataFrame | None:
     """Pandera's failure cases, None for none.
 
     Pandera runs some ninety queries for what nearly always is all right. So its checks are first asked all in one,
     and it validates the rows of which one says no, to give its reasons.
+
+    Args:
+        schema: What the rows should be.
+        rows: Of the schema's columns.
+        more: A check of a column, beyond those of the schema.
     """
     try:
-        suspects = _suspects(schema, rows)
+        suspects = _suspects(schema, rows, more)
     except Exception:  # a check that fails itself: Pandera says which
         suspects = None
-    if suspects is None:
-        return _validated(schema, rows)
-    at = suspects.arg_true()
-    if not len(at):
+    at = None if suspects is None else suspects.arg_true()
+    if at is not None and not len(at):
         return None
+    for name, check in more.items():
+        schema = schema.update_column(name, checks=[*schema.columns[name].checks, check])
+    if suspects is None or at is None:
+        return _validated(schema, rows)
     found = _validated(schema, rows.filter(suspects))
     if found is None or found["index"].n_unique() != len(at) or found["index"].null_count():
         return _validated(schema, rows)  # a check of a row depends on other rows
@@ -122,38 +131,76 @@ def _validated(schema: pa.DataFrameSchema, rows: pl.DataFrame) -> pl.DataFrame |
     return None
 
 
-def _suspects(schema: pa.DataFrameSchema, rows: pl.DataFrame) -> pl.Series | None:
+def _suspects(
+    schema: pa.DataFrameSchema, rows: pl.DataFrame, more: Mapping[str, pa.Check] = _NO_CHECKS
+) -> pl.Series | None:
     """Rows of which a check says no; None where that cannot be told row by row."""
-    columns = schema.columns
-    if schema.checks or schema.unique or list(columns) != rows.columns:
+    columns, dtypes = schema.columns, rows.schema
+    if schema.checks or schema.unique or list(columns) != list(dtypes):
         return None
-    if any(c.unique or c.dtype is None or c.dtype.type != rows.schema[name] for name, c in columns.items()):
+    if any(c.unique or c.dtype is None or c.dtype.type != dtypes[name] for name, c in columns.items()):
         return None
     schema.register_default_backends(pl.LazyFrame)  # done by itself only when a schema first validates
-    lazy, asked = rows.lazy(), []
+    lazy, asked, apart = rows.lazy(), [], []
     for name, column in columns.items():
         if not column.nullable:
-            asked.append(lazy.select(pl.col(name).is_not_null()))
-        if rows.schema[name].is_float() and not column.nullable:
-            asked.append(lazy.select(pl.col(name).is_not_nan()))
-        for check in column.checks:
+            asked.append(pl.col(name).is_not_null())
+        if dtypes[name].is_float() and not column.nullable:
+            asked.append(pl.col(name).is_not_nan())
+        for check in [*column.checks, more[name]] if name in more else column.checks:
+            expression = _expression(check, name)
+            if expression is not None:
+                asked.append(expression if check.ignore_na else expression.fill_null(False))
+                continue
             said = _said(check, lazy, name)
             if not isinstance(said, pl.LazyFrame):
                 return None
-            asked.append(said.select(pl.all().fill_null(bool(check.ignore_na))))
-    outcomes = [outcome.to_series() for outcome in pl.collect_all(asked)]
+            apart.append(said.select(pl.all().fill_null(bool(check.ignore_na))))
+    # whether all rows pass, then which of them do: nearly always the first is enough
+    verdicts = rows.select(one.all().alias(str(n)) for n, one in enumerate(asked)).row(0) if asked else ()
+    doubted = [one.fill_null(True).alias(str(n)) for n, one in enumerate(asked) if not verdicts[n]]
+    outcomes = [
+        *(rows.select(doubted).get_columns() if doubted else ()),
+        *(outcome.to_series() for outcome in (pl.collect_all(apart) if apart else ())),
+    ]
     if any(len(outcome) != rows.height for outcome in outcomes):
         return None
-    doubted = [outcome for outcome in outcomes if not outcome.all()]
-    return ~reduce(and_, doubted, pl.repeat(True, rows.height, eager=True))
+    outcomes = [outcome for outcome in outcomes if not outcome.all()]
+    return ~reduce(and_, outcomes, pl.repeat(True, rows.height, eager=True))
+
+
+class _Noted:
+    """Stands for a frame, and gives what is asked of it instead of an answer."""
+
+    def select(self, expression: pl.Expr) -> pl.Expr:
+        """What a built-in check asks."""
+        return expression
+
+
+def _expression(check: pa.Check, column: str) -> pl.Expr | None:
+    """What a built-in check asks of a column, so that all are asked in one query; None for what cannot be told."""
+    function = _builtin(check)
+    if function is None:
+        return None
+    try:
+        asked = function(PolarsData(_Noted(), column))  # type: ignore[arg-type]
+    except AttributeError:  # it does more with the frame
+        return None
+    return asked if isinstance(asked, pl.Expr) else None
+
+
+def _builtin(check: pa.Check) -> Callable[[PolarsData], Any] | None:
+    """The function of a built-in check as it is registered for Polars by now."""
+    name = getattr(check._check_fn, "__name__", None)
+    if not name or check.element_wise or not check.is_builtin_check(name):
+        return None
+    return partial(check.get_builtin_check_fn(name), **check._check_kwargs)
 
 
 def _said(check: pa.Check, lazy: pl.LazyFrame, column: str) -> pl.LazyFrame | bool:
     """What a check will say, before anything is computed: the first half of ``Check.__call__``."""
     backend: Any = check.get_backend(lazy)(check)
-    name = getattr(check._check_fn, "__name__", None)
-    if name and check.is_builtin_check(name):  # as it is registered for Polars by now
-        backend.check_fn = partial(check.get_builtin_check_fn(name), **check._check_kwargs)
+    backend.check_fn = _builtin(check) or backend.check_fn
     said: pl.LazyFrame | bool = backend.apply(PolarsData(lazy, column))
     return said
 
@@ -163,7 +210,7 @@ def _check_name(name: str) -> str:
 
 
 def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: str, now: datetime) -> Checked:
-    records = batch.records.select(
+    records = batch.records.select_seq(
         pl.lit(batch.source).alias("_source"),
         pl.col("cursor").alias("_cursor"),
         pl.col("offset").alias("_offset"),

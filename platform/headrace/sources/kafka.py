@@ -375,4 +375,4 @@ def _records(cursor: str, columns: pl.DataFrame) -> pl.DataFrame:
     """``BATCH_SCHEMA`` of one partition as ``RECORD_SCHEMA``."""
     constant = {"cursor": cursor, "message_id": None, "redelivered": False}
     literals = [pl.lit(value, RECORD_SCHEMA[name]).alias(name) for name, value in constant.items()]
-    return columns.with_columns(literals).select(RECORD_SCHEMA.names())
+    return columns.with_columns_seq(literals).select(RECORD_SCHEMA.names())
