@@ -180,19 +180,22 @@ def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], 
         try:
             if found.tables is not None:
                 landed = tables.land(batch, reader.contract, reader.limits, found.tables, found.checked)
+                del found
             else:
                 group = tables.group(reader.contract, batch, found.checked)
+                del batch, found  # not to be held while more is waited for
                 full = _gather(group, reader, full, pace, stopping)
-                batch, landed = group.batch, group.landed
                 if not tables.commit(group):
                     reader.stop()
                     continue
+                batch, landed = group.batch, group.landed
+                del group
         except BaseException:
             reader.stop()
             source.close()  # hands the batch back: others may land it now
             raise
         reader.acknowledge(batch)
-        del batch, found  # not to be held while the next one is waited for
+        del batch
         yield landed
         next_read = 0.0 if full else asked + pace.batch_seconds
         idle_since, started = None, started or time.monotonic()
@@ -208,6 +211,7 @@ def _gather(group: _Group, reader: _Reader, full: bool, pace: Pace, stopping: Ca
         _report(reader.source, more.batch)
         group.add(more.batch, more.checked)
         full = len(more.batch) >= pace.batch_messages
+        del more
     return full
 
 

@@ -43,14 +43,18 @@ class Size:
         batches: Micro-batches that these need at least.
         visibility_seconds: Of a received SQS message, instead of the product's minutes: it is what a killed
             receiver costs. The same for every worker.
-        chunk_rows: Rows of one insert, so that a lake version has several. The same for every worker.
+        commit_batches: Micro-batches of one commit at most, so that there are several commits. The same for every
+            worker.
+        chunk_rows: Rows of one insert, so that a lake version has several: fewer than a version has of one day, so that
+            a file is one. The same for every worker.
         patience: Seconds that anything may take before it counts as failed.
     """
 
     messages: int = 1_500
     batches: int = 10
     visibility_seconds: int = 3
-    chunk_rows: int = 60
+    commit_batches: int = 3
+    chunk_rows: int = 20
     patience: float = 60.0
 
     @property
@@ -212,6 +216,7 @@ class Arena:
             "batch_messages": self.size.batch_messages,
             "idle_seconds": 0.3,
             "visibility_seconds": self.size.visibility_seconds,
+            "commit_batches": self.size.commit_batches,
             "chunk_rows": self.size.chunk_rows,
             **more,
         }
@@ -219,7 +224,14 @@ class Arena:
 
     def failpoint(self) -> dict[str, Any]:
         """The cell's: the n-th passing, of as many as there are at least."""
-        passings = {"published_not_recorded": 2 * self.size.batches, "swap_staged": 4, "swapped": 4}
+        # a chunk for each of five days, the first of them aside, in each commit of the good table
+        commits = 1 + -(-(self.size.batches - 1) // self.size.commit_batches)
+        passings = {
+            "mid_publish": 4 * commits,
+            "published_not_recorded": 2 * commits,
+            "swap_staged": 4,
+            "swapped": 4,
+        }
         least = 4 if self.cell.window == "compaction" else passings.get(self.cell.window, self.size.batches)
         nth = max(1, round(self.cell.at / 100 * least))
         return {"window": self.cell.window, "nth": nth, "action": self.cell.action}

@@ -99,7 +99,9 @@ def land(run: Run) -> None:
 
 
 def _pace(run: Run) -> Pace:
-    return Pace(run.job["batch_messages"], run.job["idle_seconds"], None)
+    return Pace(
+        run.job["batch_messages"], run.job["idle_seconds"], None, commit_batches=run.job["commit_batches"]
+    )
 
 
 def _until_empty(run: Run, drain: Callable[[], None]) -> None:
