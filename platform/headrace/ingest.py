@@ -68,11 +68,11 @@ class Pace:
         commit_batches: Micro-batches that one commit takes at most, catching up.
     """
 
-    batch_messages: int = 32_000
+    batch_messages: int = 48_000
     idle_seconds: float = 2.0
     max_seconds: float | None = None
     batch_seconds: float = 0.0
-    commit_batches: int = 8
+    commit_batches: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +166,9 @@ def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], 
         pause.wait(max(0.0, next_read - now))
         asked = time.monotonic()
         found = reader.next(tables, cursors)
-        batch = found.batch
+        batch, checked = found.batch, found.checked
         _report(source, batch)
-        if found.checked is None:
+        if checked is None:
             idle_since = idle_since or asked
             if batch.refused:
                 yield Landed(refused=batch.refused)
@@ -179,11 +179,11 @@ def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], 
             reader.read_ahead(found.after)
         try:
             if found.tables is not None:
-                landed = tables.land(batch, reader.contract, reader.limits, found.tables, found.checked)
-                del found
+                landed = tables.land(batch, reader.contract, reader.limits, found.tables, checked)
+                del found, checked
             else:
-                group = tables.group(reader.contract, batch, found.checked)
-                del batch, found  # not to be held while more is waited for
+                group = tables.group(reader.contract, batch, checked)
+                del batch, found, checked  # not to be held while more is waited for
                 full = _gather(group, reader, full, pace, stopping)
                 if not tables.commit(group):
                     reader.stop()

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     dbt_schema: str = Field("analytics", pattern=r"^[A-Za-z_]\w{0,62}$", description="where the marts are")
     raw_ttl_days: int = Field(0, ge=0, description="days after which raw rows expire; 0 keeps them")
 
-    batch_messages: int = Field(32_000, ge=1, le=1_000_000, description="messages of one micro-batch")
+    batch_messages: int = Field(48_000, ge=1, le=1_000_000, description="messages of one micro-batch")
     batch_seconds: float = Field(
         1.0,
         ge=0,
@@ -110,10 +110,7 @@ class Settings(BaseSettings):
         description="between two micro-batches that are not full: what arrives waits so long",
     )
     commit_batches: int = Field(
-        8,
-        ge=1,
-        le=1_000,
-        description="micro-batches that one commit takes at most, catching up",
+        5, ge=1, le=1_000, description="micro-batches that one commit takes at most, catching up"
     )
     ingest_idle_seconds: float = Field(2.0, ge=0.1, le=300, description="a run ends when idle this long")
     ingest_max_seconds: float = Field(300.0, ge=1, le=86_400, description="a run hands over after this")
