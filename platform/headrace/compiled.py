@@ -35,7 +35,7 @@ def compiled(function: F) -> F:
     """Machine code in the place of ``function``, run without the interpreter's lock.
 
     Arrays are the caller's: the code counts no references to them and makes none. Numba counts otherwise at every call
-    of another function, atomically, which was three quarters of what decoding an event took
+    of another function, atomically, which was two thirds of what decoding an event took
     (https://github.com/numba/numba/issues/2345; Numba leaves it out of functions of its own in the same way).
     """
     # Numba looks whether the function's own file has changed, and at no other: this one is in the name of what it keeps

@@ -9,7 +9,7 @@ told only after both commits.
 
 Catching up, the next batches are read and checked in threads while one is written, and several go into one commit.
 Only where reading takes nothing out of the source: who holds messages of a queue must have opened the tables before,
-see ``_Next``.
+see ``read_ahead``.
 """
 
 from __future__ import annotations
@@ -17,29 +17,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
-from queue import Empty, Queue
+from datetime import date
 from typing import Generic, TypeVar
 
 import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Checked, Gap, MicroBatch, Position
-from headrace.contracts import Contract, Limits, check
+from headrace.contracts import Contract, Limits
 from headrace.errors import Conflict
 from headrace.lake import LakeTable, Snapshot
+from headrace.read_ahead import Reader, Tables, judged
 from headrace.sources import Source
 
 log = logging.getLogger(__name__)
-
-#: Of the rejected table and of the good one.
-Tables = tuple[Snapshot, Snapshot]
 
 #: That one pair of snapshots serves for: an old one is a little slower with each.
 _COMMITS = 100
@@ -142,14 +135,14 @@ def ingest(
     lost = _gone(source, lake)
     if lost:
         yield Landed(gaps=lost)
-    reader = _Reader(source, contract, limits, pace)
+    reader = Reader(source, contract, limits, pace.batch_messages, min(1.0, pace.idle_seconds))
     try:
         yield from _drain(reader, _Tables(lake), pace, stopping)
     finally:
         reader.close()
 
 
-def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], bool]) -> Iterator[Landed]:
+def _drain(reader: Reader, tables: _Tables, pace: Pace, stopping: Callable[[], bool]) -> Iterator[Landed]:
     source = reader.source
     started: float | None = None
     idle_since: float | None = None
@@ -165,7 +158,7 @@ def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], 
             return
         pause.wait(max(0.0, next_read - now))
         asked = time.monotonic()
-        found = reader.next(tables, cursors)
+        found = reader.next(tables.present, cursors)
         batch, checked = found.batch, found.checked
         _report(source, batch)
         if checked is None:
@@ -201,7 +194,7 @@ def _drain(reader: _Reader, tables: _Tables, pace: Pace, stopping: Callable[[], 
         idle_since, started = None, started or time.monotonic()
 
 
-def _gather(group: _Group, reader: _Reader, full: bool, pace: Pace, stopping: Callable[[], bool]) -> bool:
+def _gather(group: _Group, reader: Reader, full: bool, pace: Pace, stopping: Callable[[], bool]) -> bool:
     """Add to a group what has been read ahead and is there in time; whether the last batch of it is full."""
     until = time.monotonic() + _COMMIT_SECONDS
     while group.batches < pace.commit_batches and not stopping():
@@ -220,24 +213,6 @@ def _report(source: Source, batch: MicroBatch) -> None:
         log.error("%s lost messages before they were read: offsets %s", source.name, gap)
     for problem in batch.refused:
         log.error("%s", problem)
-
-
-@dataclass(frozen=True, slots=True)
-class _Next:
-    """What a read gave.
-
-    Attributes:
-        batch: The messages.
-        after: Where the next read begins, also in what this one did not look at.
-        checked: The same after the contract; None if there is nothing to land.
-        tables: As they were before the read, so that a commit of anyone else who got the same messages meanwhile is a
-            conflict; None for what was read ahead: offsets tell what has landed.
-    """
-
-    batch: MicroBatch
-    after: Position
-    checked: Checked | None
-    tables: Tables | None
 
 
 class _Tables:
@@ -288,135 +263,6 @@ class _Tables:
         self._kept = tables
 
 
-class _Reader:
-    """Reads and checks a source, which is for one thread at a time.
-
-    Reading ahead, that is a thread of its own, and checking another: while one batch is written, the next is checked
-    and the one after it is read, which waits there until the first has been written.
-    """
-
-    def __init__(self, source: Source, contract: Contract, limits: Limits, pace: Pace) -> None:
-        self.source, self.contract, self.limits = source, contract, limits
-        self._pace = pace
-        self._known: list[str] = []
-        self._checks = ThreadPoolExecutor(1, "check")
-        self._thread: threading.Thread | None = None
-        self._enough = threading.Event()
-        self._found: Queue[Future[_Next | None]] = Queue(1)  # in the order they were read; None is the end
-        self._taken: Future[_Next | None] | None = None  # out of the queue, and nobody has had it yet
-        self._landed: deque[MicroBatch] = deque()  # to be acknowledged between two reads
-
-    def cursors(self) -> list[str]:
-        """As the source has them now; as it had them while reading ahead."""
-        if self._thread is None:
-            self._known = self.source.cursors()
-        return self._known
-
-    def next(self, lake: _Tables, cursors: list[str]) -> _Next:
-        """What was read ahead, or what is there now."""
-        if self._thread is not None:
-            future, self._taken = self._taken or self._found.get(), None
-            found = future.result()
-            if found is not None:
-                return found
-            self.stop()
-            cursors = self.cursors()
-        tables = lake.present()
-        after = tables[1].position(cursors)
-        batch = self._read(after)
-        if _nothing(batch):
-            return _Next(batch, after, None, tables)
-        return _Next(batch, after.advanced(batch.after), judged(batch, self.contract, self.limits), tables)
-
-    def more(self, seconds: float) -> _Next | None:
-        """What else was read ahead, if it is there in time; what went wrong is for ``next`` to raise."""
-        until = time.monotonic() + seconds
-        try:
-            if self._taken is None:
-                self._taken = self._found.get(timeout=max(0.0, seconds))
-            if self._taken.exception(timeout=max(0.0, until - time.monotonic())) is not None:
-                return None
-        except (Empty, TimeoutError):
-            return None
-        found = self._taken.result()
-        if found is not None:
-            self._taken = None
-        return found
-
-    def _read(self, after: Position) -> MicroBatch:
-        return self.source.read(after, self._pace.batch_messages, min(1.0, self._pace.idle_seconds))
-
-    def read_ahead(self, after: Position) -> None:
-        """Go on from there, for as long as batches are full, until ``stop``; does nothing if that is under way."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._go_on, args=(after,), name="read", daemon=True)
-            self._thread.start()
-
-    def _go_on(self, after: Position) -> None:
-        try:
-            full = True
-            while full and not self._enough.is_set():
-                self._tell()
-                batch = self._read(after)
-                if _nothing(batch):
-                    break  # who reads on sees whether anything is amiss, and waits
-                after = after.advanced(batch.after)
-                found: Future[_Next | None] = Future()
-                self._found.put(found)  # waits until the one before it has been taken, which is then written
-                self._checks.submit(self._judge, batch, after, found)
-                full = len(batch) >= self._pace.batch_messages
-                del batch  # not to be held while the next one is read
-        except BaseException as error:
-            failed: Future[_Next | None] = Future()
-            failed.set_exception(error)
-            self._found.put(failed)
-        finally:
-            end: Future[_Next | None] = Future()
-            end.set_result(None)
-            self._found.put(end)
-
-    def _judge(self, batch: MicroBatch, after: Position, found: Future[_Next | None]) -> None:
-        try:
-            checked = judged(batch, self.contract, self.limits)
-            # what is good and what is rejected hold all that is needed of the payloads
-            records = batch.records.with_columns(payload=pl.lit(None, pl.Binary))
-            found.set_result(_Next(replace(batch, records=records), after, checked, None))
-        except BaseException as error:
-            found.set_exception(error)
-
-    def acknowledge(self, batch: MicroBatch) -> None:
-        """At once, or after the read that is under way."""
-        self._landed.append(batch)
-        if self._thread is None:
-            self._tell()
-
-    def _tell(self) -> None:
-        while self._landed:
-            self.source.acknowledge(self._landed.popleft())
-
-    def stop(self) -> None:
-        """Forget what was read ahead; the source is this thread's again, and knows of all that has landed."""
-        if self._thread is not None:
-            self._enough.set()
-            while self._thread.is_alive():
-                with suppress(Empty):
-                    self._found.get(timeout=0.05)  # makes room for what it is about to put
-            self._thread, self._found, self._taken = None, Queue(1), None
-            self._enough.clear()
-        self._tell()
-
-    def close(self) -> None:
-        """``stop`` for good."""
-        try:
-            self.stop()
-        finally:
-            self._checks.shutdown()
-
-
-def _nothing(batch: MicroBatch) -> bool:
-    return not len(batch) and batch.after == batch.before
-
-
 def _gone(source: Source, lake: StreamLake[LakeTable]) -> tuple[Gap, ...]:
     """What was lost with a topic that has been deleted and created again: said until the new one has landed rows."""
     cursors, table = source.cursors(), lake.good.open()
@@ -436,11 +282,6 @@ def _gone(source: Source, lake: StreamLake[LakeTable]) -> tuple[Gap, ...]:
             gap.cursor,
         )
     return lost
-
-
-def judged(batch: MicroBatch, contract: Contract, limits: Limits) -> Checked:
-    """A micro-batch after its contract, as of now."""
-    return check(contract, batch, batch_id=str(uuid.uuid4()), now=datetime.now(UTC), limits=limits)
 
 
 def land(

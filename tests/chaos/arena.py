@@ -224,9 +224,13 @@ class Arena:
 
     def failpoint(self) -> dict[str, Any]:
         """The cell's: the n-th passing, of as many as there are at least."""
-        # a chunk for each of five days, the first of them aside, in each commit of the good table
-        commits = 1 + -(-(self.size.batches - 1) // self.size.commit_batches)
+        # a batch of a queue is a commit; one for each of five days, the first aside, are the chunks of a commit
+        together = 1 if self.cell.source == "sqs" else self.size.commit_batches
+        commits = 1 + -(-(self.size.batches - 1) // together)
         passings = {
+            "between_tables": commits,
+            "mid_write": commits,
+            "written_not_acknowledged": commits,
             "mid_publish": 4 * commits,
             "published_not_recorded": 2 * commits,
             "swap_staged": 4,

@@ -187,8 +187,9 @@ def test_what_one_query_finds_is_what_pandera_finds(contract: Contract, data: st
         pa.Check(lambda data: data.lazyframe.select(pl.col(data.key).sum() < 10)),
         pa.Check(lambda data: data.lazyframe.select(~pl.col(data.key).is_duplicated())),
         pa.Check(lambda data: bool(data.lazyframe.select(pl.col(data.key).max() < 5).collect().item())),
+        pa.Check.unique_values_eq([1, 2, 3]),
     ],
-    ids=["of all rows", "of a row among others", "a verdict"],
+    ids=["of all rows", "of a row among others", "a verdict", "a built-in verdict"],
 )
 def test_a_check_of_more_than_a_row_sees_all_rows(checks: pa.Check) -> None:
     schema = pa.DataFrameSchema({"n": pa.Column(pl.Int64, checks)})

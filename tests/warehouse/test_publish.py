@@ -11,12 +11,13 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
 from builders import NOW, event, metric
 from conftest import Stack
-from headrace.batch import ORIGIN_KEY, Chunk, MicroBatch
+from headrace.batch import ORIGIN_KEY, Chunk, MicroBatch, ParquetFile
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.errors import Fatal, HistoryGone, Retriable
 from headrace.ingest import land as land_batch
@@ -408,6 +409,53 @@ def test_a_file_that_goes_away_while_it_is_sent_adds_nothing(
     assert warehouse.counts_by_day(table) == {}
     warehouse.insert(table, Chunk.of(to_arrow(good, table)), "events:1")
     assert warehouse.counts_by_day(table) == {date(2026, 1, 2): 1}
+
+
+def test_a_call_that_is_made_again_sends_all_rows_again(stack: Stack, batch_of: Batch) -> None:
+    """And not what a body has left that was gone through before, which would be nothing."""
+
+    def twice(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Retriable:
+            return call()
+
+    config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
+    warehouse, table = ClickHouse(config, twice), EVENTS.table
+    warehouse.prepare(table)
+    rows = to_arrow(check(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good, table)
+    failures = [Retriable("the lake is away")]
+
+    def parts() -> Iterator[pa.Table]:
+        yield rows
+        if failures:
+            raise failures.pop()
+        yield rows
+
+    warehouse.insert(table, Chunk(2, parts), "events:1")
+    assert not failures
+    assert warehouse.counts_by_day(table) == {date(2026, 1, 2): 2}
+
+
+def test_a_file_that_lacks_a_column_is_refused(stack: Stack, batch_of: Batch) -> None:
+    """ClickHouse would fill it with its default: every row in 1970."""
+    config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
+    warehouse, table = ClickHouse(config), EVENTS.table
+    warehouse.prepare(table)
+    good = check(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good
+    rows = to_arrow(good, table)
+    for columns, kept in ((rows.drop_columns([table.partition]), {}), (rows, {date(2026, 1, 2): 1})):
+        sink = pa.BufferOutputStream()
+        pq.write_table(columns, sink)
+        content = sink.getvalue().to_pybytes()
+        file = ParquetFile(lambda content=content: iter([content]), NOW.date())  # type: ignore[misc]
+        chunk = Chunk(1, lambda: iter([rows]), file)
+        if kept:
+            warehouse.insert(table, chunk, "events:1")
+        else:
+            with pytest.raises(Fatal, match=table.partition):
+                warehouse.insert(table, chunk, "events:1")
+        assert warehouse.counts_by_day(table) == kept
 
 
 def test_days_that_have_expired_are_no_difference(raw: Settings, tmp_path: Path, batch_of: Batch) -> None:

@@ -109,13 +109,13 @@ def _failures(
         suspects = _suspects(schema, rows, more)
     except Exception:  # a check that fails itself: Pandera says which
         suspects = None
-    at = None if suspects is None else suspects.arg_true()
-    if at is not None and not len(at):
+    if suspects is not None and not suspects.any():
         return None
     for name, check in more.items():
         schema = schema.update_column(name, checks=[*schema.columns[name].checks, check])
-    if suspects is None or at is None:
+    if suspects is None:
         return _validated(schema, rows)
+    at = suspects.arg_true()
     found = _validated(schema, rows.filter(suspects))
     if found is None or found["index"].n_unique() != len(at) or found["index"].null_count():
         return _validated(schema, rows)  # a check of a row depends on other rows

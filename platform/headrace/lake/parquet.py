@@ -66,8 +66,9 @@ class StagedFiles:
         """Encode rows of the table's columns."""
         self.height += rows.height
         for day, part in _days(rows, self._table.partition):
-            file = self._files.setdefault(day, _File(self._table))
-            file.add(part, self._described)
+            if day not in self._files:
+                self._files[day] = _File(self._table)
+            self._files[day].add(part, self._described)
 
     def write(self, filesystem: pafs.FileSystem) -> list[AddAction]:
         """Files with these rows, which nobody sees until a commit adds them. Can be done again.
