@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     ingest_idle_seconds: float = Field(2.0, ge=0.1, le=300, description="a run ends when idle this long")
     ingest_max_seconds: float = Field(300.0, ge=1, le=86_400, description="a run hands over after this")
     max_message_bytes: int = Field(524_288, ge=1_024, description="longer messages are rejected")
+    max_message_records: int = Field(
+        100_000, ge=1, description="a message that is an array of more records is rejected whole"
+    )
     event_time_min: datetime = Field(datetime(2000, 1, 1, tzinfo=UTC), description="earliest occurred_at")
     event_time_ahead: timedelta = Field(timedelta(hours=1), description="latest: this after ingestion")
 

@@ -139,7 +139,7 @@ class Stream:
     def limits(self) -> Limits:
         """What is accepted."""
         s = self.settings
-        return Limits(s.max_message_bytes, s.event_time_min, s.event_time_ahead)
+        return Limits(s.max_message_bytes, s.event_time_min, s.event_time_ahead, s.max_message_records)
 
     @property
     def pace(self) -> Pace:

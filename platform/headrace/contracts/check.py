@@ -15,7 +15,8 @@ from pandera.api.polars.types import PolarsData
 
 from headrace.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
 from headrace.contracts.base import Contract
-from headrace.contracts.decode import Decoded, Failures, decode, record_at
+from headrace.contracts.decode import Decoded, Failures, decode
+from headrace.contracts.json_array import taken
 from headrace.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
@@ -30,11 +31,18 @@ class Limits:
         max_message_bytes: Longer messages are rejected whole.
         event_time_min: Earliest accepted event time.
         event_time_ahead: Latest accepted event time, after the moment of ingestion.
+        max_message_records: Messages that are arrays of more records are rejected whole.
     """
 
     max_message_bytes: int = 524_288
     event_time_min: datetime = datetime(2000, 1, 1, tzinfo=UTC)
     event_time_ahead: timedelta = timedelta(hours=1)
+    max_message_records: int = 100_000
+
+    @property
+    def max_repeated_bytes(self) -> int:
+        """Key and headers are in the row of each record: how many bytes they may be in all rows of one message."""
+        return 64 * self.max_message_bytes
 
 
 def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime, limits: Limits) -> Checked:
@@ -50,9 +58,21 @@ def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime
         now: Moment of ingestion (UTC), recorded with every row and the base of the time window.
         limits: See ``Limits``.
     """
-    decoded = decode(contract, batch.records["payload"], limits.max_message_bytes)
+    refusal = partial(_refusal, batch.records, limits)
+    decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, refusal)
     _validate(contract, decoded, now, limits)
     return _split(contract, batch, decoded, batch_id, now)
+
+
+def _refusal(records: pl.DataFrame, limits: Limits, message: int, count: int) -> tuple[str, str] | None:
+    """Why a message is rejected whole for how many records it holds: check and value."""
+    if count > limits.max_message_records:
+        return f"max_message_records({limits.max_message_records})", str(count)
+    key, headers = records.select("key", "headers").row(message)
+    repeated = len(key or b"") + sum(len(h["key"] or "") + len(h["value"] or b"") for h in headers or ())
+    if count * repeated > limits.max_repeated_bytes:
+        return f"max_repeated_bytes({limits.max_repeated_bytes})", f"{count} records of {repeated} bytes"
+    return None
 
 
 def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], int]:
@@ -232,7 +252,8 @@ def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: st
     good = good.select(contract.landed_schema.names())
     if bad is None:
         return Checked(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id)
-    return Checked(good, _rejected(contract, origin.filter(bad), bad, decoded.failures), batch_id)
+    payload = _payloads(batch.records["payload"], decoded, bad)
+    return Checked(good, _rejected(contract, origin.filter(bad), bad, decoded.failures, payload), batch_id)
 
 
 def _mask(failures: Failures, height: int) -> pl.Series | None:
@@ -242,7 +263,22 @@ def _mask(failures: Failures, height: int) -> pl.Series | None:
     return pl.int_range(height, dtype=pl.UInt32, eager=True).is_in(rows.unique().implode())
 
 
-def _rejected(contract: Contract, origin: pl.DataFrame, bad: pl.Series, found: Failures) -> pl.DataFrame:
+def _payloads(messages: pl.Series, decoded: Decoded, bad: pl.Series) -> pl.Series:
+    """Bytes of the rejected records; each message that is an array is split once."""
+    message, index = decoded.message.filter(bad), decoded.index.filter(bad)
+    rows = pl.DataFrame([message, index, messages[message].alias("payload")]).with_row_index("place")
+    element = message.is_in(decoded.arrays)
+    if not element.any():
+        return rows["payload"]
+    by_message = rows.filter(element).group_by("message", maintain_order=True).agg("index")
+    payloads = [part for at, places in by_message.iter_rows() for part in taken(messages[at], places)]
+    elements = rows.filter(element).with_columns(payload=pl.Series(payloads, dtype=pl.Binary))
+    return pl.concat([rows.filter(~element), elements]).sort("place")["payload"]
+
+
+def _rejected(
+    contract: Contract, origin: pl.DataFrame, bad: pl.Series, found: Failures, payload: pl.Series
+) -> pl.DataFrame:
     failures: dict[str, Any] = {name: getattr(found, name) for name in ("row", "check", "column", "value")}
     reasons = (
         pl.DataFrame(
@@ -256,12 +292,8 @@ def _rejected(contract: Contract, origin: pl.DataFrame, bad: pl.Series, found: F
     at = bad.arg_true()
     if not reasons["row"].equals(at.cast(pl.UInt32).rename("row")):
         raise Fatal("the rejected rows and their reasons do not match; this is a defect of Headrace")
-    payload = [
-        payload and record_at(payload, index)
-        for payload, index in origin.select("payload", "_index").iter_rows()
-    ]
     return origin.with_columns(
-        pl.Series("payload", payload, dtype=pl.Binary),
+        payload,
         reasons["reasons"],
         pl.lit(contract.name).alias("contract"),
         pl.lit(contract.version, dtype=pl.Int32).alias("contract_version"),

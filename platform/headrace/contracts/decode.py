@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from headrace.batch import STRING_MAP, UTC_MICROS
 from headrace.contracts.base import INT_RANGE, Column, Contract
+from headrace.contracts.json_array import BROKEN, is_array, lone_surrogate, split
 
 _TYPES: dict[str, Any] = {
     "string": str | None,
@@ -42,7 +43,14 @@ _AT_ONCE = 2_048
 
 @dataclass(slots=True)
 class Failures:
-    """Reasons found so far, as columns; ``row`` points into ``Decoded.rows``."""
+    """Reasons found so far, as columns; ``row`` points into ``Decoded.rows``.
+
+    Attributes:
+        row: Which row failed.
+        check: Which check it failed.
+        column: Which column is wrong, empty for the whole record.
+        value: What was there, cut off.
+    """
 
     row: list[int] = field(default_factory=list)
     check: list[str] = field(default_factory=list)
@@ -66,12 +74,14 @@ class Decoded:
         message: Row of the message in ``MicroBatch.records``, one per record.
         index: Place of the record in its message, one per record.
         failures: Reasons, by row.
+        arrays: Messages whose records are elements of an array; a row of any other message is all of it.
     """
 
     rows: pl.DataFrame
     message: pl.Series
     index: pl.Series
     failures: Failures
+    arrays: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +108,25 @@ def _wire(contract: Contract) -> _Wire:
     return _Wire(struct, record.decode, array.decode, decoders, raw)
 
 
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-#: RecursionError: nesting deeper than any real record; UnicodeDecodeError: bytes that are not UTF-8.
-_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+#: Why a message with so many records is refused whole, by its row: check and value. None if it is not.
+Refusal = Callable[[int, int], tuple[str, str] | None]
 
 
-def decode(contract: Contract, payloads: pl.Series, max_message_bytes: int) -> Decoded:
-    """Decode one micro-batch.
+def _never(message: int, records: int) -> None:
+    """Refuse no message for its number of records."""
+
+
+def decode(
+    contract: Contract, payloads: pl.Series, max_message_bytes: int, refusal: Refusal = _never
+) -> Decoded:
+    """Decode one micro-batch, in time and memory that grow with its bytes.
 
     Args:
         contract: What the records should be.
         payloads: Binary, one per message.
         max_message_bytes: Longer messages fail whole.
+        refusal: Asked of each message that is an array.
 
     Returns:
         At least one row for every message, so that none can vanish: an empty array yields one failed row.
@@ -124,8 +140,11 @@ def decode(contract: Contract, payloads: pl.Series, max_message_bytes: int) -> D
         message = pl.int_range(len(payloads), dtype=pl.UInt32, eager=True)
         return Decoded(sure, message.alias("message"), _zeros(len(payloads)), Failures())
     at = np.flatnonzero(odd)
-    rest = _Decoding(contract, payloads[at], max_message_bytes).decoded()
+    rest = _Decoding(
+        contract, payloads[at], max_message_bytes, lambda row, records: refusal(int(at[row]), records)
+    ).decoded()
     rest.message = pl.Series("message", at.astype(np.uint32))[rest.message]
+    rest.arrays = at[rest.arrays].tolist()
     return rest if odd.all() else _merged(sure, odd, rest)
 
 
@@ -140,37 +159,31 @@ def _merged(sure: pl.DataFrame, odd: npt.NDArray[np.bool_], rest: Decoded) -> De
     failures.row = place[right.size + np.array(failures.row, np.int64)].tolist()
     rows = pl.concat([sure.filter(pl.Series(~odd)), rest.rows], rechunk=True)[order]
     index = pl.concat([_zeros(right.size), rest.index])
-    return Decoded(rows, message[order], index[order], failures)
+    return Decoded(rows, message[order], index[order], failures, rest.arrays)
 
 
 def _zeros(rows: int) -> pl.Series:
     return pl.zeros(rows, pl.Int32, eager=True).alias("index")
 
 
-def record_at(payload: bytes, index: int) -> bytes:
-    """The bytes of one record of a message: of an element where the message is an array, else of all of it."""
-    if payload.lstrip()[:1] == b"[":
-        try:
-            return bytes(_ARRAY.decode(payload)[index])
-        except (*_BROKEN, IndexError):
-            pass
-    return payload
-
-
 class _Decoding:
     """One micro-batch under way."""
 
-    def __init__(self, contract: Contract, payloads: pl.Series, max_message_bytes: int) -> None:
+    def __init__(
+        self, contract: Contract, payloads: pl.Series, max_message_bytes: int, refusal: Refusal = _never
+    ) -> None:
         self._contract = contract
         self._wire = _wire(contract)
         self._payloads = payloads
         self._max = max_message_bytes
+        self._refusal = refusal
         self._failures = Failures()
         self._frames: list[pl.DataFrame] = []
         self._height = 0  # rows of the frames
         self._structs: list[Any] = []  # not in a frame yet, and of which message and element they are
         self._message: list[Iterable[int]] = []
         self._index: list[Iterable[int]] = []
+        self._arrays: list[int] = []
 
     def decoded(self) -> Decoded:
         plain = pl.Series(_plain(self._payloads, self._max))
@@ -178,7 +191,7 @@ class _Decoding:
         for first, part in enumerate(texts.to_frame().iter_slices(_AT_ONCE)):
             self._chunk(first * _AT_ONCE, part.to_series().to_list())
             self._frame()
-        raw = pl.concat([pl.DataFrame(schema=self._wire.raw), *self._frames])
+        raw = pl.concat([pl.DataFrame(schema=self._wire.raw), *self._frames], rechunk=True)
         rows = pl.DataFrame([_typed(c, raw[c.name], self._failures) for c in self._contract.columns])
         message, index = (
             pl.Series(name, np.fromiter(chain.from_iterable(parts), np.int64), dtype=dtype)
@@ -187,7 +200,7 @@ class _Decoding:
                 ("index", self._index, pl.Int32),
             )
         )
-        return Decoded(rows, message, index, self._failures)
+        return Decoded(rows, message, index, self._failures, self._arrays)
 
     def _chunk(self, first: int, payloads: list[bytes | None]) -> None:
         """Structs of messages: as many as are right in one call, then one that is not."""
@@ -196,10 +209,7 @@ class _Decoding:
             ready = len(self._structs)
             try:
                 self._structs.extend(map(self._wire.record, left))
-            except (
-                *_BROKEN,
-                TypeError,
-            ):  # of the message after those that the list has by now; TypeError: null
+            except (*BROKEN, TypeError):  # of the message after those that the list has; TypeError: null
                 broken = True
             else:
                 broken = False
@@ -223,13 +233,14 @@ class _Decoding:
             self._failed(at, f"max_message_bytes({self._max})", str(len(payload)))
         elif not _is_utf8(payload):
             self._failed(at, "utf8")
-        elif payload.lstrip()[:1] == b"[":
+        elif is_array(payload):
             self._array(at, payload)
         else:
             self._structs.append(self._salvaged(payload))
             self._keep((at,), (0,))
 
     def _failed(self, at: int, check: str, value: str = "") -> None:
+        """The whole message is one failed row."""
         self._failures.add(self._row(), check, "", value)
         self._structs.append(self._wire.struct())
         self._keep((at,), (0,))
@@ -239,27 +250,35 @@ class _Decoding:
         return self._height + len(self._structs)
 
     def _array(self, at: int, payload: bytes) -> None:
+        parts: Sequence[Any]
         try:
-            structs = self._wire.array(payload)
-        except _BROKEN:
+            parts, decoded = self._wire.array(payload), True
+        except BROKEN:
             try:
-                parts = _ARRAY.decode(payload)
-            except _BROKEN as error:
+                parts, decoded = split(payload), False
+            except BROKEN as error:
                 self._failed(at, "json", str(error))
                 return
-            for place, part in enumerate(parts):
-                self._structs.append(self._record(part))
-                self._keep((at,), (place,))
+        if not parts:
+            self._failed(at, "empty_array")
+        elif refused := self._refusal(at, len(parts)):
+            self._failed(at, *refused)
         else:
-            if not structs:
-                self._failed(at, "empty_array")
-            self._structs.extend(structs)
-            self._keep([at] * len(structs), range(len(structs)))
+            self._arrays.append(at)
+            self._keep(repeat(at, len(parts)), range(len(parts)))
+            for first in range(0, len(parts), _AT_ONCE):
+                some = parts[first : first + _AT_ONCE]
+                if decoded:
+                    self._structs += some
+                else:
+                    for part in some:
+                        self._structs.append(self._record(part))
+                self._frame()
 
-    def _record(self, raw: msgspec.Raw) -> Any:
+    def _record(self, raw: bytes | msgspec.Raw) -> Any:
         try:
             return self._wire.record(raw)
-        except _BROKEN:
+        except BROKEN:
             return self._salvaged(raw)
 
     def _salvaged(self, raw: bytes | msgspec.Raw) -> Any:
@@ -270,8 +289,8 @@ class _Decoding:
         except msgspec.ValidationError:
             failures.add(row, "object", "", _shown(raw))
             return self._wire.struct()
-        except _BROKEN as error:
-            failures.add(row, "json", "", str(error))
+        except BROKEN as error:
+            failures.add(row, "json", "", lone_surrogate(bytes(raw)) or str(error))
             return self._wire.struct()
         right: dict[str, Any] = {}
         for column, decoder in self._wire.fields:
@@ -280,7 +299,7 @@ class _Decoding:
                 continue
             try:
                 right[column.name] = decoder.decode(part)
-            except _BROKEN:
+            except BROKEN:
                 failures.add(row, f"type({column.wire})", column.name, _shown(part))
         return self._wire.struct(**right)
 

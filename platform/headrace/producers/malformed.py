@@ -98,6 +98,8 @@ def _whole(contract: Contract, good: Mapping[str, Any], limits: Limits) -> Itera
     yield bad("not UTF-8", text[:-1] + b',"other":"\xff\xfe"}', "utf8", sqs=False)
     yield bad("too long", filler, f"max_message_bytes({limits.max_message_bytes})", sqs=False)
     yield bad("empty array", b"[]", "empty_array")
+    crowd = b"[" + b"1," * limits.max_message_records + b"1]"
+    yield bad("too many records", crowd, f"max_message_records({limits.max_message_records})", sqs=False)
     if contract is METRICS:  # the stream whose producers send arrays
         first, second, third = ({**good, contract.key: f"malformed-{n}"} for n in (1, 2, 3))
         yield MalformedMessage(
