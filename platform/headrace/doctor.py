@@ -14,6 +14,7 @@ from headrace.models import manifest
 from headrace.pipelines import discover
 from headrace.resilience import Guard
 from headrace.settings import Settings, load_settings
+from headrace.status import torn_ends
 from headrace.stream import Stream, streams
 from headrace.warehouse.clickhouse import ClickHouse
 
@@ -111,9 +112,15 @@ def _services(config: Settings) -> Iterator[Finding]:
     for stream in streams(config, patient=False).values():
         for spec in stream.pipeline.sources:
             yield _tried(spec.name, lambda s=stream, n=spec.name: _waiting(s, n))  # type: ignore[misc]
-        yield _tried(f"lake of {stream.name}", lambda s=stream: f"version {s.lake.good.open().version}")  # type: ignore[misc]
+        yield _tried(f"lake of {stream.name}", lambda s=stream: _lake(s))  # type: ignore[misc]
         yield _tried(f"warehouse of {stream.name}", lambda s=stream: f"{s.unpublished()} versions behind")  # type: ignore[misc]
         stream.close()
+
+
+def _lake(stream: Stream) -> str:
+    version = stream.lake.good.open().version
+    torn = torn_ends(stream)
+    return f"version {version}" + (f"; {torn}" if torn else "")
 
 
 def _waiting(stream: Stream, source: str) -> str:

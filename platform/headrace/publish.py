@@ -72,6 +72,7 @@ def publish(
     with alone or nullcontext():
         warehouse.prepare(table.table)
         newest = table.open().version
+        table.sync(newest)  # what is published must not be gone after a power cut, its number then another's
         last = warehouse.published(table.table, table.id)
         done = Published(end=0 if last is None else last + 1)
         for version in range(done.end, newest + 1):

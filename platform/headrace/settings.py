@@ -79,6 +79,10 @@ class Settings(BaseSettings):
     lake_storage_options: dict[str, str] = Field(
         default_factory=dict, repr=False, description="JSON, as delta-rs takes them"
     )
+    lake_sync: bool = Field(
+        True,
+        description="false: a lake on a local disk is not synced before a source is told; a power cut then loses rows",
+    )
 
     archive: str = Field("", description="folder or s3:// URI with files to land; default <home>/archive")
     archive_storage_options: dict[str, str] = Field(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from headrace import alerts
 from headrace.alerts import Problem, length
 from headrace.errors import Fatal, HeadraceError
+from headrace.lake.durable import SET_ASIDE
 from headrace.recorded import Check, last_checks
 from headrace.resilience import Circuit, circuits
 from headrace.settings import Settings
@@ -33,6 +34,7 @@ class StreamStatus:
         unpublished_versions: Lake versions that are not in the warehouse yet.
         touched_days: Days whose models are older than their rows.
         touched_since: Since when the oldest of them is (UTC).
+        set_aside: Torn ends of the lake's logs that a power cut left; empty for none.
         problems: One line each, for a person.
     """
 
@@ -46,6 +48,7 @@ class StreamStatus:
     unpublished_versions: int | None = None
     touched_days: int | None = None
     touched_since: datetime | None = None
+    set_aside: str = ""
     problems: tuple[str, ...] = ()
 
     @property
@@ -132,6 +135,7 @@ def inspect(stream: Stream) -> StreamStatus:
         found["lake_rows"] = sum(stream.lake.good.counts_by_day().values())
         found["rejected_rows"] = sum(stream.lake.rejected.counts_by_day().values())
         found["last_landed"] = stream.latest()
+        found["set_aside"] = torn_ends(stream)
         found["warehouse_rows"] = sum(stream.warehouse_counts().values())
         found["unpublished_versions"] = stream.unpublished()
         touched = stream.touched()
@@ -146,6 +150,19 @@ def inspect(stream: Stream) -> StreamStatus:
         if str(error) not in problems:
             problems.append(str(error))
     return StreamStatus(stream.name, sources, **found, problems=tuple(problems))  # type: ignore[arg-type]
+
+
+def torn_ends(stream: Stream) -> str:
+    """Say which torn ends of a stream's lake were set aside after a power cut; empty for none."""
+    found = {table.uri: table.set_aside() for table in (stream.lake.good, stream.lake.rejected)}
+    count = sum(len(names) for names in found.values())
+    if not count:
+        return ""
+    folders = " and ".join(f"{uri}/{SET_ASIDE}" for uri, names in found.items() if names)
+    noun = "a torn commit" if count == 1 else f"{count} torn commits"
+    return (
+        f"{noun} set aside after a power cut, nobody was told of what they held; delete {folders} to forget"
+    )
 
 
 Line = tuple[str, str, str]  # mark, what, said: empty where it goes on
@@ -178,6 +195,8 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
         f"lake       version {stream.lake_version}, {stream.lake_rows or 0:,} rows, "
         f"{stream.rejected_rows or 0:,} rejected{landed}"
     )
+    if stream.set_aside:
+        yield f"           {stream.set_aside}"
     if stream.warehouse_rows is None:
         yield "warehouse  away"
         return

@@ -125,10 +125,11 @@ class Stream:
     def lake(self) -> StreamLake[DeltaLakeTable]:
         """The two lake tables."""
         root, options = self.settings.lake, self.settings.lake_storage_options
-        return StreamLake(
-            DeltaLakeTable(root, self.contract.table, options, self._guards["lake"]),
-            DeltaLakeTable(root, self.contract.rejected_table, options, self._guards["lake"]),
+        good, rejected = (
+            DeltaLakeTable(root, table, options, self._guards["lake"], sync=self.settings.lake_sync)
+            for table in (self.contract.table, self.contract.rejected_table)
         )
+        return StreamLake(good, rejected)
 
     @cached_property
     def warehouse(self) -> ClickHouse:

@@ -97,6 +97,8 @@ class Snapshot(Protocol):
     def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Add rows and move cursors in one atomic commit; the snapshot is then of the version returned.
 
+        What it holds survives a power cut then, unless the lake is told not to care.
+
         Args:
             rows: Those of a frame, or what the table has staged; none at all move only the cursors.
             advance: Next offset of each cursor that moves.
@@ -119,6 +121,12 @@ class LakeTable(Protocol):
 
     def open(self) -> Snapshot:
         """The newest snapshot; creates the table if it is missing."""
+
+    def sync(self, version: int, /) -> None:
+        """Make what is committed up to a version survive a power cut; ``Snapshot.append`` has done so for its own.
+
+        For whoever acts on what another writer has committed.
+        """
 
     def stage(self) -> Staged:
         """For rows of several micro-batches that one commit is to add."""

@@ -34,6 +34,7 @@ from headrace.errors import Conflict, Fatal, HistoryGone, Retriable
 from headrace.lake.arrow import arrow_schema
 from headrace.lake.base import Erased, Extent, LakeVersion, Staged
 from headrace.lake.chunks import File, chunks
+from headrace.lake.durable import ACTIONS, LocalDisk
 from headrace.lake.local_log import shorten
 from headrace.lake.parquet import StagedFiles, writer_properties
 
@@ -103,12 +104,15 @@ class DeltaLakeTable:
         table: Table,
         storage_options: Mapping[str, str] | None = None,
         through: Callable[[Callable[[], Any]], Any] = lambda call: call(),
+        *,
+        sync: bool = True,
     ) -> None:
         """Args:
         root: Folder or URI of the lake; the table lives in ``<root>/<table name>``.
         table: Its columns and partition.
         storage_options: As delta-rs takes them; empty for the local disk.
         through: Makes the calls that open and commit, and may make one again that raised ``Retriable``.
+        sync: Whether a commit on the local disk is synced before anybody acts on it.
         """
         self.table = table
         self.uri = f"{root.rstrip('/')}/{table.name}"
@@ -116,6 +120,8 @@ class DeltaLakeTable:
         self._through = through
         self._handle: DeltaTable | None = None
         self._shortened_at = 0
+        self._disk = None if "://" in self.uri else LocalDisk(Path(self.uri), sync=sync)
+        self._repaired = False
         self._writer = writer_properties(table)
         self._schema = Schema.from_arrow(arrow_schema(table))
 
@@ -126,10 +132,17 @@ class DeltaLakeTable:
 
     def _opened_anew(self) -> DeltaTable:
         with _translated(self.uri):
+            if self._disk is not None and not self._repaired:
+                self._disk.repair()  # a power cut ends all processes, so each looks once
+                self._repaired = True
             try:
                 return DeltaTable(self.uri, storage_options=self._options)
             except TableNotFoundError:
                 return self._created()
+            except DeltaError:
+                if self._disk is None or not (damage := self._disk.damage()):
+                    raise
+                raise Fatal(f"{damage}; restore that file, or the table, from a copy") from None
 
     def _created(self) -> DeltaTable:
         if "://" not in self.uri:
@@ -169,6 +182,16 @@ class DeltaLakeTable:
         self._handle = handle
         return _Snapshot(self, handle)
 
+    def sync(self, version: int, /) -> None:
+        """Make what is committed up to a version survive a power cut; object storage has by then."""
+        if self._disk is not None:
+            with _translated(self.uri):
+                self._disk.commits(version)
+
+    def set_aside(self) -> list[str]:
+        """Torn ends of the log that were set aside after a power cut, by name."""
+        return self._disk.set_aside() if self._disk is not None else []
+
     def stage(self) -> StagedFiles:
         """Parquet in memory."""
         return StagedFiles(self.table, self._pruned_by())
@@ -182,7 +205,10 @@ class DeltaLakeTable:
                 " with a Delta client, or land in another place (HEADRACE_LAKE_URI)"
             )
         with _translated(self.uri):
-            return rows.write(self._filesystem())
+            added = rows.write(self._filesystem())
+            if self._disk is not None:  # before a commit names them
+                self._disk.files([action.path for action in added])
+            return added
 
     def _filesystem(self) -> pafs.FileSystem:
         return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
@@ -311,8 +337,11 @@ class DeltaLakeTable:
                 )
             except CommitFailedError:  # an erasure was first
                 done = {"numFilesRemoved": 0, "numFilesAdded": 0}
+            self.sync(handle.version())  # before what it replaces is removed
             removed = handle.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False)
             handle.create_checkpoint()
+            if self._disk is not None:
+                self._disk.checkpoint(handle.version())
             if needed_since is None or needed_since > datetime.now(UTC) - keep_log:
                 handle.cleanup_metadata()
         return Maintained(done["numFilesRemoved"], done["numFilesAdded"], len(removed))
@@ -330,6 +359,7 @@ class DeltaLakeTable:
         if "://" in self.uri or needed - self._shortened_at < _SHORTENED_EVERY:
             return
         self._shortened_at = needed
+        self.sync(needed)
         with _translated(self.uri):
             shorten(Path(self.uri) / "_delta_log", needed, keep, _ERASURE.encode())
 
@@ -353,6 +383,7 @@ class DeltaLakeTable:
                         commit_properties=CommitProperties(custom_metadata={_ERASURE: "true"}),
                     )
             rows += int(done["num_deleted_rows"])
+        self.sync(self._newest().version())  # before the old files are removed
         return Erased(rows, tuple(self._erased_files()))
 
     def _erased_files(self) -> list[str]:
@@ -495,7 +526,10 @@ class _Snapshot:
                     partition_by=[owner.table.partition],
                     commit_properties=CommitProperties(
                         app_transactions=moves,
-                        custom_metadata={"headrace.batch_id": batch_id},
+                        custom_metadata={
+                            "headrace.batch_id": batch_id,
+                            ACTIONS: str(len(added) + len(moves)),
+                        },
                         max_commit_retries=_COMMIT_RETRIES,
                     ),
                 )
@@ -504,6 +538,7 @@ class _Snapshot:
         owner._through(commit)
         with _translated(owner.uri):
             self._handle.update_incremental()
+        owner.sync(self.version)
         # others may have committed before or after
         alone = self.version == before + 1
         self._offsets = {**self._offsets, **advance} if alone else {}

@@ -32,6 +32,9 @@ class MemoryLakeTable:
         """The newest snapshot."""
         return MemorySnapshot(self, len(self.commits) - 1)
 
+    def sync(self, version: int, /) -> None:
+        """Memory survives no power cut."""
+
     def stage(self) -> MemoryStaged:
         """Empty so far."""
         return MemoryStaged(self.table)
