@@ -5,36 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 
-from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, STRING_MAP, UTC_MICROS, Table
+from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table
+from headrace.contracts.dtypes import INT_RANGE, WIRE_OF_DTYPE, Time, Wire
+from headrace.contracts.verify import faults
+from headrace.errors import Fatal
 
-Wire = Literal["string", "number", "integer", "time", "object", "map"]
+__all__ = ["INT_RANGE", "Column", "Contract", "Time", "Wire", "field"]
 
 _FEW_ORIGINS = frozenset({"_source", "_cursor", "_batch_id"})
 _OWN_ORIGINS = frozenset({"_offset", "_message_id"})
 _NULLABLE_ORIGINS = frozenset({"_offset", "_message_id", "_key"})
 _DISTINCT = frozenset({"number", "time", "object"})
-_WIRE_OF_DTYPE: dict[Any, Wire] = {
-    pl.String(): "string",
-    pl.Float64(): "number",
-    pl.Int32(): "integer",
-    pl.Int64(): "integer",
-    UTC_MICROS: "time",
-    STRING_MAP: "map",
-}
-
-#: What an integer column holds.
-INT_RANGE: dict[pl.DataType, tuple[int, int]] = {
-    pl.Int32(): (-(2**31), 2**31 - 1),
-    pl.Int64(): (-(2**63), 2**63 - 1),
-}
-
-#: A column of times, as Pandera models write it.
-Time = Annotated[pl.Datetime, "us", "UTC"]
 
 
 def field(
@@ -59,6 +45,8 @@ def field(
         checks: Pandera's built-in checks (``isin``, ``str_matches``, ``ge``, ``le``).
     """
     if length is not None:
+        if not (isinstance(length, tuple) and len(length) == 2):
+            raise TypeError(f"length={length!r} is no pair of the shortest and the longest; write (1, 64)")
         checks["str_length"] = {"min_value": length[0], "max_value": length[1]}
     meta = {"low_cardinality": low_cardinality, "wire": wire, "default": default}
     return pa.Field(nullable=not required, description=description, metadata=meta, **checks)
@@ -99,6 +87,18 @@ class Contract:
     time: str
     partition: str
     order_by: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what Headrace cannot land, where it is declared.
+
+        Raises:
+            Fatal: Names contract, field, value and choices.
+        """
+        # a test asks the checks of Headrace's own models, so that not every command does
+        own = getattr(self.model, "__module__", "").startswith("headrace.contracts.")
+        found = faults(self, asking=not own)
+        if found:
+            raise Fatal(f"contract {self.name!r}: {'; '.join(found)}")
 
     @cached_property
     def schema(self) -> pa.DataFrameSchema:
@@ -155,7 +155,7 @@ def _column(name: str, column: Any) -> Column:
     return Column(
         name=name,
         dtype=dtype,
-        wire=meta.get("wire") or _WIRE_OF_DTYPE[dtype],
+        wire=meta.get("wire") or WIRE_OF_DTYPE[dtype],
         nullable=column.nullable,
         description=column.description or "",
         low_cardinality=bool(meta.get("low_cardinality")),

@@ -1,0 +1,309 @@
+"""Find what a contract declares and Headrace cannot keep, where it is declared: at import, not in a run at night."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import keyword
+import math
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pandera.polars as pa
+import polars as pl
+
+from headrace.batch import STRING_MAP
+from headrace.contracts.dtypes import INT_RANGE, SUPPORTED, WIRE_OF_DTYPE, WIRES_OF_DTYPE
+
+if TYPE_CHECKING:
+    from headrace.contracts.base import Contract
+
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+#: A stream's rejected table is named ``<stream>_rejected``, which must be an identifier too.
+_LONGEST_NAME = 63 - len("_rejected")
+_HIGHEST_VERSION = 2**31 - 1
+_SAMPLE: dict[str, Any] = {"string": "a", "object": "{}", "number": 1.0, "integer": 1, "time": 0, "map": []}
+#: Where checks of a number begin and end, and whether the end itself passes.
+_LOW = {"greater_than": False, "greater_than_or_equal_to": True}
+_HIGH = {"less_than": False, "less_than_or_equal_to": True}
+
+
+def faults(contract: Contract, *, asking: bool = True) -> list[str]:
+    """What is wrong with a contract, each with field, value and choices.
+
+    Args:
+        contract: What is declared.
+        asking: Also ask each check of a value, and read the model's source: a millisecond a check.
+    """
+    return [*_of_names(contract), *_of_model(contract, asking)]
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """The known name that was most likely meant, or all of them."""
+    choices = list(known)
+    found = difflib.get_close_matches(str(name), choices, n=1)
+    if found:
+        return f"did you mean {found[0]!r}?"
+    return f"there are {', '.join(choices)}" if choices else "there are none"
+
+
+def _of_names(contract: Contract) -> Iterator[str]:
+    if not (isinstance(contract.name, str) and _IDENTIFIER.fullmatch(contract.name)):
+        yield f"name {contract.name!r} is no SQL identifier: letters, digits and _, a letter first"
+    elif len(contract.name) > _LONGEST_NAME:
+        yield f"name {contract.name!r} has {len(contract.name)} characters; at most {_LONGEST_NAME} are possible"
+    version = contract.version
+    if type(version) is not int or not 1 <= version <= _HIGHEST_VERSION:
+        yield f"version {version!r} is no integer from 1 on"
+
+
+def _of_model(contract: Contract, asking: bool) -> Iterator[str]:
+    model: Any = contract.model
+    if not (isinstance(model, type) and issubclass(model, pa.DataFrameModel)):
+        yield f"model {model!r} is no DataFrameModel of pandera.polars; write `import pandera.polars as pa`"
+        return
+    try:
+        columns: dict[str, Any] = model.to_schema().columns
+    except Exception as error:  # whatever Pandera, or a class of the person's own, says
+        yield f"model {model.__name__} makes no schema: {type(error).__name__}: {error}"
+        return
+    if not columns:
+        yield f"model {model.__name__} has no fields"
+        return
+    twice = sorted({*_twice(model, asking), *_alike([*columns, str(contract.partition)])})
+    yield from (f"field {name!r} is there twice" for name in twice)
+    hidden = sorted({name for name in _annotated(model) if name.startswith("_")})
+    yield from (f"field {name!r} begins with _, so that Pandera leaves it out" for name in hidden)
+    unsupported = False
+    for name, column in columns.items():
+        found = list(_of_column(name, column, asking))
+        unsupported |= _dtype(column) not in WIRE_OF_DTYPE
+        yield from (f"field {name!r} {one}" for one in found)
+    if not unsupported:
+        yield from _of_roles(contract, columns)
+
+
+def _of_roles(contract: Contract, columns: dict[str, Any]) -> Iterator[str]:
+    """Key, time, partition and sorting key name columns that can be that."""
+    yield from _role("key", contract.key, columns, ("string", "integer"), "text or an integer")
+    yield from _role("time", contract.time, columns, ("time",), "a time (headrace.contracts.Time)")
+    partition = contract.partition
+    if not isinstance(partition, str) or not _IDENTIFIER.fullmatch(partition):
+        yield f"partition {partition!r} is no SQL identifier: letters, digits and _, a letter first"
+    elif partition in columns:
+        yield (
+            f"partition {partition!r} is a field, which the date would overwrite; it names a new column with the date"
+            f" of {contract.time!r}, such as {_free(contract, columns)!r}"
+        )
+    order: Any = contract.order_by
+    if isinstance(order, str) or not isinstance(order, tuple | list) or not order:
+        yield f"order_by {order!r} is no tuple of fields; write it like ({contract.time!r},)"
+        return
+    yield from (f"order_by names {name!r} twice" for name, n in Counter(order).items() if n > 1)
+    for name in dict.fromkeys(order):
+        if name == partition:
+            continue
+        if name not in columns:
+            yield f"order_by {name!r} is no field; {near(name, columns)}"
+        elif columns[name].nullable:
+            required = [n for n, column in columns.items() if not column.nullable]
+            yield f"order_by {name!r} may be null; declare it with required=True, or choose of {', '.join(required)}"
+        elif _wire(columns[name]) == "map":
+            yield f"order_by {name!r} is a map, by which nothing is sorted"
+
+
+def _role(
+    role: str, name: object, columns: dict[str, Any], wires: tuple[str, ...], said: str
+) -> Iterator[str]:
+    fit = [n for n, column in columns.items() if _wire(column) in wires]
+    if name not in columns:
+        yield f"{role} {name!r} is no field; {near(name, fit or columns)}"
+    elif name not in fit:
+        yield f"{role} {name!r} is not {said}; {near(name, fit)}"
+    elif columns[str(name)].nullable:
+        yield f"{role} {name!r} may be null; declare it with required=True"
+
+
+def _free(contract: Contract, columns: dict[str, Any]) -> str:
+    stem = str(contract.name).removesuffix("s")
+    return next(
+        name for name in (f"{stem}_date", f"{stem}_day", f"{stem}_partition_date") if name not in columns
+    )
+
+
+def _twice(model: type[pa.DataFrameModel], reading: bool) -> Iterator[str]:
+    """Fields of one name, of which Python and Pandera keep the last alone."""
+    declared = {name for name in _annotated(model) if not name.startswith("_") and name != "Config"}
+    aliases = Counter(str(getattr(model, name, name)) for name in declared)
+    yield from (name for name, n in aliases.items() if n > 1)
+    if not reading:
+        return
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):  # made without a source
+        return
+    statements = body.body if isinstance(body, ast.ClassDef) else []
+    names = Counter(
+        s.target.id for s in statements if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+    )
+    yield from (name for name, n in names.items() if n > 1)
+
+
+def _annotated(model: type[pa.DataFrameModel]) -> Iterator[str]:
+    """The names that a model and those that it is derived from declare."""
+    for one in model.__mro__:
+        if (
+            issubclass(one, pa.DataFrameModel)
+            and one is not pa.DataFrameModel
+            and not one.__module__.startswith("pandera.")
+        ):
+            yield from inspect.get_annotations(one)
+
+
+def _alike(names: list[str]) -> Iterator[str]:
+    """Names that differ in case alone: one column to Delta Lake."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            yield name
+
+
+def _dtype(column: Any) -> Any:
+    return getattr(column.dtype, "type", None)
+
+
+def _wire(column: Any) -> str:
+    return (column.metadata or {}).get("wire") or WIRE_OF_DTYPE[_dtype(column)]
+
+
+def _of_column(name: str, column: Any, asking: bool) -> Iterator[str]:
+    if column.regex:
+        yield "is a pattern of names (regex=True); declare each field"
+        return
+    if name.startswith("_"):
+        yield "begins with _, as the columns do that Headrace adds"
+    elif not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
+        yield "is no SQL identifier: up to 63 letters, digits and _, a letter first, no word of Python"
+    dtype = _dtype(column)
+    if dtype not in WIRE_OF_DTYPE:
+        hint = "; for times write headrace.contracts.Time" if isinstance(dtype, pl.Datetime) else ""
+        yield f"has dtype {dtype}, which is not supported{hint}; supported are {SUPPORTED}"
+        return
+    wires, wire = WIRES_OF_DTYPE[dtype], _wire(column)
+    if wire not in wires:
+        yield f"has wire={wire!r}, which does not fit its dtype {dtype}; choose of {', '.join(wires)}"
+        return
+    meta = column.metadata or {}
+    if meta.get("low_cardinality") and dtype != pl.String():
+        yield f"has low_cardinality=True, which is for pl.String alone, not {dtype}"
+    if wire == "map" and column.nullable:
+        yield "is a map, which is never null; declare it with required=True, default={}"
+    if asking:
+        yield from _of_checks(name, column, dtype, wire)
+
+
+def _of_checks(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
+    """Checks that fail themselves, contradict each other, or refuse what the field itself names."""
+    well = True
+    for check in column.checks:
+        said = _asked(check, name, _SAMPLE[wire], dtype) if _builtin(check) else True
+        if isinstance(said, str):
+            well = False
+            yield f"has a check that cannot be asked, {_shown(check)}: {said}"
+    if not well:
+        return
+    yield from _of_bounds(column, dtype)
+    for check in column.checks:
+        if check.name == "isin":
+            yield from _of_choices(name, column, dtype, list(check.statistics["allowed_values"]))
+    yield from _of_default(name, column, dtype, wire)
+
+
+def _of_bounds(column: Any, dtype: Any) -> Iterator[str]:
+    low, high = [], []
+    if dtype in INT_RANGE:
+        least, most = INT_RANGE[dtype]
+        low, high = [(least, True, f"the least {dtype}")], [(most, True, f"the largest {dtype}")]
+    for check in column.checks:
+        s = check.statistics or {}
+        if check.name in _LOW:
+            low.append((s["min_value"], _LOW[check.name], _shown(check)))
+        elif check.name in _HIGH:
+            high.append((s["max_value"], _HIGH[check.name], _shown(check)))
+        elif check.name == "in_range":
+            low.append((s["min_value"], s.get("include_min", True), _shown(check)))
+            high.append((s["max_value"], s.get("include_max", True), _shown(check)))
+        elif check.name == "str_length":
+            _, smallest, largest = s.get("exact_value"), s.get("min_value"), s.get("max_value")
+            if largest is not None and largest < max(0, smallest or 0):
+                yield f"has {_shown(check)}, which no text passes"
+    if not low or not high:
+        return
+    below, above = max(low, key=lambda one: (one[0], not one[1])), min(high, key=lambda one: (one[0], one[1]))
+    if below[0] > above[0] or (below[0] == above[0] and not (below[1] and above[1])):
+        yield f"has checks that no value passes: {below[2]} and {above[2]}"
+
+
+def _of_choices(name: str, column: Any, dtype: Any, choices: list[Any]) -> Iterator[str]:
+    if not choices:
+        yield "has isin=[], which no value passes"
+    for value in choices:
+        for check in column.checks:
+            if check.name != "isin" and _builtin(check) and _asked(check, name, value, dtype) is not True:
+                yield f"names {value!r} in isin, which its own {_shown(check)} refuses"
+
+
+def _of_default(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
+    default = (column.metadata or {}).get("default")
+    if default is None:
+        return
+    if wire == "map":
+        if default != {}:
+            yield f"has default {default!r}; that of a map is {{}}"
+        return
+    kinds: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float), "integer": (int,)}
+    if wire not in kinds:
+        yield f"has default {default!r}; {'a time' if wire == 'time' else 'an object'} takes none"
+        return
+    fits = isinstance(default, kinds[wire]) and not isinstance(default, bool) and not _strange(default)
+    if fits and dtype in INT_RANGE:
+        least, most = INT_RANGE[dtype]
+        fits = least <= default <= most
+    if not fits:
+        yield f"has default {default!r}, which is no {dtype}"
+        return
+    for check in column.checks:
+        said = _asked(check, name, default, dtype)
+        if said is not True:
+            yield f"has default {default!r}, which its own {_shown(check)} refuses"
+
+
+def _strange(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _builtin(check: pa.Check) -> bool:
+    function = str(getattr(check._check_fn, "__name__", ""))
+    return bool(function) and not check.element_wise and bool(check.is_builtin_check(function))
+
+
+def _shown(check: pa.Check) -> str:
+    statistics = ", ".join(
+        f"{name}={value!r}" for name, value in (check.statistics or {}).items() if value is not None
+    )
+    return f"{check.name}({statistics})"
+
+
+def _asked(check: pa.Check, name: str, value: object, dtype: Any) -> bool | str:
+    """What a check says of one value; why it cannot say."""
+    try:
+        frame = pl.DataFrame({name: pl.Series([value], dtype=STRING_MAP if value == [] else dtype)})
+        found: Any = check(frame.lazy(), name)
+        return bool(found.check_passed.collect().item())
+    except Exception as error:  # whatever the check does
+        return " ".join(str(error).split("Resolved plan")[0].split())[:200]
