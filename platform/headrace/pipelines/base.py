@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -11,8 +11,30 @@ from typing import ClassVar
 
 from headrace.batch import Table
 from headrace.contracts import Contract
-from headrace.formats import Format
+from headrace.contracts.verify import near
+from headrace.formats import FORMATS, Format
 
+#: As Kafka takes them (org.apache.kafka.common.internals.Topic); "." and ".." are folders to it.
+_TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
+#: As SQS takes them: 80 characters with the ending of a FIFO queue.
+_QUEUE = re.compile(r"(?=.{1,80}$)[A-Za-z0-9_-]+(\.fifo)?")
+#: What dbt selects by, without what separates selectors.
+_TAG = re.compile(r"[^\s,+@*:]+")
+#: As Dagster takes tags of assets: a key may have a namespace.
+_TAG_KEY, _TAG_VALUE = (
+    re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}", re.ASCII),
+    re.compile(r"[\w.-]{0,63}", re.ASCII),
+)
+#: The health checks of every stream.
+CHECKS = (
+    "every_message_once",
+    "offsets_reconcile",
+    "contract_holds",
+    "reject_rate",
+    "lag",
+    "freshness",
+    "parity_with_lake",
+)
 #: As Dagster takes owners.
 _OWNER = re.compile(r"team:[A-Za-z0-9_]+|[^@\s:]+@[^@\s]+\.[^@\s]+")
 
@@ -31,6 +53,14 @@ class Kafka:
     topic: str
     runs: int = 1
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.topic, str) and _TOPIC.fullmatch(self.topic)):
+            raise ValueError(
+                f"topic {self.topic!r} is none that Kafka takes: 1 to 249 letters, digits and . _ -"
+            )
+        if type(self.runs) is not int or self.runs < 1:
+            raise ValueError(f"runs {self.runs!r} of topic {self.topic!r} is no number of runs from 1 on")
+
     @property
     def name(self) -> str:
         """Name of the source."""
@@ -48,6 +78,13 @@ class Sqs:
     kind: ClassVar[str] = "sqs"
     noun: ClassVar[str] = "queue"
     queue: str
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.queue, str) and _QUEUE.fullmatch(self.queue)):
+            raise ValueError(
+                f"queue {self.queue!r} is no name that SQS takes: 1 to 80 letters, digits and - _, or such a one that"
+                " ends in .fifo; the name, not the URL"
+            )
 
     @property
     def runs(self) -> int:
@@ -75,6 +112,12 @@ class Files:
     format: Format | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.folder, str):
+            raise ValueError(f"folder {self.folder!r} is no text: write it like 'events/2024'")
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(
+                f"format {self.format!r} of folder {self.folder!r} is unknown: {near(self.format, FORMATS)}"
+            )
         path = PurePosixPath(self.folder)
         if not path.parts or str(path) != self.folder or {"/", ".."} & {*path.parts}:
             raise ValueError(f"folder {self.folder!r} is not below the archive: write it like 'events/2024'")
@@ -93,6 +136,19 @@ class Files:
 Spec = Kafka | Sqs | Files
 
 
+def _duration(name: str, value: object, *, positive: bool = False) -> None:
+    if value is None:
+        return
+    if not isinstance(value, timedelta):
+        raise ValueError(f"{name} {value!r} is no timedelta: write timedelta(seconds=...)")
+    if value < timedelta(0) or (positive and not value):
+        raise ValueError(f"{name} {value} is no time span{' above zero' if positive else ''}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """How often a stream is looked at and its models are rebuilt; None takes the setting named beside it.
@@ -106,6 +162,15 @@ class Cadence:
     look: timedelta | None = None
     cooldown: timedelta | None = None
     at_most: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        _duration("cadence: look", self.look, positive=True)
+        _duration("cadence: cooldown", self.cooldown)
+        _duration("cadence: at_most", self.at_most)
+        if self.cooldown is not None and self.at_most is not None and self.at_most < self.cooldown:
+            raise ValueError(
+                f"cadence: at_most {self.at_most} is less than cooldown {self.cooldown}, which could never pass"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +193,17 @@ class Thresholds:
     warn_only: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.reject_rate is not None and not 0 <= self.reject_rate <= 1:
-            raise ValueError(f"reject_rate {self.reject_rate} is no share between 0 and 1")
-        if self.lag is not None and self.lag < 0:
-            raise ValueError(f"lag {self.lag} is no number of messages")
+        if self.reject_rate is not None and not (_is_number(self.reject_rate) and 0 <= self.reject_rate <= 1):
+            raise ValueError(f"thresholds: reject_rate {self.reject_rate!r} is no share between 0 and 1")
+        if self.lag is not None and (type(self.lag) is not int or self.lag < 0):
+            raise ValueError(f"thresholds: lag {self.lag!r} is no number of messages")
+        _duration("thresholds: behind", self.behind, positive=True)
+        _duration("thresholds: silence", self.silence)
+        if isinstance(self.warn_only, str) or not isinstance(self.warn_only, Collection):
+            raise ValueError(f"thresholds: warn_only {self.warn_only!r} is no set of checks: write {{'lag'}}")
+        for name in self.warn_only:
+            if name not in CHECKS:
+                raise ValueError(f"thresholds: warn_only names no check {name!r}: {near(name, CHECKS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +231,50 @@ class Pipeline:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.sources:
+        if not isinstance(self.contract, Contract):
+            raise ValueError(f"contract {self.contract!r:.60} is no Contract of headrace.contracts")
+        self._verify_sources()
+        if not isinstance(self.owner, str) or not _OWNER.fullmatch(self.owner):
+            raise ValueError(f"owner {self.owner!r} is neither an e-mail address nor team:<name>")
+        if not isinstance(self.description, str):
+            raise ValueError(f"description {self.description!r} is no text")
+        if self.models is not None and not (isinstance(self.models, str) and _TAG.fullmatch(self.models)):
+            raise ValueError(
+                f"models {self.models!r} is no tag of dbt models: one word, or None for no models"
+            )
+        for name, value, kind in (
+            ("cadence", self.cadence, Cadence),
+            ("thresholds", self.thresholds, Thresholds),
+        ):
+            if not isinstance(value, kind):
+                raise ValueError(f"{name} {value!r:.60} is no {kind.__name__}: write {kind.__name__}(...)")
+        self._verify_tags()
+
+    def _verify_tags(self) -> None:
+        if not isinstance(self.tags, Mapping):
+            raise ValueError(f"tags {self.tags!r} is no mapping of text to text")
+        for key, value in self.tags.items():
+            if not (isinstance(key, str) and _TAG_KEY.fullmatch(key)):
+                raise ValueError(
+                    f"tags: key {key!r} is none that Dagster takes: up to 63 letters, digits and _ - ."
+                )
+            if not (isinstance(value, str) and _TAG_VALUE.fullmatch(value)):
+                raise ValueError(
+                    f"tags: value {value!r} of {key!r} is none that Dagster takes: up to 63 letters, digits and _ - ."
+                )
+
+    def _verify_sources(self) -> None:
+        if isinstance(self.sources, Spec):
+            raise ValueError(f"sources is one source, not a tuple of them: write ({self.sources!r},)")
+        if not isinstance(self.sources, tuple | list) or not self.sources:
             raise ValueError("a pipeline needs at least one source: Kafka, Sqs or Files")
+        for spec in self.sources:
+            if not isinstance(spec, Spec):
+                raise ValueError(f"source {spec!r} is none: write Kafka(...), Sqs(...) or Files(...)")
         names = [spec.name for spec in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"source {twice[0]!r} is declared twice")
-        if not _OWNER.fullmatch(self.owner):
-            raise ValueError(f"owner {self.owner!r} is neither an e-mail address nor team:<name>")
 
     @property
     def name(self) -> str:
