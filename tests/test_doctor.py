@@ -62,5 +62,5 @@ def test_channels_are_named_without_their_secrets(monkeypatch: pytest.MonkeyPatc
 
 def test_a_broken_pipeline_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Discovered({}, {}, broken={"orders_pipeline.py": "ImportError: no module 'x'"})
-    monkeypatch.setattr(doctor, "discover", lambda *_: broken)
+    monkeypatch.setattr(doctor, "discover", lambda *_, **__: broken)
     assert wrong() == {"pipelines": "none found", "orders_pipeline.py": "ImportError: no module 'x'"}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace import alerts
-from headrace.errors import BadData, HeadraceError
-from headrace.models import manifest
+from headrace.errors import BadData, Fatal, HeadraceError
+from headrace.models import manifest, untagged
 from headrace.pipelines import discover
 from headrace.resilience import Guard
 from headrace.settings import Settings, load_settings
@@ -66,14 +66,19 @@ def _disk(home: Path) -> Finding:
 
 
 def _pipelines(config: Settings) -> Iterator[Finding]:
-    found = discover(*config.pipeline_folders)
+    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     yield Finding("pipelines", bool(found.pipelines), ", ".join(found.pipelines) or "none found")
     for name, why in found.broken.items():
         yield Finding(name, False, why)
 
 
 def _dbt(config: Settings) -> str:
-    return str(manifest(config))
+    path = manifest(config)
+    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    wrong = [f"{found.files[name].name}: {why}" for name, why in untagged(path, found.pipelines).items()]
+    if wrong:
+        raise Fatal("; ".join(wrong))
+    return str(path)
 
 
 def _alerts(config: Settings) -> str:

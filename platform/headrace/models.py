@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from functools import lru_cache
@@ -58,7 +59,7 @@ def manifest(settings: Settings) -> Path:
 def _raw_tables(settings: Settings) -> list[Table]:
     from headrace.pipelines import discover
 
-    pipelines = discover(*settings.pipeline_folders).pipelines.values()
+    pipelines = discover(*settings.pipeline_folders, seconds=settings.pipeline_seconds).pipelines.values()
     return [table for pipeline in pipelines for table in pipeline.tables]
 
 
@@ -114,6 +115,19 @@ def reach(path: Path, pipeline: Pipeline) -> tuple[int, int]:
     back = max((int(m.get("days_back", 0)) for m in metas), default=0)
     ahead = max((int(m.get("days_ahead", 0)) for m in metas), default=0)
     return back, ahead
+
+
+def untagged(path: Path, pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
+    """What is wrong with ``models`` of a pipeline, by stream: a tag that no dbt model has."""
+    nodes = read(path)["nodes"].values()
+    tags = sorted({tag for node in nodes if node["resource_type"] == "model" for tag in node["tags"]})
+    wrong = {}
+    for name, one in pipelines.items():
+        if one.models is not None and one.models not in tags:
+            near = difflib.get_close_matches(one.models, tags, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(tags)}"
+            wrong[name] = f"no dbt model has the tag {one.models!r}, which models= names; {hint}"
+    return wrong
 
 
 def variables(settings: Settings) -> list[str]:

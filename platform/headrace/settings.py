@@ -55,6 +55,10 @@ class Settings(BaseSettings):
         None, description="folder with *_pipeline.py files of your own, beside Headrace's streams"
     )
 
+    pipeline_seconds: float = Field(
+        20.0, ge=0.1, le=600, description="a pipeline file that takes longer to load is left out and named"
+    )
+
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma separated")
     kafka_security: dict[str, Any] = Field(
         default_factory=dict,

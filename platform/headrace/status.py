@@ -10,6 +10,7 @@ from headrace import alerts
 from headrace.alerts import Problem, length
 from headrace.errors import Fatal, HeadraceError
 from headrace.lake.durable import SET_ASIDE
+from headrace.pipelines import discover
 from headrace.recorded import Check, last_checks
 from headrace.resilience import Circuit, circuits
 from headrace.settings import Settings
@@ -101,7 +102,8 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
         config: Where the rest is.
         only: Of checks and alerts, those of this stream's lake and warehouse tables.
     """
-    problems: list[str] = []
+    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    problems = [f"{name} does not load: {why}" for name, why in found.broken.items()]
     book = alerts.desk(config).book()
     checks: list[Check] | None = None
     try:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from dagster import (
+    AssetChecksDefinition,
     AssetKey,
     DagsterInstance,
+    DagsterInvalidDefinitionError,
     Definitions,
     ExecuteInProcessResult,
     RunRequest,
@@ -23,8 +25,9 @@ from dagster import (
 from builders import event, metric
 from conftest import Stack
 from headrace.days import ranges
-from headrace.orchestration import definitions, sensors
-from headrace.pipelines import discovery
+from headrace.orchestration import checks, definitions, sensors
+from headrace.orchestration.checks import stream_checks
+from headrace.pipelines import Pipeline, discovery
 from headrace.producers.kafka import KafkaProducer
 from headrace.settings import Settings, load_settings
 from headrace.stream import streams
@@ -132,7 +135,25 @@ def test_the_catalogue_says_whose_an_asset_is_and_where_it_is_declared(defs: Def
         assert node.description
 
 
-def test_a_broken_pipeline_is_named_and_the_others_load(stack: Stack, tmp_path: Path) -> None:
+ODD = """
+from dataclasses import replace
+
+from headrace.contracts import METRICS
+from headrace.pipelines import Kafka, Pipeline
+
+pipeline = Pipeline(
+    contract=replace(METRICS, name="odd"),
+    sources=(Kafka("odd"),),
+    owner="a@example.com",
+    description="x",
+    models=MODELS,
+)
+"""
+
+
+def test_a_broken_pipeline_is_named_and_the_others_load(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken_pipeline.py").write_text("import nothing_of_that_name\n")
     shutil.copy(discovery.HERE / "events_pipeline.py", tmp_path / "second_events_pipeline.py")
     config = stack.settings.model_copy(update={"pipelines": tmp_path})
@@ -144,10 +165,30 @@ def test_a_broken_pipeline_is_named_and_the_others_load(stack: Stack, tmp_path: 
     thief = thief.replace("contract=EVENTS", "contract=replace(EVENTS, name='thief')")
     (tmp_path / "thief_pipeline.py").write_text("from dataclasses import replace\n" + thief)
     found = discovery.discover(*config.pipeline_folders)
-    assert found.broken["thief_pipeline.py"] == "sqs/analytics_events is already read by stream 'events'"
+    line = 2 + thief[: thief.index("pipeline = ")].count("\n")
+    assert found.broken["thief_pipeline.py"] == (
+        f"line {line}: sqs/analytics_events is already read by stream 'events'"
+    )
+    (tmp_path / "odd_pipeline.py").write_text(ODD.replace("MODELS", "None"))
+    (tmp_path / "unmodelled_pipeline.py").write_text(
+        ODD.replace("MODELS", "'event'").replace("odd", "untagged")
+    )
+
+    def refusing(pipeline: Pipeline, settings: Settings) -> AssetChecksDefinition:
+        if pipeline.name == "odd":
+            raise DagsterInvalidDefinitionError("not so")
+        return stream_checks(pipeline, settings)
+
+    monkeypatch.setattr(checks, "stream_checks", refusing)
     shown = definitions.build(config).get_repository_def().asset_graph
     keys = {key.to_user_string() for key in shown.get_all_asset_keys()}
     assert {"broken/broken_pipeline", "lake/events", "lake/metrics"} <= keys
+    # what Dagster refuses of a stream, and a stream whose models are not there
+    assert "broken/odd_pipeline" in keys and "lake/odd" not in keys
+    assert {"broken/unmodelled_pipeline", "lake/untagged"} <= keys
+    said = {node.key.to_user_string(): node.description for node in shown.asset_nodes}
+    assert "DagsterInvalidDefinitionError: not so" in (said["broken/odd_pipeline"] or "")
+    assert "did you mean 'events'?" in (said["broken/unmodelled_pipeline"] or "")
 
 
 def tick(defs: Definitions, name: str, instance: DagsterInstance) -> Any:

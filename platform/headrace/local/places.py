@@ -19,7 +19,11 @@ def places(settings: Settings) -> tuple[dict[str, int], tuple[str, ...]]:
             discover,
         )
 
-        specs = [s for p in discover(settings.pipelines).pipelines.values() for s in p.sources]
+        specs = [
+            s
+            for p in discover(settings.pipelines, seconds=settings.pipeline_seconds).pipelines.values()
+            for s in p.sources
+        ]
         topics |= {
             s.topic: max(_PARTITIONS, s.runs) for s in specs if isinstance(s, Kafka) and s.topic not in topics
         }

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
+import ast
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 from headrace.pipelines.base import Pipeline, Spec, Sqs
+from headrace.pipelines.loading import BrokenFile, load, reason
 
 HERE = Path(__file__).parent
+#: Seconds for which a file may load, where the settings do not say.
+LOAD_SECONDS = 20.0
 _PATTERN = "*_pipeline.py"
+_one_at_a_time = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,67 +28,112 @@ class Discovered:
     Attributes:
         pipelines: By stream name, in the order of their folders and file names.
         files: Where each is declared.
-        broken: What is wrong, by file name.
+        broken: What is wrong, by file name; begins with the line, as far as there is one.
     """
 
     pipelines: dict[str, Pipeline]
     files: dict[str, Path]
     broken: dict[str, str]
 
+    def without(self, wrong: dict[str, str]) -> Discovered:
+        """The same with more broken streams.
 
-def discover(*folders: Path) -> Discovered:
+        Args:
+            wrong: What is wrong, by stream name.
+        """
+        more = {self.files[name].name: why for name, why in wrong.items()}
+        return Discovered(
+            {name: one for name, one in self.pipelines.items() if name not in wrong},
+            {name: file for name, file in self.files.items() if name not in wrong},
+            {**self.broken, **more},
+        )
+
+
+def discover(*folders: Path, seconds: float = LOAD_SECONDS) -> Discovered:
     """Load every ``*_pipeline.py``: Headrace's own, then those of these folders.
 
     Each file defines ``pipeline = Pipeline(...)``. A folder's files may import the modules beside them, such as a
-    contract.
+    contract. A process loads them once for as long as the files stay as they are.
+
+    Args:
+        folders: Those of the person.
+        seconds: For which one file may load.
     """
+    with _one_at_a_time:
+        found = _discovered(folders, seconds, _written(folders))
+    return Discovered(dict(found.pipelines), dict(found.files), dict(found.broken))
+
+
+def _written(folders: tuple[Path, ...]) -> tuple[tuple[str, int, int], ...]:
+    """What tells whether the files are still as they were."""
+    found = []
+    for folder in folders:
+        for path in sorted(folder.glob("*.py")) + sorted(folder.glob("*/*.py")):
+            try:
+                state = path.stat()
+            except OSError:  # a link that leads nowhere
+                found.append((str(path), 0, 0))
+            else:
+                found.append((str(path), state.st_mtime_ns, state.st_size))
+    return tuple(found)
+
+
+@lru_cache(maxsize=8)
+def _discovered(folders: tuple[Path, ...], seconds: float, _written: object) -> Discovered:
     found = Discovered({}, {}, {})
     for folder in (HERE, *folders):
         if not folder.is_dir():
             found.broken[str(folder)] = "HEADRACE_PIPELINES names no folder"
             continue
-        with _importable(folder):
-            for path in sorted(folder.glob(_PATTERN)):
-                _add(found, path)
+        for path in sorted(folder.glob(_PATTERN)):
+            with _importable(folder):
+                _add(found, path, seconds)
     return found
 
 
-def _add(found: Discovered, path: Path) -> None:
+def _add(found: Discovered, path: Path, seconds: float) -> None:
+    module = f"headrace.pipelines.{path.stem}" if path.parent == HERE else f"headrace_pipeline_{path.stem}"
     try:
-        pipeline = _load(path)
-    except Exception as error:  # whatever a person's file raises
-        found.broken[path.name] = f"{type(error).__name__}: {error}"
-        return
-    taken = {table.name: other.name for other in found.pipelines.values() for table in other.tables}
-    twin = next((table.name for table in pipeline.tables if table.name in taken), None)
+        pipeline = load(path, module, seconds)
+        wrong = _taken(found, pipeline)
+    except BrokenFile as error:
+        found.broken[path.name] = str(error)
+    except (Exception, SystemExit) as error:  # a class of the person's own that is only asked now
+        found.broken[path.name] = reason(error, path)
+    else:
+        if wrong:
+            found.broken[path.name] = _declared_at(path) + wrong
+        else:
+            found.pipelines[pipeline.name] = pipeline
+            found.files[pipeline.name] = path
+
+
+def _taken(found: Discovered, pipeline: Pipeline) -> str | None:
+    """What another stream has already that this one declares."""
+    if pipeline.name in found.pipelines:
+        return f"stream {pipeline.name!r} is already declared by {found.files[pipeline.name].name}"
+    tables = {table.name: other.name for other in found.pipelines.values() for table in other.tables}
+    for table in pipeline.tables:
+        if table.name in tables:
+            return f"table {table.name!r} is already that of stream {tables[table.name]!r}"
     read: dict[Spec, str] = {
         s: other.name for other in found.pipelines.values() for s in other.sources if isinstance(s, Sqs)
     }
-    shared = next((spec for spec in pipeline.sources if spec in read), None)
-    if pipeline.name in found.pipelines:
-        other = found.files[pipeline.name].name
-        found.broken[path.name] = f"stream {pipeline.name!r} is already declared by {other}"
-    elif twin is not None:
-        found.broken[path.name] = f"table {twin!r} is already that of stream {taken[twin]!r}"
-    elif shared is not None:
-        # a queue hands each message to one reader, who deletes it
-        found.broken[path.name] = f"{shared.name} is already read by stream {read[shared]!r}"
-    else:
-        found.pipelines[pipeline.name] = pipeline
-        found.files[pipeline.name] = path
+    for spec in pipeline.sources:
+        if spec in read:  # a queue hands each message to one reader, who deletes it
+            return f"{spec.name} is already read by stream {read[spec]!r}"
+    return None
 
 
-def _load(path: Path) -> Pipeline:
-    name = f"headrace.pipelines.{path.stem}" if path.parent == HERE else f"headrace_pipeline_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    pipeline = getattr(module, "pipeline", None)
-    if not isinstance(pipeline, Pipeline):
-        raise TypeError("define `pipeline = Pipeline(...)` at the top level")
-    return pipeline
+def _declared_at(path: Path) -> str:
+    """The line that defines ``pipeline``, for the beginning of a reason."""
+    lines = [
+        statement.lineno
+        for statement in ast.parse(path.read_bytes()).body
+        for target in (statement.targets if isinstance(statement, ast.Assign) else [])
+        if isinstance(target, ast.Name) and target.id == "pipeline"
+    ]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 @contextmanager
@@ -91,8 +142,12 @@ def _importable(folder: Path) -> Iterator[None]:
     if folder == HERE:
         yield
         return
+    before = [*sys.path]
     sys.path.append(str(folder))
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        with suppress(ValueError):
+            sys.path.remove(str(folder))
+        if not {*before} <= {*sys.path}:  # the file has taken some away
+            sys.path[:] = before
