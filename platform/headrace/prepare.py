@@ -14,7 +14,7 @@ def compile_hot_path() -> None:
     from headrace.contracts.decode import decode
     from headrace.sources import kafka_batches
 
-    decode(EVENTS, pl.Series([b"{}"]), 2)
+    decode(EVENTS, pl.Series([b"{}", b""]), 2)  # one for each of the two ways
     # a record without key, value and headers
     kafka_batches.decode([kafka_batches.RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
 

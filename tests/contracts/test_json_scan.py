@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 from typing import Any
 
@@ -19,8 +20,8 @@ from headrace.contracts.decode import Decoded
 _LIMIT = 4_000
 
 
-def by_msgspec_alone(contract: Contract, payloads: pl.Series) -> Decoded:
-    return decode._Decoding(contract, payloads, _LIMIT).decoded()
+def by_msgspec_alone(contract: Contract, payloads: pl.Series, limit: int = _LIMIT) -> Decoded:
+    return decode._Decoding(contract, payloads, limit).decoded()
 
 
 def odd_of(contract: Contract, payloads: list[bytes]) -> list[bool]:
@@ -29,9 +30,9 @@ def odd_of(contract: Contract, payloads: list[bytes]) -> list[bool]:
     return [bool(each) for each in odd]
 
 
-def compare(contract: Contract, messages: list[bytes | None]) -> None:
+def compare(contract: Contract, messages: list[bytes | None], limit: int = _LIMIT) -> None:
     payloads = pl.Series(messages, dtype=pl.Binary)
-    found, expected = decode.decode(contract, payloads, _LIMIT), by_msgspec_alone(contract, payloads)
+    found, expected = decode.decode(contract, payloads, limit), by_msgspec_alone(contract, payloads, limit)
     assert_frame_equal(found.rows, expected.rows, check_exact=True)
     assert_series_equal(found.message, expected.message)
     assert_series_equal(found.index, expected.index)
@@ -129,14 +130,66 @@ def test_a_number_is_the_nearest_double(number: str) -> None:
     compare(EVENTS, [record])
 
 
+@settings(max_examples=300, deadline=None)
+@given(number=st.from_regex(r"\A-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,19}|\.0{1,40})?([eE][+-]?[0-9]{1,2})?\Z"))
+@example("1.0")
+@example("1e0")
+@example("-0.0")
+@example("0e99")
+@example("12300e-2")
+@example("2147483647.0")
+@example("-2147483648.0")
+@example("-2147483649.0")
+@example("214748364.8e1")
+@example("1.5")
+@example("100000000000000000000e-20")
+@example("1" + "0" * 5_000)
+@example("1." + "0" * 5_000)
+@example("0." + "0" * 5_000 + "1e5001")
+@example("1e400")
+@example("1e-400")
+@example("1e" + "9" * 60)
+@example("0e" + "9" * 60)
+@example("1e-" + "9" * 60)
+def test_an_integer_is_any_number_without_a_fraction_that_fits(number: str) -> None:
+    record = b'{"schema_version": ' + number.encode() + b"}"
+    for payload in (record, b"[" + record + b"]"):
+        compare(EVENTS, [payload], limit=20_000)
+        found = decode.decode(EVENTS, pl.Series([payload]), 20_000)
+        kind, value = judged_integer(number)
+        checks = [c.removesuffix("(-2147483648, 2147483647)") for c in found.failures.check]
+        assert checks == ([kind] if kind else [])
+        assert kind or found.rows["schema_version"].to_list() == [value]
+
+
+def judged_integer(number: str) -> tuple[str, int | None]:
+    """By decimal arithmetic alone."""
+    mantissa, _, power = number.lower().partition("e")
+    if not mantissa.strip("-0."):
+        return "", 0
+    if len(power) > 50:
+        return ("type(integer)" if power.startswith("-") else "in_range"), None
+    with decimal.localcontext(prec=20_000):
+        value = decimal.Decimal(number)
+        if value != value.to_integral_value():
+            return "type(integer)", None
+        if not -(2**31) <= value < 2**31:
+            return "in_range", None
+        return "", int(value)
+
+
 def test_plain_records_are_left_to_nobody() -> None:
     plain = [
         event(),
         event(duration_ms=0.1 + 0.2, properties={"a": ["é", {"b": [1]}]}),
         b'{"event_id": "caf\\u00e9\\n"}',
         b"{}",
+        b'{"schema_version": 1.0}',
+        b'{"schema_version": -1.50E+1}',
+        b'{"x": "\\ud83d\\uDE00", "user_id": "\\ud83d\\uDE00"}',
+        b'{"received_at": "2016-12-31t18:59:60.1234567890-05:00"}',
     ]
-    assert odd_of(EVENTS, plain) == [False] * 4
+    assert odd_of(EVENTS, plain) == [False] * len(plain)
     assert odd_of(METRICS, [metric(dimensions={"a": "1", "b": 'x"'})]) == [False]
 
 
@@ -146,7 +199,9 @@ def test_plain_records_are_left_to_nobody() -> None:
         b"[" + event() + b"]", b'{"event_id": 5}', b'{"event_id": "a", "event_id": "b"}', b'{"event_id": "a",}',
         b"{} {}",
         b'{"event_\\u0069d": "a"}', b'{"event_id": "\\ud800"}', b'{"duration_ms": 01}', b'{"duration_ms": 1.}',
-        b'{"duration_ms": 12345678901234567890}', b'{"schema_version": 1.0}', b'{"x": tru}', b'{"x": [1, ]}',
+        b'{"duration_ms": 12345678901234567890}', b'{"schema_version": 1.5}', b'{"schema_version": 1e400}',
+        b'{"schema_version": 2147483648.0}', b'{"x": "\\ud800"}', b'{"x": "\\udc00\\ud800"}',
+        b'{"properties": {"\\ud800\\n": 1}}', b'{"x": tru}', b'{"x": [1, ]}',
         b'{"x": {"a" 1}}',
         b'{"x": ' + b"[" * 62 + b"]" * 62 + b"}", b"null", b"", b"{",
     ],

@@ -162,7 +162,16 @@ def test_the_common_format_has_no_agent() -> None:
     assert "agent" not in event["properties"]
 
 
-@pytest.mark.parametrize("time", ["31/Feb/2026:10:00:00 +0000", "01/Foo/2026:10:00:00 +0000", "yesterday"])
+@pytest.mark.parametrize(
+    "time",
+    [
+        "31/Feb/2026:10:00:00 +0000",
+        "01/Foo/2026:10:00:00 +0000",
+        "17/May/2026:10:05:75 +0000",
+        "17/May/2026:10:05:03 +0160",
+        "yesterday",
+    ],
+)
 def test_times_that_do_not_exist_are_named(time: str) -> None:
     raw = line().replace(stamp(datetime(2026, 5, 17, 10, 5, 3, tzinfo=UTC)).encode(), time.encode())
     assert AccessLog().parse(1, raw) == f"no such time: {time}"

@@ -133,6 +133,37 @@ def test_csv_is_typed_by_the_contract(write: Write) -> None:
     assert got.keys == [b"s1", b"007", b"s1"]
 
 
+@pytest.mark.parametrize(
+    ("cell", "number", "integer"),
+    [
+        ("1", b"1", b"1"),
+        ("1.0", b"1.0", b"1.0"),  # as pandas writes integers of a column with gaps
+        ("-1e3", b"-1e3", b"-1e3"),
+        (" 2 ", b"2", b"2"),
+        ("0.1000000000000000055", b"0.1000000000000000055", b"0.1000000000000000055"),
+        ("9007199254740993", b"9007199254740993", b"9007199254740993"),
+        ("007", b"7.0", b"7"),
+        ("+5", b"5.0", b"5"),
+        ("-05", b"-5.0", b"-5"),
+        (".5", b"0.5", b"0.5"),
+        ("5.", b"5.0", b"5.0"),
+        ("1_000", b'"1_000"', b'"1_000"'),
+        ("\u0661", '"\u0661"'.encode(), '"\u0661"'.encode()),
+        ("nan", b'"nan"', b'"nan"'),
+        ("inf", b'"inf"', b'"inf"'),
+        ("0x1F", b'"0x1F"', b'"0x1F"'),
+        ("1,5", b'"1,5"', b'"1,5"'),
+        ("--1", b'"--1"', b'"--1"'),
+    ],
+)
+def test_a_csv_number_is_what_is_written_there(
+    write: Write, cell: str, number: bytes, integer: bytes
+) -> None:
+    header = "event_id;event_type;occurred_at;session_id;channel;duration_ms;schema_version\n"
+    (payload,) = read(write("a.csv", f"{header}1;a;t;s;web;{cell};{cell}\n".encode())).payloads
+    assert payload.endswith(b'"duration_ms":' + number + b',"schema_version":' + integer + b"}")
+
+
 def test_csv_with_other_delimiters(write: Write) -> None:
     expected = read(write("a.csv", CSV.encode())).payloads
     for name, delimiter in (("b.csv", ";"), ("b.tsv", "\t")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from operator import and_
 from typing import Any
 
@@ -58,21 +58,37 @@ def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime
         now: Moment of ingestion (UTC), recorded with every row and the base of the time window.
         limits: See ``Limits``.
     """
-    refusal = partial(_refusal, batch.records, limits)
-    decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, refusal)
+    crowded = _Crowded(batch.records, limits)
+    decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, crowded)
     _validate(contract, decoded, now, limits)
     return _split(contract, batch, decoded, batch_id, now)
 
 
-def _refusal(records: pl.DataFrame, limits: Limits, message: int, count: int) -> tuple[str, str] | None:
-    """Why a message is rejected whole for how many records it holds: check and value."""
-    if count > limits.max_message_records:
-        return f"max_message_records({limits.max_message_records})", str(count)
-    key, headers = records.select("key", "headers").row(message)
-    repeated = len(key or b"") + sum(len(h["key"] or "") + len(h["value"] or b"") for h in headers or ())
-    if count * repeated > limits.max_repeated_bytes:
-        return f"max_repeated_bytes({limits.max_repeated_bytes})", f"{count} records of {repeated} bytes"
-    return None
+class _Crowded:
+    """Says of a message with many records whether it is rejected whole for them."""
+
+    def __init__(self, records: pl.DataFrame, limits: Limits) -> None:
+        self._records = records
+        self._limits = limits
+
+    def __call__(self, message: int, count: int) -> tuple[str, str] | None:
+        """Check and value, None for a message that is judged record by record."""
+        limits = self._limits
+        if count > limits.max_message_records:
+            return f"max_message_records({limits.max_message_records})", str(count)
+        repeated = self._repeated[message]
+        if count * repeated > limits.max_repeated_bytes:
+            return f"max_repeated_bytes({limits.max_repeated_bytes})", f"{count} records of {repeated} bytes"
+        return None
+
+    @cached_property
+    def _repeated(self) -> list[int]:
+        """Bytes of key and headers, by message: they are in the row of each of its records."""
+        header = pl.element().struct
+        sizes = header["key"].str.len_bytes().fill_null(0) + header["value"].bin.size().fill_null(0)
+        headers = pl.col("headers").list.eval(sizes).list.sum()
+        total = pl.col("key").bin.size().fill_null(0) + headers.fill_null(0)
+        return self._records.select(total).to_series().to_list()
 
 
 def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], int]:

@@ -22,9 +22,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from headrace.batch import STRING_MAP, UTC_MICROS
+from headrace.batch import STRING_MAP
 from headrace.contracts.base import INT_RANGE, Column, Contract
 from headrace.contracts.json_array import BROKEN, is_array, lone_surrogate, split
+from headrace.contracts.json_numbers import whole_number
 
 _TYPES: dict[str, Any] = {
     "string": str | None,
@@ -273,7 +274,8 @@ class _Decoding:
                 else:
                     for part in some:
                         self._structs.append(self._record(part))
-                self._frame()
+                if len(self._structs) >= _AT_ONCE:
+                    self._frame()
 
     def _record(self, raw: bytes | msgspec.Raw) -> Any:
         try:
@@ -300,7 +302,13 @@ class _Decoding:
             try:
                 right[column.name] = decoder.decode(part)
             except BROKEN:
-                failures.add(row, f"type({column.wire})", column.name, _shown(part))
+                value = whole_number(bytes(part)) if column.wire == "integer" else None
+                if value is None:
+                    failures.add(row, f"type({column.wire})", column.name, _shown(part))
+                elif within := _range(column, value):
+                    failures.add(row, within, column.name, _shown(part))
+                else:
+                    right[column.name] = value
         return self._wire.struct(**right)
 
     def _frame(self) -> None:
@@ -322,15 +330,20 @@ class _Decoding:
         return pl.Series(column.name, values, dtype=self._wire.raw[column.name])
 
     def _in_range(self, column: Column, values: list[int | None]) -> list[int | None]:
-        low, high = INT_RANGE[column.dtype]
         known = [value for value in values if value is not None]
-        if not known or (low <= min(known) and max(known) <= high):
+        if not known or not (_range(column, min(known)) or _range(column, max(known))):
             return values
         for row, value in enumerate(values, self._height):
-            if value is not None and not low <= value <= high:
-                self._failures.add(row, f"in_range({low}, {high})", column.name, str(value))
+            if value is not None and (within := _range(column, value)):
+                self._failures.add(row, within, column.name, str(value))
                 values[row - self._height] = None
         return values
+
+
+def _range(column: Column, value: int) -> str | None:
+    """The check that an integer fails because it is beyond its column's type."""
+    low, high = INT_RANGE[column.dtype]
+    return None if low <= value <= high else f"in_range({low}, {high})"
 
 
 def _plain(payloads: pl.Series, max_message_bytes: int) -> npt.NDArray[np.bool_]:
@@ -378,15 +391,12 @@ def _typed(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
 
 
 def _times(column: Column, text: pl.Series, failures: Failures) -> pl.Series:
-    # %+ is chrono's RFC 3339: a date-time without a zone is null, not local time. It also reads years of
-    # five digits, which RFC 3339 does not have and Python's datetime cannot hold.
-    times = text.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
-    in_calendar = times.dt.year().is_between(1, 9_999)
-    if not in_calendar.all():
-        times = times.set(~in_calendar, None)
-    for row in (times.is_null() & text.is_not_null()).arg_true().to_list():
+    from headrace.contracts.json_columns import times  # see decode
+
+    found = times(text)
+    for row in (found.is_null() & text.is_not_null()).arg_true().to_list():
         failures.add(row, "rfc3339_time_with_zone", column.name, str(text[row]))
-    return times.cast(UTC_MICROS)
+    return found
 
 
 def _objects(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:

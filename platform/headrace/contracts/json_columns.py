@@ -31,6 +31,7 @@ from headrace.contracts.json_scan import (
     Fields,
     scan,
 )
+from headrace.contracts.json_scan import times as read_times
 
 #: Bytes that are laid end to end at once: a view counts its place in 31 bits.
 _AT_ONCE = 1 << 30
@@ -102,6 +103,14 @@ def scanned(contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_])
         for n, column in enumerate(contract.columns)
     ]
     return [pl.DataFrame(series)]
+
+
+def times(texts: pl.Series) -> pl.Series:
+    """RFC 3339 times as instants; null for what is none, or is beyond the calendar."""
+    data, offsets = _end_to_end(texts)
+    micros, known = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
+    read_times(data, offsets, micros, known)
+    return imported(pa.timestamp("us", "UTC"), micros, known).alias(texts.name)
 
 
 def _end_to_end(payloads: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

@@ -29,7 +29,10 @@ _DEEPEST = 60
 _MAX_PAIRS = 64
 #: Digits that surely fit into a 64-bit integer.
 _DIGITS = 18
-_TRUE, _FALSE, _NULL = (np.frombuffer(word, np.uint8) for word in (b"true", b"false", b"null"))
+_LARGEST = 10**_DIGITS
+_TRUE, _FALSE, _NULL, _U = (np.frombuffer(word, np.uint8) for word in (b"true", b"false", b"null", b"\\u"))
+#: Smallest and largest time, microseconds since 1970: 0001-01-01T00:00:00Z, 9999-12-31T23:59:59.999999Z.
+_FIRST_MICROS, _LAST_MICROS = -62_135_596_800_000_000, 253_402_300_799_999_999
 #: Powers of ten that a double holds exactly.
 _POWERS = np.array([10.0**n for n in range(23)])
 _SPLIT = 134217729.0  # 2**27 + 1, see _rest
@@ -175,9 +178,12 @@ def _record(
                 if digits > _DIGITS:
                     return False
                 if kind == INTEGER:
+                    known = True
+                    if not integral:
+                        known, mantissa = _whole(mantissa, exponent)
                     value = -mantissa if negative else mantissa
                     integers[slot, row] = value
-                    known = integral and low[field] <= value <= high[field]
+                    known = known and low[field] <= value <= high[field]
                 else:
                     known, double = _double(mantissa, exponent)
                     numbers[slot, row] = -double if negative else double
@@ -324,7 +330,7 @@ def _plain_string(data: Any, at: int, end: int) -> int:
 
 @compiled
 def _string(data: Any, at: int, end: int) -> int:
-    """Where the string that opens ``at`` closes."""
+    """Where the string that opens ``at`` closes. A lone surrogate is no text."""
     if at >= end or byte_at(data, at) != 0x22:
         return _NO
     at += 1
@@ -338,9 +344,15 @@ def _string(data: Any, at: int, end: int) -> int:
             return _NO
         at += 1
         if byte_at(data, at) == 0x75:
-            if _hex(data, at + 1, end) < 0:
-                return _NO
+            code = _hex(data, at + 1, end)
             at += 4
+            if 0xD800 <= code < 0xDC00 and _follows(data, at + 1, end, _U):
+                code = 0 if 0xDC00 <= _hex(data, at + 3, end) <= 0xDFFF else _NO
+                at += 6
+            elif 0xD800 <= code <= 0xDFFF:
+                code = _NO
+            if code < 0:
+                return _NO
         elif _escaped(byte_at(data, at)) == 0:
             return _NO
         at += 1
@@ -395,8 +407,6 @@ def _text(data: Any, at: int, end: int, views: Any, column: int, row: int, text:
         return _NO
     begin = used[0]
     stop = _unescape(data, at + 1, close, text, begin)
-    if stop < 0:
-        return _NO
     write_view(text, begin, stop - begin, 1, views, column, row)
     used[0] = stop
     return close + 1
@@ -404,7 +414,7 @@ def _text(data: Any, at: int, end: int, views: Any, column: int, row: int, text:
 
 @compiled
 def _unescape(data: Any, at: int, end: int, out: Any, to: int) -> int:
-    """Copy a valid string's bytes with escapes resolved; where the copy ends. A lone surrogate is no text."""
+    """Copy the bytes of what ``_string`` found, with escapes resolved; where the copy ends."""
     while at < end:
         byte = byte_at(data, at)
         at += 1
@@ -420,16 +430,9 @@ def _unescape(data: Any, at: int, end: int, out: Any, to: int) -> int:
             continue
         code = _hex(data, at, end)
         at += 4
-        if 0xDC00 <= code <= 0xDFFF:
-            return _NO
-        if 0xD800 <= code < 0xDC00:
-            if at + 6 > end or byte_at(data, at) != 0x5C or byte_at(data, at + 1) != 0x75:
-                return _NO
-            low = _hex(data, at + 2, end)
-            if low < 0xDC00 or low > 0xDFFF:
-                return _NO
+        if 0xD800 <= code < 0xDC00:  # the first half of a pair
+            code = 0x10000 + ((code - 0xD800) << 10) + _hex(data, at + 2, end) - 0xDC00
             at += 6
-            code = 0x10000 + ((code - 0xD800) << 10) + low - 0xDC00
         if code < 0x80:
             out[to] = code
             to += 1
@@ -512,6 +515,20 @@ def _number(data: Any, at: int, end: int) -> tuple[int, int, int, int, bool, boo
             return nothing
         exponent += sign * power
     return at, digits, mantissa, exponent, negative, integral
+
+
+@compiled
+def _whole(mantissa: int, exponent: int) -> tuple[bool, int]:
+    """``mantissa * 10**exponent``, and whether that is an integer, of ``_DIGITS`` at most."""
+    if mantissa == 0:
+        return True, 0
+    while exponent < 0 and mantissa % 10 == 0:
+        mantissa //= 10
+        exponent += 1
+    while exponent > 0 and mantissa < _LARGEST // 10:
+        mantissa *= 10
+        exponent -= 1
+    return exponent == 0, mantissa
 
 
 @compiled
@@ -633,12 +650,26 @@ def _two(data: Any, at: int) -> Any:
 
 
 @compiled
+def times(data: Any, offsets: Any, micros: Any, known: Any) -> None:
+    """Read the RFC 3339 time between each two ``offsets`` into ``micros``, and say in ``known`` whether it is one."""
+    for row in range(offsets.size - 1):
+        known[row], micros[row] = _time(data, offsets[row], offsets[row + 1])
+
+
+@compiled
 def _time(data: Any, at: int, end: int) -> tuple[bool, int]:
-    """Microseconds since 1970 of an RFC 3339 time, cut off behind them. No leap seconds."""
+    """Microseconds since 1970 of an RFC 3339 time, cut off behind them, and whether it is one within the calendar.
+
+    Exactly ``date-time`` of https://www.rfc-editor.org/rfc/rfc3339#section-5.6, with the space that its note allows
+    for the T. The calendar is that of Python's datetime, whose first year is 1, in UTC.
+    """
     unknown = (False, 0)
     if end - at < 20:
         return unknown
-    if byte_at(data, at + 4) != 0x2D or byte_at(data, at + 7) != 0x2D or byte_at(data, at + 10) != 0x54:
+    if byte_at(data, at + 4) != 0x2D or byte_at(data, at + 7) != 0x2D:
+        return unknown
+    between = byte_at(data, at + 10)
+    if between != 0x54 and between != 0x74 and between != 0x20:
         return unknown
     if byte_at(data, at + 13) != 0x3A or byte_at(data, at + 16) != 0x3A:
         return unknown
@@ -652,17 +683,7 @@ def _time(data: Any, at: int, end: int) -> tuple[bool, int]:
     if century < 0 or year < 0 or hour < 0 or minute < 0 or second < 0:
         return unknown
     year += century * 100
-    # a day from either end of the calendar, so that no zone leads out of it
-    if (
-        year < 2
-        or year > 9998
-        or month < 1
-        or month > 12
-        or day < 1
-        or hour > 23
-        or minute > 59
-        or second > 59
-    ):
+    if month < 1 or month > 12 or day < 1 or hour > 23 or minute > 59 or second > 60:
         return unknown
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     if day > (28 + leap if month == 2 else 30 + ((month + (month > 7)) & 1)):
@@ -676,13 +697,13 @@ def _time(data: Any, at: int, end: int) -> tuple[bool, int]:
             if at - first < 6:
                 micros = micros * 10 + (byte_at(data, at) - 0x30)
             at += 1
-        if at == first or at - first > 9:
+        if at == first:
             return unknown
         for _ in range(6 - (at - first)):
             micros *= 10
     minutes = 0
     if at + 1 == end:
-        if byte_at(data, at) != 0x5A:
+        if byte_at(data, at) != 0x5A and byte_at(data, at) != 0x7A:
             return unknown
     elif (
         at + 6 == end
@@ -702,4 +723,20 @@ def _time(data: Any, at: int, end: int) -> tuple[bool, int]:
         year -= 1
         month += 12
     days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719_469
-    return True, (((days * 24 + hour) * 60 + minute - minutes) * 60 + second) * 1_000_000 + micros
+    minute += (days * 24 + hour) * 60 - minutes
+    if second == 60 and not _ends_month(minute + 1):
+        return unknown
+    micros += (minute * 60 + second) * 1_000_000
+    return _FIRST_MICROS <= micros <= _LAST_MICROS, micros
+
+
+@compiled
+def _ends_month(minute: int) -> bool:
+    """Whether a minute since 1970 begins a month: a leap second may be before it, and nowhere else."""
+    if minute % 1_440 != 0:
+        return False
+    # https://howardhinnant.github.io/date_algorithms.html#civil_from_days
+    day = (minute // 1_440 + 719_468) % 146_097
+    year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    return bool(day == (153 * ((5 * day + 2) // 153) + 2) // 5)

@@ -147,13 +147,14 @@ def _time(text: bytes) -> datetime | None:
     if found is None:
         return None
     day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = found.groups()
+    if int(zone_minutes) > 59:
+        return None
     offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
     try:
         zone = timezone(-offset if sign == b"-" else offset)
         # a leap second is written as 60, which Python's clock does not have
-        return datetime(
-            int(year), _MONTHS[month], int(day), int(hour), int(minute), min(int(second), 59), tzinfo=zone
-        )
+        seconds = 59 if second == b"60" else int(second)
+        return datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), seconds, tzinfo=zone)
     except (KeyError, ValueError):
         return None
 

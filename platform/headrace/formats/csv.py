@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import IO
 
 import msgspec
@@ -96,18 +96,26 @@ def _text(cell: str) -> object:
     return cell
 
 
-def _number(kind: Callable[[str], float], cell: str) -> object:
-    """A number, or the text itself where it is none or is one that JSON does not have."""
-    try:
-        value = kind(cell)
-    except ValueError:
-        return cell
-    return value if abs(value) < float("inf") else cell
+def _number(cell: str) -> object:
+    """A number as it is written, or the text itself where it is none: it is the contract's to judge."""
+    text = cell.strip(" \t")
+    if _JSON_NUMBER.fullmatch(text):
+        return msgspec.Raw(text.encode())
+    return float(text) if _OTHER_NUMBER.fullmatch(text) else cell
 
 
+def _integer(cell: str) -> object:
+    text = cell.strip(" \t")
+    return int(text) if _OTHER_INTEGER.fullmatch(text) else _number(cell)
+
+
+#: What JSON has, and what spreadsheets write besides: a plus, leading zeros, nothing before or behind the point.
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_OTHER_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,99}\.?[0-9]{0,99}|\.[0-9]{1,99})(?:[eE][+-]?[0-9]{1,2})?")
+_OTHER_INTEGER = re.compile(r"(?:\+|[+-]?0+)[0-9]{1,99}")
 _CELLS: dict[str, Callable[[str], object]] = {
-    "number": partial(_number, float),
-    "integer": partial(_number, int),
+    "number": _number,
+    "integer": _integer,
     "object": json_value,
     "map": json_value,
 }

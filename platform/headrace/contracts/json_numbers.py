@@ -1,0 +1,35 @@
+"""Numbers as JSON Schema counts them: an integer is any number without a fraction, however it is written."""
+
+from __future__ import annotations
+
+import re
+
+_NUMBER = re.compile(rb"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?)([0-9]+))?")
+#: Digits of an exponent that are looked at; more of them are beyond any number that fits.
+_EXPONENT_DIGITS = 18
+#: Digits that no 64-bit integer has.
+_BEYOND = 20
+
+
+def whole_number(text: bytes) -> int | None:
+    """Read a JSON number that is an integer, exactly: ``1``, ``1.0``, ``10e-1``; linear in its length.
+
+    Returns:
+        Its value, or one of the same sign beyond all 64-bit integers where it is beyond them. None if it is none.
+    """
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return None
+    sign, before, after, exponent_sign, power = found.groups(b"")
+    digits = (before + after).lstrip(b"0")
+    if not digits:
+        return 0
+    significant = digits.rstrip(b"0")
+    power = power.lstrip(b"0")
+    exponent = int(power or b"0") if len(power) <= _EXPONENT_DIGITS else 10**_EXPONENT_DIGITS
+    zeros = len(digits) - len(significant) - len(after) + (-exponent if exponent_sign == b"-" else exponent)
+    if zeros < 0:
+        return None
+    size = len(significant) + zeros
+    value: int = 10**_BEYOND if size >= _BEYOND else int(significant + b"0" * zeros)
+    return -value if sign else value
