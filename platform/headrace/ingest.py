@@ -4,8 +4,9 @@ Exactly once: the position of every cursor is in the Delta log, in the same comm
 has landed is at or below it (Kafka), or is found by its id (SQS), and is dropped when it comes again. The
 rejected table is written first, with positions of its own; what has landed wholly is what the good table's position
 says. After a crash between the two, the records that are in the rejected table already stay rejected, and the others
-are landed as they are judged now: a judgement may change with the time, with a limit, with the contract. A source is
-told only after both commits.
+are landed as they are judged now: a judgement may change with the time, with a limit, with the contract. Who may be
+between the two and alive is refused before anything is rejected that it may hold as good. A source is told only after
+both commits.
 
 Catching up, the next batches are read and checked in threads while one is written, and several go into one commit.
 Only where reading takes nothing out of the source: who holds messages of a queue must have opened the tables before,
@@ -346,7 +347,7 @@ class _Group:
     ) -> None:
         self.tables, self.landed, self.batches = tables, Landed(), 0
         self.batch = replace(batch, records=batch.records.clear())
-        self._contract = contract
+        self._contract, self._lake = contract, lake
         self._staged = lake.rejected.stage(), lake.good.stage()
         self._moved: dict[str, int] = {}
         self._ids: list[str] = []
@@ -378,10 +379,31 @@ class _Group:
         Raises:
             Conflict: Another writer moved one of the cursors first.
         """
+        if self._staged[0].height:
+            self._overtake()
         for table, staged in zip(self.tables, self._staged, strict=True):
             now = table.position(list(self._moved))  # never backwards
             advance = {c: max(o, now.get(c, 0)) for c, o in self._moved.items()}
             table.append(staged, advance, ",".join(self._ids))
+
+    def _overtake(self) -> None:
+        """Have the good commit of anyone refused who is between the two commits: it may hold what is rejected here.
+
+        Whoever is there has moved a cursor in the rejected table and not yet in the good one, and opened the good one
+        before. It may be dead, frozen, or just slower. Touching the cursor is enough, and moves nothing.
+        """
+        rejected, good = self.tables
+        names = list(self._moved)
+        landed, judged = good.position(names), rejected.position(names)
+        between = {
+            c: landed.get(c, self.batch.before.get(c, 0))
+            for c in names
+            if c in judged and judged[c] > landed.get(c, -1)
+        }
+        if between:
+            good.append(self._lake.good.stage(), between, ",".join(self._ids))
+            if good.position(names) != landed.advanced(between):
+                raise Conflict("another writer landed the same messages meanwhile")
 
 
 @dataclass(frozen=True, slots=True)
