@@ -6,9 +6,10 @@ driver.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,6 +17,7 @@ import polars as pl
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_LATEST = "9" * 13  # of a batch whose messages do not say when they were sent
 UTC_MICROS = pl.Datetime("us", "UTC")
 #: A map of text to text; Polars has no map type of its own.
 STRING_MAP = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
@@ -198,7 +200,7 @@ class MicroBatch:
         after: Where the next read begins; only cursors that moved differ from ``before``.
         receipts: What the source needs to acknowledge the batch; opaque to everybody else.
         gaps: Ranges that were lost before they could be read.
-        again_within: How long after its landing a redelivered message may still come; None for ever.
+        again_within: How long after it was sent a message of a queue may still come; None for ever.
         refused: Why something in the source cannot be read at all (a broken file), a line each; nothing of it is
             in ``records``.
     """
@@ -214,6 +216,24 @@ class MicroBatch:
 
     def __len__(self) -> int:
         return self.records.height
+
+
+def sent_stamp(sent: datetime | None) -> str:
+    """Begin the batch id of messages the last of which was sent then; in order of time as text, too."""
+    return f"{0 if sent is None else round(sent.timestamp() * 1_000):013d}"
+
+
+def new_batch_id(batch: MicroBatch) -> str:
+    """Name a micro-batch: a UUID, after the time at which the last message of a queue was sent.
+
+    That time is the queue's and comes again with the message, whatever the clocks of those who receive it say. So the
+    ids say which rows a message that comes again cannot be among: those of batches that had all been sent before it.
+    """
+    sent = batch.records["timestamp"] if batch.again_within is not None else None
+    unknown = sent is not None and sent.null_count() > 0
+    last = sent.max() if sent is not None and not unknown else None
+    assert last is None or isinstance(last, datetime)
+    return f"{_LATEST if unknown else sent_stamp(last)}-{uuid.uuid4()}"
 
 
 @dataclass(frozen=True, slots=True)

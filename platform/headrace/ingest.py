@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Generic, TypeVar
 
 import polars as pl
@@ -431,9 +431,9 @@ class _Done:
         position = Position({c: o for c, o in position.items() if o > batch.before.get(c, 0)})
         messages = [pl.DataFrame(schema=_KEY)]
         known = pl.col("redelivered") & pl.col("message_id").is_not_null()
-        again = batch.records.select("cursor", "message_id", "redelivered").filter(known)
+        again = batch.records.select("cursor", "message_id", "redelivered", "timestamp").filter(known)
         for (cursor,), part in again.group_by("cursor"):
-            asked = str(cursor), part["message_id"], batch.again_within
+            asked = str(cursor), part["message_id"], _sent_since(batch, part["timestamp"]), batch.again_within
             messages.append(good.origins_of(*asked))
             records.append(rejected.origins_of(*asked))
         return cls(
@@ -455,6 +455,13 @@ class _Done:
         if self.records.height:
             rows = rows.join(self.records, on=ORIGIN_KEY, how="anti", nulls_equal=True, maintain_order="left")
         return rows
+
+
+def _sent_since(batch: MicroBatch, sent: pl.Series) -> datetime | None:
+    """When the first of these messages was sent; None if that does not say when they may have landed."""
+    first = sent.min() if batch.again_within is not None and not sent.null_count() else None
+    assert first is None or isinstance(first, datetime)
+    return first
 
 
 def _messages(*frames: pl.DataFrame) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ from queue import Empty, Queue
 
 import polars as pl
 
-from headrace.batch import Checked, MicroBatch, Position
+from headrace.batch import Checked, MicroBatch, Position, new_batch_id
 from headrace.contracts import Contract, Limits, check
 from headrace.lake import Snapshot
 from headrace.sources import Source
@@ -186,4 +185,4 @@ def _nothing(batch: MicroBatch) -> bool:
 
 def judged(batch: MicroBatch, contract: Contract, limits: Limits) -> Checked:
     """A micro-batch after its contract, as of now."""
-    return check(contract, batch, batch_id=str(uuid.uuid4()), now=datetime.now(UTC), limits=limits)
+    return check(contract, batch, batch_id=new_batch_id(batch), now=datetime.now(UTC), limits=limits)

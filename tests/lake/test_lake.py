@@ -17,7 +17,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from builders import NOW, event, metric
-from headrace.batch import MicroBatch
+from headrace.batch import MicroBatch, sent_stamp
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.errors import Conflict, Fatal, HistoryGone
 from headrace.lake import LakeTable
@@ -153,21 +153,21 @@ def test_a_day_reads_as_of_a_version(make: Callable[..., LakeTable], batch_of: B
 
 
 def test_origins_of_finds_those_that_are_there(make: Callable[..., LakeTable], batch_of: Batch) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    table = make()
+    table, sent = make(), datetime(2026, 1, 2, tzinfo=UTC)
     batch = batch_of([event(), event()], cursor="sqs/q")
-    landed = check(EVENTS, batch, batch_id="b", now=datetime.now(UTC), limits=Limits()).good.with_columns(
+    name = f"{sent_stamp(sent)}-b"
+    landed = check(EVENTS, batch, batch_id=name, now=datetime.now(UTC), limits=Limits()).good.with_columns(
         _offset=pl.lit(None, pl.Int64), _message_id=pl.Series(["a", "b"])
     )
-    table.open().append(landed, {"sqs/q": 1}, "b")
-    asked = pl.Series(["b", "c"])
-    assert table.open().origins_of("sqs/q", asked, None)["_message_id"].to_list() == ["b"]
-    assert table.open().origins_of("sqs/q", asked, timedelta(days=1))["_message_id"].to_list() == ["b"]
-    assert table.open().origins_of("sqs/q", asked, timedelta(0))["_message_id"].to_list() == [], (
-        "landed longer ago"
-    )
-    assert table.open().origins_of("sqs/other", asked, None)["_message_id"].to_list() == []
+    table.open().append(landed, {"sqs/q": 1}, name)
+
+    def found(cursor: str, since: datetime | None) -> list[str]:
+        asked = pl.Series(["b", "c"])
+        return table.open().origins_of(cursor, asked, since, timedelta(0))["_message_id"].to_list()
+
+    assert found("sqs/q", None) == found("sqs/q", sent) == ["b"]
+    assert found("sqs/q", sent + timedelta(seconds=1)) == [], "sent wholly before"
+    assert found("sqs/other", None) == []
 
 
 def test_a_version_beyond_the_log_is_an_error_that_says_what_to_do(make: Callable[..., LakeTable]) -> None:

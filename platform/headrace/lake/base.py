@@ -91,8 +91,19 @@ class Snapshot(Protocol):
     def origins(self, cursor: str, first: int, end: int, /) -> pl.DataFrame:
         """``ORIGIN_KEY`` of the rows of a cursor with offsets from ``first`` to below ``end``."""
 
-    def origins_of(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.DataFrame:
-        """``ORIGIN_KEY`` of the rows of these messages that landed ``within`` that time (None: ever)."""
+    def origins_of(
+        self, cursor: str, message_ids: pl.Series, sent: datetime | None, within: timedelta | None, /
+    ) -> pl.DataFrame:
+        """``ORIGIN_KEY`` of the rows of these messages, whatever the clock said when they landed.
+
+        Args:
+            cursor: Of the queue.
+            message_ids: What to look for.
+            sent: When the first of them was sent, by the queue's clock: what was sent wholly before is passed over
+                (``headrace.batch.new_batch_id``). None looks at everything.
+            within: How long after that a message may come again. Only for rows of Headrace before 2026-12, whose batch
+                ids do not say when they were sent; those go by the clock at their landing.
+        """
 
     def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Add rows and move cursors in one atomic commit; the snapshot is then of the version returned.

@@ -29,7 +29,7 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from headrace.batch import ORIGIN_KEY, UTC_MICROS, Chunk, Position, Table
+from headrace.batch import ORIGIN_KEY, UTC_MICROS, Chunk, Position, Table, sent_stamp
 from headrace.errors import Conflict, Fatal, HistoryGone, Retriable
 from headrace.lake.arrow import arrow_schema
 from headrace.lake.base import Erased, Extent, LakeVersion, Staged
@@ -167,7 +167,7 @@ class DeltaLakeTable:
 
     def _pruned_by(self) -> list[str]:
         times = [name for name, dtype in self.table.schema.items() if dtype == UTC_MICROS]
-        return [*times, "_cursor", "_offset"]
+        return [*times, "_cursor", "_offset", "_batch_id"]
 
     @property
     def id(self) -> str:
@@ -366,7 +366,11 @@ class DeltaLakeTable:
     def _keep_log(self, handle: DeltaTable, keep: timedelta) -> None:
         """Say in the table's properties how much its log holds."""
         hours = max(1, round(keep / timedelta(hours=1)))
-        wanted = {**_LOG, "delta.logRetentionDuration": f"interval {hours} hours"}
+        wanted = {
+            **_LOG,
+            "delta.logRetentionDuration": f"interval {hours} hours",
+            "delta.dataSkippingStatsColumns": ",".join(self._pruned_by()),
+        }
         if wanted.items() - handle.metadata().configuration.items():
             with suppress(CommitFailedError):  # somebody else wrote meanwhile: the next time will do
                 handle.alter.set_table_properties(wanted)
@@ -418,11 +422,11 @@ class DeltaLakeTable:
     def _dataset(
         self,
         handle: DeltaTable,
-        since: datetime | None = None,
+        sent: _Sent | None = None,
         cursor: str | None = None,
         days: Collection[date] | None = None,
     ) -> ds.FileSystemDataset:
-        """The live files of a snapshot, without those that surely hold nothing ingested ``since``, of ``cursor`` or
+        """The live files of a snapshot, without those that surely hold nothing ``sent`` so late, of ``cursor`` or
         of ``days``.
 
         Built from the log's columns: delta-rs' own ``to_pyarrow_dataset`` converts the statistics of each column
@@ -430,9 +434,8 @@ class DeltaLakeTable:
         """
         schema, day = arrow_schema(self.table), self.table.partition
         actions = pl.DataFrame(handle.get_add_actions(flatten=True))
-        if since is not None and "max._ingested_at" in actions.columns:
-            latest = pl.col("max._ingested_at").cast(pl.Datetime("us", "UTC"))
-            actions = actions.filter((latest >= since).fill_null(value=True))
+        if sent is not None:
+            actions = sent.maybe(actions)
         if cursor is not None and {"min._cursor", "max._cursor"} <= set(actions.columns):
             within = pl.lit(cursor).is_between("min._cursor", "max._cursor")
             actions = actions.filter(within.fill_null(value=True))
@@ -466,6 +469,26 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What redelivered messages of a queue may be among (see ``Snapshot.origins_of``)."""
+
+    since: datetime
+    within: timedelta | None
+
+    def maybe(self, actions: pl.DataFrame) -> pl.DataFrame:
+        """Files in the log that may hold rows of messages that were sent since."""
+        maybe = pl.lit(value=None, dtype=pl.Boolean)
+        if "max._batch_id" in actions.columns:
+            maybe = pl.col("max._batch_id") >= sent_stamp(self.since)
+        if self.within is not None and "max._ingested_at" in actions.columns:
+            # of a file without statistics of its batches
+            latest = pl.col("max._ingested_at").cast(pl.Datetime("us", "UTC"))
+            now = pl.min_horizontal(pl.lit(min(self.since, datetime.now(UTC))), latest.max())
+            maybe = maybe.fill_null(latest >= now - self.within)
+        return actions.filter(maybe.fill_null(value=True))
+
+
 class _Snapshot:
     """See ``headrace.lake.base.Snapshot``."""
 
@@ -495,16 +518,15 @@ class _Snapshot:
         offset = pc.field("_offset")
         return self._found(cursor, (offset >= first) & (offset < end), None)
 
-    def origins_of(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.DataFrame:
-        since = datetime.now(UTC) - within if within is not None else None
+    def origins_of(
+        self, cursor: str, message_ids: pl.Series, sent: datetime | None, within: timedelta | None, /
+    ) -> pl.DataFrame:
         wanted = pc.field("_message_id").isin(pa.array(message_ids.to_list(), pa.string()))
-        if since is not None:
-            wanted &= pc.field("_ingested_at") >= pa.scalar(since, pa.timestamp("us", "UTC"))
-        return self._found(cursor, wanted, since)
+        return self._found(cursor, wanted, _Sent(sent, within) if sent is not None else None)
 
-    def _found(self, cursor: str, wanted: pc.Expression, since: datetime | None) -> pl.DataFrame:
+    def _found(self, cursor: str, wanted: pc.Expression, sent: _Sent | None) -> pl.DataFrame:
         with _translated(self._owner.uri):
-            dataset = self._owner._dataset(self._handle, since, cursor)
+            dataset = self._owner._dataset(self._handle, sent, cursor)
             found = dataset.to_table(columns=ORIGIN_KEY, filter=(pc.field("_cursor") == cursor) & wanted)
         return pl.DataFrame(pl.from_arrow(found))
 

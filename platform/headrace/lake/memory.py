@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from headrace.batch import ORIGIN_KEY, Chunk, Position, Table
+from headrace.batch import ORIGIN_KEY, Chunk, Position, Table, sent_stamp
 from headrace.errors import Conflict, HistoryGone
 from headrace.lake.arrow import to_arrow
 from headrace.lake.base import Erased, Extent, LakeVersion, Staged
@@ -166,11 +166,13 @@ class MemorySnapshot:
         rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)
         return rows.filter(pl.col("_offset").is_between(first, end - 1)).select(ORIGIN_KEY)
 
-    def origins_of(self, cursor: str, message_ids: pl.Series, within: timedelta | None, /) -> pl.DataFrame:
+    def origins_of(
+        self, cursor: str, message_ids: pl.Series, sent: datetime | None, within: timedelta | None, /
+    ) -> pl.DataFrame:
         """Rows of messages."""
         rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)
-        if within is not None:
-            rows = rows.filter(pl.col("_ingested_at") >= datetime.now(UTC) - within)
+        if sent is not None:
+            rows = rows.filter(pl.col("_batch_id") >= sent_stamp(sent))
         return rows.filter(pl.col("_message_id").is_in(message_ids.implode())).select(ORIGIN_KEY)
 
     def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:

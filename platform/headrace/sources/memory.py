@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -79,9 +79,11 @@ class MemoryQueue:
     ``expire`` makes everything that is in flight visible again, as the end of the visibility timeout does.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, again_within: timedelta | None = None) -> None:
         self.name = f"memory/{name}"
+        self._again_within = again_within
         self._messages: dict[str, bytes] = {}
+        self._sent_at: dict[str, datetime] = {}
         self._received: dict[str, int] = {}
         self._hidden: set[str] = set()
         self._sent = 0
@@ -90,6 +92,7 @@ class MemoryQueue:
         """Add messages."""
         for payload in payloads:
             self._messages[f"m{self._sent}"] = payload
+            self._sent_at[f"m{self._sent}"] = datetime.now(UTC)
             self._sent += 1
 
     def expire(self) -> None:
@@ -111,10 +114,12 @@ class MemoryQueue:
             cursors=[self.name] * len(ids),
             ids=ids,
             redelivered=[self._received[i] > 1 for i in ids],
+            sent=[self._sent_at[i] for i in ids],
         )
         before = Position({self.name: after.get(self.name, 0)})
         moved = {self.name: before[self.name] + 1} if ids else {}
-        return MicroBatch(self.name, records, before, before.advanced(moved), ids)
+        after = before.advanced(moved)
+        return MicroBatch(self.name, records, before, after, ids, again_within=self._again_within)
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Delete the batch."""
@@ -139,13 +144,14 @@ def _records(
     offsets: Sequence[int] | None = None,
     ids: Sequence[str] | None = None,
     redelivered: Sequence[bool] | None = None,
+    sent: Sequence[datetime] | None = None,
 ) -> pl.DataFrame:
     nothing = [None] * len(payloads)
     columns = {
         "payload": payloads,
         "key": nothing,
         "headers": nothing,
-        "timestamp": [datetime.now(UTC)] * len(payloads),
+        "timestamp": sent or [datetime.now(UTC)] * len(payloads),
         "cursor": cursors,
         "offset": offsets or nothing,
         "message_id": ids or nothing,

@@ -34,7 +34,7 @@ _BATCH = 10  # SQS' limit for one receive or delete call
 #: How long a received message stays hidden from other receivers unless that is extended.
 VISIBILITY_SECONDS = 120
 _READ_SECONDS = 5.0
-#: SQS keeps a message for 14 days at most, so what landed longer ago cannot come again.
+#: SQS keeps a message for 14 days at most, so what was sent longer ago cannot come again.
 _AGAIN_WITHIN = timedelta(days=15)
 _GONE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch"}
