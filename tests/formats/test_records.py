@@ -238,13 +238,6 @@ def test_parquet_passes_the_contract(tmp_path: Path, judge: Callable[..., Checke
     assert landed.equals(metrics_table().with_columns(pl.col("dimensions").list.len()))
 
 
-def test_parquet_times_need_a_zone(tmp_path: Path) -> None:
-    path = tmp_path / "m.parquet"
-    metrics_table().with_columns(pl.col("occurred_at").dt.replace_time_zone(None)).write_parquet(path)
-    with pytest.raises(BadData, match="'occurred_at' have no zone; write them as timestamps in UTC"):
-        read(path, METRICS)
-
-
 @pytest.mark.parametrize("squeeze", [gzip.compress, zstandard.compress])
 @pytest.mark.parametrize("kind", ["ndjson", "csv", "parquet", "log"])
 def test_compressed_files_read_like_plain_ones(

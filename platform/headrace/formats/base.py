@@ -80,10 +80,13 @@ def key_of(value: object) -> bytes | None:
     return value.encode() if isinstance(value, str) and value else None
 
 
+_JSON = msgspec.json.Decoder(msgspec.Raw)
+
+
 def json_value(text: str) -> object:
-    """What JSON text holds, or the text itself where it is none."""
+    """JSON text as it is written, or as a text where it is no JSON."""
     try:
-        return msgspec.json.decode(text)
+        return _JSON.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return text
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from typing import IO
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.contracts import Contract
+from headrace.contracts.base import Wire
 from headrace.errors import BadData, Fatal
+from headrace.formats.arrow_json import JsonColumn, json_column, keyed
 from headrace.formats.base import CHUNK, Record, json_value, key_column, key_of, malformed, require_columns
+
+#: Decimals are numbers, with all their digits.
+_JSON = msgspec.json.Encoder(decimal_format="number")
 
 
 def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
-    """Every row as a JSON object without its nulls; of a row that JSON cannot say, its text in Python's words.
+    """Every row as a JSON object without its nulls.
+
+    For a value that JSON does not have there is a pair: why, with its type, and what comes nearest. No column of a
+    contract takes an array, so the row is rejected for that column, with that pair as the value.
 
     Args:
         file: Must be seekable: Parquet is read from its end.
@@ -31,21 +39,41 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
     landed = set(contract.landed_schema.names()) - {c.name for c in contract.columns}
     names = [name for name in table.schema_arrow.names if name not in landed]
     require_columns(name, contract, names)
-    for column in names:
-        kind = table.schema_arrow.field(column).type
-        if pa.types.is_timestamp(kind) and kind.tz is None:
-            raise BadData(f"{name}: times of column {column!r} have no zone; write them as timestamps in UTC")
-    nested = {c.name for c in contract.columns if c.wire in ("object", "map")}
+    _require_zones(table, name, names)
+    wires = {c.name: c.wire for c in contract.columns}
     key = key_column(contract)
     number = 0
     for batch in table.iter_batches(CHUNK, columns=names):
-        for row in _rows(batch, name):
+        columns = [_column(batch.column(n), wires[n]) for n in names]
+        wrong: dict[int, str] = {}
+        for column_name, column in zip(names, columns, strict=True):
+            for row, why in column.wrong.items():
+                column.values[row] = (why, column.values[row])
+                wrong.setdefault(row, f"column {column_name!r}: {why}")
+        for row, values in enumerate(zip(*(column.values for column in columns), strict=True)):
             number += 1
-            record = {n: _nested(v) if n in nested else v for n, v in row.items() if v is not None}
-            try:
-                yield msgspec.json.encode(record), key_of(record.get(key)), None
-            except (TypeError, ValueError) as error:
-                yield malformed(number, f"no JSON ({error})", repr(record).encode("utf-8", "replace"))
+            record = {n: v for n, v in zip(names, values, strict=True) if v is not None}
+            payload = _JSON.encode(record)
+            if row in wrong:
+                yield malformed(number, wrong[row], payload)
+            else:
+                yield payload, key_of(record.get(key)), None
+
+
+def _require_zones(table: pq.ParquetFile, name: str, columns: Sequence[str]) -> None:
+    physical = {c.path: c.physical_type for c in map(table.schema.column, range(len(table.schema)))}
+    for column in columns:
+        kind = table.schema_arrow.field(column).type
+        if not pa.types.is_timestamp(kind) or kind.tz is not None:
+            continue
+        if physical.get(column) == "INT96":
+            held, advice = "INT96", 'in Spark set spark.sql.parquet.outputTimestampType to "TIMESTAMP_MICROS"'
+        else:
+            held, advice = f"{kind} (local time)", f"in pandas df[{column!r}].dt.tz_localize('UTC')"
+        raise BadData(
+            f"{name}: times of column {column!r} have no zone, they are {held}; write them as timestamps in UTC"
+            f" ({advice})"
+        )
 
 
 def read_packed(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
@@ -65,20 +93,18 @@ def read_packed(file: IO[bytes], name: str, contract: Contract) -> Iterator[Reco
         yield from read(plain, name, contract)
 
 
-def _rows(batch: pa.RecordBatch, name: str) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = batch.to_pylist()
-    except (ValueError, OverflowError) as error:
-        raise BadData(f"{name} holds a value that is out of range: {error}; write it anew") from error
-    return rows
-
-
-def _nested(value: object) -> object:
-    """JSON text, a struct, an Arrow map or the lake's list of key and value, as an object."""
-    if isinstance(value, str):
-        return json_value(value)
-    if isinstance(value, list) and value and isinstance(value[0], tuple):
-        return dict(value)
-    if isinstance(value, list) and all(isinstance(v, dict) and v.keys() == {"key", "value"} for v in value):
-        return {v["key"]: v["value"] for v in value}
-    return value
+def _column(array: pa.Array, wire: Wire) -> JsonColumn:
+    """A column as a field of that type has it."""
+    column = json_column(array)
+    if wire not in ("object", "map"):
+        return column
+    kind = array.type
+    if pa.types.is_struct(kind) and wire == "map":  # a struct has each of its members in every row
+        column.values = [v and {n: x for n, x in v.items() if x is not None} for v in column.values]
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        pairs = kind.value_type
+        if pa.types.is_struct(pairs) and {member.name for member in pairs} == {"key", "value"}:
+            return keyed(column, str(kind))  # a map of the lake
+    else:
+        column.values = [json_value(v) if isinstance(v, str) else v for v in column.values]
+    return column
