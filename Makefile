@@ -2,7 +2,7 @@
 # this folder.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-services ui-test chaos bench lint format clean
+.PHONY: help install demo up test test-services ui-test chaos busy-hour bench lint format clean
 
 # uv from the PATH, or one of our own in .tools
 UV_VERSION := 0.13.9
@@ -58,6 +58,11 @@ ui-test: install ## The UI in headless Chromium, screenshots in .ui-test; needs 
 chaos: install ## The whole chaos matrix: crashes in every window, durable brokers killed too; ~20 min
 	@$(FETCH)
 	@$(FETCHED) PYTHONPATH=tests "$(RUN)python" -m chaos $(CHAOS_ARGS)
+
+MINUTES ?= 60
+
+busy-hour: install ## Live traffic beside a load, all checks every minute: no false alarm, faults found; MINUTES=60
+	@PYTHONPATH=tests "$(RUN)python" -m busy --minutes "$(MINUTES)" $(BUSY_ARGS)
 
 # peers ask for older versions of some packages than Headrace does: an environment of its own
 .tools/bench/.installed: uv.lock pyproject.toml $(if $(SYSTEM_UV),,.tools/bin/uv)

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +34,6 @@ from headrace.recorded import Check, last_checks
 from headrace.resilience import Circuit
 from headrace.settings import PROJECT_ROOT, load_settings, settings
 from headrace.status import Health, StreamStatus, examine
-from headrace.stream import streams
 
 NOW = datetime.now(UTC)
 STREAM = StreamStatus(
@@ -179,38 +177,6 @@ def test_two_streams_fit_one_screen_even_when_much_is_wrong(
                  "kafka: circuit open, 5 failures"):  # fmt: skip
         assert said in text
     assert "second" not in text
-
-
-@pytest.mark.parametrize(
-    ("alone", "looks", "reported"),
-    [
-        (True, [{1: (5, 5)}], {1: (5, 5)}),  # nobody publishes: one look is enough
-        (False, [{}], {}),
-        (False, [{1: (4, 5), 2: (1, 0)}, {2: (1, 0), 3: (1, 2)}], {2: (1, 0)}),
-    ],
-)
-def test_a_day_that_is_being_published_does_not_differ(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    alone: bool,
-    looks: list[dict[int, tuple[int, int]]],
-    reported: object,
-) -> None:
-    stream = streams(load_settings(home=tmp_path))["events"]
-    turns: list[Path] = []
-
-    @contextmanager
-    def turn(path: Path, _: float) -> Iterator[bool]:
-        turns.append(path)
-        yield alone
-
-    monkeypatch.setattr("headrace.stream.turn", turn)
-    monkeypatch.setattr(stream, "_differences", lambda _: looks.pop(0))
-    assert stream.parity() == reported
-    assert looks == []
-    publisher = stream._alone(stream.lake.good)
-    with publisher:
-        assert turns[0].exists(), "the very lock that publishers hold"
 
 
 def headrace(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

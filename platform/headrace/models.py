@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from functools import lru_cache
@@ -188,6 +188,17 @@ def alone(settings: Settings, pipeline: Pipeline) -> AbstractContextManager[None
     return file_lock(settings.home / "locks" / f"models-{pipeline.name}.lock")
 
 
-def building(days: Sequence[date]) -> AbstractContextManager[None]:
-    """While entered, dbt processes that are started build these days (see ``rebuilt_days.sql``)."""
-    return exported({"DBT_START_DATE": min(days).isoformat(), "DBT_END_DATE": max(days).isoformat()})
+def building(days: Sequence[date], arriving: Iterable[date] = ()) -> AbstractContextManager[None]:
+    """While entered, dbt processes that are started build these days (see ``rebuilt_days.sql``).
+
+    Args:
+        days: The first and the last of them count.
+        arriving: Days of which rows are on their way to the warehouse (see ``arriving.sql``).
+    """
+    return exported(
+        {
+            "DBT_START_DATE": min(days).isoformat(),
+            "DBT_END_DATE": max(days).isoformat(),
+            "DBT_ARRIVING_DAYS": ",".join(day.isoformat() for day in sorted(arriving)),
+        }
+    )

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 #: Header of a redriven row that names the rejected row it was made of.
 ORIGIN_HEADER = "headrace-redriven-from"
 _BATCH = 50_000
-_ORIGIN = pl.concat_str(
+#: Origin of a rejected row, by which a record is redriven.
+ORIGIN = pl.concat_str(
     pl.col("_cursor"),
     pl.coalesce(pl.col("_offset").cast(pl.String), "_message_id"),
     pl.col("_index").cast(pl.String),
@@ -109,7 +110,7 @@ def find(
         parts = [pl.element().struct[part].str.contains(reason, literal=True) for part in ("check", "column")]
         hit = parts[0] | parts[1]
         rows = rows.filter(pl.col("reasons").list.eval(hit.fill_null(value=False)).list.any())
-    found = rows.with_columns(origin=_ORIGIN).collect()
+    found = rows.with_columns(origin=ORIGIN).collect()
     found = found.with_columns(
         id=pl.Series([_short(origin) for origin in found["origin"]], dtype=pl.String),
         redriven=pl.col("origin").is_in(_landed(stream).implode()),

@@ -166,7 +166,16 @@ class Settings(BaseSettings):
     )
     speed_days: int = Field(3, ge=1, le=30, description="how far back the speed layer reaches")
     slow_ms: float = Field(2_500.0, gt=0, description="threshold of performance_metrics' slow share, ms")
-    max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejects that turns a check red")
+    max_reject_rate: float = Field(0.05, ge=0, le=1, description="share of rejected rows that is a warning")
+    error_reject_rate: float = Field(
+        0.5, ge=0, le=1, description="share of rejected rows that is an error, from 20 of them on"
+    )
+    reject_seconds: int = Field(
+        900,
+        ge=60,
+        le=86_400,
+        description="rows of so long are judged by these shares, besides those of a day",
+    )
     max_lag_messages: int = Field(
         1_000_000, ge=0, description="messages waiting in one source that turn a check red"
     )

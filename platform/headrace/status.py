@@ -37,6 +37,7 @@ class StreamStatus:
         touched_since: Since when the oldest of them is (UTC).
         set_aside: Torn ends of the lake's logs that a power cut left; empty for none.
         problems: One line each, for a person.
+        warnings: The same of what can wait.
     """
 
     stream: str
@@ -51,6 +52,7 @@ class StreamStatus:
     touched_since: datetime | None = None
     set_aside: str = ""
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -122,6 +124,7 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
 def inspect(stream: Stream) -> StreamStatus:
     """Look at one stream; a part that does not answer is a problem of the report, not an exception."""
     problems: list[str] = []
+    warnings: list[str] = []
     found: dict[str, object] = {}
     sources: dict[str, int | str] = {}
     for spec in stream.pipeline.sources:
@@ -138,6 +141,10 @@ def inspect(stream: Stream) -> StreamStatus:
         found["rejected_rows"] = sum(stream.lake.rejected.counts_by_day().values())
         found["last_landed"] = stream.latest()
         found["set_aside"] = torn_ends(stream)
+        rate = stream.reject_rate()
+        if rate.severity is not None:
+            said = f"{rate.said}; see 'headrace rejects list {stream.name}'"
+            (problems if rate.severity == "error" else warnings).append(said)
         found["warehouse_rows"] = sum(stream.warehouse_counts().values())
         found["unpublished_versions"] = stream.unpublished()
         touched = stream.touched()
@@ -151,7 +158,13 @@ def inspect(stream: Stream) -> StreamStatus:
     except HeadraceError as error:
         if str(error) not in problems:
             problems.append(str(error))
-    return StreamStatus(stream.name, sources, **found, problems=tuple(problems))  # type: ignore[arg-type]
+    return StreamStatus(
+        stream.name,
+        sources,
+        **found,  # type: ignore[arg-type]
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+    )
 
 
 def torn_ends(stream: Stream) -> str:
@@ -180,6 +193,7 @@ def lines(health: Health, now: datetime | None = None) -> Iterator[Line]:
         yield (WELL if stream.healthy else WRONG, stream.stream, next(said))
         yield from (("", "", one) for one in said)
         yield from ((WRONG, "", problem) for problem in stream.problems)
+        yield from ((WARNING, "", warning) for warning in stream.warnings)
     yield from _of_checks(health, now)
     yield from _of_alerts(health.alerts, now)
     yield from _of_services(health.services)

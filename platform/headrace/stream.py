@@ -6,7 +6,7 @@ Commands and Dagster assets talk to this; it is where adapters are chosen, and n
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,13 +18,16 @@ from urllib.parse import quote
 
 import polars as pl
 
-from headrace.batch import ORIGIN_KEY, Backlog, Position
+from headrace.batch import Backlog, Position
 from headrace.contracts import Limits
 from headrace.errors import Fatal, HistoryGone, Retriable
 from headrace.formats import Reader
+from headrace.health.audit import Audit, Ranges, Skipped, audit, skipped
+from headrace.health.parity import Parity, arriving, compare
+from headrace.health.reject_rate import DAY, RejectRate, arrived, judge
 from headrace.ingest import Landed, Pace, StreamLake, ingest, position_of
 from headrace.lake.delta import DeltaLakeTable
-from headrace.locks import file_lock, turn
+from headrace.locks import file_lock
 from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs, discover
 from headrace.producers import Producer
 from headrace.producers.kafka import KafkaProducer
@@ -43,7 +46,9 @@ from headrace.warehouse.clickhouse import ClickHouse
 
 log = logging.getLogger(__name__)
 
-_PUBLISHER_PAUSES = 10.0  # seconds within which it most likely does
+_LOOKS_AGAIN = (
+    10.0  # seconds in which lake and warehouse can be compared, unless days are rewritten all the time
+)
 
 #: Versions in which the last one with rows is looked for.
 _LOOK_BACK = 20
@@ -58,35 +63,12 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
-    """A stream's lake, counted by origin rather than by what the writers say.
-
-    Attributes:
-        messages: Distinct messages that left any row.
-        messages_rejected: Those of which no record was good.
-        good: Rows of the lake table.
-        rejected: Rows of the rejected table.
-        doubled: Rows whose origin is there more than once; always 0 unless exactly-once is broken.
-        by_cursor: Distinct messages by cursor.
-        reasons: Rejected rows by check.
-    """
-
-    messages: int
-    messages_rejected: int
-    good: int
-    rejected: int
-    doubled: int
-    by_cursor: dict[str, int]
-    reasons: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Standing:
     """How far a stream is behind its sources.
 
     Attributes:
         waiting: Messages by source.
-        landed_at: When rows last landed; None if none did lately.
+        landed_at: When rows last landed or were rejected; None if none were lately.
         unpublished_since: When the first lake version was committed that the warehouse lacks; None if it has all.
         touched_since: When the first row was published that the models lack; None if they have all.
     """
@@ -263,13 +245,10 @@ class Stream:
     def standing(self) -> Standing:
         """How far lake, warehouse and models are behind what waits."""
         waiting = {spec.name: self.backlog(spec.name).waiting for spec in self.pipeline.sources}
-        good = self.lake.good
-        newest = good.open().version
-        looked_at = range(newest, max(-1, newest - _LOOK_BACK), -1)
-        landed = next((version for version in looked_at if _rows_of(good, version)), None)
+        landed = [at for table in (self.lake.good, self.lake.rejected) if (at := _last_rows_at(table))]
         return Standing(
             waiting=waiting,
-            landed_at=None if landed is None else _committed_at(good, landed),
+            landed_at=max(landed, default=None),
             unpublished_since=self.unpublished_since(),
             touched_since=min((one.since for one in self.touched()), default=None),
         )
@@ -365,13 +344,16 @@ class Stream:
         """Rows of the raw warehouse table by day."""
         return self.warehouse.counts_by_day(self.contract.table)
 
-    def counts_since(self, moment: datetime) -> tuple[int, int]:
-        """Rows that were published since then: good and rejected."""
-        good, rejected = (
-            self.warehouse.published_rows(table.table, table.id, moment)
-            for table in (self.lake.good, self.lake.rejected)
+    def reject_rate(self, now: datetime | None = None) -> RejectRate:
+        """Judge the share of rejected rows, of the newest and of a day's, by the limits of pipeline or settings."""
+        own, s = self.pipeline.thresholds, self.settings
+        windows = [timedelta(seconds=s.reject_seconds), DAY]
+        counted = arrived(self.lake, f"redrive/{self.name}", windows, now or datetime.now(UTC))
+        return judge(
+            counted,
+            warn=s.max_reject_rate if own.reject_rate is None else own.reject_rate,
+            error=s.error_reject_rate if own.error_reject_rate is None else own.error_reject_rate,
         )
-        return good, rejected
 
     def kafka(self, name: str) -> KafkaSource:
         """The source of that name, which is a topic.
@@ -384,52 +366,43 @@ class Stream:
             raise Fatal(f"{name} is not a Kafka topic")
         return source
 
-    def parity(self, days: Collection[date] | None = None) -> dict[date, tuple[int, int]]:
-        """Days on which lake and warehouse differ, with both counts: of these, or of all that have not expired.
+    def compare(self, days: Collection[date] | None = None, *, within: float = _LOOKS_AGAIN) -> Parity:
+        """Lake and warehouse as of one published version: of these days, or of all that have not expired.
 
-        Compared while nobody publishes, because a version's rows are in before it is recorded; where a publisher does
-        not pause within seconds, what differs twice counts.
+        Args:
+            days: Compare only these.
+            within: Seconds in which a look that says nothing is repeated.
         """
-        with turn(self._alone_path(self.lake.good), _PUBLISHER_PAUSES) as alone:
-            found = self._differences(days)
-            if not found or alone:
-                return found
-            again = self._differences(days)
-            return {day: pair for day, pair in again.items() if day in found}
-
-    def _differences(self, days: Collection[date] | None) -> dict[date, tuple[int, int]]:
-        self.warehouse.prepare(self.contract.table)
-        version = self.published_version()
-        lake = self.lake.good.counts_by_day(version) if version >= 0 else {}
-        warehouse = self.warehouse.counts_by_day(self.contract.table)
         keep = self.settings.raw_ttl_days
-        oldest = datetime.now(UTC).date() - timedelta(days=keep) if keep else date.min
-        asked = {*lake, *warehouse} if days is None else {*days}
-        counts = {day: (lake.get(day, 0), warehouse.get(day, 0)) for day in sorted(asked) if day > oldest}
-        return {day: pair for day, pair in counts.items() if pair[0] != pair[1]}
+        after = datetime.now(UTC).date() - timedelta(days=keep) if keep else date.min
+        return compare(self.lake.good, self.warehouse, days, after=after, within=within)
 
-    def audit(self, days: Collection[date] | None = None) -> Audit:
-        """Count the lake by origin. Reads the origin columns of the rejected table and of these days, or of all."""
-        origin = ORIGIN_KEY
-        self.lake.good.open(), self.lake.rejected.open()
-        good = self.lake.good.scan(days).select(origin).collect()
-        rejected = self.lake.rejected.scan().select(*origin, "reasons").collect()
-        rows = pl.concat([good, rejected.select(origin)])
-        message = origin[:3]
-        messages = rows.select(message).unique()
-        landed = good.select(message).unique()
-        reasons = (
-            rejected.explode("reasons").unnest("reasons").group_by("check").len().sort("len", descending=True)
-        )
-        return Audit(
-            messages=messages.height,
-            messages_rejected=messages.height - landed.height,
-            good=good.height,
-            rejected=rejected.height,
-            doubled=rows.height - rows.unique().height,
-            by_cursor=dict(messages.group_by("_cursor").len().sort("_cursor").iter_rows()),
-            reasons=dict(reasons.iter_rows()),
-        )
+    def arriving(self, version: int) -> frozenset[date]:
+        """Days of the models whose rows are in the lake in versions after ``version``."""
+        return arriving(self.lake.good, version, by_landing=self.settings.window_time == "processing")
+
+    def parity(self, days: Collection[date] | None = None) -> Mapping[date, tuple[int, int]]:
+        """Days on which lake and warehouse differ, with both counts; see ``compare``."""
+        return self.compare(days).different
+
+    def audit(self, days: Collection[date] | None = None, cursors: Collection[str] = ()) -> Audit:
+        """Count the lake by origin: the rejected table, and these days of the good table or all."""
+        return audit(self.lake, days, cursors)
+
+    def skipped(self, missing: Ranges, erased: Mapping[str, int]) -> Skipped:
+        """Ask the brokers for offsets that left no row: those that they still hold have been skipped."""
+        by_source: dict[str, Ranges] = {
+            spec.name: {} for spec in self.pipeline.sources if isinstance(spec, Kafka)
+        }
+        for cursor, ranges in missing.items():
+            name = cursor.rpartition("/")[0].rpartition("/")[0]
+            if name in by_source:
+                by_source[name][cursor] = ranges
+        found = Skipped()
+        for name, asked in by_source.items():
+            if asked:
+                found += skipped(self.kafka(name), asked, erased)
+        return found
 
     def close(self) -> None:
         """Release every connection."""
@@ -445,6 +418,14 @@ def _rows_of(table: DeltaLakeTable, version: int) -> int:
         return table.describe(version).rows
     except HistoryGone:
         return 1
+
+
+def _last_rows_at(table: DeltaLakeTable) -> datetime | None:
+    """When the last of the newest versions was committed that added rows; None if none did."""
+    newest = table.open().version
+    looked_at = range(newest, max(-1, newest - _LOOK_BACK), -1)
+    added = next((version for version in looked_at if _rows_of(table, version)), None)
+    return None if added is None else _committed_at(table, added)
 
 
 def _committed_at(table: DeltaLakeTable, version: int) -> datetime | None:

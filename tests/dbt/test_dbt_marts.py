@@ -318,6 +318,48 @@ def test_what_arrives_while_models_are_built_fails_no_test_and_what_was_left_out
     assert failed() == {"events_history_holds_every_event", "session_metrics_hold_every_event"}
 
 
+def test_what_arrives_between_two_models_of_a_build_fails_no_test_and_a_roll_up_that_is_wrong_does(
+    new_warehouse: Callable[..., Warehouse], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are built of the raw table, the roll-ups after the windows."""
+    small, noon = new_warehouse("between"), rows.midnight(rows.FIRST_DAY) + timedelta(hours=12)
+    only = {"start_date": str(rows.FIRST_DAY), "end_date": str(rows.FIRST_DAY)}
+    flags = ("--indirect-selection", "cautious", "--exclude-resource-type", "unit_test")
+
+    def load(name: str, ingested_at: datetime = rows.LANDED_AT) -> None:
+        made = {
+            "metric_id": name,
+            "name": "cpu",
+            "kind": "gauge",
+            "value": 1.0,
+            "source": "host",
+            "dimensions": [],
+            "occurred_at": noon,
+        }
+        made |= {"_offset": int(name[2:]), "_ingested_at": ingested_at}
+        small.load(METRICS.table, rows.frame(METRICS, [made]))
+
+    def failed() -> set[str]:
+        return small.dbt("test", "--select", "+tag:metrics", *flags, **only).failed
+
+    load("m-1")
+    built = small.dbt("run", "--select", "+tag:metrics")
+    assert built, built.error
+    assert failed() == set()
+    load("m-2", datetime.now(UTC) + timedelta(minutes=5))
+    between = small.dbt("run", "--select", "metric_windows_rollups", **only)
+    assert between, between.error
+    assert failed() == set()
+    small.command(
+        f"alter table {small.raw}.metrics delete where metric_id = 'm-2' settings mutations_sync = 2"
+    )
+    assert failed() == {"metric_windows_rollups_add_up"}, "nothing arrives any more"
+    monkeypatch.setenv("DBT_ARRIVING_DAYS", f"2024-01-01,{rows.FIRST_DAY}")
+    assert failed() == set(), "rows of the day were not published yet when the build began"
+    monkeypatch.setenv("DBT_ARRIVING_DAYS", "2024-01-01")
+    assert failed() == {"metric_windows_rollups_add_up"}
+
+
 def test_an_id_on_two_days_is_two_events_and_a_warning(small: Warehouse) -> None:
     noon = rows.midnight(rows.FIRST_DAY) + timedelta(hours=12)
     event = {"event_id": "e", "event_type": "click", "session_id": "s", "channel": "web"}

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.demo.feed import Feed
+from headrace.health.audit import Audit
 from headrace.settings import Settings
 from headrace.sources.kafka import KafkaSource
-from headrace.stream import Audit, Stream
+from headrace.stream import Stream
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.ddl import quoted
 

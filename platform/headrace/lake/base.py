@@ -23,6 +23,7 @@ class LakeVersion:
         files: The added files in a fixed order, opaque to everybody else.
         rewritten: Whether it took rows away too (an erasure, a delete by somebody else): then what it added are
             not new rows, and ``days`` are those whose rows it changed.
+        batches: Ids of the micro-batches that it holds; none where its writer did not say.
     """
 
     version: int
@@ -30,6 +31,7 @@ class LakeVersion:
     days: tuple[date, ...]
     files: tuple[object, ...]
     rewritten: bool = False
+    batches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

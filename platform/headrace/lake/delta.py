@@ -9,7 +9,7 @@ raced on the same cursor is refused (``Concurrent transaction failed``).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -49,6 +49,10 @@ _LOG = {
 }
 #: Marks the commits of erasures in the log.
 _ERASURE = "headrace.erasure"
+#: Names the micro-batches of a commit, with commas between them.
+_BATCHES = "headrace.batch_id"
+#: Before a cursor: how many of its messages erasures have named, as a transaction of the log.
+_ERASED = "headrace.erased/"
 #: What delta-rs says of a commit that another one made impossible, by its cursors or by changing the table itself.
 _RACED = ("oncurrent", "changed since last commit")
 _ERASED_AT_ONCE = 10_000
@@ -221,7 +225,9 @@ class DeltaLakeTable:
         touched = {f.day for f in files} | {self._day(remove) for remove in removed}
         days = sorted(day for day in touched if day is not None)
         rows = sum(f.rows for f in files)
-        return LakeVersion(version, rows, tuple(days), tuple(files), rewritten=bool(removed))
+        said = next((a["commitInfo"].get(_BATCHES) for a in actions if "commitInfo" in a), None)
+        batches = tuple(said.split(",")) if isinstance(said, str) and said else ()
+        return LakeVersion(version, rows, tuple(days), tuple(files), bool(removed), batches)
 
     def _actions(self, version: int) -> list[dict[str, dict[str, Any]]]:
         path = f"_delta_log/{version:020d}.json"
@@ -381,10 +387,13 @@ class DeltaLakeTable:
         for part in origins.iter_slices(_ERASED_AT_ONCE):
             for attempt in _ERASING:
                 with attempt, _translated(self.uri):
-                    done = self._newest().delete(
+                    handle = self._newest()
+                    done = handle.delete(
                         _condition(part),
                         writer_properties=self._writer,
-                        commit_properties=CommitProperties(custom_metadata={_ERASURE: "true"}),
+                        commit_properties=CommitProperties(
+                            custom_metadata={_ERASURE: "true"}, app_transactions=_counted(handle, part)
+                        ),
                     )
             rows += int(done["num_deleted_rows"])
         self.sync(self._newest().version())  # before the old files are removed
@@ -452,6 +461,15 @@ class DeltaLakeTable:
         return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
 
 
+def _counted(handle: DeltaTable, origins: pl.DataFrame) -> list[Transaction]:
+    """The messages that erasures have named of each cursor, these included: who looks for gaps must know."""
+    messages = origins.select(ORIGIN_KEY[:3]).unique().group_by("_cursor").len().sort("_cursor")
+    return [
+        Transaction(_ERASED + cursor, (handle.transaction_version(_ERASED + cursor) or 0) + count)
+        for cursor, count in messages.iter_rows()
+    ]
+
+
 def _condition(origins: pl.DataFrame) -> str:
     """SQL that is true for rows of these origins."""
     terms = []
@@ -514,6 +532,58 @@ class _Snapshot:
             table = self._owner._dataset(self._handle).to_table(columns=["_cursor"], filter=below)
         return self.position(sorted(table.column(0).unique().to_pylist()))
 
+    def rows(self, columns: Sequence[str], days: Collection[date] | None = None) -> pl.DataFrame:
+        """Columns of all rows of this snapshot, or of these partitions.
+
+        Raises:
+            HistoryGone: An erasure or a vacuum has removed a file of it.
+        """
+        with _translated(self._owner.uri):
+            dataset = self._owner._dataset(self._handle, days=days)
+            try:
+                return pl.DataFrame(pl.from_arrow(dataset.to_table(columns=list(columns))))
+            except FileNotFoundError as error:
+                raise HistoryGone(f"{self._owner.uri} was rewritten while it was read: {error}") from None
+
+    def arrived(self, since: datetime) -> int:
+        """Rows that were ingested since then. Reads data only of files that hold older ones, too."""
+        with _translated(self._owner.uri):
+            actions = pl.DataFrame(self._handle.get_add_actions(flatten=True))
+            if not {"min._ingested_at", "max._ingested_at"} <= set(actions.columns):
+                return int(actions["num_records"].sum()) if actions.height else 0
+            ingested = pl.col("min._ingested_at", "max._ingested_at").cast(pl.Datetime("us", "UTC"))
+            newer = actions.with_columns(ingested).filter(
+                ~(pl.col("max._ingested_at") < since).fill_null(False)
+            )
+            whole = (pl.col("min._ingested_at") >= since).fill_null(value=False)
+            rows = int(newer.filter(whole)["num_records"].sum())
+            mixed = {unquote(path) for path in newer.filter(~whole)["path"]}
+            if mixed:
+                of = self._owner._dataset(self._handle, since)
+                parts = [one for one in of.get_fragments() if one.path in mixed]
+                files = ds.FileSystemDataset(parts, of.schema, of.format, of.filesystem)
+                rows += files.count_rows(filter=pc.field("_ingested_at") >= pa.scalar(since))
+        return rows
+
+    def origins_since(self, since: datetime) -> pl.DataFrame:
+        """``ORIGIN_KEY`` of the rows that were ingested since then."""
+        with _translated(self._owner.uri):
+            wanted = pc.field("_ingested_at") >= pa.scalar(since)
+            found = self._owner._dataset(self._handle, since).to_table(columns=ORIGIN_KEY, filter=wanted)
+        return pl.DataFrame(pl.from_arrow(found))
+
+    def message_ids(self, cursor: str) -> pl.Series:
+        """Ids of the messages of a cursor, each once."""
+        with _translated(self._owner.uri):
+            of = self._owner._dataset(self._handle, cursor=cursor)
+            found = of.to_table(columns=["_cursor", "_message_id"])
+        rows = pl.DataFrame(pl.from_arrow(found)).filter(pl.col("_cursor") == cursor)
+        return rows["_message_id"].unique()
+
+    def erased(self, cursor: str) -> int:
+        """Messages of a cursor that erasures have named."""
+        return self._handle.transaction_version(_ERASED + cursor) or 0
+
     def origins(self, cursor: str, first: int, end: int, /) -> pl.DataFrame:
         offset = pc.field("_offset")
         return self._found(cursor, (offset >= first) & (offset < end), None)
@@ -549,7 +619,7 @@ class _Snapshot:
                     commit_properties=CommitProperties(
                         app_transactions=moves,
                         custom_metadata={
-                            "headrace.batch_id": batch_id,
+                            _BATCHES: batch_id,
                             ACTIONS: str(len(added) + len(moves)),
                         },
                         max_commit_retries=_COMMIT_RETRIES,

@@ -5,6 +5,8 @@ What a check judges by is in a function of its own, which takes what was found a
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -25,18 +27,23 @@ from headrace.batch import Position
 from headrace.contracts import violations
 from headrace.days import days_between
 from headrace.errors import Fatal, HeadraceError
+from headrace.health.audit import Audit, Skipped
+from headrace.health.parity import Parity
+from headrace.health.reject_rate import RejectRate
 from headrace.orchestration import metadata
 from headrace.orchestration.assets import lake_key, warehouse_key
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
-from headrace.pipelines import Kafka, Pipeline, Sqs
+from headrace.pipelines import Kafka, Pipeline
 from headrace.settings import Settings
-from headrace.stream import Audit, Standing, Stream
+from headrace.stream import Standing, Stream
 
 #: Rows that are held against their contract again.
 _REVALIDATED = 100_000
 #: Days that a reason names; the others are in its metadata.
 _NAMED = 3
+#: How long what waits may be on its way to a run that lands it, and between two looks.
+_ON_ITS_WAY_SECONDS, _PAUSE_SECONDS = 60.0, 2.0
 _WARN, _ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
 
 
@@ -49,33 +56,51 @@ class _Check:
         asset: What it judges.
         description: What must hold.
         judge: Finds out; the days are those of the run, None for all.
-        severity: Of a failure.
+        severity: Of a failure; None where it depends on what is found.
         blocking: Whether nothing is built of the asset in a run in which it fails.
+        last: Whether it judges what is there after the marts of the same run are built.
     """
 
     name: str
     asset: AssetKey
     description: str
     judge: Callable[[Stream, Sequence[date] | None], AssetCheckResult]
-    severity: AssetCheckSeverity = _ERROR
+    severity: AssetCheckSeverity | None = _ERROR
     blocking: bool = False
+    last: bool = False
 
     @property
     def key(self) -> AssetCheckKey:
         return AssetCheckKey(self.asset, self.name)
 
-    @property
-    def spec(self) -> AssetCheckSpec:
+    def spec(self, marts: Iterable[AssetKey] = ()) -> AssetCheckSpec:
+        """What Dagster should know of it."""
         return AssetCheckSpec(
-            self.name, asset=self.asset, description=self.description, blocking=self.blocking
+            self.name,
+            asset=self.asset,
+            description=self.description,
+            blocking=self.blocking,
+            additional_deps=[*marts] if self.last else None,
         )
 
 
-def stream_checks(pipeline: Pipeline, settings: Settings) -> AssetChecksDefinition:
-    """The checks of one stream, which share its connections."""
-    checks = _checks(pipeline, settings)
+def stream_checks(
+    pipeline: Pipeline, settings: Settings, marts: Iterable[AssetKey] = ()
+) -> list[AssetChecksDefinition]:
+    """The checks of one stream: those that come before its marts, and those that come after them."""
+    checks, marts = _checks(pipeline, settings), [*marts]
+    return [
+        _sharing(f"check_{pipeline.name}", pipeline, [one for one in checks if not one.last], marts),
+        _sharing(f"check_{pipeline.name}_last", pipeline, [one for one in checks if one.last], marts),
+    ]
 
-    @multi_asset_check(name=f"check_{pipeline.name}", specs=[check.spec for check in checks], can_subset=True)
+
+def _sharing(
+    name: str, pipeline: Pipeline, checks: Sequence[_Check], marts: Sequence[AssetKey]
+) -> AssetChecksDefinition:
+    """Checks that share the connections of a stream."""
+
+    @multi_asset_check(name=name, specs=[check.spec(marts) for check in checks], can_subset=True)
     def check(context: AssetCheckExecutionContext, streams: Streams) -> Iterable[AssetCheckResult]:
         days = _days(context)
         with streams.open(pipeline) as stream:
@@ -86,7 +111,8 @@ def stream_checks(pipeline: Pipeline, settings: Settings) -> AssetChecksDefiniti
                     found = one.judge(stream, days)
                 except HeadraceError as error:  # the other checks may well be able to say
                     found = AssetCheckResult(passed=False, description=f"cannot be checked: {error}")
-                yield found._replace(asset_key=one.asset, check_name=one.name, severity=one.severity)
+                severity = one.severity or found.severity
+                yield found._replace(asset_key=one.asset, check_name=one.name, severity=severity)
 
     return check
 
@@ -94,6 +120,7 @@ def stream_checks(pipeline: Pipeline, settings: Settings) -> AssetChecksDefiniti
 def _checks(pipeline: Pipeline, settings: Settings) -> list[_Check]:
     limits = pipeline.thresholds
     rate = settings.max_reject_rate if limits.reject_rate is None else limits.reject_rate
+    error_rate = settings.error_reject_rate if limits.error_reject_rate is None else limits.error_reject_rate
     lag = settings.max_lag_messages if limits.lag is None else limits.lag
     behind = limits.behind or timedelta(seconds=settings.max_behind_seconds)
     lake, warehouse = lake_key(pipeline), warehouse_key(pipeline)
@@ -114,9 +141,10 @@ def _checks(pipeline: Pipeline, settings: Settings) -> list[_Check]:
         _Check(
             "reject_rate",
             lake,
-            f"At most {rate:.0%} of the rows of the last day are rejected.",
-            lambda stream, _: rejects(*stream.counts_since(datetime.now(UTC) - timedelta(days=1)), rate),
-            _WARN,
+            f"At most {rate:.0%} of the newest rows, and of those of the last day, are rejected and not repaired. "
+            f"More than {error_rate:.0%} are an error.",
+            lambda stream, _: rejects(stream.reject_rate()),
+            None,
         ),
         _Check(
             "lag",
@@ -129,13 +157,14 @@ def _checks(pipeline: Pipeline, settings: Settings) -> list[_Check]:
             "freshness",
             lake,
             f"What waits is landed, published and built within {behind}.",
-            lambda stream, _: fresh(stream.standing(), behind, datetime.now(UTC)),
+            lambda stream, _: _freshness(stream, behind),
+            last=True,
         ),
         _Check(
             "parity_with_lake",
             warehouse,
             "Every day has as many rows in the warehouse as in the lake. Nothing is built of it otherwise.",
-            lambda stream, days: equal(stream.parity(days)),
+            lambda stream, days: equal(stream.compare(days)),
             blocking=True,
         ),
     ]
@@ -153,66 +182,69 @@ def _days(context: AssetCheckExecutionContext) -> Sequence[date] | None:
 
 
 def _every_message_once(stream: Stream, days: Sequence[date] | None) -> AssetCheckResult:
-    cursors = [
-        cursor
-        for spec in stream.pipeline.sources
-        if not isinstance(spec, Sqs)  # queues have no offsets
-        for cursor in stream.source(spec.name).cursors()
-    ]
-    position = stream.lake.good.open().position(cursors)
-    return once(stream.audit(days), position if days is None else Position(), position)
+    if days is not None:
+        return once(stream.audit(days))
+    kafka = [stream.kafka(spec.name) for spec in stream.pipeline.sources if isinstance(spec, Kafka)]
+    audit = stream.audit(cursors=[cursor for source in kafka for cursor in source.cursors()])
+    return once(audit, stream.skipped(audit.missing, audit.erased))
 
 
-def once(audit: Audit, position: Position, limits: Position | None = None) -> AssetCheckResult:
-    """Judge an audit against the positions in the log.
+def once(audit: Audit, skipped: Skipped | None = None) -> AssetCheckResult:
+    """Judge an audit, and what the brokers say of offsets that left no row.
 
-    More messages than offsets is a duplicate; fewer is normal only where the broker itself has gaps (compaction,
-    transaction markers, retention), so it is shown and does not fail the check.
-
-    Args:
-        audit: What was counted.
-        position: Next offset of each cursor that was counted whole.
-        limits: Next offset of each cursor; ``position`` if all were counted whole.
+    An offset without a row is normal where the broker itself has gaps (compaction, transaction markers, retention). It
+    has been skipped where the broker still has a message for it that no erasure has removed.
     """
-    limits = position if limits is None else limits
-    beyond = {c: n for c, n in audit.by_cursor.items() if c in limits and n > limits[c]}
-    gaps = {
-        c: position[c] - audit.by_cursor.get(c, 0)
-        for c in position
-        if position[c] > audit.by_cursor.get(c, 0)
-    }
-    said = "every message is in once"
+    skipped = skipped or Skipped()
+    gaps = {c: sum(end - first for first, end in ranges) for c, ranges in audit.missing.items()}
+    said = []
     if audit.doubled:
-        said = f"{audit.doubled:,} rows are doubled: the same _cursor, _offset or _message_id, and _index"
-    elif beyond:
-        said = f"{', '.join(beyond)}: more messages than offsets"
+        said.append(
+            f"{audit.doubled:,} rows are doubled: the same _cursor, _offset or _message_id, and _index"
+        )
+    said += [f"{c}: {n:,} messages beyond the position" for c, n in audit.beyond.items()]
+    said += [
+        f"{c}: the broker has messages of offsets {', '.join(f'{a} to {b - 1}' for a, b in ranges[:_NAMED])}"
+        f"{f' and {len(ranges) - _NAMED:,} more ranges' if len(ranges) > _NAMED else ''}, which were skipped"
+        for c, ranges in skipped.ranges.items()
+    ]
     return AssetCheckResult(
-        passed=audit.doubled == 0 and not beyond,
-        description=said,
+        passed=not said,
+        description="; ".join(said) or "every message is in once",
         metadata={
             "messages": audit.messages,
             "good_rows": audit.good,
             "rejected_rows": audit.rejected,
             "doubled_rows": audit.doubled,
             "offsets_without_message": MetadataValue.json(gaps),
+            "gaps_asked_for": skipped.asked,
+            "gaps_not_asked_for": skipped.left,
         },
     )
 
 
 def _offsets_reconcile(stream: Stream, _: Sequence[date] | None) -> AssetCheckResult:
-    offsets = {
-        cursor: (first, end)
-        for spec in stream.pipeline.sources
-        if isinstance(spec, Kafka)
-        for cursor, (first, end) in stream.kafka(spec.name).offsets().items()
-    }
-    return reconciled(offsets, stream.lake.good.open().position(list(offsets)))
+    kafka = [stream.kafka(spec.name) for spec in stream.pipeline.sources if isinstance(spec, Kafka)]
+    cursors = [cursor for source in kafka for cursor in source.cursors()]
+    # before and after, since a writer moves the one and the broker the other
+    before = stream.lake.good.open().position(cursors)
+    offsets = {cursor: pair for source in kafka for cursor, pair in source.offsets().items()}
+    return reconciled(offsets, before, stream.lake.good.open().position(list(offsets)))
 
 
-def reconciled(offsets: Mapping[str, tuple[int, int]], position: Position) -> AssetCheckResult:
-    """Judge how far the lake is against what the broker holds: begin and end offset by cursor."""
+def reconciled(
+    offsets: Mapping[str, tuple[int, int]], before: Position, after: Position | None = None
+) -> AssetCheckResult:
+    """Judge how far the lake is against what the broker holds.
+
+    Args:
+        offsets: Begin and end offset by cursor.
+        before: Position of the lake from before they were asked for: what the broker ends below has been forgotten.
+        after: Position from afterwards: what begins above it was removed unread.
+    """
+    position = before if after is None else after
     lost = {c: (position.get(c, 0), first) for c, (first, _) in offsets.items() if position.get(c, 0) < first}
-    forgotten = {c: (end, position[c]) for c, (_, end) in offsets.items() if position.get(c, 0) > end}
+    forgotten = {c: (end, before[c]) for c, (_, end) in offsets.items() if before.get(c, 0) > end}
     said = [
         f"{c}: offsets {low} to {high - 1} were removed before they were read"
         for c, (low, high) in lost.items()
@@ -246,14 +278,17 @@ def kept(broken: Mapping[tuple[str, str], int], rows: int) -> AssetCheckResult:
     )
 
 
-def rejects(good: int, rejected: int, limit: float) -> AssetCheckResult:
-    """Judge the share of rejected rows."""
-    rate = rejected / max(1, good + rejected)
+def rejects(found: RejectRate) -> AssetCheckResult:
+    """Pass on what the reject rate was found to be."""
     return AssetCheckResult(
-        passed=rate <= limit,
-        severity=_WARN,
-        description=f"{rejected:,} of {good + rejected:,} rows rejected ({rate:.2%}, limit {limit:.2%})",
-        metadata={"rate": round(rate, 4), "rejected": rejected},
+        passed=found.severity is None,
+        severity=_ERROR if found.severity == "error" else _WARN,
+        description=found.said,
+        metadata={
+            "rate": round(found.worst.rate, 4),
+            "rejected": found.worst.rejected,
+            "repaired": found.worst.repaired,
+        },
     )
 
 
@@ -267,6 +302,22 @@ def lagging(waiting: Mapping[str, int], limit: int) -> AssetCheckResult:
         else f"{sum(waiting.values()):,} wait",
         metadata={name.replace("/", "_"): n for name, n in waiting.items()},
     )
+
+
+def _freshness(stream: Stream, behind: timedelta) -> AssetCheckResult:
+    """Judge how far a stream is behind.
+
+    What waits in a source may have come just now, after a quiet night. So a stream in which nothing has landed for long
+    is given a minute, in which a run starts and lands it.
+    """
+    deadline, pause = time.monotonic() + _ON_ITS_WAY_SECONDS, threading.Event()
+    while True:
+        standing, now = stream.standing(), datetime.now(UTC)
+        found = fresh(standing, behind, now)
+        others = fresh(replace(standing, waiting={}), behind, now)
+        if found.passed or not others.passed or time.monotonic() >= deadline:
+            return found
+        pause.wait(_PAUSE_SECONDS)
 
 
 def fresh(standing: Standing, behind: timedelta, now: datetime) -> AssetCheckResult:
@@ -290,18 +341,25 @@ def fresh(standing: Standing, behind: timedelta, now: datetime) -> AssetCheckRes
     )
 
 
-def equal(different: Mapping[date, tuple[int, int]]) -> AssetCheckResult:
-    """Judge the days on which lake and warehouse differ."""
-    metadata: dict[str, MetadataValue] = {"days_that_differ": MetadataValue.int(len(different))}
+def equal(found: Parity) -> AssetCheckResult:
+    """Judge the days on which lake and warehouse differ; where no look was consistent, nothing is blamed."""
+    different = found.different
+    metadata: dict[str, MetadataValue] = {
+        "days_that_differ": MetadataValue.int(len(different)),
+        "lake_version": MetadataValue.int(found.version),
+        "rows_of_later_versions": MetadataValue.int(found.later),
+        "inconclusive": MetadataValue.bool(bool(found.inconclusive)),
+    }
     if not different:
-        return AssetCheckResult(passed=True, description="every day agrees", metadata=metadata)
-    said = [f"{day} (lake {lake:,}, warehouse {rows:,})" for day, (lake, rows) in sorted(different.items())]
-    if len(said) > 1:
-        metadata["days"] = MetadataValue.md("\n".join(f"- {one}" for one in said))
-    more = f" and {len(said) - _NAMED:,} more" if len(said) > _NAMED else ""
-    verb, them = ("day differs", "it") if len(said) == 1 else ("days differ", "them")
+        said = f"no consistent look: {found.inconclusive}" if found.inconclusive else "every day agrees"
+        return AssetCheckResult(passed=True, description=said, metadata=metadata)
+    pairs = [f"{day} (lake {lake:,}, warehouse {rows:,})" for day, (lake, rows) in sorted(different.items())]
+    if len(pairs) > 1:
+        metadata["days"] = MetadataValue.md("\n".join(f"- {one}" for one in pairs))
+    more = f" and {len(pairs) - _NAMED:,} more" if len(pairs) > _NAMED else ""
+    verb, them = ("day differs", "it") if len(pairs) == 1 else ("days differ", "them")
     return AssetCheckResult(
         passed=False,
-        description=f"{len(said):,} {verb}: {', '.join(said[:_NAMED])}{more}; materialise {them} to rebuild {them}",
+        description=f"{len(pairs):,} {verb}: {', '.join(pairs[:_NAMED])}{more}; materialise {them} to rebuild {them}",
         metadata=metadata,
     )

@@ -222,8 +222,9 @@ def marts_asset(
             for n, days in enumerate(parts, 1):
                 began_at = datetime.now(UTC)
                 version = stream.published_version()
+                arriving = stream.arriving(version)
                 models.share_parsing(settings, target)
-                with models.building(days):
+                with models.building(days, arriving):
                     invocation = dbt.cli(arguments, context=context, target_path=target)
                     if n == len(parts):  # an asset can be yielded once in a run
                         yield from translator.built(invocation)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dagster import (
+    AssetCheckKey,
     AssetChecksDefinition,
     AssetKey,
     AssetsDefinition,
@@ -112,10 +113,12 @@ def _parts(
     """What one stream adds."""
     lake = assets.lake_asset(pipeline, file, config)
     warehouse = assets.warehouse_asset(pipeline, daily, file, config)
-    own_checks = checks.stream_checks(pipeline, config)
+    marts = None if pipeline.models is None else dbt.marts_asset(manifest, pipeline, daily, config)
+    own_checks = checks.stream_checks(pipeline, config, marts.keys if marts else ())
+    rate = AssetSelection.checks(AssetCheckKey(lake.key, "reject_rate"))  # judged as it happens
     ingest = define_asset_job(
         f"ingest_{pipeline.name}",
-        AssetSelection.assets(lake).without_checks(),
+        AssetSelection.assets(lake).without_checks() | rate,
         tags=assets.tags_of(pipeline),
         description=f"Lands and publishes what waits in the sources of {pipeline.name}.",
     )
@@ -124,16 +127,15 @@ def _parts(
         sources={spec.key: spec for spec in assets.source_specs(pipeline, file)},
         jobs=[ingest],
         sensors=[sensors.backlog_sensor(pipeline, ingest, streams, config)],
-        checks=[own_checks],
+        checks=own_checks,
     )
-    rebuilt = AssetSelection.assets(warehouse).without_checks() | AssetSelection.checks(own_checks)
-    if pipeline.models is not None:
-        marts = dbt.marts_asset(manifest, pipeline, daily, config)
+    rebuilt = AssetSelection.assets(warehouse).without_checks() | AssetSelection.checks(*own_checks)
+    if marts is not None:
         parts.assets.append(marts)
         rebuilt |= AssetSelection.assets(marts)
         refresh = define_asset_job(
             f"refresh_{pipeline.name}",
-            AssetSelection.assets(marts) | AssetSelection.checks(own_checks),
+            AssetSelection.assets(marts) | AssetSelection.checks(*own_checks),
             tags=assets.tags_of(pipeline),
             description=f"Builds and tests the marts of {pipeline.name} for a range of days.",
         )

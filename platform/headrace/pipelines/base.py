@@ -178,7 +178,8 @@ class Thresholds:
     """When a stream's health checks turn red; None takes the setting named beside it.
 
     Attributes:
-        reject_rate: Share of rejected rows (``HEADRACE_MAX_REJECT_RATE``).
+        reject_rate: Share of rejected rows that is a warning (``HEADRACE_MAX_REJECT_RATE``).
+        error_reject_rate: Share of rejected rows that is an error (``HEADRACE_ERROR_REJECT_RATE``).
         lag: Messages that wait in one source (``HEADRACE_MAX_LAG_MESSAGES``).
         behind: Time for which messages may wait, versions be unpublished and models be older than their rows
             (``HEADRACE_MAX_BEHIND_SECONDS``).
@@ -187,14 +188,17 @@ class Thresholds:
     """
 
     reject_rate: float | None = None
+    error_reject_rate: float | None = None
     lag: int | None = None
     behind: timedelta | None = None
     silence: timedelta | None = None
     warn_only: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.reject_rate is not None and not (_is_number(self.reject_rate) and 0 <= self.reject_rate <= 1):
-            raise ValueError(f"thresholds: reject_rate {self.reject_rate!r} is no share between 0 and 1")
+        for name in ("reject_rate", "error_reject_rate"):
+            share = getattr(self, name)
+            if share is not None and not (_is_number(share) and 0 <= share <= 1):
+                raise ValueError(f"thresholds: {name} {share!r} is no share between 0 and 1")
         if self.lag is not None and (type(self.lag) is not int or self.lag < 0):
             raise ValueError(f"thresholds: lag {self.lag!r} is no number of messages")
         _duration("thresholds: behind", self.behind, positive=True)

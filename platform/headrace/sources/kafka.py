@@ -42,6 +42,8 @@ from headrace.sources.kafka_fetch import Fetched, columns, pieces, whole_batches
 
 #: Bytes of one partition in one fetch.
 _FETCH_BYTES = 1 << 20
+#: The same for one who asks whether a message is there; a broker gives a batch at least.
+_ASKED_BYTES = 1 << 14
 #: A poll after the first of a read waits this long: long enough for a fetch that is under way.
 _NEXT_POLL_MS = 100
 #: A read ends after this even while messages keep coming, so that what was read lands soon.
@@ -103,6 +105,7 @@ class KafkaSource:
         self._consumer: KafkaConsumer | None = None
         self._tried = False  # whether the consumer was asked to leave record batches whole
         self._admin: KafkaAdminClient | None = None
+        self._asker: KafkaConsumer | None = None
         self._partitions: dict[str, TopicPartition] = {}
         self._at: dict[str, int] = {}  # where the next read begins, if nobody asks for another place
         self._ahead: dict[TopicPartition, deque[Fetched | pl.DataFrame]] = {}  # polled, not handed out yet
@@ -353,12 +356,43 @@ class KafkaSource:
             ends = self._watermarks(consumer)
         return {c: (first[tp], ends[c]) for c, tp in self._partitions.items()}
 
+    def count(self, cursor: str, first: int, end: int, most: int, /) -> int:
+        """Messages that the broker hands out with offsets from ``first`` to below ``end``, no further than ``most``.
+
+        Asked through a connection of its own: reading goes on where it was.
+        """
+        if cursor not in self._partitions:
+            self.cursors()
+        tp = self._partitions[cursor]
+        with _translated(self._servers):
+            if self._asker is None:
+                self._asker = connect(
+                    KafkaConsumer,
+                    self._servers,
+                    self._security,
+                    enable_auto_commit=False,
+                    auto_offset_reset="none",
+                    isolation_level="read_committed",
+                    max_partition_fetch_bytes=_ASKED_BYTES,
+                    metrics_enabled=False,
+                )
+            self._asker.assign([tp])
+            self._asker.seek(tp, first)
+            deadline, found = time.monotonic() + _WATERMARK_SECONDS, 0
+            while found < most and self._asker.position(tp) < end and time.monotonic() < deadline:
+                try:
+                    polled = self._asker.poll(_NEXT_POLL_MS, max_records=most - found)
+                except OffsetOutOfRangeError:  # retention was faster
+                    break
+                found += sum(record.offset < end for record in polled.get(tp, ()))
+        return found
+
     def close(self) -> None:
         """Close connections."""
-        for client in (self._consumer, self._admin):
+        for client in (self._consumer, self._admin, self._asker):
             if client is not None:
                 client.close()
-        self._consumer = self._admin = None
+        self._consumer = self._admin = self._asker = None
         self._tried = False
         self._partitions, self._at, self._ahead = {}, {}, {}
 

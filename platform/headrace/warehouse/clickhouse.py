@@ -120,18 +120,6 @@ class ClickHouse:
         )
         return int(version) if count else None
 
-    def published_rows(self, table: Table, lake_id: str, since: datetime) -> int:
-        """Rows of the versions that were published since then."""
-        self.prepare(table)
-        [(rows,)] = self.query(
-            f"SELECT sum(rows) FROM {ddl.quoted(self._config.raw_database)}._publications FINAL"
-            " WHERE table = {table:String} AND lake_id = {lake_id:String} AND published_at >= {since:DateTime64(6)}",
-            table=table.name,
-            lake_id=lake_id,
-            since=since,
-        )
-        return int(rows)
-
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Insert ``rows`` as one block per partition, once per token."""
         self._insert(table.name, table, rows, token)
@@ -196,6 +184,17 @@ class ClickHouse:
         column = ddl.quoted(table.partition)
         rows = self.query(f"SELECT {column}, count() FROM {self._name(table)} GROUP BY {column}")
         return {day: int(count) for day, count in rows}
+
+    def counts_by_batch(self, table: Table, days: Iterable[date], /) -> list[tuple[date, str, int]]:
+        """Rows of these partitions by partition and micro-batch, all as of one moment."""
+        self.prepare(table)
+        column = ddl.quoted(table.partition)
+        rows = self.query(
+            f"SELECT {column}, _batch_id, count() FROM {self._name(table)}"
+            f" WHERE {column} IN {{days:Array(Date)}} GROUP BY {column}, _batch_id",
+            days=list(days),
+        )
+        return [(day, str(batch), int(count)) for day, batch, count in rows]
 
     def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:
         """Days with rows that were published after their models were last built."""

@@ -1,0 +1,152 @@
+"""Compare the warehouse with the lake as of one published version.
+
+A publisher adds the rows of a version before it records that version, and it need never pause. So rows of versions
+after the published one may be in the warehouse already. Every row names the micro-batch with which it landed, and the
+log names the micro-batches of each version: rows of later versions are told apart and left out.
+
+Order of looking: the published version first, then the warehouse, then the newest lake version. Whatever the warehouse
+held is then of a version that is known by the end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+from headrace.errors import HistoryGone
+from headrace.lake import LakeVersion
+from headrace.lake.delta import DeltaLakeTable
+from headrace.warehouse.clickhouse import ClickHouse
+
+_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Lake and warehouse as of one published version.
+
+    Attributes:
+        version: The published version; -1 if there is none.
+        different: Days on which they differ, with the rows of lake and warehouse.
+        inconclusive: Why some of it could not be compared; empty if all was.
+        later: Rows in the warehouse that belong to versions on their way.
+    """
+
+    version: int
+    different: Mapping[date, tuple[int, int]] = field(default_factory=dict)
+    inconclusive: str = ""
+    later: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """Versions after the published one.
+
+    Attributes:
+        batches: Micro-batches whose rows they added.
+        days: Partitions that they touched.
+        unsettled: Those of them that cannot be told apart: rows were rewritten, or are nobody's micro-batch.
+    """
+
+    batches: frozenset[str]
+    days: frozenset[date]
+    unsettled: frozenset[date]
+
+    @classmethod
+    def of(cls, versions: Collection[LakeVersion]) -> _Later:
+        unclear = [one for one in versions if one.rewritten or (one.rows and not one.batches)]
+        return cls(
+            frozenset(batch for one in versions for batch in one.batches),
+            frozenset(day for one in versions for day in one.days),
+            frozenset(day for one in unclear for day in one.days),
+        )
+
+
+def compare(
+    lake: DeltaLakeTable,
+    warehouse: ClickHouse,
+    days: Collection[date] | None = None,
+    *,
+    after: date = date.min,
+    within: float = 10.0,
+) -> Parity:
+    """Compare both, day by day, beside writers and publishers that never pause.
+
+    What differs is looked at once more, since an erasure deletes from the warehouse before the lake's version says so.
+
+    Args:
+        lake: The lake table.
+        warehouse: Where it is published.
+        days: Compare only these.
+        after: Leave out days up to this one, which have expired.
+        within: Seconds in which days that are being rewritten are looked at again.
+    """
+    deadline, pause = time.monotonic() + within, threading.Event()
+    suspects: frozenset[date] = frozenset()
+    while True:
+        found = _look(lake, warehouse, days, after)
+        again = {day: pair for day, pair in found.different.items() if day in suspects}
+        if again or not (found.different or found.inconclusive):
+            return replace(found, different=again)
+        if time.monotonic() >= deadline:
+            why = found.inconclusive or "days differ in one look and not in the next"
+            return replace(found, different={}, inconclusive=f"{why}, for {within:.0f} s")
+        suspects = frozenset(found.different)
+        pause.wait(_PAUSE_SECONDS)
+
+
+def _look(lake: DeltaLakeTable, warehouse: ClickHouse, days: Collection[date] | None, after: date) -> Parity:
+    warehouse.prepare(lake.table)
+    last = warehouse.published(lake.table, lake.id)
+    version = -1 if last is None else last
+    wanted = None if days is None else frozenset(days)
+    batches: list[tuple[date, str, int]] = []
+    try:
+        held = lake.counts_by_day(version) if version >= 0 else {}
+        counted = warehouse.counts_by_day(lake.table)
+        later = _later(lake, version)
+        moving = sorted(day for day in later.days if wanted is None or day in wanted)
+        if moving:
+            batches = warehouse.counts_by_batch(lake.table, moving)
+            later = _later(lake, version)  # also those that began to be published since
+    except HistoryGone as gone:
+        return Parity(version, inconclusive=str(gone))
+    counted |= dict.fromkeys(moving, 0)
+    for day, batch, rows in batches:
+        counted[day] += 0 if batch in later.batches else rows
+    asked = {*held, *counted} if wanted is None else wanted
+    pairs = {day: (held.get(day, 0), counted.get(day, 0)) for day in sorted(asked) if day > after}
+    different = {day: pair for day, pair in pairs.items() if pair[0] != pair[1]}
+    unclear = [day for day in different if day in later.unsettled]
+    return Parity(
+        version,
+        {day: pair for day, pair in different.items() if day not in later.unsettled},
+        f"{len(unclear):,} days, the first is {unclear[0]}, are being rewritten" if unclear else "",
+        sum(rows for _, batch, rows in batches if batch in later.batches),
+    )
+
+
+def _later(lake: DeltaLakeTable, version: int) -> _Later:
+    newest = lake.open().version
+    return _Later.of([lake.describe(one) for one in range(version + 1, newest + 1)])
+
+
+def arriving(lake: DeltaLakeTable, version: int, *, by_landing: bool = False) -> frozenset[date]:
+    """Days whose rows versions after ``version`` hold.
+
+    Args:
+        lake: The lake table.
+        version: The published version; -1 if there is none.
+        by_landing: UTC days of the commits, instead of partitions.
+    """
+    newest, found = lake.open().version, set[date]()
+    for one in range(version + 1, newest + 1):
+        try:
+            added = lake.describe(one)
+            found |= {lake.committed_at(one).date()} if by_landing and added.days else {*added.days}
+        except HistoryGone:
+            continue  # published whole, every day then
+    return frozenset(found)
