@@ -548,29 +548,34 @@ class _Snapshot:
     def arrived(self, since: datetime) -> int:
         """Rows that were ingested since then. Reads data only of files that hold older ones, too."""
         with _translated(self._owner.uri):
-            actions = pl.DataFrame(self._handle.get_add_actions(flatten=True))
-            if not {"min._ingested_at", "max._ingested_at"} <= set(actions.columns):
-                return int(actions["num_records"].sum()) if actions.height else 0
-            ingested = pl.col("min._ingested_at", "max._ingested_at").cast(pl.Datetime("us", "UTC"))
-            newer = actions.with_columns(ingested).filter(
-                ~(pl.col("max._ingested_at") < since).fill_null(False)
-            )
+            newer = self._newer(since)
             whole = (pl.col("min._ingested_at") >= since).fill_null(value=False)
             rows = int(newer.filter(whole)["num_records"].sum())
-            mixed = {unquote(path) for path in newer.filter(~whole)["path"]}
-            if mixed:
-                of = self._owner._dataset(self._handle, since)
-                parts = [one for one in of.get_fragments() if one.path in mixed]
-                files = ds.FileSystemDataset(parts, of.schema, of.format, of.filesystem)
-                rows += files.count_rows(filter=pc.field("_ingested_at") >= pa.scalar(since))
-        return rows
+            mixed = self._files(newer.filter(~whole)["path"])
+            return rows + int(mixed.count_rows(filter=pc.field("_ingested_at") >= pa.scalar(since)))
 
     def origins_since(self, since: datetime) -> pl.DataFrame:
         """``ORIGIN_KEY`` of the rows that were ingested since then."""
         with _translated(self._owner.uri):
-            wanted = pc.field("_ingested_at") >= pa.scalar(since)
-            found = self._owner._dataset(self._handle, since).to_table(columns=ORIGIN_KEY, filter=wanted)
+            files = self._files(self._newer(since)["path"])
+            found = files.to_table(columns=ORIGIN_KEY, filter=pc.field("_ingested_at") >= pa.scalar(since))
         return pl.DataFrame(pl.from_arrow(found))
+
+    def _newer(self, since: datetime) -> pl.DataFrame:
+        """``path``, ``num_records``, least and greatest ``_ingested_at`` of files that may hold rows since then."""
+        actions = pl.DataFrame(self._handle.get_add_actions(flatten=True))
+        times = ["min._ingested_at", "max._ingested_at"]
+        absent = [name for name in ("path", "num_records", *times) if name not in actions.columns]
+        known = actions.with_columns(pl.lit(None).alias(name) for name in absent).with_columns(
+            pl.col(times).cast(pl.Datetime("us", "UTC")), pl.col("path").cast(pl.String)
+        )
+        return known.filter((pl.col("max._ingested_at") >= since).fill_null(value=True))
+
+    def _files(self, paths: pl.Series) -> ds.FileSystemDataset:
+        """These files of the snapshot."""
+        every, wanted = self._owner._dataset(self._handle), {unquote(path) for path in paths}
+        parts = [one for one in every.get_fragments() if one.path in wanted] if wanted else []
+        return ds.FileSystemDataset(parts, every.schema, every.format, every.filesystem)
 
     def message_ids(self, cursor: str) -> pl.Series:
         """Ids of the messages of a cursor, each once."""
