@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -174,10 +175,12 @@ def test_a_broken_pipeline_is_named_and_the_others_load(
         ODD.replace("MODELS", "'event'").replace("odd", "untagged")
     )
 
-    def refusing(pipeline: Pipeline, settings: Settings) -> AssetChecksDefinition:
+    def refusing(
+        pipeline: Pipeline, settings: Settings, marts: Iterable[AssetKey]
+    ) -> list[AssetChecksDefinition]:
         if pipeline.name == "odd":
             raise DagsterInvalidDefinitionError("not so")
-        return stream_checks(pipeline, settings)
+        return stream_checks(pipeline, settings, marts)
 
     monkeypatch.setattr(checks, "stream_checks", refusing)
     shown = definitions.build(config).get_repository_def().asset_graph

@@ -179,20 +179,20 @@ class Thresholds:
 
     Attributes:
         reject_rate: Share of rejected rows that is a warning (``HEADRACE_MAX_REJECT_RATE``).
-        error_reject_rate: Share of rejected rows that is an error (``HEADRACE_ERROR_REJECT_RATE``).
         lag: Messages that wait in one source (``HEADRACE_MAX_LAG_MESSAGES``).
         behind: Time for which messages may wait, versions be unpublished and models be older than their rows
             (``HEADRACE_MAX_BEHIND_SECONDS``).
         silence: Time without any new row, which an alert tells (``HEADRACE_SILENCE_SECONDS``); zero for any.
         warn_only: Checks of these names warn where they would fail; a failure of a blocking one stops what comes after.
+        error_reject_rate: Share of rejected rows that is an error (``HEADRACE_ERROR_REJECT_RATE``).
     """
 
     reject_rate: float | None = None
-    error_reject_rate: float | None = None
     lag: int | None = None
     behind: timedelta | None = None
     silence: timedelta | None = None
     warn_only: frozenset[str] = frozenset()
+    error_reject_rate: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("reject_rate", "error_reject_rate"):
