@@ -15,12 +15,16 @@ from pandera.api.polars.types import PolarsData
 
 from headrace.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
 from headrace.contracts.base import Contract
-from headrace.contracts.decode import Decoded, Failures, decode
+from headrace.contracts.decode import SHOWN, Decoded, decode
 from headrace.contracts.json_array import taken
 from headrace.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
 _NO_CHECKS: Mapping[str, pa.Check] = {}
+#: What a missing value fails.
+_REQUIRED = "required"
+#: Which row fails which check, in which column, and what is there.
+_REASONS = {"row": pl.UInt32, "check": pl.String, "column": pl.String, "value": pl.String}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,8 @@ def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime
     """
     crowded = _Crowded(batch.records, limits)
     decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, crowded)
-    _validate(contract, decoded, now, limits)
-    return _split(contract, batch, decoded, batch_id, now)
+    reasons = _validate(contract, decoded, now, limits)
+    return _split(contract, batch, decoded, reasons, batch_id, now)
 
 
 class _Crowded:
@@ -104,28 +108,33 @@ def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], 
     return {}
 
 
-def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limits) -> None:
-    """Run the Pandera schema lazily and add what fails to ``decoded.failures``."""
+def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limits) -> pl.DataFrame:
+    """Gather the reasons to reject rows, as ``_REASONS``: the decoder's, then those of the Pandera schema, lazily."""
+    failures = decoded.failures
+    reasons = pl.DataFrame(
+        [failures.row, failures.check, failures.column, failures.value], schema=_REASONS, orient="col"
+    )
     # the same text in every batch, so that rejects can be counted by reason
     said = f"event_time_window({limits.event_time_min:%Y-%m-%dT%H:%M:%SZ}, ingestion + {limits.event_time_ahead})"
     window = pa.Check.in_range(limits.event_time_min, now + limits.event_time_ahead, error=said)
     found = _failures(contract.schema, decoded.rows, {contract.time: window})
     if found is None:
-        return
+        return reasons
     if found["index"].null_count():
         # a fault of the decoder, not of the data: dtypes are built from the contract
         case = found.filter(pl.col("index").is_null()).row(0, named=True)
         raise Fatal(f"contract {contract.name!r} does not fit its decoder: {case}")
-    failures = decoded.failures
-    named = set(zip(failures.row, failures.column, strict=True))
-    unreadable = {row for row, name in named if not name}
-    cases = found.select("index", "check", "column", "failure_case").cast(
-        {"failure_case": pl.String, "index": pl.Int64}, strict=False
+    cases = found.select(
+        pl.col("index").cast(pl.UInt32).alias("row"),
+        pl.col("check").replace("not_nullable", _REQUIRED),
+        "column",
+        pl.col("failure_case").cast(pl.String, strict=False).fill_null("").str.slice(0, SHOWN).alias("value"),
     )
-    for row, name, col, value in cases.iter_rows():
-        # a column that failed to decode is null by then: its null is no second reason
-        if row not in unreadable and (row, col) not in named:
-            failures.add(row, _check_name(name), col, value or "")
+    # a column that failed to decode is null by then: its null is no second reason
+    unreadable = reasons.filter(pl.col("column") == "")
+    cases = cases.join(unreadable, on="row", how="anti", maintain_order="left")
+    cases = cases.join(reasons, on=["row", "column"], how="anti", maintain_order="left")
+    return pl.concat([reasons, cases])
 
 
 def _failures(
@@ -242,10 +251,17 @@ def _said(check: pa.Check, lazy: pl.LazyFrame, column: str) -> pl.LazyFrame | bo
 
 
 def _check_name(name: str) -> str:
-    return "required" if name == "not_nullable" else name
+    return _REQUIRED if name == "not_nullable" else name
 
 
-def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: str, now: datetime) -> Checked:
+def _split(
+    contract: Contract,
+    batch: MicroBatch,
+    decoded: Decoded,
+    reasons: pl.DataFrame,
+    batch_id: str,
+    now: datetime,
+) -> Checked:
     records = batch.records.select_seq(
         pl.lit(batch.source).alias("_source"),
         pl.col("cursor").alias("_cursor"),
@@ -260,7 +276,7 @@ def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: st
     )
     whole = decoded.rows.height == records.height
     origin = (records if whole else records[decoded.message]).hstack([decoded.index.alias("_index")])
-    bad = _mask(decoded.failures, decoded.rows.height)
+    bad = _mask(reasons["row"], decoded.rows.height)
     good = decoded.rows.hstack(origin.select(ORIGIN_SCHEMA.names()))
     if bad is not None:
         good = good.filter(~bad)
@@ -269,14 +285,13 @@ def _split(contract: Contract, batch: MicroBatch, decoded: Decoded, batch_id: st
     if bad is None:
         return Checked(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id)
     payload = _payloads(batch.records["payload"], decoded, bad)
-    return Checked(good, _rejected(contract, origin.filter(bad), bad, decoded.failures, payload), batch_id)
+    return Checked(good, _rejected(contract, origin.filter(bad), bad, reasons, payload), batch_id)
 
 
-def _mask(failures: Failures, height: int) -> pl.Series | None:
-    if not failures.row:
+def _mask(rejected: pl.Series, height: int) -> pl.Series | None:
+    if rejected.is_empty():
         return None
-    rows = pl.Series(failures.row, dtype=pl.UInt32)
-    return pl.int_range(height, dtype=pl.UInt32, eager=True).is_in(rows.unique().implode())
+    return pl.int_range(height, dtype=pl.UInt32, eager=True).is_in(rejected.unique().implode())
 
 
 def _payloads(messages: pl.Series, decoded: Decoded, bad: pl.Series) -> pl.Series:
@@ -293,14 +308,10 @@ def _payloads(messages: pl.Series, decoded: Decoded, bad: pl.Series) -> pl.Serie
 
 
 def _rejected(
-    contract: Contract, origin: pl.DataFrame, bad: pl.Series, found: Failures, payload: pl.Series
+    contract: Contract, origin: pl.DataFrame, bad: pl.Series, reasons: pl.DataFrame, payload: pl.Series
 ) -> pl.DataFrame:
-    failures: dict[str, Any] = {name: getattr(found, name) for name in ("row", "check", "column", "value")}
     reasons = (
-        pl.DataFrame(
-            failures, schema={"row": pl.UInt32, "check": pl.String, "column": pl.String, "value": pl.String}
-        )
-        .unique(maintain_order=True)
+        reasons.unique(maintain_order=True)
         .group_by("row")
         .agg(pl.struct("check", "column", "value").alias("reasons"))
         .sort("row")

@@ -38,6 +38,8 @@ _TYPES: dict[str, Any] = {
 #: As msgspec leaves what becomes another type once it is a column.
 _RAW = {"time": pl.String(), "object": pl.Binary()}
 _NULL = msgspec.Raw(b"null")
+#: Characters of a wrong value that its reason shows.
+SHOWN = 256
 #: Messages whose structs are there at once: few enough that they stay in the processor's cache.
 _AT_ONCE = 2_048
 
@@ -63,7 +65,7 @@ class Failures:
         self.row.append(row)
         self.check.append(check)
         self.column.append(column)
-        self.value.append(value[:256])
+        self.value.append(value[:SHOWN])
 
 
 @dataclass(slots=True)
@@ -366,7 +368,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _shown(raw: bytes | msgspec.Raw) -> str:
-    return bytes(memoryview(raw)[:256]).decode("utf-8", "replace")
+    return bytes(memoryview(raw)[:SHOWN]).decode("utf-8", "replace")
 
 
 def _maps(column: Column, values: Sequence[dict[str, str] | None]) -> pl.Series:
