@@ -159,7 +159,7 @@ def _editable(payload: bytes | None) -> dict[str, Any]:
     payload = payload or b""
     try:
         return {"record": msgspec.json.decode(payload)}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
         return {"text": payload.decode()}
