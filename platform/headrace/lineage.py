@@ -27,7 +27,7 @@ FILE = "column_lineage.json"
 Columns = dict[str, list[tuple[str, str]]]
 #: Of a table that views read and that is no asset (warehouse/migrations/0001_bookkeeping.sql): its columns must be
 #: known, so that the others are not taken for them, and end in no lineage.
-_BOOKKEEPING = {"_refreshes": ("table", "lake_id", "version", "days", "began_at", "refreshed_at")}
+_BOOKKEEPING = {"_refreshes": ("table", "lake_id", "version", "days", "began_at", "epoch", "refreshed_at")}
 #: Functions that sqlglot does not know, or knows of another database, and ones that take the same arguments.
 _SIBLINGS = {
     "quantilesExactInclusive": "quantilesExact",

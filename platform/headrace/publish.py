@@ -5,6 +5,10 @@ For each version after the last published one, its added rows go in with the tok
 the same tokens again, and the warehouse adds only what is missing. Commits that change no data add nothing. A
 version that took rows away (an erasure) replaces the days that it changed, which can be done any number of times.
 
+A lake that was restored from an older copy counts on from there: its numbers come again with other rows. That is seen
+where the last published version is beyond the newest, or is another commit than it was. Then the newest version is
+taken whole, too, and a new epoch begins, whose number is in the tokens (docs/adr/0032).
+
 Where the log or the files of the next version are gone (the warehouse was away for longer than the lake keeps its
 history, or is new and somebody has been erased since), the newest version is taken whole: every day is replaced.
 """
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -22,7 +26,7 @@ import pyarrow.compute as pc
 
 from headrace.batch import Chunk
 from headrace.errors import HistoryGone
-from headrace.lake import LakeTable
+from headrace.lake import LakeTable, LakeVersion
 from headrace.warehouse import Publication, Warehouse
 
 log = logging.getLogger(__name__)
@@ -71,29 +75,70 @@ def publish(
     """
     with alone or nullcontext():
         warehouse.prepare(table.table)
-        newest = table.open().version
-        table.sync(newest)  # what is published must not be gone after a power cut, its number then another's
         last = warehouse.published(table.table, table.id)
-        done = Published(end=0 if last is None else last + 1)
+        newest = (
+            table.open().version
+        )  # after the question: others may publish meanwhile, and never ahead of the lake
+        table.sync(newest)  # what is published must not be gone after a power cut, its number then another's
+        if last is not None and (why := another_history(table, newest, last)):
+            log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
+            return _publish_whole(table, warehouse, newest, last.epoch + 1)
+        done, epoch = Published(end=last.version + 1 if last else 0), last.epoch if last else 0
         for version in range(done.end, newest + 1):
             try:
-                done += _publish_version(table, warehouse, version)
+                done += _publish_version(table, warehouse, version, epoch)
             except HistoryGone as gone:
                 log.warning("%s; publishing version %d of %s whole", gone, newest, table.table.name)
-                return done + _publish_whole(table, warehouse, newest)
+                return done + _publish_whole(table, warehouse, newest, epoch)
         return done
 
 
-def _publish_version(table: LakeTable, warehouse: Warehouse, version: int) -> Published:
+def another_history(table: LakeTable, newest: int, last: Publication) -> str:
+    """Say why the lake cannot be the one that was published from; empty if it can.
+
+    Args:
+        table: The lake table.
+        newest: Its newest version, asked for after ``last``.
+        last: What the warehouse holds.
+    """
+    name = table.table.name
+    if last.version > newest:
+        return (
+            f"the lake's {name} is at version {newest}, and version {last.version} of it was published: it has been"
+            " restored from an older copy"
+        )
+    if last.fingerprint:
+        with suppress(HistoryGone):  # too long ago to tell
+            if table.describe(last.version).fingerprint != last.fingerprint:
+                return (
+                    f"version {last.version} of the lake's {name} is another one than was published: it has been"
+                    " restored from an older copy"
+                )
+    return ""
+
+
+def first_unpublished(table: LakeTable, warehouse: Warehouse) -> tuple[int, int]:
+    """Tell with which version publishing goes on, and the newest; the first is beyond where all is published."""
+    warehouse.prepare(table.table)
+    last = warehouse.published(table.table, table.id)
+    newest = table.open().version
+    if last is None:
+        return 0, newest
+    return newest if another_history(table, newest, last) else last.version + 1, newest
+
+
+def _publish_version(table: LakeTable, warehouse: Warehouse, version: int, epoch: int) -> Published:
     added = table.describe(version)
     if added.rewritten:
-        return _replace(table, warehouse, version, added.days)
+        return _replace(table, warehouse, added, added.days, epoch)
     landed: set[date] = set()
+    lake = f"{table.id}~{epoch}" if epoch else table.id
     for n, chunk in enumerate(table.read(added)):
-        warehouse.insert(table.table, _noting(landed, chunk), f"{table.table.name}:{table.id}:{version}:{n}")
-    warehouse.record(
-        table.table, Publication(table.id, version, added.rows, added.days, tuple(sorted(landed)))
+        warehouse.insert(table.table, _noting(landed, chunk), f"{table.table.name}:{lake}:{version}:{n}")
+    noted = Publication(
+        table.id, version, added.rows, added.days, tuple(sorted(landed)), added.fingerprint, epoch
     )
+    warehouse.record(table.table, noted)
     log.debug("published %s version %d: %d rows", table.table.name, version, added.rows)
     return Published(1, added.rows, frozenset(added.days), version + 1)
 
@@ -112,21 +157,29 @@ def _noting(landed: set[date], chunk: Chunk) -> Chunk:
     return replace(chunk, parts=parts)
 
 
-def _publish_whole(table: LakeTable, warehouse: Warehouse, version: int) -> Published:
+def _publish_whole(table: LakeTable, warehouse: Warehouse, version: int, epoch: int) -> Published:
     days = {*table.counts_by_day(version), *warehouse.counts_by_day(table.table)}
-    return _replace(table, warehouse, version, sorted(days))
+    taken = LakeVersion(version, 0, (), ())
+    with suppress(HistoryGone):
+        taken = table.describe(version)
+    return _replace(table, warehouse, taken, sorted(days), epoch)
 
 
-def _replace(table: LakeTable, warehouse: Warehouse, version: int, days: Sequence[date]) -> Published:
+def _replace(
+    table: LakeTable, warehouse: Warehouse, taken: LakeVersion, days: Sequence[date], epoch: int
+) -> Published:
     landed: set[date] = set()
     rows = sum(
         warehouse.replace_partition(
-            table.table, day, (_noting(landed, chunk) for chunk in table.read_day(day, version))
+            table.table, day, (_noting(landed, chunk) for chunk in table.read_day(day, taken.version))
         )
         for day in days
     )
-    warehouse.record(table.table, Publication(table.id, version, rows, tuple(days), tuple(sorted(landed))))
-    return Published(1, rows, frozenset(days), version + 1)
+    noted = Publication(
+        table.id, taken.version, rows, tuple(days), tuple(sorted(landed)), taken.fingerprint, epoch
+    )
+    warehouse.record(table.table, noted)
+    return Published(1, rows, frozenset(days), taken.version + 1)
 
 
 def replace_days(
@@ -143,8 +196,9 @@ def replace_days(
     """
     with alone or nullcontext():
         publish(table, warehouse)
-        version = warehouse.published(table.table, table.id)
-        assert version is not None  # publish records at least version 0
+        last = warehouse.published(table.table, table.id)
+        assert last is not None  # publish records at least version 0
         return {
-            day: warehouse.replace_partition(table.table, day, table.read_day(day, version)) for day in days
+            day: warehouse.replace_partition(table.table, day, table.read_day(day, last.version))
+            for day in days
         }

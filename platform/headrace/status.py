@@ -150,7 +150,9 @@ def inspect(stream: Stream) -> StreamStatus:
         touched = stream.touched()
         found["touched_days"] = len(touched)
         found["touched_since"] = min((one.since for one in touched), default=None)
-        if different := stream.parity():
+        if restored := stream.restored():
+            problems.append(restored)
+        elif different := stream.parity():
             problems.append(
                 f"{len(different)} days differ between lake and warehouse, the first is {min(different)}; "
                 "materialise them, or run 'headrace backfill'"

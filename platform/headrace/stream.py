@@ -32,7 +32,7 @@ from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs, discover
 from headrace.producers import Producer
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.sqs import SqsProducer
-from headrace.publish import Published, publish, replace_days
+from headrace.publish import Published, another_history, first_unpublished, publish, replace_days
 from headrace.resilience import SERVICES, Guard, GuardedSource
 from headrace.settings import Settings
 from headrace.sources import Source
@@ -202,9 +202,8 @@ class Stream:
         """Lake versions that are not in the warehouse yet."""
         behind = 0
         for table in (self.lake.good, self.lake.rejected):
-            self.warehouse.prepare(table.table)
-            last = self.warehouse.published(table.table, table.id)
-            behind += table.open().version - (-1 if last is None else last)
+            first, newest = first_unpublished(table, self.warehouse)
+            behind += newest + 1 - first
         return behind
 
     def drain(
@@ -257,10 +256,7 @@ class Stream:
         """When the first lake version was committed that is not in the warehouse; None if all are."""
         found = []
         for table in (self.lake.good, self.lake.rejected):
-            newest = table.open().version
-            self.warehouse.prepare(table.table)
-            last = self.warehouse.published(table.table, table.id)
-            first = 0 if last is None else last + 1
+            first, newest = first_unpublished(table, self.warehouse)
             added = next((v for v in range(first, newest + 1) if _rows_of(table, v)), None)
             if added is not None:  # epoch: before all that the log still knows
                 found.append(_committed_at(table, added) or datetime.fromtimestamp(0, UTC))
@@ -268,11 +264,9 @@ class Stream:
 
     def needed_since(self, table: DeltaLakeTable) -> datetime | None:
         """When the version was committed that publishing begins with, rows or none; None if it has nothing to read."""
-        self.warehouse.prepare(table.table)
-        last = self.warehouse.published(table.table, table.id)
-        first = 0 if last is None else last + 1
+        first, newest = first_unpublished(table, self.warehouse)
         # where that is lost already, keeping the rest helps nobody
-        return _committed_at(table, first) if first <= table.open().version else None
+        return _committed_at(table, first) if first <= newest else None
 
     def newest_rows(self, most: int) -> pl.DataFrame:
         """About ``most`` of the good rows that landed last, fewer where the log does not reach back so far."""
@@ -334,7 +328,16 @@ class Stream:
         """Last lake version that is wholly in the warehouse, -1 if none."""
         self.warehouse.prepare(self.contract.table)
         last = self.warehouse.published(self.contract.table, self.lake.good.id)
-        return -1 if last is None else last
+        return -1 if last is None else last.version
+
+    def restored(self) -> str:
+        """Say that the lake is another one than was published from, until the next publish; empty if it is not."""
+        for table in (self.lake.good, self.lake.rejected):
+            self.warehouse.prepare(table.table)
+            last = self.warehouse.published(table.table, table.id)
+            if last is not None and (why := another_history(table, table.open().version, last)):
+                return f"{why}; the next publish replaces what the warehouse holds of it"
+        return ""
 
     def refreshed(self, version: int, days: Iterable[date], began_at: datetime) -> None:
         """Note that the models of ``days`` were built from ``version``, by a build that ``began_at`` (UTC)."""

@@ -19,6 +19,7 @@ from datetime import date
 from headrace.errors import HistoryGone
 from headrace.lake import LakeVersion
 from headrace.lake.delta import DeltaLakeTable
+from headrace.publish import another_history
 from headrace.warehouse.clickhouse import ClickHouse
 
 _PAUSE_SECONDS = 0.5
@@ -101,7 +102,9 @@ def compare(
 def _look(lake: DeltaLakeTable, warehouse: ClickHouse, days: Collection[date] | None, after: date) -> Parity:
     warehouse.prepare(lake.table)
     last = warehouse.published(lake.table, lake.id)
-    version = -1 if last is None else last
+    version = -1 if last is None else last.version
+    if last is not None and (why := another_history(lake, lake.open().version, last)):
+        return Parity(version, inconclusive=why)
     wanted = None if days is None else frozenset(days)
     batches: list[tuple[date, str, int]] = []
     try:

@@ -24,6 +24,7 @@ class LakeVersion:
         rewritten: Whether it took rows away too (an erasure, a delete by somebody else): then what it added are
             not new rows, and ``days`` are those whose rows it changed.
         batches: Ids of the micro-batches that it holds; none where its writer did not say.
+        fingerprint: Of its commit: another commit of the same number has another one.
     """
 
     version: int
@@ -32,6 +33,7 @@ class LakeVersion:
     files: tuple[object, ...]
     rewritten: bool = False
     batches: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

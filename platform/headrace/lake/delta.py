@@ -8,6 +8,7 @@ raced on the same cursor is refused (``Concurrent transaction failed``).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -219,7 +220,8 @@ class DeltaLakeTable:
 
     def describe(self, version: int, /) -> LakeVersion:
         """Read one commit of the Delta log."""
-        actions = self._actions(version)
+        commit = self._commit(version)
+        actions = [json.loads(line) for line in commit.splitlines() if line]
         files = sorted(self._added(actions), key=lambda f: f.path)
         removed = [a["remove"] for a in actions if "remove" in a and a["remove"]["dataChange"]]
         touched = {f.day for f in files} | {self._day(remove) for remove in removed}
@@ -227,14 +229,18 @@ class DeltaLakeTable:
         rows = sum(f.rows for f in files)
         said = next((a["commitInfo"].get(_BATCHES) for a in actions if "commitInfo" in a), None)
         batches = tuple(said.split(",")) if isinstance(said, str) and said else ()
-        return LakeVersion(version, rows, tuple(days), tuple(files), bool(removed), batches)
+        name = hashlib.sha256(commit).hexdigest()[:32]
+        return LakeVersion(version, rows, tuple(days), tuple(files), bool(removed), batches, name)
 
     def _actions(self, version: int) -> list[dict[str, dict[str, Any]]]:
+        return [json.loads(line) for line in self._commit(version).splitlines() if line]
+
+    def _commit(self, version: int) -> bytes:
         path = f"_delta_log/{version:020d}.json"
         with _translated(self.uri):
             try:
                 with self._filesystem().open_input_stream(path) as stream:
-                    return [json.loads(line) for line in stream.read().splitlines() if line]
+                    return bytes(stream.read())
             except FileNotFoundError:
                 raise HistoryGone(f"version {version} of {self.uri} is no longer in the Delta log") from None
 

@@ -25,6 +25,7 @@ class MemoryLakeTable:
         self.fail_next_append: Exception | None = None
         self.fail_after_commit = False
         self._times = [datetime.now(UTC)]  # of the commits
+        self._names = [str(uuid.uuid4())]  # of the commits
         self._erased: dict[int, pl.DataFrame] = {}  # origins taken away, by version
         self._lock = threading.Lock()
 
@@ -52,6 +53,7 @@ class MemoryLakeTable:
                 (rows.select(self.table.schema.names()).cast(self.table.schema), dict(advance))
             )
             self._times.append(datetime.now(UTC))
+            self._names.append(str(uuid.uuid4()))
             if fault is not None:
                 raise fault
             return len(self.commits) - 1
@@ -76,7 +78,15 @@ class MemoryLakeTable:
                 self._erased[len(self.commits)] = gone.select(ORIGIN_KEY, self.table.partition)
                 self.commits.append((pl.DataFrame(schema=self.table.schema), {}))
                 self._times.append(datetime.now(UTC))
+                self._names.append(str(uuid.uuid4()))
         return Erased(gone.height)
+
+    def restore(self, version: int) -> None:
+        """Go back to a version, as whoever copies an older lake over a newer one."""
+        with self._lock:
+            for kept in (self.commits, self._times, self._names):
+                del kept[version + 1 :]  # type: ignore[attr-defined]
+            self._erased = {at: gone for at, gone in self._erased.items() if at <= version}
 
     def forget(self, erased: Erased, /) -> int:
         """There are no files."""
@@ -89,9 +99,10 @@ class MemoryLakeTable:
         rows, _ = self.commits[version]
         if version in self._erased:
             days = tuple(self._erased[version][self.table.partition].unique().sort().to_list())
-            return LakeVersion(version, 0, days, (), rewritten=True)
+            return LakeVersion(version, 0, days, (), rewritten=True, fingerprint=self._names[version])
         days = tuple(rows[self.table.partition].unique().sort().to_list())
-        return LakeVersion(version, rows.height, days, (rows,) if rows.height else ())
+        files = (rows,) if rows.height else ()
+        return LakeVersion(version, rows.height, days, files, fingerprint=self._names[version])
 
     def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
         """The added rows as one chunk."""

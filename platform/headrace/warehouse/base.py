@@ -20,6 +20,8 @@ class Publication:
         rows: Rows that the version added.
         days: Partitions that it touched.
         landed_days: UTC days of ``_ingested_at`` of the rows that it added.
+        fingerprint: Of its commit in the lake's log (``LakeVersion``); empty where that was not noted yet.
+        epoch: How often this lake has come back with another history, as after a restore.
     """
 
     lake_id: str
@@ -27,6 +29,8 @@ class Publication:
     rows: int
     days: tuple[date, ...]
     landed_days: tuple[date, ...] = ()
+    fingerprint: str = ""
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,11 @@ class Warehouse(Protocol):
             Fatal: A person has to look at the migrations or at the table first.
         """
 
-    def published(self, table: Table, lake_id: str, /) -> int | None:
-        """Last lake version that is wholly in the warehouse; None if there is none."""
+    def published(self, table: Table, lake_id: str, /) -> Publication | None:
+        """Last lake version that is wholly in the warehouse, of the last epoch; None if there is none.
+
+        Only ``lake_id``, ``version``, ``fingerprint`` and ``epoch`` of it.
+        """
 
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Add rows once per token.

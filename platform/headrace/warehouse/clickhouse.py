@@ -110,15 +110,18 @@ class ClickHouse:
                     f" {ddl.column(table, name)}"
                 )
 
-    def published(self, table: Table, lake_id: str, /) -> int | None:
+    def published(self, table: Table, lake_id: str, /) -> Publication | None:
         """Last version that is wholly in."""
-        [(count, version)] = self.query(
-            f"SELECT count(), max(version) FROM {ddl.quoted(self._config.raw_database)}._publications"
+        [(count, version, fingerprint, epoch)] = self.query(
+            "SELECT count(), argMax(version, (epoch, version)), argMax(fingerprint, (epoch, version, published_at)),"
+            f" max(epoch) FROM {ddl.quoted(self._config.raw_database)}._publications"
             " WHERE table = {table:String} AND lake_id = {lake_id:String}",
             table=table.name,
             lake_id=lake_id,
         )
-        return int(version) if count else None
+        if not count:
+            return None
+        return Publication(lake_id, int(version), 0, (), fingerprint=str(fingerprint), epoch=int(epoch))
 
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Insert ``rows`` as one block per partition, once per token."""
@@ -138,6 +141,8 @@ class ClickHouse:
             "rows": p.rows,
             "days": list(p.days),
             "landed_days": list(p.landed_days),
+            "fingerprint": p.fingerprint,
+            "epoch": p.epoch,
         }
         self._server.append(self._config.raw_database, "_publications", row)
 
@@ -203,15 +208,19 @@ class ClickHouse:
         rows = self.query(
             f"""
             WITH
+                (
+                    SELECT max(epoch) FROM {database}._publications
+                    WHERE table = {{table:String}} AND lake_id = {{lake_id:String}}
+                ) AS present,
                 fresh AS
                 (
                     SELECT day, version, published_at FROM {database}._publications ARRAY JOIN {days} AS day
-                    WHERE table = {{table:String}} AND lake_id = {{lake_id:String}}
+                    WHERE table = {{table:String}} AND lake_id = {{lake_id:String}} AND epoch = present
                 ),
                 built AS
                 (
                     SELECT day, max(version) AS version FROM {database}._refreshes ARRAY JOIN days AS day
-                    WHERE table = {{table:String}} AND lake_id = {{lake_id:String}} GROUP BY day
+                    WHERE table = {{table:String}} AND lake_id = {{lake_id:String}} AND epoch = present GROUP BY day
                 )
             SELECT fresh.day, min(fresh.published_at), max(fresh.published_at)
             FROM fresh LEFT JOIN built ON fresh.day = built.day
@@ -230,12 +239,20 @@ class ClickHouse:
         self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /
     ) -> None:
         """Note that the models of ``days`` were built from ``version``."""
+        [(epoch,)] = self.query(  # a lake may have come back with another history while they were built
+            f"SELECT max(epoch) FROM {ddl.quoted(self._config.raw_database)}._publications"
+            " WHERE table = {table:String} AND lake_id = {lake_id:String} AND published_at <= {began:DateTime64(6)}",
+            table=table.name,
+            lake_id=lake_id,
+            began=began_at,
+        )
         row = {
             "table": table.name,
             "lake_id": lake_id,
             "version": version,
             "days": sorted(days),
             "began_at": began_at,
+            "epoch": int(epoch),
         }
         self._server.append(self._config.raw_database, "_refreshes", row)
 

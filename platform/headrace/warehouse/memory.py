@@ -20,6 +20,7 @@ class MemoryWarehouse:
         self._tokens: set[tuple[str, str]] = set()
         self._publications: dict[tuple[str, str], dict[int, Publication]] = {}
         self._refreshes: dict[tuple[str, str], list[tuple[int, tuple[date, ...], datetime]]] = {}
+        self._epochs: dict[tuple[str, str], list[int]] = {}  # of the refreshes
         self.fail_next_insert: Exception | None = None
         self.fail_after_insert = False
 
@@ -27,9 +28,14 @@ class MemoryWarehouse:
         """Make room for the table."""
         self._rows.setdefault(table.name, [])
 
-    def published(self, table: Table, lake_id: str, /) -> int | None:
+    def published(self, table: Table, lake_id: str, /) -> Publication | None:
         """Last recorded version."""
-        return max(self._publications.get((table.name, lake_id), {}), default=None)
+        known = self._publications.get((table.name, lake_id), {})
+        return max(known.values(), key=lambda one: (one.epoch, one.version), default=None)
+
+    def _epoch(self, table: Table, lake_id: str) -> int:
+        last = self.published(table, lake_id)
+        return 0 if last is None else last.epoch
 
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Add rows once per token."""
@@ -58,10 +64,12 @@ class MemoryWarehouse:
     def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:
         """Days with newer rows than models."""
         built: dict[date, int] = {}
-        for version, days, _ in self._refreshes.get((table.name, lake_id), []):
+        key, epoch = (table.name, lake_id), self._epoch(table, lake_id)
+        built_in = zip(self._refreshes.get(key, []), self._epochs.get(key, []), strict=True)
+        for version, days, _ in (refresh for refresh, at in built_in if at == epoch):
             built.update({day: max(version, built.get(day, -1)) for day in days})
         now = datetime.now(UTC)
-        fresh = self._publications.get((table.name, lake_id), {}).values()
+        fresh = [one for one in self._publications.get(key, {}).values() if one.epoch == epoch]
         touched = ((p.version, day) for p in fresh for day in (p.landed_days if by_landing else p.days))
         newer = {day for version, day in touched if version > built.get(day, -1)}
         return [Touched(day, now, now) for day in sorted(newer)]
@@ -71,6 +79,7 @@ class MemoryWarehouse:
     ) -> None:
         """Note a build."""
         self._refreshes.setdefault((table.name, lake_id), []).append((version, tuple(days), began_at))
+        self._epochs.setdefault((table.name, lake_id), []).append(self._epoch(table, lake_id))
 
     def rows(self, table: Table) -> pl.DataFrame:
         """All rows of a table."""
