@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,49 @@ def test_a_look_that_fails_leaves_the_book_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "alerts.json").read_bytes() == before
     (tmp_path / "alerts.json").write_text("not json")
     assert desk.book().alerts == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("+00:00", ""),
+        ("Z", ""),
+        ('"alerts"', '"alerts": [], "alerts"'),
+        ('"told":{', '"told":{"x":"2026-01-01T00:00:00",'),
+    ],
+)
+def test_a_damaged_book_begins_anew(tmp_path: Path, damage: tuple[str, str]) -> None:
+    channel = Recorder()
+    desk = desk_of(tmp_path, channel)
+    desk.settle(found(PROBLEM), NOW)
+    path = tmp_path / "alerts.json"
+    path.write_text(path.read_text().replace(*damage))
+    desk.settle(found(PROBLEM), NOW + timedelta(hours=1))
+    assert desk.book().open[PROBLEM.key].began.tzinfo is not None
+
+
+def test_a_clock_that_was_wrong_does_not_silence_reminders(tmp_path: Path) -> None:
+    channel = Recorder()
+    desk = desk_of(tmp_path, channel)
+    desk.settle(found(replace(PROBLEM, began=NOW + timedelta(days=700))), NOW + timedelta(days=700))
+    channel.messages.clear()
+    desk.settle(found(PROBLEM), NOW)
+    desk.settle(found(PROBLEM), NOW + timedelta(days=2))
+    assert channel.told == [("reminder", PROBLEM.key)]
+    assert desk.book().open[PROBLEM.key].began <= NOW
+
+
+def test_a_book_that_cannot_be_kept_tells_nobody_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    channel = Recorder()
+    monkeypatch.setattr(import_module("headrace.alerts.desk"), "write_atomically", no_room)
+    with pytest.raises(Fatal, match=r"alerts.json cannot be written.*no space left"):
+        desk_of(tmp_path, channel).settle(found(PROBLEM), NOW)
+    assert channel.told == []
 
 
 def test_many_at_once_are_one_message(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_driver_is_imported_in_its_adapters_alone(driver: str) -> None:
 
 
 def test_a_room_imports_what_crosses_between_rooms_and_itself() -> None:
-    common = {"batch", "errors", "compiled"}
+    common = {"batch", "errors", "compiled", "core"}
     allowed = {room: {*common, room} for room in ROOMS}
     allowed["formats"] |= {"contracts"}  # what a file's columns are
     allowed["sources"] |= {"formats", "kafka_access"}

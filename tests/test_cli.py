@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,57 @@ def test_a_file_goes_all_the_way_to_an_answer(stack: Stack, tmp_path: Path) -> N
         assert rebuilt["built"] == [["2026-01-01", "2026-01-05"]]
         counted = "SELECT sum(events) AS n FROM marts_cli.event_metrics WHERE event_date = '2026-01-02'"
         assert answer("query", counted, env=env) == [of_the_day]
+
+
+FROZEN = """
+import sys
+from pathlib import Path
+from headrace.locks import Patience, file_lock, introduce
+introduce("headrace publish")
+with file_lock(Path(sys.argv[1]), "publishing", Patience(9, 9)):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_frozen_publisher_keeps_nobody_from_landing_and_is_named(stack: Stack, tmp_path: Path) -> None:
+    env = {
+        **stack.environment,
+        "HEADRACE_HOME": str(tmp_path / "home"),
+        "HEADRACE_RAW_DATABASE": "raw_cli_frozen",
+        "HEADRACE_INGEST_MAX_SECONDS": "5",
+        "HEADRACE_LOCK_SECONDS": "1",
+    }
+    folder = tmp_path / "home" / "archive" / "events"
+    folder.mkdir(parents=True)
+    (folder / "a.ndjson").write_bytes(b"\n".join(event(event_id=f"frozen-{n}") for n in range(5)))
+    os.utime(folder / "a.ndjson", (0, 0))
+    lock = tmp_path / "home" / "locks" / "warehouse-events.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", FROZEN, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as frozen:
+        assert frozen.stdout is not None
+        assert frozen.stdout.readline() == b"held\n"
+        frozen.send_signal(signal.SIGSTOP)
+        try:
+            ingested = headrace("ingest", "events", "--json", env=env)
+            published = headrace("publish", env=env)
+        finally:
+            frozen.kill()
+    waits = f"publishing events waits for 'headrace publish' (pid {frozen.pid}), which began at"
+    for done in (ingested, published):
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(f"headrace: {waits}")
+        assert "Traceback" not in done.stderr
+    landed = json.loads(ingested.stdout)["files/events"]
+    assert (landed["landed"], landed["published"]) == (5, 0)
+    assert "metrics: 0 rows of" in published.stdout, "the other stream is published"
+    assert "events" not in published.stdout
+    assert answer("publish", "events", env=env)["events"]["rows"] >= 5
+    rows = answer(
+        "query", "SELECT count() AS n FROM raw_cli_frozen.events WHERE event_id LIKE 'frozen-%'", env=env
+    )
+    assert rows == [{"n": 5}]
 
 
 def test_files_that_are_dropped_into_the_archive_land_and_a_broken_one_is_named(

@@ -22,6 +22,10 @@ class Conflict(Retriable):
     """Another writer committed to the same cursors first; start over from the table."""
 
 
+class Busy(Retriable):
+    """Another process of this machine holds the lock, and did not give it back in time."""
+
+
 class Fatal(HeadraceError):
     """The same call will fail again: a wrong setting, a missing topic, a full disk."""
 

@@ -17,6 +17,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.core.atomic import write_atomically
+
 if TYPE_CHECKING:
     from headrace.batch import Table
 
@@ -87,14 +89,19 @@ def _write(manifest: Path, tables: dict[str, list[str]]) -> None:
         node["unique_id"]: {"checksum": node["checksum"]["checksum"], "columns": columns}
         for node, columns in _followed(content, tables)
     }
-    fresh = manifest.with_name(FILE + ".new")
-    fresh.write_text(json.dumps(found))
-    fresh.replace(manifest.with_name(FILE))
+    write_atomically(manifest.with_name(FILE), json.dumps(found))
 
 
 def read(manifest: Path) -> Lineage:
-    """The lineage beside a manifest."""
-    return Lineage(json.loads(manifest.with_name(FILE).read_bytes()))
+    """The lineage beside a manifest; none where the file is damaged, because only what the UI shows depends on it."""
+    path = manifest.with_name(FILE)
+    try:
+        return Lineage(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning(
+            "%s is no lineage, so columns are shown without: %s; remove it to make it anew", path, error
+        )
+        return Lineage({})
 
 
 def _known(sql: str) -> str:

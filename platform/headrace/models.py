@@ -40,6 +40,7 @@ def manifest(settings: Settings) -> Path:
 
     Raises:
         Fatal: The project does not parse; the message holds what dbt says.
+        Busy: Another process parses it, for longer than it is worth waiting.
     """
     project, target = dbt_folder(settings), target_folder(settings)
     path = target / "manifest.json"
@@ -48,9 +49,16 @@ def manifest(settings: Settings) -> Path:
     )
     if newest is None:
         raise Fatal(f"there is no dbt project in {project}; set HEADRACE_PROJECT_DIR to the checkout")
-    with file_lock(settings.home / "locks" / "dbt-parse.lock"):
-        made = [path, path.with_name(lineage.FILE)]
-        if not all(one.exists() and one.stat().st_mtime >= newest for one in made):
+    made = [path, path.with_name(lineage.FILE)]
+
+    def is_new() -> bool:
+        return all(one.exists() and one.stat().st_mtime >= newest for one in made)
+
+    if is_new():  # the lineage is written last, so nobody is parsing
+        return path
+    lock = settings.home / "locks" / "dbt-parse.lock"
+    with file_lock(lock, "parsing the dbt project", settings.lock_patience):
+        if not is_new():
             _compile(project, target, settings)
             lineage.write_beside(path, _raw_tables(settings))
     return path
@@ -185,7 +193,8 @@ def share_parsing(settings: Settings, target: Path) -> None:
 
 def alone(settings: Settings, pipeline: Pipeline) -> AbstractContextManager[None]:
     """While entered, nobody else on this machine builds the marts of this stream."""
-    return file_lock(settings.home / "locks" / f"models-{pipeline.name}.lock")
+    lock = settings.home / "locks" / f"models-{pipeline.name}.lock"
+    return file_lock(lock, f"building the models of {pipeline.name}", settings.lock_patience)
 
 
 def building(days: Sequence[date], arriving: Iterable[date] = ()) -> AbstractContextManager[None]:

@@ -8,18 +8,18 @@ status`` shows it.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pybreaker
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from headrace.batch import Backlog, MicroBatch, Position
+from headrace.core.circuit import CircuitFile
 from headrace.errors import Conflict, Retriable
 from headrace.settings import Settings
 from headrace.sources import Source
@@ -62,7 +62,7 @@ class Guard:
         """
         self.service = service
         self._pause = timedelta(seconds=settings.breaker_seconds)
-        self._state = _State(service, settings.home / "breakers" / f"{service}.json")
+        self._state = CircuitFile(service, _file(service, settings))
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=settings.breaker_failures,
             reset_timeout=settings.breaker_seconds,
@@ -122,68 +122,6 @@ def _worth_another_try(error: BaseException) -> bool:
     return _service_failed(error) and not isinstance(error, LeftAlone)
 
 
-class _State(pybreaker.CircuitBreakerStorage):
-    """A breaker's state in a small file; a lost update costs one failure more or less."""
-
-    def __init__(self, name: str, path: Path) -> None:
-        super().__init__(name)
-        self._path = path
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads(self._path.read_bytes()))
-        except (OSError, ValueError):
-            return {}
-
-    def _write(self, **changes: Any) -> None:
-        before = self._read()
-        if {**before, **changes} == before:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_suffix(".tmp")
-        beside.write_text(json.dumps({**before, **changes}))
-        beside.replace(self._path)
-
-    @property
-    def state(self) -> str:
-        return str(self._read().get("state", pybreaker.STATE_CLOSED))
-
-    @state.setter
-    def state(self, state: str) -> None:
-        self._write(state=state)
-
-    @property
-    def counter(self) -> int:
-        return int(self._read().get("failures", 0))
-
-    def increment_counter(self) -> None:
-        self._write(failures=self.counter + 1)
-
-    def reset_counter(self) -> None:
-        if self.counter:
-            self._write(failures=0)
-
-    @property
-    def success_counter(self) -> int:
-        return int(self._read().get("successes", 0))
-
-    def increment_success_counter(self) -> None:
-        self._write(successes=self.success_counter + 1)
-
-    def reset_success_counter(self) -> None:
-        if self.success_counter:
-            self._write(successes=0)
-
-    @property
-    def opened_at(self) -> datetime | None:
-        at = self._read().get("opened_at")
-        return datetime.fromisoformat(at) if at else None
-
-    @opened_at.setter
-    def opened_at(self, at: datetime) -> None:
-        self._write(opened_at=at.astimezone(UTC).isoformat())
-
-
 class GuardedSource:
     """A source whose every call goes through a guard. See ``headrace.sources.base.Source``."""
 
@@ -214,5 +152,15 @@ class GuardedSource:
 
 def circuits(settings: Settings) -> list[Circuit]:
     """State of every service that was ever called."""
-    guards = [Guard(service, settings) for service in SERVICES]
-    return [g.circuit for g in guards if (settings.home / "breakers" / f"{g.service}.json").exists()]
+    return [Guard(one, settings).circuit for one in SERVICES if _exists(_file(one, settings))]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that this user may not look into
+        return False
+
+
+def _file(service: str, settings: Settings) -> Path:
+    return settings.home / "breakers" / f"{service}.json"

@@ -22,6 +22,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.errors import Fatal
+from headrace.locks import Patience
 from headrace.secret_store import is_reference, resolve
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +134,15 @@ class Settings(BaseSettings):
     retry_max_seconds: float = Field(10.0, ge=0.1, le=600, description="longest pause between two attempts")
     breaker_failures: int = Field(5, ge=1, le=1_000, description="in a row, until a service is left alone")
     breaker_seconds: float = Field(30.0, ge=0.1, le=3_600, description="for how long it is left alone")
+    lock_seconds: float = Field(
+        30.0,
+        ge=0.1,
+        le=3_600,
+        description="to publish, build or parse: wait so long for another process that shows no sign of life",
+    )
+    lock_max_seconds: float = Field(
+        900.0, ge=0.1, le=86_400, description="the same, for one that works; then give up and say for whom"
+    )
 
     lake_keep_days: int = Field(
         7, ge=1, le=3_650, description="how long the lake keeps files that its newest version does not need"
@@ -243,6 +253,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
+
+    @property
+    def lock_patience(self) -> Patience:
+        """How long other processes of this machine are waited for."""
+        return Patience(self.lock_seconds, self.lock_max_seconds)
 
     @property
     def pipeline_folders(self) -> tuple[Path, ...]:

@@ -20,7 +20,7 @@ import polars as pl
 
 from headrace.batch import Backlog, Position
 from headrace.contracts import Limits
-from headrace.errors import Fatal, HistoryGone, Retriable
+from headrace.errors import Busy, Fatal, HistoryGone, Retriable
 from headrace.formats import Reader
 from headrace.health.audit import Audit, Ranges, Skipped, audit, skipped
 from headrace.health.parity import Parity, arriving, compare
@@ -216,10 +216,12 @@ class Stream:
     ) -> Iterator[Step]:
         """Land what a source holds and publish it meanwhile; yields after every landed batch and at the end.
 
-        A warehouse that is away does not stop landing: publishing catches up, at the latest in the next run.
+        A warehouse that is away, or a publisher that does not go on, does not stop landing: publishing catches up,
+        at the latest in the next run.
 
         Raises:
             Retriable: The source or the lake is away, or at the end the warehouse still is.
+            Busy: At the end, another process is publishing for longer than it is worth waiting.
         """
         landed, published = Landed(), Published()
         with ThreadPoolExecutor(1, "publish") as background:
@@ -237,6 +239,8 @@ class Stream:
                     published += _outcome(running)
                     running = background.submit(self.publish)
                 yield Step(landed, published)
+            if running is not None and isinstance(held := running.exception(), Busy):
+                raise held  # it has been waited for already
             published += _outcome(running)
         published += self.publish()
         yield Step(landed, published)
@@ -289,7 +293,12 @@ class Stream:
             self.warehouse.prepare(table)
 
     def publish(self) -> Published:
-        """Bring both warehouse tables up to the lake; returns what became of the good rows."""
+        """Bring both warehouse tables up to the lake; returns what became of the good rows.
+
+        Raises:
+            Retriable: Warehouse or lake are away.
+            Busy: Another process is publishing for longer than it is worth waiting; nothing is published beside it.
+        """
         self._publish(self.lake.rejected)
         return self._publish(self.lake.good)
 
@@ -311,7 +320,8 @@ class Stream:
             yield day, done[day]
 
     def _alone(self, table: DeltaLakeTable) -> AbstractContextManager[None]:
-        return file_lock(self._alone_path(table))
+        purpose = f"publishing {table.table.name}"
+        return file_lock(self._alone_path(table), purpose, self.settings.lock_patience)
 
     def _alone_path(self, table: DeltaLakeTable) -> Path:
         return self.settings.home / "locks" / f"warehouse-{table.table.name}.lock"

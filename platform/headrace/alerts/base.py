@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
+
+import msgspec
+
+#: A time with its zone: one without, in a file, is damage.
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Problem:
     severity: Literal["error", "warning"]
     owners: tuple[str, ...]
     link: str
-    began: datetime
+    began: Moment
     stream: str = ""
     asset: str = ""
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
-from headrace.alerts.base import Channel, Notice, Problem
+from headrace.alerts.base import Channel, Moment, Notice, Problem
 from headrace.alerts.channels import Log, addresses
+from headrace.core.atomic import write_atomically
 from headrace.errors import Fatal
-from headrace.locks import file_lock
+from headrace.locks import Patience, file_lock
 from headrace.settings import Settings
 
 log = logging.getLogger("headrace.alerts")
 
 #: One message each, up to so many at a time; beyond that one message tells them all.
 _ONE_BY_ONE = 5
+_PATIENCE = Patience(silent_seconds=30, max_seconds=300)
 
 
 @dataclass(slots=True)
@@ -34,8 +36,8 @@ class Alert:
     """
 
     problem: Problem
-    told: dict[str, datetime] = field(default_factory=dict)
-    recovered: datetime | None = None
+    told: dict[str, Moment] = field(default_factory=dict)
+    recovered: Moment | None = None
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ class Book:
 
     alerts: dict[str, Alert] = field(default_factory=dict)
     checks: list[str] = field(default_factory=list)
-    marks: dict[str, datetime] = field(default_factory=dict)
+    marks: dict[str, Moment] = field(default_factory=dict)
 
     @property
     def open(self) -> dict[str, Problem]:
@@ -74,12 +76,20 @@ class News:
 class Desk:
     """Keeps the book and tells the channels."""
 
-    def __init__(self, path: Path, channels: Iterable[Channel], remind_after: timedelta) -> None:
+    def __init__(
+        self,
+        path: Path,
+        channels: Iterable[Channel],
+        remind_after: timedelta,
+        patience: Patience = _PATIENCE,
+    ) -> None:
         """Args:
         path: File of the book.
         channels: Whom to tell.
         remind_after: How long a channel is left in peace about what it knows; zero for ever.
+        patience: How long to wait for another process that tells the channels.
         """
+        self._patience = patience
         self._path = path
         self._channels = list(channels)
         self._remind_after = remind_after
@@ -90,7 +100,7 @@ class Desk:
             return msgspec.json.decode(self._path.read_bytes(), type=Book)
         except FileNotFoundError:
             return Book()
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.error("%s cannot be read, alerts begin anew: %s", self._path, error)
             return Book()
 
@@ -104,11 +114,15 @@ class Desk:
 
         Returns:
             What went wrong with a channel, one line each; its messages are sent again by the next call.
+
+        Raises:
+            Busy: Another process tells the channels, for longer than it is worth waiting.
         """
         now = now or datetime.now(UTC)
-        with file_lock(self._path.with_suffix(".lock")):
+        with self._alone("telling alerts"):
             book = self.book()
             before = msgspec.json.encode(book)
+            _not_ahead(book, now)
             _note(book, look(book), now)
             for alert in book.alerts.values():  # a channel that is no longer set need not hear of its end
                 alert.told = {
@@ -130,13 +144,16 @@ class Desk:
         Raises:
             Fatal: There is none of that key.
         """
-        with file_lock(self._path.with_suffix(".lock")):
+        with self._alone(f"dismissing {key}"):
             book = self.book()
             if key not in book.alerts:
                 known = ", ".join(sorted(book.alerts)) or "none"
                 raise Fatal(f"there is no alert {key!r}; open are: {known}")
             del book.alerts[key]
             self._save(book)
+
+    def _alone(self, purpose: str) -> AbstractContextManager[None]:
+        return file_lock(self._path.with_suffix(".lock"), purpose, self._patience)
 
     def _tell(self, channel: Channel, book: Book, now: datetime) -> str | None:
         due = {
@@ -167,10 +184,23 @@ class Desk:
         return None
 
     def _save(self, book: Book) -> None:
-        beside = self._path.with_suffix(".tmp")
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(book))
-        beside.replace(self._path)
+        """Raises:
+        Fatal: It cannot be written; nobody is told then, because everybody would be told again and again.
+        """
+        try:
+            write_atomically(self._path, msgspec.json.encode(book), 0o600)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise Fatal(f"{self._path} cannot be written, so no channel is told of alerts: {why}") from error
+
+
+def _not_ahead(book: Book, now: datetime) -> None:
+    """Take times of a clock that was wrong for now, or reminders would wait until then."""
+    book.marks = {mark: min(at, now) for mark, at in book.marks.items()}
+    for alert in book.alerts.values():
+        alert.told = {channel: min(at, now) for channel, at in alert.told.items()}
+        if alert.problem.began > now:
+            alert.problem = replace(alert.problem, began=now)
 
 
 def _note(book: Book, news: News, now: datetime) -> None:
@@ -191,4 +221,6 @@ def _note(book: Book, news: News, now: datetime) -> None:
 def desk(settings: Settings) -> Desk:
     """The desk of this installation: its log and the channels of its settings."""
     reminder = timedelta(seconds=settings.alert_reminder_seconds)
-    return Desk(settings.home / "alerts.json", [Log(), *addresses(settings)], reminder)
+    return Desk(
+        settings.home / "alerts.json", [Log(), *addresses(settings)], reminder, settings.lock_patience
+    )

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from headrace.cli.shared import Json, StreamName, console, emit, opened, say
-from headrace.errors import Fatal
+from headrace.errors import Fatal, Retriable
 
 
 def send(
@@ -74,16 +74,24 @@ def ingest(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Drain the sources into lake and warehouse, as an ingest run does."""
+    """Drain the sources into lake and warehouse, as an ingest run does.
+
+    One that cannot be drained, or whose rows cannot be published, does not keep the others from it; the exit status is
+    1 then.
+    """
     from dataclasses import replace
 
     totals: dict[str, Any] = {}
+    waiting: list[Retriable] = []
     with opened(stream) as found:
         for one in found.values():
             pace = replace(one.pace, max_seconds=None) if until_idle else one.pace
             for spec in one.pipeline.sources:
-                for step in one.drain(spec.name, pace):
-                    totals[spec.name] = step
+                try:
+                    for step in one.drain(spec.name, pace):
+                        totals[spec.name] = step
+                except Retriable as error:
+                    waiting.append(error)
     value = {
         name: {
             "messages": step.landed.messages,
@@ -104,18 +112,31 @@ def ingest(
         for name, t in value.items()
     ]
     emit(value, as_json, lines)
+    _raise(waiting)
+
+
+def _raise(errors: list[Retriable]) -> None:
+    """What went wrong, each thing once; nothing if nothing did."""
+    if errors:
+        raise Retriable("; ".join(dict.fromkeys(str(error) for error in errors))) from errors[0]
 
 
 def publish(stream: StreamName = None, as_json: Json = False) -> None:
     """Bring the warehouse up to the lake."""
+    done, waiting = {}, []
     with opened(stream) as found:
-        done = {name: one.publish() for name, one in found.items()}
+        for name, one in found.items():
+            try:
+                done[name] = one.publish()
+            except Retriable as error:
+                waiting.append(error)
     value = {name: {"versions": p.versions, "rows": p.rows, "days": len(p.days)} for name, p in done.items()}
     emit(
         value,
         as_json,
         [f"{n}: {p['rows']:,} rows of {p['versions']} lake versions" for n, p in value.items()],
     )
+    _raise(waiting)
 
 
 def backfill(

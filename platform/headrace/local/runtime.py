@@ -20,10 +20,12 @@ from typing import Any
 
 from dotenv import dotenv_values
 
+from headrace.core.atomic import write_atomically
 from headrace.errors import Fatal
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+=,-]*")
 _PAUSE = 0.05
+_PRIVATE = 0o600  # only this user may read them
 
 
 def env_file(home: Path) -> Path:
@@ -103,22 +105,9 @@ def forget(home: Path) -> None:
         info_file(home).unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Readers see the old or the new content; only this user may read it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
 def write_env(home: Path, variables: Mapping[str, str]) -> None:
     lines = [f"{name}={_quoted(value)}\n" for name, value in variables.items()]
-    write_atomically(env_file(home), "".join(lines))
+    write_atomically(env_file(home), "".join(lines), _PRIVATE)
 
 
 def read_env(home: Path) -> dict[str, str]:
@@ -128,7 +117,7 @@ def read_env(home: Path) -> dict[str, str]:
 
 
 def write_info(home: Path, info: Mapping[str, Any]) -> None:
-    write_atomically(info_file(home), json.dumps(info, indent=1))
+    write_atomically(info_file(home), json.dumps(info, indent=1), _PRIVATE)
 
 
 def read_info(home: Path) -> dict[str, Any] | None:

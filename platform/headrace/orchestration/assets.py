@@ -26,7 +26,7 @@ from dagster import (
 from pydantic import Field
 
 from headrace.lake import Extent
-from headrace.locks import turn
+from headrace.locks import holder, introduce, turn
 from headrace.orchestration import metadata, resume
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
@@ -129,6 +129,7 @@ def lake_asset(pipeline: Pipeline, file: Path, settings: Settings) -> AssetsDefi
         },
     )
     def lake(context: AssetExecutionContext, config: Drain, streams: Streams) -> MaterializeResult:  # type: ignore[type-arg]
+        introduce(f"Dagster run {context.run.run_id[:8]} of {context.job_name}")
         started = time.monotonic()
         totals: dict[str, Step] = {}
         pace: list[float] = []
@@ -136,9 +137,8 @@ def lake_asset(pipeline: Pipeline, file: Path, settings: Settings) -> AssetsDefi
             for name in config.sources or [spec.name for spec in pipeline.sources]:
                 with turn(_lock(settings, pipeline, name, config.share), _HAND_OVER_SECONDS) as alone:
                     if not alone:
-                        context.log.warning(
-                            f"{name}: the run before this one still reads; going on beside it"
-                        )
+                        holds = holder(_lock(settings, pipeline, name, config.share))
+                        context.log.warning(f"{name}: {holds} still reads; going on beside it")
                     before = (0, time.monotonic())
                     for step in stream.drain(name, share=config.share):
                         totals[name] = step
@@ -237,6 +237,7 @@ def warehouse_asset(
         },
     )
     def warehouse(context: AssetExecutionContext, streams: Streams) -> MaterializeResult:  # type: ignore[type-arg]
+        introduce(f"Dagster run {context.run.run_id[:8]} of {context.job_name}")
         key, days = warehouse_key(pipeline), days_of(context)
         done = dict(resume.finished(context.instance, key, context.run.parent_run_id))
         if done:

@@ -32,6 +32,7 @@ from packaging.version import Version
 
 from headrace import lineage, models
 from headrace.days import portions
+from headrace.locks import introduce
 from headrace.orchestration import columns
 from headrace.orchestration.assets import STREAM
 from headrace.orchestration.metadata import code
@@ -212,6 +213,7 @@ def marts_asset(
         pool=f"models_{pipeline.name}",
     )
     def marts(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
+        introduce(f"Dagster run {context.run.run_id[:8]} of {context.job_name}")
         asked = days_of(context)
         # a folder of its own: the marts of two streams may be built at the same time
         target = models.target_folder(settings).with_name(pipeline.name)

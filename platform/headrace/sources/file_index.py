@@ -5,14 +5,16 @@ Only a memory: what has landed is in the lake's log. Where it is lost or damaged
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from headrace.errors import Fatal
+from headrace.core.atomic import write_atomically
 from headrace.sources.archive import Found
+
+log = logging.getLogger(__name__)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class FileIndex:
         self._path = path
         self._reader = reader
         self._seen: tuple[int, int, int] | None = None
+        self._told = False  # that it cannot be written
         self.files: dict[str, Entry] = {}
 
     def refresh(self) -> None:
@@ -65,7 +68,7 @@ class FileIndex:
         self._seen = seen
         try:
             saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
         self.files = saved.files if saved.reader == self._reader else {}
 
@@ -78,20 +81,19 @@ class FileIndex:
         self.files = {path: entry for path, entry in self.files.items() if keep(path)}
 
     def save(self) -> None:
-        """Readers see the old or the new content.
+        """Keep the entries for other processes; where that cannot be done, files are looked through again.
 
-        Raises:
-            Fatal: It cannot be written.
+        Readers see the old or the new content.
         """
-        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(msgspec.json.encode(_Saved(self._reader, self.files)))
-            beside.replace(self._path)
+            write_atomically(self._path, msgspec.json.encode(_Saved(self._reader, self.files)))
         except OSError as error:
-            raise Fatal(
-                f"{self._path} cannot be written: {error}; make room, or choose another HEADRACE_HOME"
-            ) from error
+            why = (error.strerror or str(error)).lower()
+            level = logging.DEBUG if self._told else logging.WARNING
+            log.log(level, "%s cannot be written, so files are looked through again: %s", self._path, why)
+            self._told = True
+            return
+        self._told = False
         self._seen = self._now()
 
     def _now(self) -> tuple[int, int, int] | None:
