@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace import alerts
+from headrace.config.stack_env import Damaged
 from headrace.errors import BadData, Fatal, HeadraceError
 from headrace.models import manifest, untagged
 from headrace.pipelines import discover
@@ -32,12 +33,21 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; what fails does not keep the rest from being looked at."""
+    damaged: list[Finding] = []
     try:
         config = load_settings()
+    except Damaged as error:  # all but the services of the stack can be looked at without it
+        damaged = [Finding("stack.env", False, str(error))]
     except HeadraceError as error:
         return [Finding("settings", False, str(error))]
+    if damaged:
+        try:
+            config = load_settings(with_stack=False)
+        except HeadraceError as error:
+            return [*damaged, Finding("settings", False, str(error))]
     return [
         Finding("settings", True, f"home {config.home}"),
+        *damaged,
         _python(),
         _disk(config.home),
         *_pipelines(config),
@@ -97,7 +107,10 @@ def _dagster(config: Settings) -> Iterator[Finding]:
 
 
 def _migrations(config: Settings) -> Finding:
-    warehouse = ClickHouse(config, Guard("warehouse", config, patient=False))
+    try:
+        warehouse = ClickHouse(config.with_warehouse(), Guard("warehouse", config, patient=False))
+    except HeadraceError as error:
+        return Finding("migrations", False, str(error))
     try:
         found = warehouse.migrations.status()
     except HeadraceError as error:

@@ -22,9 +22,9 @@ def compile_hot_path() -> None:
 def parse_models() -> None:
     """Have dbt parse the project as ``headrace demo`` will."""
     from headrace import models
-    from headrace.settings import load_settings
+    from headrace.settings import home_folder, load_settings
 
-    models.manifest(load_settings(home=load_settings().home / "demo"))
+    models.manifest(load_settings(with_stack=False, home=home_folder() / "demo"))
 
 
 if __name__ == "__main__":

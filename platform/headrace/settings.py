@@ -1,7 +1,8 @@
 """The one frozen Settings, and the only reader of the environment.
 
 Order of precedence: environment (``HEADRACE_*``), then ``stack.env`` of a running embedded stack in
-``HEADRACE_HOME``, then the defaults below. Secrets come from these two, or from where a reference in them points
+``HEADRACE_HOME``, then the defaults below. Broker and warehouse have none: what happens to listen on this machine may
+be somebody else's. Secrets come from these two, or from where a reference in them points
 (``headrace.secret_store``), and are never printed.
 """
 
@@ -17,11 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from headrace.errors import Fatal
+from headrace.config import stack_env
+from headrace.errors import Fatal, HeadraceError
 from headrace.locks import Patience
 from headrace.secret_store import is_reference, resolve
 
@@ -37,11 +38,17 @@ class _StackEnv(PydanticBaseSettingsSource):
         raise NotImplementedError  # __call__ answers for all fields at once
 
     def __call__(self) -> dict[str, Any]:
-        home = Path(os.environ.get(f"{PREFIX}HOME") or PROJECT_ROOT / ".headrace")
-        values = dotenv_values(home / "stack.env")
-        named = {k.removeprefix(PREFIX).lower(): v for k, v in values.items() if k.startswith(PREFIX)}
-        named |= {k.lower(): v for k, v in values.items() if k.startswith("AWS_")}
-        return {k: v for k, v in named.items() if v is not None}
+        return {_field(name): line.value for name, line in _of_stack().items()}
+
+
+def home_folder() -> Path:
+    """``HEADRACE_HOME``, for those who must find the folder whatever else is wrong with the settings."""
+    return Path(os.environ.get(f"{PREFIX}HOME") or PROJECT_ROOT / ".headrace").expanduser().absolute()
+
+
+def _of_stack() -> dict[str, stack_env.Line]:
+    """Variables of the stack that runs in HEADRACE_HOME; none if none does."""
+    return stack_env.variables(home_folder(), {_variable(name) for name in Settings.model_fields})
 
 
 class Settings(BaseSettings):
@@ -60,7 +67,10 @@ class Settings(BaseSettings):
         20.0, ge=0.1, le=600, description="a pipeline file that takes longer to load is left out and named"
     )
 
-    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma separated")
+    kafka_bootstrap_servers: str = Field(
+        "",
+        description="host:port, comma separated; without it, those of the stack that runs in HEADRACE_HOME",
+    )
     kafka_security: dict[str, Any] = Field(
         default_factory=dict,
         description="JSON of kafka-python's security_protocol, sasl_* and ssl_* options",
@@ -97,7 +107,9 @@ class Settings(BaseSettings):
         2.0, ge=0, le=3_600, description="a file waits until nobody has written to it for so long"
     )
 
-    clickhouse_host: str = "127.0.0.1"
+    clickhouse_host: str = Field(
+        "127.0.0.1", description="without it and the port, that of the stack that runs in HEADRACE_HOME"
+    )
     clickhouse_port: int = Field(8123, ge=1, le=65_535)
     clickhouse_user: str = "headrace"
     clickhouse_password: SecretStr = SecretStr("")
@@ -255,6 +267,37 @@ class Settings(BaseSettings):
         return value and value.expanduser().absolute()
 
     @property
+    def kafka_servers(self) -> str:
+        """Addresses of the brokers, as they are set.
+
+        Raises:
+            Fatal: Nobody has set any.
+        """
+        if not self.kafka_bootstrap_servers:
+            raise self._not_set("HEADRACE_KAFKA_BOOTSTRAP_SERVERS")
+        return self.kafka_bootstrap_servers
+
+    @property
+    def names_warehouse(self) -> bool:
+        """Whether somebody has said where ClickHouse is."""
+        return not {"clickhouse_host", "clickhouse_port"}.isdisjoint(self.model_fields_set)
+
+    def with_warehouse(self) -> Settings:
+        """These settings, which say where ClickHouse is.
+
+        Raises:
+            Fatal: They do not.
+        """
+        if not self.names_warehouse:
+            raise self._not_set("HEADRACE_CLICKHOUSE_HOST")
+        return self
+
+    def _not_set(self, variable: str) -> Fatal:
+        return Fatal(
+            f"no stack runs in {self.home} and no {variable} is set: start one with 'headrace stack up', or set it"
+        )
+
+    @property
     def lock_patience(self) -> Patience:
         """How long other processes of this machine are waited for."""
         return Patience(self.lock_seconds, self.lock_max_seconds)
@@ -282,9 +325,10 @@ class Settings(BaseSettings):
         if self.aws_access_key_id and self.aws_secret_access_key:
             os.environ["AWS_ACCESS_KEY_ID"] = self.aws_access_key_id
             os.environ["AWS_SECRET_ACCESS_KEY"] = self.aws_secret_access_key.get_secret_value()
+        if self.names_warehouse:  # else processes that are started from here would take the defaults for set
+            os.environ["HEADRACE_CLICKHOUSE_HOST"] = self.clickhouse_host
+            os.environ["HEADRACE_CLICKHOUSE_PORT"] = str(self.clickhouse_port)
         os.environ |= {
-            "HEADRACE_CLICKHOUSE_HOST": self.clickhouse_host,
-            "HEADRACE_CLICKHOUSE_PORT": str(self.clickhouse_port),
             "HEADRACE_CLICKHOUSE_USER": self.clickhouse_user,
             "HEADRACE_CLICKHOUSE_PASSWORD": self.clickhouse_password.get_secret_value(),
             # dbt keeps this name out of its logs and out of what makes it parse anew
@@ -310,26 +354,49 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _StackEnv(settings_cls)
 
 
-def load_settings(**overrides: Any) -> Settings:
+class _WithoutStack(Settings):
+    """The settings without those of a running stack."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment alone."""
+        return named["init_settings"], named["env_settings"]
+
+
+def load_settings(*, with_stack: bool = True, **overrides: Any) -> Settings:
     """Read the settings afresh.
+
+    Args:
+        with_stack: Take what the environment does not set from a running stack.
+        overrides: Values that come before all others.
 
     Raises:
         Fatal: A value is out of range or a ``HEADRACE_*`` name is unknown; the message names the variable,
             the value and what is expected.
+        Damaged: ``stack.env`` is not what a stack wrote; the message names file and line.
     """
     _refuse_unknown(os.environ)
-    return _with_secrets(_read(overrides))
+    return _with_secrets(_read(Settings if with_stack else _WithoutStack, overrides))
 
 
-def _read(overrides: dict[str, Any]) -> Settings:
+def _read(kind: type[Settings], overrides: dict[str, Any]) -> Settings:
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         variable = _variable(name)
         value = "(hidden)" if _is_secret(name) else repr(first.get("input"))
-        raise Fatal(f"{variable}={value} is not valid: {first['msg'].lower()}") from None
+        said = f"{variable}={value} is not valid: {first['msg'].lower()}"
+        if kind is Settings and name not in overrides and variable not in os.environ:
+            line = _of_stack().get(variable)
+            if line is not None:
+                raise stack_env.damaged(stack_env.path_in(home_folder()), line.number, said) from None
+        raise Fatal(said) from None
+    except HeadraceError:
+        raise
     except Exception as error:  # pydantic-settings' own error for JSON that does not parse
         raise Fatal(f"the settings cannot be read: {error}") from error
 
@@ -374,6 +441,10 @@ def child_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 def _variable(name: str) -> str:
     return name.upper() if name.startswith(_NOT_OURS) else PREFIX + name.upper()
+
+
+def _field(variable: str) -> str:
+    return variable.removeprefix(PREFIX).lower()
 
 
 def _with_secrets(read: Settings) -> Settings:

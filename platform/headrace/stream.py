@@ -115,8 +115,12 @@ class Stream:
 
     @cached_property
     def warehouse(self) -> ClickHouse:
-        """The warehouse."""
-        return ClickHouse(self.settings, self._guards["warehouse"])
+        """The warehouse.
+
+        Raises:
+            Fatal: Nobody has said where it is.
+        """
+        return ClickHouse(self.settings.with_warehouse(), self._guards["warehouse"])
 
     @property
     def limits(self) -> Limits:
@@ -167,7 +171,7 @@ class Stream:
         if isinstance(spec, Kafka):
             return KafkaSource(
                 spec.topic,
-                s.kafka_bootstrap_servers,
+                s.kafka_servers,
                 group=f"{s.kafka_group}-{self.name}",
                 security=s.kafka_security,
                 share=(0, 1) if share is None else (share, spec.runs),
@@ -422,7 +426,8 @@ class Stream:
         for source in self._sources.values():
             source.close()
         self._sources.clear()
-        self.warehouse.close()
+        if "warehouse" in self.__dict__:
+            self.warehouse.close()
 
 
 def _rows_of(table: DeltaLakeTable, version: int) -> int:
@@ -463,7 +468,7 @@ def _outcome(running: Future[Published] | None) -> Published:
 def producer(settings: Settings, spec: Kafka | Sqs) -> Producer:
     """A producer for a topic or queue of this installation."""
     if isinstance(spec, Kafka):
-        return KafkaProducer(settings.kafka_bootstrap_servers, spec.topic, settings.kafka_security)
+        return KafkaProducer(settings.kafka_servers, spec.topic, settings.kafka_security)
     secret = settings.aws_secret_access_key
     return SqsProducer(
         spec.queue,

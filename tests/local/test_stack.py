@@ -316,6 +316,28 @@ def test_broker_is_copied_where_the_installer_lost_its_executable_bit(
     assert [path.name for path in (tmp_path / "my cache").iterdir()] == [binary.name]
 
 
+@pytest.mark.parametrize("name", ["stack.env", "stack.json"])
+@pytest.mark.parametrize("damage", [b"\x00\xff garbage", None])
+def test_files_that_are_lost_or_damaged_are_written_again(
+    running: tuple[Path, dict[str, str]], name: str, damage: bytes | None
+) -> None:
+    folder, endpoints = running
+    file = folder / name
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage)
+
+    def is_well() -> bool:
+        try:
+            return runtime.read_env(folder) == endpoints and runtime.read_info(folder) is not None
+        except Fatal:
+            return False
+
+    eventually(is_well, 30)
+    assert stack.healthy(stack.status(folder))
+
+
 def test_env_file_survives_odd_values(tmp_path: Path) -> None:
     values = {"A": "plain", "B": "it's a \\ path", "C": "", "D": uuid.uuid4().hex, "E": 'x # ${HOME} "q"'}
     runtime.write_env(tmp_path, values)

@@ -27,7 +27,7 @@ def query(
     from headrace.settings import settings
     from headrace.warehouse.clickhouse import ClickHouse
 
-    warehouse = ClickHouse(settings())
+    warehouse = ClickHouse(settings().with_warehouse())
     names, rows = warehouse.read_only(sql)
     warehouse.close()
     if as_json:

@@ -28,7 +28,7 @@ def _migrations() -> Iterator[Migrations]:
     from headrace.settings import settings
     from headrace.warehouse.clickhouse import ClickHouse
 
-    warehouse = ClickHouse(settings())
+    warehouse = ClickHouse(settings().with_warehouse())
     try:
         yield warehouse.migrations
     finally:

@@ -27,10 +27,10 @@ def demo(
     """The main job on real input, then a summary; exit status 0 only if every number reconciles."""
     from headrace.demo.run import demo as run
     from headrace.demo.view import as_dict
-    from headrace.settings import settings
+    from headrace.settings import home_folder
 
     result = run(
-        settings().home / "demo", Console(stderr=True) if as_json else console, keep=keep, ui_port=ui_port
+        home_folder() / "demo", Console(stderr=True) if as_json else console, keep=keep, ui_port=ui_port
     )
     if as_json:
         print(json.dumps(as_dict(result), default=str))
@@ -46,9 +46,9 @@ def up(
 ) -> None:
     """The whole platform with UI and live simulated traffic, in the foreground, until Ctrl-C."""
     from headrace.demo.up import up as run
-    from headrace.settings import settings
+    from headrace.settings import home_folder
 
-    run(settings().home, console, rate=rate, history=timedelta(hours=history), ui_port=ui_port)
+    run(home_folder(), console, rate=rate, history=timedelta(hours=history), ui_port=ui_port)
 
 
 @stack_app.command("up")
@@ -60,19 +60,19 @@ def stack_up(
 ) -> None:
     """Start the backing services; says so if they run already."""
     from headrace.local import stack
-    from headrace.settings import settings
+    from headrace.settings import home_folder
 
     ports = stack.Ports(broker=broker_port, queue=queue_port, clickhouse=clickhouse_port)
-    stack.up(settings().home, foreground, ports=ports, report=say)
+    stack.up(home_folder(), foreground, ports=ports, report=say)
 
 
 @stack_app.command("down")
 def stack_down() -> None:
     """Stop the backing services."""
     from headrace.local import stack
-    from headrace.settings import settings
+    from headrace.settings import home_folder
 
-    stack.down(settings().home, report=say)
+    stack.down(home_folder(), report=say)
 
 
 @stack_app.command("create")
@@ -93,9 +93,9 @@ def stack_create(as_json: Json = False) -> None:
 def stack_status(as_json: Json = False) -> None:
     """State of each service; exit status 0 only if all run."""
     from headrace.local import stack
-    from headrace.settings import settings
+    from headrace.settings import home_folder
 
-    rows = stack.status(settings().home)
+    rows = stack.status(home_folder())
     lines = [
         f"{row.service:<12} {row.state:<11} {row.address or '':<22} {size(row.memory_bytes)}" for row in rows
     ]
@@ -109,9 +109,9 @@ def stack_env(as_json: Json = False) -> None:
     import shlex
 
     from headrace.local import stack
-    from headrace.settings import settings
+    from headrace.settings import home_folder
 
-    found = stack.env(settings().home)
+    found = stack.env(home_folder())
     if as_json:
         print(json.dumps(found))
         return

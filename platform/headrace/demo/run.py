@@ -136,7 +136,7 @@ def _import_work() -> None:
 
 def _parse_models(home: Path) -> None:
     """Dagster loads from the manifest, and parsing needs no service, so it goes on beside their start."""
-    models.manifest(load_settings(home=home))
+    models.manifest(load_settings(with_stack=False, home=home))
 
 
 def _set_aside(home: Path) -> Path:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import tenacity
 
+from headrace.config.stack_env import Damaged
 from headrace.errors import Fatal
 from headrace.local import broker, probes, processes, queue, runtime
 from headrace.local.processes import LOOPBACK
@@ -31,6 +32,7 @@ USUAL_PORTS = {broker.NAME: broker.USUAL_PORT, queue.NAME: queue.USUAL_PORT, CLI
 TOPICS = {"analytics_events": 4, "metrics": 4}
 QUEUES = ("analytics_events", "metrics")
 
+_KEEP_SECONDS = 2.0
 _PREVIOUS_ENDS_WITHIN = 20.0  # seconds; longer than any service's grace
 _IN_USE = re.compile(r"addr(ess)?\s*(is\s*|already\s*)*in\s*use|port \d+ .*is taken", re.IGNORECASE)
 
@@ -93,6 +95,7 @@ class EmbeddedStack:
         self._supervisor: Supervisor | None = None
         self._lock: int | None = None
         self._writing = threading.Lock()
+        self._ended = threading.Event()
         self._asked_to_stop = False
         self._state: Literal["starting", "running", "stopping"] = "starting"
         self._started_at = time.time()
@@ -109,6 +112,7 @@ class EmbeddedStack:
                 self._state = "running"
                 self._write_info()
                 runtime.write_env(self.home, self.endpoints)
+            threading.Thread(target=self._keep_files, name="keep-stack-files", daemon=True).start()
         except BaseException:
             self._stop()
             raise
@@ -219,6 +223,26 @@ class EmbeddedStack:
             "HEADRACE_LAKE_URI": str(self.home / "lake"),
         }
 
+    def _keep_files(self) -> None:
+        """Write ``stack.env`` and ``stack.json`` again where somebody removed or damaged them.
+
+        Without the first, commands do not find this stack; without the second, ``headrace stack down`` does not.
+        """
+        while not self._ended.wait(_KEEP_SECONDS):
+            try:
+                lost_env = runtime.read_env(self.home) != self.endpoints
+            except Damaged:
+                lost_env = True
+            with contextlib.suppress(OSError):
+                if runtime.read_info(self.home) is None:
+                    self._write_info()
+                with self._writing:
+                    if lost_env and self._lock is not None and self._state == "running":
+                        runtime.write_env(self.home, self.endpoints)
+                        self._report(
+                            f"{runtime.env_file(self.home)} was lost or damaged, and is written again"
+                        )
+
     def _note(self) -> None:
         with contextlib.suppress(OSError):  # a disk that is full now must not end what runs
             self._write_info()
@@ -241,7 +265,9 @@ class EmbeddedStack:
             runtime.write_info(self.home, info)
 
     def _stop(self) -> None:
-        self._state = "stopping"
+        self._ended.set()
+        with self._writing:
+            self._state = "stopping"
         with contextlib.suppress(OSError):
             runtime.env_file(self.home).unlink(missing_ok=True)  # first: nobody new is to come
         if self._supervisor:

@@ -39,6 +39,6 @@ def create(settings: Settings) -> tuple[dict[str, int], tuple[str, ...]]:
         Retriable: A service does not answer.
     """
     topics, queues = places(settings)
-    made = broker.create_topics(settings.kafka_bootstrap_servers, topics)
+    made = broker.create_topics(settings.kafka_servers, topics)
     queue.create_queues(settings.sqs_endpoint_url or "", queues)
     return made, queues

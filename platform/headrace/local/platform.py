@@ -42,7 +42,7 @@ def backing_services(
         tuning: More environment variables (``HEADRACE_*``) for this process and all that it starts.
         report: Receives a line whenever a service dies or comes back.
     """
-    topics, queues = places(load_settings())
+    topics, queues = places(load_settings(with_stack=False))
     stack = EmbeddedStack(home, topics=topics, queues=queues, report=report, handles_sigterm=True)
     with stack as endpoints:
         yield stack, adopt({**endpoints, "HEADRACE_HOME": str(stack.home), **(tuning or {})})

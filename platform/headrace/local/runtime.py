@@ -16,24 +16,39 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from dotenv import dotenv_values
+import msgspec
 
+from headrace.config import stack_env
 from headrace.core.atomic import write_atomically
 from headrace.errors import Fatal
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+=,-]*")
 _PAUSE = 0.05
+_LOOKED_AT_SECONDS = (
+    0.05  # whoever reads stack.env holds the lock for microseconds, to see whether it is free
+)
 _PRIVATE = 0o600  # only this user may read them
 
 
 def env_file(home: Path) -> Path:
-    return home / "stack.env"
+    return stack_env.path_in(home)
 
 
 def info_file(home: Path) -> Path:
     return home / "stack.json"
+
+
+class _Process(TypedDict):
+    pid: int
+    created: float | None
+
+
+class _Info(TypedDict):
+    supervisor: _Process
+    handles_sigterm: bool
+    services: list[dict[str, Any]]
 
 
 @contextlib.contextmanager
@@ -60,7 +75,7 @@ def try_lock(home: Path) -> int | None:
     """
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        fd = os.open(home / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fd = os.open(home / stack_env.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -85,9 +100,9 @@ def runs(home: Path) -> bool:
 
     A folder that does not exist is not created by asking.
     """
-    if not (home / "stack.lock").exists():
+    if not (home / stack_env.LOCK).exists():
         return False
-    fd = try_lock(home)
+    fd = wait_for_lock(home, _LOOKED_AT_SECONDS)
     if fd is None:
         return True
     try:
@@ -111,9 +126,12 @@ def write_env(home: Path, variables: Mapping[str, str]) -> None:
 
 
 def read_env(home: Path) -> dict[str, str]:
-    """Empty when there is none."""
-    values = dotenv_values(env_file(home), interpolate=False)
-    return {name: value for name, value in values.items() if value is not None}
+    """Empty when there is none.
+
+    Raises:
+        Damaged: It is not what a stack wrote.
+    """
+    return {name: line.value for name, line in stack_env.read(env_file(home)).items()}
 
 
 def write_info(home: Path, info: Mapping[str, Any]) -> None:
@@ -121,11 +139,12 @@ def write_info(home: Path, info: Mapping[str, Any]) -> None:
 
 
 def read_info(home: Path) -> dict[str, Any] | None:
+    """None where there is none, or one that no stack wrote."""
     try:
-        info: dict[str, Any] = json.loads(info_file(home).read_text())
-        return info
-    except (OSError, ValueError):
+        info = msgspec.json.decode(info_file(home).read_bytes(), type=_Info)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    return dict(info)
 
 
 def _quoted(value: str) -> str:

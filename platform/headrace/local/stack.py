@@ -123,9 +123,11 @@ def env(home: Path) -> dict[str, str]:
         Fatal: None runs.
     """
     home = home.expanduser().absolute()
-    variables = runtime.read_env(home) if runtime.runs(home) else {}
-    if not variables:
+    if not runtime.runs(home):
         raise Fatal(f"no stack runs in {home}; start one with 'headrace stack up'")
+    variables = runtime.read_env(home)
+    if not variables:
+        raise Fatal(f"the stack in {home} is not ready; 'headrace stack status' shows what it waits for")
     return variables
 
 
@@ -148,7 +150,7 @@ def _row(
 
 
 def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
-    topics, queues = places(load_settings())
+    topics, queues = places(load_settings(with_stack=False))
     stack = EmbeddedStack(
         home, ports=ports, topics=topics, queues=queues, report=report, handles_sigterm=True
     )
@@ -223,7 +225,7 @@ def _serve(home: Path, ports: Ports) -> int:
             tell("message", text)
 
     ready = False
-    topics, queues = places(load_settings())
+    topics, queues = places(load_settings(with_stack=False))
     stack = EmbeddedStack(home, ports=ports, topics=topics, queues=queues, report=say, handles_sigterm=True)
     try:
         with stop_on_signals(stack.request_stop), stack:

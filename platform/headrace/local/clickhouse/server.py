@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     try:
-        serve(options, load_settings().clickhouse_password.get_secret_value())
+        serve(options, load_settings(with_stack=False).clickhouse_password.get_secret_value())
     except Fatal as error:
         print(error, file=sys.stderr)
         return 1
