@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from headrace.cli import alerts, bench, looking, migrate, moving, rejects, running
+from headrace.cli import alerts, bench, looking, migrate, moving, query, rejects, running
 from headrace.errors import HeadraceError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -21,7 +21,7 @@ for command in (
     moving.publish,
     moving.backfill,
     moving.erase,
-    looking.query,
+    query.query,
     looking.status,
     looking.doctor,
 ):

@@ -1,11 +1,11 @@
-"""Questions and health: query, status, doctor."""
+"""Health: status, doctor."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
@@ -14,29 +14,6 @@ from headrace.cli.shared import Json, StreamName, console, emit, opened
 
 if TYPE_CHECKING:
     from headrace.status import Health
-
-
-def query(
-    sql: Annotated[str, typer.Argument(help="ClickHouse SQL; read only.")],
-    as_json: Json = False,
-) -> None:
-    """Ask the warehouse."""
-    from rich import box
-    from rich.table import Table
-
-    from headrace.settings import settings
-    from headrace.warehouse.clickhouse import ClickHouse
-
-    warehouse = ClickHouse(settings().with_warehouse())
-    names, rows = warehouse.read_only(sql)
-    warehouse.close()
-    if as_json:
-        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str))
-        return
-    table = Table(*names, box=box.SIMPLE)
-    for row in rows:
-        table.add_row(*(escape(str(value)) for value in row))
-    console.print(table)
 
 
 def status(stream: StreamName = None, as_json: Json = False) -> None:

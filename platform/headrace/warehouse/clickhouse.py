@@ -9,7 +9,7 @@ https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -59,6 +59,10 @@ class ClickHouse:
     def read_only(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and rows of a person's query; the server refuses whatever would change anything."""
         return self._server.read_only(sql)
+
+    def stream(self, sql: str, format: str | None) -> Iterator[bytes]:
+        """A person's query as ClickHouse writes it; see ``Server.stream``."""
+        return self._server.stream(sql, format)
 
     def _name(self, table: Table) -> str:
         return f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(table.name)}"

@@ -19,6 +19,7 @@ from headrace.warehouse.ddl import quoted
 #: Server codes after which the same call may succeed: timeouts, memory, too many queries or parts, shutdown.
 _RETRIABLE = {159, 160, 202, 209, 210, 236, 241, 242, 252, 285, 394, 439, 999}
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
+_PART_BYTES = 1 << 20
 #: Server codes that a caller may expect.
 TABLE_EXISTS, UNKNOWN_TABLE, UNKNOWN_DATABASE = 57, 60, 81
 
@@ -152,6 +153,21 @@ class Server:
         """Column names and rows of a person's query; the server refuses whatever would change anything."""
         found = self._call(lambda c: c.query(sql, settings={"readonly": 2}))
         return list(found.column_names), [tuple(row) for row in found.result_rows]
+
+    def stream(self, sql: str, format: str | None) -> Iterator[bytes]:
+        """The answer to a person's query as the server writes it, part by part; it refuses whatever changes anything.
+
+        The server has the whole answer before it sends any of it, so what goes wrong is an error and no half answer.
+
+        Args:
+            sql: The query.
+            format: One of ClickHouse's; None where the query names one itself.
+        """
+        waiting = {"readonly": 2, "wait_end_of_query": 1}
+        answer = self._call(lambda c: c.raw_stream(sql, settings=waiting, fmt=format))
+        with answer, _translated(self.where):
+            while part := answer.read(_PART_BYTES):
+                yield part
 
     def append(self, database: str, table: str, row: Mapping[str, Any]) -> None:
         """Add one row; columns that it leaves out take their defaults."""

@@ -1,0 +1,102 @@
+"""Rows as a table that fits a terminal, or one below the other where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+#: A column is cut to no less than this, cells; if that is still too wide, rows are shown one below the other.
+_NARROWEST = 14
+#: Rows that a terminal is shown; whoever wants more asks for a file.
+_SHOWN = 1_000
+_BETWEEN, _MARGIN = 3, 1  # cells between two columns of box.SIMPLE, and beyond that at its edges
+
+
+def show(console: Console, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows: on a terminal as wide as it is, elsewhere as wide as they are."""
+    terminal = console.is_terminal
+    shown = rows[:_SHOWN] if terminal else rows
+    cells = [[_text(value) for value in row] for row in shown]
+    natural = [
+        max([cell_len(name), *(cell_len(row[place]) for row in cells)]) for place, name in enumerate(names)
+    ]
+    widths = fitted(natural, console.width) if terminal else natural
+    if widths is None:
+        _show_upright(console, names, cells)
+    else:
+        numbers = [_is_numeric(rows, place) for place in range(len(names))]
+        _show_table(console, names, cells, widths, numbers)
+    if terminal:
+        more = f"; the first {_SHOWN:,} are shown: add a LIMIT, or --format csv" if len(rows) > _SHOWN else ""
+        console.print(f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'}{more}", style="dim")
+
+
+def fitted(natural: Sequence[int], width: int) -> list[int] | None:
+    """Widths of the columns on so wide a screen: the widest are cut first; None where that leaves too little."""
+    room = width - _MARGIN - _BETWEEN * len(natural)
+    widths = list(natural)
+    while sum(widths) > room:
+        widest = max(widths)
+        if widest <= _NARROWEST:
+            return None
+        columns = [place for place, one in enumerate(widths) if one == widest]
+        next_widest = max((one for one in widths if one < widest), default=_NARROWEST)
+        enough = -(-(sum(widths) - room) // len(columns))
+        cut = max(next_widest, _NARROWEST, widest - enough)
+        for place in columns:
+            widths[place] = cut
+    return widths
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        value = value.decode(errors="backslashreplace")
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(value))
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+
+
+def _is_numeric(rows: Sequence[Sequence[Any]], place: int) -> bool:
+    values = [row[place] for row in rows if row[place] is not None]
+    return bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _show_table(
+    console: Console,
+    names: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    numbers: Sequence[bool],
+) -> None:
+    table = Table(box=box.SIMPLE)
+    for name, width, number in zip(names, widths, numbers, strict=True):
+        table.add_column(
+            Text(_cut(name, width)), justify="right" if number else "left", min_width=width, no_wrap=True
+        )
+    for row in cells:
+        table.add_row(*(Text(_cut(cell, width)) for cell, width in zip(row, widths, strict=True)))
+    if not console.is_terminal:  # a console is as wide as it is made, and what is no terminal has no width
+        console = Console(file=console.file, width=sum(widths) + _BETWEEN * len(widths) + _MARGIN)
+    console.print(table)
+
+
+def _show_upright(console: Console, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    wide = max(map(cell_len, names))
+    for number, row in enumerate(cells, 1):
+        console.print(Text(f"─ row {number:,} ".ljust(min(console.width, 40), "─"), "dim"))
+        table = Table.grid(padding=(0, 1))
+        table.add_column(style="bold", no_wrap=True, min_width=wide)
+        table.add_column(overflow="fold")
+        for name, cell in zip(names, row, strict=True):
+            table.add_row(Text(name), Text(cell))
+        console.print(table)
