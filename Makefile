@@ -11,6 +11,8 @@ UV := $(if $(SYSTEM_UV),uv,.tools/bin/uv)
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && { echo "$$p"; break; }; done)
 RUN := .venv/bin/
+# on a terminal, uv shows its progress; elsewhere the lines that are echoed say enough
+UV_SAYS := $(shell test -t 2 || echo --quiet)
 PYTEST_ARGS ?=
 LINT = "$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy" && \
 	"$(RUN)sqlfluff" lint --disable-progress-bar --processes 2 dbt_project
@@ -20,14 +22,18 @@ help: ## List the targets
 
 .tools/bin/uv:
 	@test -n "$(PYTHON)" || { echo "make: Headrace needs Python 3.11, 3.12 or 3.13 on the PATH" >&2; exit 1; }
+	@echo "installing uv $(UV_VERSION) into .tools"
 	@"$(PYTHON)" -m venv .tools
 	@.tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 
 .venv/.installed: uv.lock pyproject.toml $(if $(SYSTEM_UV),,.tools/bin/uv)
 	@test -n "$(PYTHON)" || { echo "make: Headrace needs Python 3.11, 3.12 or 3.13 on the PATH" >&2; exit 1; }
-	@$(UV) sync --frozen --python "$(PYTHON)" --quiet
+	@echo "installing the locked packages into .venv: a minute or two where they are not in the cache of uv"
+	@$(UV) sync --frozen --python "$(PYTHON)" $(UV_SAYS)
+	@echo "compiling the decoder and parsing the dbt project, once: about half a minute"
 	@"$(RUN)python" -m headrace.prepare
 	@touch $@
+	@echo "installed; try 'make demo', or '.venv/bin/headrace --help'"
 
 install: .venv/.installed ## Install everything into .venv, from the lock file
 
@@ -66,7 +72,8 @@ busy-hour: install ## Live traffic beside a load, all checks every minute: no fa
 
 # peers ask for older versions of some packages than Headrace does: an environment of its own
 .tools/bench/.installed: uv.lock pyproject.toml $(if $(SYSTEM_UV),,.tools/bin/uv)
-	@UV_PROJECT_ENVIRONMENT=.tools/bench $(UV) sync --frozen --python "$(PYTHON)" --no-default-groups --group bench --quiet
+	@echo "installing what is measured beside Headrace into .tools/bench: a minute or two"
+	@UV_PROJECT_ENVIRONMENT=.tools/bench $(UV) sync --frozen --python "$(PYTHON)" --no-default-groups --group bench $(UV_SAYS)
 	@touch $@
 
 bench: .tools/bench/.installed ## Measure everything beside bare drivers and peers, write docs/performance.md; ~1 h

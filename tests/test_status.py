@@ -33,7 +33,9 @@ from headrace.errors import Fatal
 from headrace.recorded import Check, last_checks
 from headrace.resilience import Circuit
 from headrace.settings import PROJECT_ROOT, load_settings, settings
-from headrace.status import Health, StreamStatus, examine
+from headrace.status import Health, StreamStatus, examine, inspect, lines
+from headrace.stream import streams
+from headrace.warehouse.server import Server
 
 NOW = datetime.now(UTC)
 STREAM = StreamStatus(
@@ -223,3 +225,31 @@ def test_a_failed_check_turns_the_exit_status(stack: Stack, home: Path) -> None:
     assert away.returncode == 1
     assert json.loads(away.stdout)["streams"][0]["warehouse_rows"] is None
     assert headrace("status", "--jsno", env=env).returncode == 2
+
+
+def test_a_column_that_is_missing_is_wrong_and_not_away(stack: Stack, home: Path) -> None:
+    config = stack.settings.model_copy(
+        update={
+            "home": home.parent,
+            "lake_uri": str(home.parent / "lake"),
+            "raw_database": "raw_status_lacking",
+        }
+    )
+    whole = streams(config, patient=False)["events"]
+    whole.publish()
+    whole.close()
+    server = Server(config)
+    server.command("ALTER TABLE raw_status_lacking.events DROP COLUMN session_id")
+    server.close()
+    stream = streams(config, patient=False)["events"]
+    found = inspect(stream)
+    stream.close()
+    assert found.unread == {"warehouse": "wrong"}
+    [why] = [one for one in found.problems if "no column" in one]
+    assert "table raw_status_lacking.events at" in why
+    assert "has no column 'session_id'" in why
+    shown = [said for _, _, said in lines(Health([found], [], [], []))]
+    assert "warehouse  wrong, see below" in shown
+    stream = streams(config.model_copy(update={"clickhouse_port": 1}), patient=False)["events"]
+    assert inspect(stream).unread == {"warehouse": "away"}
+    stream.close()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import logging
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -47,6 +47,8 @@ _REFUSED = (
     errors.IllegalSaslStateError,
     errors.KafkaConfigurationError,
 )
+
+_NAMED = 20  # topics that a message names at most
 
 T = TypeVar("T")
 
@@ -219,6 +221,20 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
     def maybe_raise_auth_failure(self, node_id: Any) -> None:
         if node_id in self._refused:
             raise self._refused[node_id]
+
+
+def missing(topic: str, servers: str, topics: Collection[str]) -> Fatal:
+    """The error of a topic that does not exist, with those that do and how to create one."""
+    near = difflib.get_close_matches(topic, topics, n=1)
+    names = sorted(name for name in topics if not name.startswith("__"))  # Kafka's own begin so
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    there = (
+        f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:_NAMED]) or 'none'}{more}."
+    )
+    return Fatal(
+        f"topic {topic!r} does not exist on {servers}; {there} Create it with 'headrace stack create' on the embedded"
+        f" stack, elsewhere with 'kafka-topics.sh --bootstrap-server {servers} --create --topic {topic}'"
+    )
 
 
 class _Client(KafkaNetClient):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from headrace import alerts
 from headrace.alerts import Problem, length
-from headrace.errors import Fatal, HeadraceError
+from headrace.errors import Fatal, HeadraceError, Retriable
 from headrace.lake.durable import SET_ASIDE
 from headrace.pipelines import discover
 from headrace.recorded import Check, last_checks
@@ -26,7 +26,7 @@ class StreamStatus:
 
     Attributes:
         stream: Its name.
-        sources: Messages waiting by source, or what is wrong with it.
+        sources: Messages waiting by source; ``away``, or ``wrong`` where it answers otherwise than it should.
         lake_version: Of the good rows' table.
         lake_rows: Good rows in the lake.
         rejected_rows: Rejected rows in the lake.
@@ -38,6 +38,7 @@ class StreamStatus:
         set_aside: Torn ends of the lake's logs that a power cut left; empty for none.
         problems: One line each, for a person.
         warnings: The same of what can wait.
+        unread: Which of lake and warehouse could not be looked at: ``away``, or ``wrong`` where something of it is.
     """
 
     stream: str
@@ -53,6 +54,7 @@ class StreamStatus:
     set_aside: str = ""
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unread: dict[str, str] = field(default_factory=dict)
 
     @property
     def healthy(self) -> bool:
@@ -133,8 +135,9 @@ def inspect(stream: Stream) -> StreamStatus:
             sources[spec.name] = backlog.waiting
             problems += backlog.problems
         except HeadraceError as error:
-            sources[spec.name] = "away"
+            sources[spec.name] = _how(error)
             problems.append(str(error))
+    part, unread = "lake", {}
     try:
         found["lake_version"] = stream.lake.good.open().version
         found["lake_rows"] = sum(stream.lake.good.counts_by_day().values())
@@ -145,6 +148,7 @@ def inspect(stream: Stream) -> StreamStatus:
         if rate.severity is not None:
             said = f"{rate.said}; see 'headrace rejects list {stream.name}'"
             (problems if rate.severity == "error" else warnings).append(said)
+        part = "warehouse"
         found["warehouse_rows"] = sum(stream.warehouse_counts().values())
         found["unpublished_versions"] = stream.unpublished()
         touched = stream.touched()
@@ -158,6 +162,7 @@ def inspect(stream: Stream) -> StreamStatus:
                 "materialise them, or run 'headrace backfill'"
             )
     except HeadraceError as error:
+        unread[part] = _how(error)
         if str(error) not in problems:
             problems.append(str(error))
     return StreamStatus(
@@ -166,7 +171,13 @@ def inspect(stream: Stream) -> StreamStatus:
         **found,  # type: ignore[arg-type]
         problems=tuple(problems),
         warnings=tuple(warnings),
+        unread=unread,
     )
+
+
+def _how(error: HeadraceError) -> str:
+    """Whether a service does not answer, or answers what it should not."""
+    return "away" if isinstance(error, Retriable) else "wrong"
 
 
 def torn_ends(stream: Stream) -> str:
@@ -206,7 +217,7 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
     waiting = (f"{name} {w:,}" if isinstance(w, int) else f"{name} {w}" for name, w in stream.sources.items())
     yield "waiting    " + ", ".join(waiting)
     if stream.lake_version is None:
-        yield "lake       away"
+        yield f"lake       {_unread(stream, 'lake')}"
         return
     landed = f", landed {length(now - stream.last_landed)} ago" if stream.last_landed else ""
     yield (
@@ -216,7 +227,7 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
     if stream.set_aside:
         yield f"           {stream.set_aside}"
     if stream.warehouse_rows is None:
-        yield "warehouse  away"
+        yield f"warehouse  {_unread(stream, 'warehouse')}"
         return
     behind = stream.unpublished_versions
     yield f"warehouse  {stream.warehouse_rows:,} rows, " + (
@@ -226,6 +237,10 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
     yield "marts      " + (
         f"{_count(stream.touched_days, 'day')} to refresh{waits}" if stream.touched_days else "up to date"
     )
+
+
+def _unread(stream: StreamStatus, part: str) -> str:
+    return "wrong, see below" if stream.unread.get(part) == "wrong" else "away"
 
 
 def _count(number: int, noun: str) -> str:

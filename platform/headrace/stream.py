@@ -357,6 +357,11 @@ class Stream:
         """Note that the models of ``days`` were built from ``version``, by a build that ``began_at`` (UTC)."""
         self.warehouse.refreshed(self.contract.table, self.lake.good.id, version, days, began_at)
 
+    def ever_refreshed(self) -> bool:
+        """Whether the models were built at least once."""
+        self.warehouse.prepare(self.contract.table)
+        return self.warehouse.ever_refreshed(self.contract.table, self.lake.good.id)
+
     def warehouse_counts(self) -> dict[date, int]:
         """Rows of the raw warehouse table by day."""
         return self.warehouse.counts_by_day(self.contract.table)

@@ -316,6 +316,20 @@ def test_broker_is_copied_where_the_installer_lost_its_executable_bit(
     assert [path.name for path in (tmp_path / "my cache").iterdir()] == [binary.name]
 
 
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_a_taken_ui_port_is_named_before_anything_is_started(home: Path, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mine:
+        port = mine.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace.cli", command, "--ui-port", str(port)],
+            env={**os.environ, "HEADRACE_HOME": str(home)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"port {port} for the Dagster UI is taken by" in done.stderr
+    assert f"(pid {os.getpid()})" in done.stderr
+    assert not home.exists()
+
+
 @pytest.mark.parametrize("name", ["stack.env", "stack.json"])
 @pytest.mark.parametrize("damage", [b"\x00\xff garbage", None])
 def test_files_that_are_lost_or_damaged_are_written_again(

@@ -178,7 +178,10 @@ def test_touched_days_are_those_newer_than_their_models(
     assert [t.day.day for t in touched] == [1, 2]
     assert touched[0].since.tzinfo is not None
     version = warehouse.published(EVENTS.table, table.id).version
+    assert not warehouse.ever_refreshed(EVENTS.table, table.id)
     warehouse.refreshed(EVENTS.table, table.id, version, [date(2026, 1, 1)], datetime.now(UTC))
+    assert warehouse.ever_refreshed(EVENTS.table, table.id)
+    assert not warehouse.ever_refreshed(EVENTS.table, "another lake")
     assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [2]
     land(days(1, 2), days(1))
     publish(table, warehouse)

@@ -159,8 +159,8 @@ def _missing(database: str, table: str, config: Settings) -> str | None:
         models = [one.stem for one in (config.project_dir / "dbt_project" / "models").rglob("*.sql")]
         if table in models:
             return (
-                f"the model {full} is not built yet: Dagster, while it runs, builds views at once and marts when rows"
-                f" have been published, within {config.refresh_max_wait_seconds} s; see 'headrace status'"
+                f"the model {full} is not built yet: Dagster, while it runs, deploys views first and begins with marts"
+                " half a minute after their first rows; see 'headrace status' and the runs in its UI"
             )
         return _near(database, table, models)
     return None

@@ -16,6 +16,7 @@ from rich.console import Console
 from headrace import models
 from headrace.demo import view
 from headrace.errors import Fatal
+from headrace.local.dagster import require_ui_port
 from headrace.local.platform import backing_services, dagster_beside
 from headrace.settings import load_settings
 
@@ -96,6 +97,7 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
     Raises:
         Fatal: A service does not start, a Dagster run failed, or the deadline passed.
     """
+    require_ui_port(ui_port)
     progress = Progress()
     with ExitStack() as stack, view.live(progress, console) as say:
         beside = stack.enter_context(ThreadPoolExecutor(3))

@@ -12,6 +12,7 @@ from rich.console import Console
 from headrace import models
 from headrace.demo import view
 from headrace.errors import HeadraceError
+from headrace.local.dagster import require_ui_port
 from headrace.local.platform import backing_services, dagster_beside
 from headrace.local.supervisor import stop_on_signals
 from headrace.pipelines import Kafka, Sqs
@@ -31,12 +32,13 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
         ui_port: Exactly this port for the UI.
 
     Raises:
-        Fatal: A service does not start, or died too often.
+        Fatal: The UI's port is taken, a service does not start, or died too often.
     """
 
     def say(line: str) -> None:
         console.print(f"[yellow]{line}[/]", soft_wrap=True)
 
+    require_ui_port(ui_port)
     stop = threading.Event()
     with ExitStack() as stack:
         with console.status("starting broker, queue and warehouse"):

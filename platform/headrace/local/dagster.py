@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.errors import Fatal
-from headrace.local.processes import LOOPBACK, pick_port
+from headrace.local.processes import LOOPBACK, pick_port, require_free
 from headrace.local.service import Service
 
 USUAL_UI_PORT = 3000
@@ -46,8 +46,9 @@ def dagster_services(
         reloadable: Whether the UI's *Reload* shall find new pipelines; costs a process more.
 
     Raises:
-        Fatal: The checkout has no ``dagster.yaml``.
+        Fatal: The checkout has no ``dagster.yaml``, or the port that was asked for is taken.
     """
+    require_ui_port(ui_port)
     dagster_home = home / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True)
     config = project / "dagster_home" / "dagster.yaml"
@@ -99,6 +100,16 @@ def dagster_services(
             ready_within=120,
         ),
     ], url
+
+
+def require_ui_port(port: int | None) -> None:
+    """Look before anything is started whether the UI can have its port.
+
+    Raises:
+        Fatal: It was asked for, and is taken.
+    """
+    if port is not None:
+        require_free(port, "Dagster UI")
 
 
 def _answers(url: str) -> bool:

@@ -173,7 +173,7 @@ class EmbeddedStack:
             if not _IN_USE.search(failure.tail) and processes.port_is_free(port):
                 raise
             if self._ports.asked(failure.service):
-                raise _taken(failure.service, port) from failure
+                raise processes.taken(port, failure.service) from failure
             taken.add(port)
             self._report(f"port {port} was taken meanwhile; trying another one for the {failure.service}")
             raise _PortTaken(f"no port stays free for the {failure.service}; try again") from failure
@@ -182,8 +182,7 @@ class EmbeddedStack:
         asked = self._ports.asked(service)
         if asked is None:
             return processes.pick_port(USUAL_PORTS[service], {*taken, *self._asked_ports()})
-        if not processes.port_is_free(asked):
-            raise _taken(service, asked)
+        processes.require_free(asked, service)
         return asked
 
     def _asked_ports(self) -> set[int]:
@@ -310,9 +309,3 @@ def supervisor_lives(info: Mapping[str, Mapping[str, float]]) -> bool:
     """Whether the process that wrote ``stack.json`` still runs, and its pid is not another's by now."""
     pid, created = int(info["supervisor"]["pid"]), info["supervisor"]["created"]
     return processes.created(pid) == created
-
-
-def _taken(service: str, port: int) -> Fatal:
-    owner = processes.owner_of(port)
-    by = f" by {owner}" if owner else ""
-    return Fatal(f"port {port} for the {service} is taken{by}; end that process or ask for another port")

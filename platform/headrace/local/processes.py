@@ -95,6 +95,21 @@ def pick_port(usual: int, avoid: Collection[int] = ()) -> int:
     raise Fatal(f"no free port on {LOOPBACK}: is the loopback interface up? Try 'headrace doctor'")
 
 
+def require_free(port: int, what: str) -> None:
+    """Raises:
+    Fatal: Somebody listens on the port already; named where the system says who.
+    """
+    if not port_is_free(port):
+        raise taken(port, what)
+
+
+def taken(port: int, what: str) -> Fatal:
+    """The error of a port that was asked for and is another's."""
+    owner = owner_of(port)
+    by = f" by {owner}" if owner else ""
+    return Fatal(f"port {port} for the {what} is taken{by}; end that process or ask for another port")
+
+
 def owner_of(port: int) -> str:
     """Who listens on the port, for a message: ``java (pid 4711)``; empty when the system will not say."""
     try:

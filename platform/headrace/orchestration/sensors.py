@@ -44,6 +44,8 @@ SOURCE = "headrace/source"
 #: From a request to a run that reads: the queue's interval, a fork, the connections.
 _STARTING_SECONDS = 5
 _NOTED_SECONDS = 60.0
+#: Models that were never built are, so long after the first rows, whether or not more arrive.
+FIRST_BUILD_SECONDS = 30
 _opened: list[tuple[InstanceRef, DagsterInstance]] = []
 _opening = Lock()
 _ACTIVE = [
@@ -231,12 +233,13 @@ def refresh_sensor(
         with streams.look(pipeline) as stream:
             try:
                 touched = stream.touched()
+                built = not touched or stream.ever_refreshed()
             except Retriable as error:
                 return SkipReason(str(error))
         if not touched:
             return SkipReason("all models are as new as their rows")
         landing = _active(context, {STREAM: pipeline.name}, ingest.name)
-        wait = _still_hot(touched, landing, pipeline, settings, datetime.now(UTC))
+        wait = _still_hot(touched, landing, pipeline, settings, datetime.now(UTC), built=built)
         if wait:
             return SkipReason(f"{len(touched)} days touched; {wait}")
         days = [t.day for t in touched]
@@ -254,13 +257,23 @@ def refreshes(pipeline: Pipeline, days: Iterable[tuple[date, date]]) -> list[Run
 
 
 def _still_hot(
-    touched: list[Touched], landing: bool, pipeline: Pipeline, settings: Settings, now: datetime
+    touched: list[Touched],
+    landing: bool,
+    pipeline: Pipeline,
+    settings: Settings,
+    now: datetime,
+    *,
+    built: bool = True,
 ) -> str | None:
-    """Why the touched days had better wait; None once they are quiet or have waited long enough."""
+    """Why the touched days had better wait; None once they are quiet or have waited long enough.
+
+    Models that were never built wait less: until then, whoever asks for them gets an error.
+    """
     latest = max(t.latest for t in touched)
     since = min(t.since for t in touched)
     cadence = pipeline.cadence
-    if (now - since).total_seconds() >= _seconds(cadence.at_most, settings.refresh_max_wait_seconds):
+    longest = _seconds(cadence.at_most, settings.refresh_max_wait_seconds)
+    if (now - since).total_seconds() >= (longest if built else min(longest, FIRST_BUILD_SECONDS)):
         return None
     if landing:
         return "an ingest run is landing more"

@@ -10,7 +10,6 @@ compares what arrives with what the public ``send`` produces.
 
 from __future__ import annotations
 
-import difflib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +25,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.record.util import encode_varint
 
 from headrace.errors import BadData, Fatal, HeadraceError, Retriable
-from headrace.kafka_access import connect, refusal
+from headrace.kafka_access import connect, missing, refusal
 from headrace.producers.base import Keys, Payloads, keys_of
 from headrace.producers.murmur import partition_hashes
 
@@ -227,9 +226,7 @@ def _require_topic(servers: str, security: Mapping[str, Any], topic: str) -> Non
     finally:
         admin.close()
     if topic not in topics:
-        near = difflib.get_close_matches(topic, topics, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise Fatal(f"topic {topic!r} does not exist on {servers}{hint} List topics with 'headrace status'.")
+        raise missing(topic, servers, topics)
 
 
 def _translated(error: Exception, what: str) -> HeadraceError:

@@ -207,8 +207,11 @@ def _queue_url(client: Any, queue: str, shown: str) -> str:
     pages = client.get_paginator("list_queues").paginate()
     names = [url.rsplit("/", 1)[-1] for page in pages for url in page.get("QueueUrls", ())]
     near = difflib.get_close_matches(queue, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise Fatal(f"queue {queue!r} does not exist on {shown}{hint} List queues with 'headrace status'.")
+    there = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(names)[:20]) or 'none'}."
+    raise Fatal(
+        f"queue {queue!r} does not exist on {shown}; {there} Create it with 'headrace stack create' on the embedded"
+        f" stack, elsewhere with 'aws sqs create-queue --queue-name {queue}'"
+    )
 
 
 def _code(error: aws_errors.ClientError) -> str:

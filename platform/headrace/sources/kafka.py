@@ -14,7 +14,6 @@ Messages are columns from the fetched bytes on: see ``kafka_fetch`` and ``kafka_
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -36,7 +35,7 @@ from kafka.structs import OffsetAndMetadata
 
 from headrace.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
 from headrace.errors import Fatal, Retriable
-from headrace.kafka_access import connect, refusal
+from headrace.kafka_access import connect, missing, refusal
 from headrace.sources.kafka_batches import BATCH_SCHEMA, CorruptBatch, joined
 from headrace.sources.kafka_fetch import Fetched, columns, pieces, whole_batches
 
@@ -157,11 +156,7 @@ class KafkaSource:
             topics = {t["name"]: t for t in self._admin.describe_topics()}
         found = topics.get(self.topic)
         if found is None:
-            near = difflib.get_close_matches(self.topic, topics, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise Fatal(
-                f"topic {self.topic!r} does not exist on {self._servers}; {hint}List topics with 'headrace status'."
-            )
+            raise missing(self.topic, self._servers, topics)
         return dict(found)
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:

@@ -104,6 +104,9 @@ class Warehouse(Protocol):
             began_at: When the build began (UTC): rows that were published later may be in it or not.
         """
 
+    def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
+        """Whether models of the table were built at least once."""
+
     def counts_by_day(self, table: Table, /) -> dict[date, int]:
         """Rows by partition."""
 

@@ -260,6 +260,16 @@ class ClickHouse:
         }
         self._server.append(self._config.raw_database, "_refreshes", row)
 
+    def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
+        """Whether models of the table were built at least once."""
+        [(count,)] = self.query(
+            f"SELECT count() FROM {ddl.quoted(self._config.raw_database)}._refreshes"
+            " WHERE table = {table:String} AND lake_id = {lake_id:String}",
+            table=table.name,
+            lake_id=lake_id,
+        )
+        return bool(count)
+
     def erase(self, database: str, column: str, value: str, *, only_count: bool = False) -> dict[str, int]:
         """Delete the rows of a value from every table of a database that has the column.
 

@@ -81,6 +81,10 @@ class MemoryWarehouse:
         self._refreshes.setdefault((table.name, lake_id), []).append((version, tuple(days), began_at))
         self._epochs.setdefault((table.name, lake_id), []).append(self._epoch(table, lake_id))
 
+    def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
+        """Whether a build was noted."""
+        return (table.name, lake_id) in self._refreshes
+
     def rows(self, table: Table) -> pl.DataFrame:
         """All rows of a table."""
         parts = self._rows.get(table.name, [])
