@@ -16,8 +16,13 @@ def test_install_says_what_it_does_before_it_does_it() -> None:
     command = ["make", "--dry-run", "--what-if=uv.lock", "install"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    place = {what: next(n for n, line in enumerate(lines) if what in line) for what in (
-        "installing the locked packages", " sync --frozen", "compiling the decoder", "headrace.prepare", "installed; try",
-    )}  # fmt: skip
+    said = (
+        "installing the locked packages",
+        " sync --frozen",
+        "compiling the decoder",
+        "headrace.prepare",
+        "installed; try",
+    )
+    place = {what: next(n for n, line in enumerate(lines) if what in line) for what in said}
     assert list(place.values()) == sorted(place.values())
     assert "--quiet" in lines[place[" sync --frozen"]], "no terminal, no progress bars"

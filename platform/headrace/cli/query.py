@@ -101,9 +101,9 @@ def own_format(sql: str) -> str | None:
     """The format that a statement's own FORMAT clause names; None where it has none."""
     if "format" not in sql.lower():
         return None
+    from sqlglot import TokenType
     from sqlglot.dialects.clickhouse import ClickHouse
     from sqlglot.errors import TokenError
-    from sqlglot.tokens import TokenType
 
     try:
         tokens = ClickHouse().tokenize(sql)
