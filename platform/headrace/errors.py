@@ -30,6 +30,10 @@ class Fatal(HeadraceError):
     """The same call will fail again: a wrong setting, a missing topic, a full disk."""
 
 
+class NotSet(Fatal):
+    """Nobody has said where a service is."""
+
+
 class HistoryGone(Fatal):
     """An old version of a lake table can no longer be read: its log or its files have been removed."""
 

@@ -22,7 +22,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.config import stack_env
-from headrace.errors import Fatal, HeadraceError
+from headrace.errors import Fatal, HeadraceError, NotSet
 from headrace.locks import Patience
 from headrace.secret_store import is_reference, resolve
 
@@ -271,7 +271,7 @@ class Settings(BaseSettings):
         """Addresses of the brokers, as they are set.
 
         Raises:
-            Fatal: Nobody has set any.
+            NotSet: Nobody has set any.
         """
         if not self.kafka_bootstrap_servers:
             raise self._not_set("HEADRACE_KAFKA_BOOTSTRAP_SERVERS")
@@ -286,14 +286,14 @@ class Settings(BaseSettings):
         """These settings, which say where ClickHouse is.
 
         Raises:
-            Fatal: They do not.
+            NotSet: They do not.
         """
         if not self.names_warehouse:
             raise self._not_set("HEADRACE_CLICKHOUSE_HOST")
         return self
 
-    def _not_set(self, variable: str) -> Fatal:
-        return Fatal(
+    def _not_set(self, variable: str) -> NotSet:
+        return NotSet(
             f"no stack runs in {self.home} and no {variable} is set: start one with 'headrace stack up', or set it"
         )
 

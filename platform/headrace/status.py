@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from headrace import alerts
 from headrace.alerts import Problem, length
-from headrace.errors import Fatal, HeadraceError, Retriable
+from headrace.errors import Fatal, HeadraceError, NotSet, Retriable
 from headrace.lake.durable import SET_ASIDE
 from headrace.pipelines import discover
 from headrace.recorded import Check, last_checks
@@ -26,7 +26,8 @@ class StreamStatus:
 
     Attributes:
         stream: Its name.
-        sources: Messages waiting by source; ``away``, or ``wrong`` where it answers otherwise than it should.
+        sources: Messages waiting by source; ``away``, ``not set``, or ``wrong`` where it answers otherwise than it
+            should.
         lake_version: Of the good rows' table.
         lake_rows: Good rows in the lake.
         rejected_rows: Rejected rows in the lake.
@@ -38,7 +39,8 @@ class StreamStatus:
         set_aside: Torn ends of the lake's logs that a power cut left; empty for none.
         problems: One line each, for a person.
         warnings: The same of what can wait.
-        unread: Which of lake and warehouse could not be looked at: ``away``, or ``wrong`` where something of it is.
+        unread: Which of lake and warehouse could not be looked at: ``away``, ``not set``, or ``wrong`` where something
+            of it is.
     """
 
     stream: str
@@ -176,8 +178,8 @@ def inspect(stream: Stream) -> StreamStatus:
 
 
 def _how(error: HeadraceError) -> str:
-    """Whether a service does not answer, or answers what it should not."""
-    return "away" if isinstance(error, Retriable) else "wrong"
+    """Whether a service does not answer, or answers what it should not, or is none."""
+    return "away" if isinstance(error, Retriable) else "not set" if isinstance(error, NotSet) else "wrong"
 
 
 def torn_ends(stream: Stream) -> str:
@@ -240,7 +242,8 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
 
 
 def _unread(stream: StreamStatus, part: str) -> str:
-    return "wrong, see below" if stream.unread.get(part) == "wrong" else "away"
+    how = stream.unread.get(part, "away")
+    return how if how == "away" else f"{how}, see below"
 
 
 def _count(number: int, noun: str) -> str:
