@@ -239,7 +239,7 @@ def test_a_column_that_is_missing_is_wrong_and_not_away(stack: Stack, home: Path
     whole.publish()
     whole.close()
     server = Server(config)
-    server.command("ALTER TABLE raw_status_lacking.events DROP COLUMN session_id")
+    server.command("ALTER TABLE raw_status_lacking.events DROP COLUMN duration_ms")
     server.close()
     stream = streams(config, patient=False)["events"]
     found = inspect(stream)
@@ -247,7 +247,7 @@ def test_a_column_that_is_missing_is_wrong_and_not_away(stack: Stack, home: Path
     assert found.unread == {"warehouse": "wrong"}
     [why] = [one for one in found.problems if "no column" in one]
     assert "table raw_status_lacking.events at" in why
-    assert "has no column 'session_id'" in why
+    assert "has no column 'duration_ms'" in why
     shown = [said for _, _, said in lines(Health([found], [], [], []))]
     assert "warehouse  wrong, see below" in shown
     stream = streams(config.model_copy(update={"clickhouse_port": 1}), patient=False)["events"]
