@@ -9,6 +9,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builders import event
 from conftest import Stack
@@ -126,6 +128,27 @@ def test_a_cursor_of_which_everything_was_skipped_is_looked_at(stream: Stream) -
     rows = stream.lake.good.open()
     rows.append(stream.lake.good.scan().collect(), {CURSOR: 3}, "b")
     assert stream.audit(cursors=[CURSOR]).missing == {CURSOR: [(0, 3)]}
+
+
+@given(
+    st.dictionaries(st.sampled_from("ab"), st.sets(st.integers(0, 30)), min_size=1),
+    st.dictionaries(st.sampled_from("ab"), st.integers(0, 30), min_size=1),
+)
+def test_what_is_missing_or_beyond_is_so_one_by_one(
+    there: dict[str, set[int]], position: dict[str, int]
+) -> None:
+    rows = [(cursor, offset, None) for cursor, offsets in there.items() for offset in offsets]
+    schema = {"_cursor": pl.String, "_offset": pl.Int64, "_message_id": pl.String}
+    messages = pl.DataFrame(rows, schema=schema, orient="row")
+    ranges = audits._missing(messages, Position(position))
+    named = {(c, n) for c, gaps in ranges.items() for first, end in gaps for n in range(first, end)}
+    assert named == {
+        (c, n) for c, end in position.items() for n in range(end) if n not in there.get(c, set())
+    }
+    assert all(a < b for gaps in ranges.values() for a, b in gaps)
+    limits = {c: position.get(c, 0) for c in there}
+    beyond = {c: sum(n >= limits[c] for n in offsets) for c, offsets in there.items()}
+    assert audits._beyond(messages, limits) == {c: n for c, n in beyond.items() if n}
 
 
 def test_messages_of_a_queue_have_no_offsets_to_miss(stream: Stream, batch_of: Batch) -> None:

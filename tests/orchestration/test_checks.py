@@ -213,6 +213,7 @@ def test_freshness_is_judged_after_the_build_and_the_reject_rate_with_each_inges
     defs: Definitions, adopted: Settings
 ) -> None:
     """Models that were late are not when the run that builds them ends."""
+    adopted.export()
     producer = KafkaProducer(adopted.kafka_bootstrap_servers, "analytics_events")
     producer.send([event(event_id="late-1", occurred_at="2026-02-12T10:00:00Z"), *[b"?"] * 30])
     producer.flush()
