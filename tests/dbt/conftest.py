@@ -67,6 +67,7 @@ class Warehouse:
         folder: Where dbt writes.
         name: Of the schema.
         parsed: The project for any schema.
+        arriving: Days of which rows are on their way, as ``DBT_ARRIVING_DAYS``.
     """
 
     port: int
@@ -76,6 +77,7 @@ class Warehouse:
     project: Path = PROJECT
     tokens: int = field(default=0)
     cluster: str = ""
+    arriving: str = ""
 
     def __post_init__(self) -> None:
         self.raw = f"raw_{self.name}"
@@ -130,7 +132,7 @@ class Warehouse:
         flags = [*_flags(self.project, self.folder), "--vars", json.dumps(variables)]
         if arguments[0] != "docs":
             flags.append("--no-write-json")  # a megabyte that nobody reads
-        with _environment(self.port, self.name, self.raw, self.cluster):
+        with _environment(self.port, self.name, self.raw, self.cluster, self.arriving):
             answer = dbtRunner(manifest=self.manifest).invoke([*arguments, *flags])
         nodes = getattr(answer.result, "results", None) or []
         messages = [str(answer.exception or "")] + [
@@ -145,7 +147,7 @@ def _flags(project: Path, folder: Path) -> list[str]:
 
 
 @contextmanager
-def _environment(port: int, schema: str, raw: str, cluster: str) -> Iterator[None]:
+def _environment(port: int, schema: str, raw: str, cluster: str, arriving: str = "") -> Iterator[None]:
     """While entered, dbt in this process is told this and nothing else."""
     own = {
         "HEADRACE_CLICKHOUSE_HOST": "127.0.0.1",
@@ -156,6 +158,7 @@ def _environment(port: int, schema: str, raw: str, cluster: str) -> Iterator[Non
         "HEADRACE_WAREHOUSE_CLUSTER": cluster,
         "HEADRACE_DBT_SCHEMA": schema,
         "HEADRACE_RAW_DATABASE": raw,
+        "DBT_ARRIVING_DAYS": arriving,
     }
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("HEADRACE_", "DBT_"))]:

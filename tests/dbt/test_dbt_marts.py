@@ -319,7 +319,7 @@ def test_what_arrives_while_models_are_built_fails_no_test_and_what_was_left_out
 
 
 def test_what_arrives_between_two_models_of_a_build_fails_no_test_and_a_roll_up_that_is_wrong_does(
-    new_warehouse: Callable[..., Warehouse], monkeypatch: pytest.MonkeyPatch
+    new_warehouse: Callable[..., Warehouse],
 ) -> None:
     """Both are built of the raw table, the roll-ups after the windows."""
     small, noon = new_warehouse("between"), rows.midnight(rows.FIRST_DAY) + timedelta(hours=12)
@@ -354,9 +354,9 @@ def test_what_arrives_between_two_models_of_a_build_fails_no_test_and_a_roll_up_
         f"alter table {small.raw}.metrics delete where metric_id = 'm-2' settings mutations_sync = 2"
     )
     assert failed() == {"metric_windows_rollups_add_up"}, "nothing arrives any more"
-    monkeypatch.setenv("DBT_ARRIVING_DAYS", f"2024-01-01,{rows.FIRST_DAY}")
+    small.arriving = f"2024-01-01,{rows.FIRST_DAY}"
     assert failed() == set(), "rows of the day were not published yet when the build began"
-    monkeypatch.setenv("DBT_ARRIVING_DAYS", "2024-01-01")
+    small.arriving = "2024-01-01"
     assert failed() == {"metric_windows_rollups_add_up"}
 
 
