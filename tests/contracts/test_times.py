@@ -123,6 +123,7 @@ def test_a_time_is_what_the_oracle_says(text: str) -> None:
     assert by_all_ways(text) == oracle(text)
 
 
+@settings(deadline=None)
 @given(text=valid)
 def test_most_valid_times_are_times(text: str) -> None:
     # a control of the property above: its oracle does not say no to everything

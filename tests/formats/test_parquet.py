@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.batch import Checked
@@ -96,6 +96,7 @@ def test_a_timestamp_with_a_zone_lands_as_that_instant(
 units_of: dict[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
+@settings(deadline=None)
 @given(
     unit=st.sampled_from([*units_of]),
     values=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-(10**12), 10**12) | st.none()),
@@ -320,6 +321,7 @@ def is_right(value: Any, kind: pa.DataType) -> bool:
     return not pa.types.is_date32(kind) or -719_162 <= value <= 2_932_896
 
 
+@settings(deadline=None)
 @given(data=st.data(), kind=nested, before=st.integers(0, 2))
 def test_nested_columns_keep_every_row_in_its_place(
     data: st.DataObject, kind: pa.DataType, before: int

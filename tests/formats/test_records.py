@@ -79,7 +79,7 @@ def test_lines_that_are_no_json_are_counted_and_shown(write: Write, line: bytes,
     assert str(bad).startswith(f"line 3: {reason}")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     content=st.binary(max_size=400), name=st.sampled_from(["a.ndjson", "a.csv", "a.parquet", "a.log", "a"])
 )
@@ -350,6 +350,7 @@ def test_of_an_overlong_line_the_beginning_is_kept(monkeypatch: pytest.MonkeyPat
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.lists(CELLS, max_size=7).filter(lambda row: len(row) != 5 and any(row)), max_size=6))
 def test_no_byte_of_csv_rows_that_do_not_fit_is_lost(rows: list[list[str]]) -> None:
     text = io.StringIO(newline="")
