@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import msgspec
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from builders import EVENT, NOW, event
 from headrace.batch import MicroBatch
-from headrace.contracts import EVENTS, Limits, check, json_array
+from headrace.contracts import EVENTS, Limits, check, decode, json_array
 
 Batch = Callable[..., MicroBatch]
+check_module: Any = sys.modules["headrace.contracts.check"]  # its name in the package is the function's
 
 
 @dataclass
@@ -135,6 +138,39 @@ def test_a_lone_surrogate_rejects_its_own_element_and_no_other(batch_of: Batch) 
     assert checked.rejected["payload"].to_list() == [lone, lone]
     reason = {"check": "json", "column": "", "value": "lone surrogate \\ud800"}
     assert checked.rejected["reasons"].to_list() == [[reason], [reason]]
+
+
+LARGEST = 20
+messages: Any = st.sampled_from(
+    [
+        event(), event(channel="fax"), array([event(), b"1", event(channel="fax")]), b" " + array([b"{}"] * 7), b"[]",
+        array([b"1"] * LARGEST), None, b"", b"nope", b"[" * 9,
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(payloads=st.lists(messages, max_size=12), at_once=st.integers(1, 30))
+def test_a_batch_of_crowded_messages_is_checked_in_parts(
+    batch_of: Batch, payloads: list[bytes | None], at_once: int
+) -> None:
+    batch = batch_of(payloads)
+    whole = check(EVENTS, batch, batch_id="b", now=NOW, limits=Limits())
+    decoded: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        found = decode.decode(*arguments)
+        decoded.append(found.rows.height)
+        return found
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(check_module, "_COMMAS", at_once)
+        patched.setattr(check_module, "decode", counted)
+        parts = check(EVENTS, batch, batch_id="b", now=NOW, limits=Limits())
+    assert_frame_equal(parts.good, whole.good)
+    assert_frame_equal(parts.rejected, whole.rejected)
+    single = sum(1 for payload in payloads if not payload or payload[:1] == b"{")
+    assert max(decoded) <= max(at_once, LARGEST) + single
 
 
 texts: Any = st.text(st.characters(), max_size=6) | st.sampled_from(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial, reduce
 from operator import and_
@@ -21,6 +21,8 @@ from headrace.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
 _NO_CHECKS: Mapping[str, pa.Check] = {}
+#: Commas in arrays that are checked at once: each may be a record, and one under way takes up to 2 KB when it is wrong.
+_COMMAS = 500_000
 #: What a missing value fails.
 _REQUIRED = "required"
 #: Which row fails which check, in which column, and what is there.
@@ -62,6 +64,29 @@ def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime
         now: Moment of ingestion (UTC), recorded with every row and the base of the time window.
         limits: See ``Limits``.
     """
+    parts = [_checked(contract, part, batch_id, now, limits) for part in _parts(batch)]
+    if len(parts) == 1:
+        return parts[0]
+    good, rejected = (
+        pl.concat(frames) for frames in zip(*((p.good, p.rejected) for p in parts), strict=True)
+    )
+    return Checked(good, rejected, batch_id)
+
+
+def _parts(batch: MicroBatch) -> Iterator[MicroBatch]:
+    """Split a batch where its arrays may hold more records than are checked at once."""
+    payloads = batch.records["payload"]
+    arrays = (~payloads.bin.starts_with(b"{")).fill_null(False).arg_true()
+    begin = commas = 0
+    for at, payload in zip(arrays, payloads[arrays], strict=True):
+        commas += payload.count(b",") + 1
+        if commas > _COMMAS and at > begin:
+            yield replace(batch, records=batch.records[begin:at])
+            begin, commas = at, payload.count(b",") + 1
+    yield replace(batch, records=batch.records[begin:]) if begin else batch
+
+
+def _checked(contract: Contract, batch: MicroBatch, batch_id: str, now: datetime, limits: Limits) -> Checked:
     crowded = _Crowded(batch.records, limits)
     decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, crowded)
     reasons = _validate(contract, decoded, now, limits)
