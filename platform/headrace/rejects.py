@@ -1,36 +1,30 @@
-"""Rejected rows: find them, repair them, send them through the contract once more.
+"""Rejected rows: find them, export them, repair their payloads. ``redrive`` sends them through the contract once more.
 
-A redriven record is a message of its own, whose id is the origin of the rejected row and whose cursor is
-``redrive/<stream>``. It lands by the protocol of a queue: what is in the lake under that id is dropped, so that
-redriving twice adds nothing, and two redrives at once cannot both commit. The rejected row stays where it is: it is
-what happened.
+A rejected row is known by its origin, and to people by the first digits of its hash. Rows are handled page by page, so
+that a million of them take no more memory than some thousands.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import polars as pl
 
-from headrace.batch import HEADERS, RECORD_SCHEMA, MicroBatch, Position
-from headrace.contracts import check
-from headrace.errors import BadData
-from headrace.ingest import Landed, land
+from headrace.batch import ORIGIN_KEY
+from headrace.errors import BadData, Fatal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.stream import Stream
 
-#: Header of a redriven row that names the rejected row it was made of.
-ORIGIN_HEADER = "headrace-redriven-from"
-_BATCH = 50_000
 #: Origin of a rejected row, by which a record is redriven.
 ORIGIN = pl.concat_str(
     pl.col("_cursor"),
@@ -38,6 +32,11 @@ ORIGIN = pl.concat_str(
     pl.col("_index").cast(pl.String),
     separator=":",
 )
+_EPOCH = date(1970, 1, 1)
+#: Hex digits of a short id.
+_DIGITS = 12
+_PAGE_BYTES = 64 << 20
+_PAGE_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +53,76 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
-class Redriven:
-    """What a redrive did.
+class Which:
+    """Which rejected rows are meant; all that are not redriven by default.
 
     Attributes:
-        messages: Records that the contract accepts now.
-        landed: Rows that they became.
-        repeated: Those of them that had landed before.
-        refused: Short ids of records that were refused again, and why.
+        reason: Only rows with a reason whose check or column contains this text.
+        since: Only rows rejected on this UTC day or later.
+        source: Only rows of this source, or of all sources of this kind (``kafka``).
+        every: Also those of which a redriven record has landed.
     """
 
-    messages: int = 0
-    landed: int = 0
-    repeated: int = 0
-    refused: tuple[tuple[str, str], ...] = ()
+    reason: str | None = None
+    since: date | None = None
+    source: str | None = None
+    every: bool = False
 
-    def __add__(self, other: Redriven) -> Redriven:
-        return Redriven(
-            self.messages + other.messages,
-            self.landed + other.landed,
-            self.repeated + other.repeated,
-            self.refused + other.refused,
-        )
+    def condition(self) -> pl.Expr:
+        """Of the rejected table's columns, but for what has been redriven."""
+        wanted = pl.lit(value=True)
+        if self.since is not None:
+            wanted &= pl.col("rejected_date") >= self.since
+        if self.source is not None:
+            wanted &= (pl.col("_source") == self.source) | pl.col("_source").str.starts_with(
+                f"{self.source}/"
+            )
+        if self.reason is not None:
+            said = [
+                pl.element().struct[part].str.contains(self.reason, literal=True)
+                for part in ("check", "column")
+            ]
+            wanted &= pl.col("reasons").list.eval((said[0] | said[1]).fill_null(value=False)).list.any()
+        return wanted
+
+
+class Origins:
+    """A set of origins, by hash: eight bytes for each."""
+
+    def __init__(self, origins: pl.Series | None = None) -> None:
+        self._sorted = np.empty(0, np.uint64)
+        if origins is not None:
+            self.add(origins)
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def add(self, origins: pl.Series) -> None:
+        """More of them."""
+        self._sorted = np.union1d(self._sorted, hashes(origins))
+
+    def hold(self, wanted: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of these hashes are among them."""
+        if not len(self._sorted):
+            return np.zeros(len(wanted), np.bool_)
+        at = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        found: np.ndarray[Any, np.dtype[np.bool_]] = np.equal(self._sorted[at], wanted)
+        return found
+
+
+def hashes(origins: pl.Series) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Of origins, the same within a process."""
+    return origins.hash().to_numpy()
 
 
 def cursor(stream: Stream) -> str:
     """The cursor under which a stream's redriven records land."""
     return f"redrive/{stream.name}"
+
+
+def redriven(stream: Stream) -> Origins:
+    """Of the rejected rows of which a redriven record is among the good rows."""
+    return Origins(stream.lake.good.open().message_ids(cursor(stream)))
 
 
 def find(
@@ -89,6 +131,7 @@ def find(
     ids: Sequence[str] = (),
     reason: str | None = None,
     since: date | None = None,
+    source: str | None = None,
     every: bool = False,
 ) -> pl.DataFrame:
     """Rejected rows, newest first: the rejected table's columns, ``origin``, short ``id`` and ``redriven``.
@@ -96,52 +139,213 @@ def find(
     Args:
         stream: Whose.
         ids: Only these: short ids, as far as they are unambiguous, or whole origins.
-        reason: Only rows with a reason whose check or column contains this text.
-        since: Only rows rejected on this UTC day or later.
-        every: Also those of which a redriven record has landed.
+        reason: See ``Which``.
+        since: See ``Which``.
+        source: See ``Which``.
+        every: See ``Which``. Those of ``ids`` in any case.
 
     Raises:
         BadData: An id names no rejected row, or more than one.
     """
-    rows = stream.lake.rejected.scan()
-    if since is not None:
-        rows = rows.filter(pl.col("rejected_date") >= since)
-    if reason is not None:
-        parts = [pl.element().struct[part].str.contains(reason, literal=True) for part in ("check", "column")]
-        hit = parts[0] | parts[1]
-        rows = rows.filter(pl.col("reasons").list.eval(hit.fill_null(value=False)).list.any())
-    found = rows.with_columns(origin=ORIGIN).collect()
-    found = found.with_columns(
-        id=pl.Series([_short(origin) for origin in found["origin"]], dtype=pl.String),
-        redriven=pl.col("origin").is_in(_landed(stream).implode()),
+    which = Which(reason, since, source, every or bool(ids))
+    found = Index(stream).rows(Index.named(ids), which) if ids else pages(stream, which)
+    rows = pl.concat([_nothing(stream), *found])
+    return rows.sort("_ingested_at", "origin", descending=[True, False])
+
+
+def pages(stream: Stream, which: Which) -> Iterator[pl.DataFrame]:
+    """The rows of ``find``, some thousands at a time, the newest day first."""
+    done, table = redriven(stream), stream.lake.rejected
+    for day in sorted(table.counts_by_day(), reverse=True):
+        if which.since is None or day >= which.since:
+            parts = (_told(rows.filter(which.condition()), done) for rows in table.batches([day]))
+            yield from _paged(parts if which.every else (rows.filter(~pl.col("redriven")) for rows in parts))
+
+
+def newest(stream: Stream, which: Which, most: int) -> tuple[int, pl.DataFrame]:
+    """How many rows ``find`` has, and the first of them."""
+    total, first = 0, _nothing(stream)
+    for rows in pages(stream, which):
+        total += rows.height
+        first = pl.concat([first, rows]).sort("_ingested_at", "origin", descending=[True, False]).head(most)
+    return total, first
+
+
+def _nothing(stream: Stream) -> pl.DataFrame:
+    return _told(pl.DataFrame(schema=stream.lake.rejected.table.schema), Origins())
+
+
+def _told(rows: pl.DataFrame, done: Origins) -> pl.DataFrame:
+    """With ``origin``, ``id`` and ``redriven``."""
+    rows = rows.with_columns(origin=ORIGIN)
+    return rows.with_columns(
+        id=pl.Series([short(origin) for origin in rows["origin"]], dtype=pl.String),
+        redriven=pl.Series(done.hold(hashes(rows["origin"])), dtype=pl.Boolean),
     )
-    if ids:
-        found = found.filter(pl.col("origin").is_in(_named(found, ids)))
-    elif not every:
-        found = found.filter(~pl.col("redriven"))
-    return found.sort("_ingested_at", "origin", descending=[True, False])
 
 
-def _short(origin: str) -> str:
-    return hashlib.sha256(origin.encode()).hexdigest()[:12]
+def _paged(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows put together to pages: a commit costs as much for one row as for thousands."""
+    waiting: list[pl.DataFrame] = []
+    rows = size = 0
+    for part in parts:
+        if not part.height:
+            continue
+        waiting.append(part)
+        rows, size = rows + part.height, size + int(part["payload"].bin.size().sum() or 0)
+        if rows >= _PAGE_ROWS or size >= _PAGE_BYTES:
+            yield pl.concat(waiting)
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pl.concat(waiting)
 
 
-def _landed(stream: Stream) -> pl.Series:
-    """Origins of which a redriven record is among the good rows."""
-    good = stream.lake.good.scan().filter(pl.col("_cursor") == cursor(stream))
-    return good.select("_message_id").collect().to_series().unique()
+def short(origin: str) -> str:
+    """The id that people use for a rejected row of this origin."""
+    return hashlib.sha256(origin.encode()).hexdigest()[:_DIGITS]
 
 
-def _named(found: pl.DataFrame, ids: Sequence[str]) -> list[str]:
-    named = []
-    for wanted in ids:
-        hits = found.filter(pl.col("id").str.starts_with(wanted) | (pl.col("origin") == wanted))["origin"]
-        if len(hits) != 1:
+class Index:
+    """Which ids rejected rows have: some bytes for each, looked up by halves.
+
+    Attributes:
+        redriven: Origins that have been redriven.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        """Read the origins of all rejected rows of a stream."""
+        self._stream = stream
+        self.redriven = redriven(stream)
+        table = stream.lake.rejected
+        self._fill(
+            (rows.select(ORIGIN).to_series(), day)
+            for day in table.counts_by_day()
+            for rows in table.batches([day], ORIGIN_KEY)
+        )
+
+    @classmethod
+    def of(cls, origins: pl.Series) -> Index:
+        """Of these, without their rows."""
+        index = cls.__new__(cls)
+        index._fill([(origins, _EPOCH)])
+        return index
+
+    def _fill(self, found: Iterable[tuple[pl.Series, date]]) -> None:
+        ids, origins, days = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+        for origin, day in found:
+            ids.append(np.fromiter(map(_number, origin), np.uint64, len(origin)))
+            origins.append(hashes(origin))
+            days.append(np.full(len(origin), (day - _EPOCH).days, np.int32))
+        every = np.concatenate(ids)
+        order = np.argsort(every, kind="stable")
+        self._ids, self._origins = every[order], np.concatenate(origins)[order]
+        self._days = np.concatenate(days)[order]
+
+    def origin(self, place: int) -> int:
+        """Hash of the origin of a row, by its place."""
+        return int(self._origins[place])
+
+    @staticmethod
+    def named(ids: Iterable[str]) -> pl.DataFrame:
+        """As ``rows`` takes them, without payloads."""
+        return pl.DataFrame({"name": list(ids)}, {"name": pl.String}).unique(maintain_order=True)
+
+    def find(self, names: pl.Series) -> np.ndarray[Any, np.dtype[np.intp]]:
+        """Places of the rows of these ids or origins.
+
+        Raises:
+            BadData: One names no row, or more than one.
+        """
+        pairs = [_bounds(name) for name in names]
+        low = np.searchsorted(self._ids, np.array([a for a, _ in pairs], np.uint64), "left")
+        high = np.searchsorted(self._ids, np.array([b for _, b in pairs], np.uint64), "right")
+        for n in np.flatnonzero(high - low != 1):
+            origin = self._places(names[int(n)])
+            if len(origin) == 1:  # it is none of the hash's digits
+                low[n] = origin[0]
+                continue
+            count = len(origin) or int(high[n] - low[n])
             raise BadData(
-                f"{wanted!r} names {len(hits) or 'no'} rejected rows; see 'headrace rejects list --every'"
+                f"{names[int(n)]!r} names {count or 'no'} rejected rows; see 'headrace rejects list --every'"
             )
-        named.append(hits[0])
-    return named
+        return low
+
+    def counts(self, edits: Iterable[pl.DataFrame]) -> tuple[int, int]:
+        """How many rows the lines of a file name, and how many of them have been redriven.
+
+        Raises:
+            BadData: A line is wrong, or names no row, or more than one.
+        """
+        seen = [self._origins[self.find(part["name"])] for part in edits]
+        rows = np.unique(np.concatenate(seen)) if seen else np.empty(0, np.uint64)
+        return len(rows), int(self.redriven.hold(rows).sum())
+
+    def _places(self, origin: str) -> np.ndarray[Any, np.dtype[np.intp]]:
+        return np.flatnonzero(self._origins == hashes(pl.Series([origin]))[0])
+
+    def rows(
+        self, named: pl.DataFrame, which: Which, *, skip_redriven: bool = False
+    ) -> Iterator[pl.DataFrame]:
+        """The rejected rows of ``find`` that these ids name.
+
+        Args:
+            named: ``name``, an id or an origin, and ``payload``, if another is to be taken than the row's.
+            which: What must hold, too.
+            skip_redriven: Leave out those that have been redriven.
+
+        Raises:
+            BadData: One names no row, or more than one.
+        """
+        at = self.find(named["name"])
+        named = named.with_columns(_hash=pl.Series(self._origins[at], dtype=pl.UInt64)).unique(
+            "_hash", keep="last", maintain_order=True
+        )
+        days = {_EPOCH + timedelta(days=int(day)) for day in np.unique(self._days[at])}
+        if skip_redriven:
+            named = named.filter(~pl.Series(self.redriven.hold(named["_hash"].to_numpy()), dtype=pl.Boolean))
+        if not named.height:
+            return
+        table = self._stream.lake.rejected
+        columns = table.table.schema.names()
+        if "payload" in named.columns:
+            columns.remove("payload")
+        for rows in table.batches(sorted(days), columns):
+            hashed = rows.with_columns(
+                _hash=pl.Series(hashes(rows.select(ORIGIN).to_series()), dtype=pl.UInt64)
+            )
+            found = hashed.join(named.drop("name"), on="_hash", how="inner").drop("_hash")
+            if found.height:
+                told = _told(found.filter(which.condition()), self.redriven)
+                yield told.select(_nothing(self._stream).columns)
+
+
+def _number(origin: str) -> int:
+    return int.from_bytes(hashlib.sha256(origin.encode()).digest()[: _DIGITS // 2])
+
+
+def _bounds(name: str) -> tuple[int, int]:
+    """Lowest and highest id that begins so; that of the origin, where it is no beginning of an id."""
+    digits = len(name)
+    if 0 < digits <= _DIGITS and all(c in "0123456789abcdef" for c in name):
+        low = int(name, 16) << 4 * (_DIGITS - digits)
+        return low, low + (1 << 4 * (_DIGITS - digits)) - 1
+    number = _number(name)
+    return number, number
+
+
+def known_source(stream: Stream, source: str | None) -> None:
+    """Refuse a source that the stream does not have and of which nothing was rejected.
+
+    Raises:
+        Fatal: It is none; the message names those there are.
+    """
+    if source is None:
+        return
+    there = {spec.name for spec in stream.pipeline.sources} | {cursor(stream)}
+    found = stream.lake.rejected.scan().select(pl.col("_source").unique()).collect().to_series()
+    there |= {str(one) for one in found}
+    if not any(one == source or one.startswith(f"{source}/") for one in there):
+        raise Fatal(f"stream {stream.name!r} has no source {source!r}; it has {', '.join(sorted(there))}")
 
 
 def exported(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
@@ -167,39 +371,73 @@ def _editable(payload: bytes | None) -> dict[str, Any]:
         return {"base64": base64.b64encode(payload).decode()}
 
 
-def edited(path: Path) -> dict[str, bytes]:
-    """Payloads by id or origin from a file of ``exported`` lines that somebody has edited.
+class _Line(msgspec.Struct):
+    id: str
+    record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    base64: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def edited(path: Path) -> Iterator[pl.DataFrame]:
+    """``name`` and ``payload`` from a file of ``exported`` lines that somebody has edited, page by page.
 
     Raises:
         BadData: A line is not what ``exported`` gives; the message names it.
     """
-    payloads: dict[str, bytes] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            one = msgspec.json.decode(line)
-            name = str(one["id"])
-            if "record" in one:
-                payloads[name] = msgspec.json.encode(one["record"])
-            elif "text" in one:
-                payloads[name] = str(one["text"]).encode()
-            else:
-                payloads[name] = base64.b64decode(one["base64"], validate=True)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadData(
-                f"{path}, line {number}: expected an object with id and one of record, text, base64 ({error})"
-            ) from error
-    return payloads
+    decode = msgspec.json.Decoder(_Line).decode
+    names: list[str] = []
+    payloads: list[bytes] = []
+    size = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                one = decode(line)
+                payload = _payload(one)
+            except ValueError as error:  # msgspec's errors are ones, too
+                raise BadData(
+                    f"{path}, line {number}: expected an object with id and one of record, text, base64 ({error})"
+                ) from error
+            names.append(one.id)
+            payloads.append(payload)
+            size += len(payload)
+            if len(names) >= 4 * _PAGE_ROWS or size >= 2 * _PAGE_BYTES:
+                yield _named(names, payloads)
+                names, payloads, size = [], [], 0
+    if names:
+        yield _named(names, payloads)
 
 
-def replaced(rows: pl.DataFrame, payloads: dict[str, bytes]) -> Repair:
-    """Rows with the payloads of an edited file; ``rows`` were found by its ids."""
-    by_row = []
-    for short, origin in rows.select("id", "origin").iter_rows():
-        names = [n for n in payloads if n == origin or short.startswith(n)]
-        by_row.append(payloads[names[0]])
-    return Repair(rows.with_columns(payload=pl.Series(by_row, dtype=pl.Binary)))
+def _payload(one: _Line) -> bytes:
+    if one.record is not msgspec.UNSET:
+        return bytes(one.record)
+    if one.text is not msgspec.UNSET:
+        return one.text.encode()
+    if one.base64 is not msgspec.UNSET:
+        return base64.b64decode(one.base64, validate=True)
+    raise ValueError("it has none of them")
+
+
+def _named(names: list[str], payloads: list[bytes]) -> pl.DataFrame:
+    return pl.DataFrame({"name": names, "payload": payloads}, {"name": pl.String, "payload": pl.Binary})
+
+
+def replaced(
+    index: Index, edits: Iterable[pl.DataFrame], *, skip_redriven: bool = False
+) -> Iterator[pl.DataFrame]:
+    """Rejected rows with the payloads of an edited file, page by page.
+
+    Args:
+        index: Of the stream.
+        edits: From ``edited``.
+        skip_redriven: Leave out those that have been redriven.
+
+    Raises:
+        BadData: An id names no rejected row, or more than one.
+    """
+    for part in edits:
+        yield from _paged(index.rows(part, Which(every=True), skip_redriven=skip_redriven))
 
 
 def transformed(rows: pl.DataFrame, expression: str) -> Repair:
@@ -216,7 +454,7 @@ def transformed(rows: pl.DataFrame, expression: str) -> Repair:
         raise BadData(f"{expression!r} is not a jq expression: {error}") from error
     payloads: list[bytes | None] = []
     failed = []
-    for short, payload in rows.select("id", "payload").iter_rows():
+    for name, payload in rows.select("id", "payload").iter_rows():
         try:
             made = program.input_text((payload or b"").decode()).text()
             if "\n" in made or not made:
@@ -224,56 +462,6 @@ def transformed(rows: pl.DataFrame, expression: str) -> Repair:
             payloads.append(made.encode())
         except ValueError as error:  # invalid UTF-8 is one, too
             payloads.append(None)
-            failed.append((short, str(error).splitlines()[0]))
+            failed.append((name, str(error).splitlines()[0]))
     rows = rows.with_columns(payload=pl.Series(payloads, dtype=pl.Binary))
-    return Repair(rows.filter(~pl.col("id").is_in([short for short, _ in failed])), tuple(failed))
-
-
-def redrive(stream: Stream, rows: pl.DataFrame) -> Redriven:
-    """Send rows through the contract and, where it accepts them now, into the lake.
-
-    A record that is refused again changes nothing: its rejected row is there already.
-
-    Args:
-        stream: Whose rejects they are.
-        rows: From ``find``, with their payloads repaired.
-    """
-    done, name = Redriven(), cursor(stream)
-    for at in range(0, rows.height, _BATCH):
-        part = rows[at : at + _BATCH]
-        tables = stream.lake.rejected.open(), stream.lake.good.open()
-        before = Position({name: tables[1].position([name]).get(name, 0)})
-        batch = MicroBatch(name, _messages(part, name), before, before.advanced({name: before[name] + 1}))
-        checked = check(stream.contract, batch, batch_id="", now=datetime.now(UTC), limits=stream.limits)
-        refused = checked.rejected.select("_message_id", "reasons").unique("_message_id", maintain_order=True)
-        accepted = batch.records.filter(~pl.col("message_id").is_in(refused["_message_id"].implode()))
-        landed = Landed()
-        if accepted.height:
-            batch = replace(batch, records=accepted)
-            landed = land(batch, stream.contract, stream.lake, stream.limits, tables)
-        done += Redriven(
-            landed.messages,
-            landed.good,
-            landed.repeated,
-            tuple((_short(origin), _said(reasons)) for origin, reasons in refused.iter_rows()),
-        )
-    return done
-
-
-def _messages(rows: pl.DataFrame, name: str) -> pl.DataFrame:
-    """``RECORD_SCHEMA``: each row as a message whose id is the row's origin, handed out before for all we know."""
-    mark = pl.struct(pl.lit(ORIGIN_HEADER).alias("key"), pl.col("origin").cast(pl.Binary).alias("value"))
-    return rows.select(
-        "payload",
-        pl.col("_key").alias("key"),
-        pl.concat_list(pl.col("_headers").fill_null(pl.lit([], dtype=HEADERS)), mark).alias("headers"),
-        pl.col("message_timestamp").alias("timestamp"),
-        pl.lit(name).alias("cursor"),
-        pl.lit(None, dtype=pl.Int64).alias("offset"),
-        pl.col("origin").alias("message_id"),
-        pl.lit(value=True).alias("redelivered"),
-    ).cast(RECORD_SCHEMA)
-
-
-def _said(reasons: list[dict[str, str]]) -> str:
-    return "; ".join(f"{r['column']}: {r['check']}" if r["column"] else r["check"] for r in reasons)
+    return Repair(rows.filter(~pl.col("id").is_in([name for name, _ in failed])), tuple(failed))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from headrace.cli.shared import Json, console, emit, opened
 from headrace.errors import Fatal
+
+#: Reasons and records that are printed at most.
+_TOLD = 10
 
 app = typer.Typer(no_args_is_help=True, help="Rejected records: look at them, repair and redrive them.")
 
@@ -23,11 +27,18 @@ Since = Annotated[
 ]
 
 
+Source = Annotated[
+    str | None,
+    typer.Option(help="Only those of this source, e.g. kafka/analytics_events, or of this kind: sqs."),
+]
+
+
 @app.command("list")
 def rejects_list(
     stream: Which,
     check: Check = None,
     since: Since = None,
+    source: Source = None,
     every: Annotated[bool, typer.Option("--every", help="Also those that were redriven.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
     ndjson: Annotated[
@@ -39,20 +50,23 @@ def rejects_list(
     from rich import box
     from rich.table import Table
 
-    from headrace.rejects import exported, find
+    from headrace import rejects
 
+    which = rejects.Which(check, since and since.date(), source, every)
     with opened(stream) as found:
-        rows = find(found[stream], reason=check, since=since and since.date(), every=every)
-    if ndjson:
-        for one in exported(rows):
-            print(json.dumps(one, default=str, ensure_ascii=False))
-        return
-    shown = list(exported(rows.head(limit)))
+        rejects.known_source(found[stream], source)
+        if ndjson:
+            for page in rejects.pages(found[stream], which):
+                for one in rejects.exported(page):
+                    print(json.dumps(one, default=str, ensure_ascii=False))
+            return
+        total, rows = rejects.newest(found[stream], which, limit)
+    shown = list(rejects.exported(rows))
     if as_json:
-        print(json.dumps({"total": rows.height, "rejects": shown}, default=str))
+        print(json.dumps({"total": total, "rejects": shown}, default=str))
         return
     table = Table("id", "rejected at", "from", "reasons", "payload", box=box.SIMPLE)
-    for one, row in zip(shown, rows.head(limit).iter_rows(named=True), strict=True):
+    for one, row in zip(shown, rows.iter_rows(named=True), strict=True):
         reasons = [f"{r['column']}: {r['check']}" if r["column"] else r["check"] for r in one["reasons"]]
         place = row["_offset"] if row["_offset"] is not None else row["_message_id"]
         payload = (row["payload"] or b"").decode(errors="replace")
@@ -61,8 +75,8 @@ def rejects_list(
             one["id"], *map(escape, said), escape(payload[:60]) + ("…" if len(payload) > 60 else "")
         )
     console.print(table if shown else f"{stream}: nothing is rejected")
-    if rows.height > limit:
-        console.print(f"[dim]{rows.height - limit:,} more; see --limit, --check, --since[/]")
+    if total > limit:
+        console.print(f"[dim]{total - limit:,} more; see --limit, --check, --since, --source[/]")
 
 
 @app.command("show")
@@ -103,6 +117,7 @@ def rejects_redrive(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Those to redrive.")] = None,
     check: Check = None,
     since: Since = None,
+    source: Source = None,
     jq: Annotated[
         str | None, typer.Option(metavar="EXPR", help="Repair each payload, e.g. '.channel = \"web\"'.")
     ] = None,
@@ -111,39 +126,68 @@ def rejects_redrive(
         typer.Option(exists=True, dir_okay=False, help="Edited lines of 'rejects list --ndjson'."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the repaired records, land nothing.")
+        bool, typer.Option("--dry-run", help="Say what would land and what would be refused; land nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Send rejected records through the contract again, repaired by --jq or --file; twice adds nothing."""
     from headrace import rejects
+    from headrace.redrive import Redriven, redrive
 
-    if file is not None and (ids or check or since or jq):
+    if file is not None and (ids or check or since or jq or source):
         raise Fatal("--file names its records itself: give it alone")
-    if file is None and not (ids or check or since):
-        raise Fatal("say which: ids, --check, --since or --file")
+    if file is None and not (ids or check or since or source):
+        raise Fatal("say which: ids, --check, --since, --source or --file")
+    failed: list[tuple[str, str]] = []
+    asked, before = 0, 0
+
+    def repaired(pages: Iterable[Any]) -> Iterator[Any]:
+        nonlocal asked
+        for page in pages:
+            asked += page.height
+            repair = rejects.transformed(page, jq) if jq else rejects.Repair(page)
+            failed.extend(repair.failed)
+            yield repair.rows
+
     with opened(stream) as found:
         one = found[stream]
+        rejects.known_source(one, source)
         if file is not None:
-            payloads = rejects.edited(file)
-            repair = rejects.replaced(rejects.find(one, ids=list(payloads)), payloads) if payloads else None
+            index = rejects.Index(one)
+            asked, before = index.counts(rejects.edited(file))  # refuses a wrong file before anything lands
+            edits = rejects.edited(file) if before < asked else iter(())
+            done = redrive(one, rejects.replaced(index, edits, skip_redriven=True), dry_run=dry_run)
         else:
-            rows = rejects.find(one, ids=ids or (), reason=check, since=since and since.date())
-            repair = rejects.transformed(rows, jq) if jq else rejects.Repair(rows)
-        if repair is None or not (repair.rows.height or repair.failed):
+            which = rejects.Which(check, since and since.date(), source, every=bool(ids))
+            chosen = (
+                rejects.Index(one).rows(rejects.Index.named(ids), which) if ids else rejects.pages(one, which)
+            )
+            done = redrive(one, repaired(chosen), dry_run=dry_run)
+        if not asked:
             raise Fatal(f"{stream}: no rejected record matches; see 'headrace rejects list {stream}'")
-        if dry_run:
-            for line in rejects.exported(repair.rows):
-                print(json.dumps(line, default=str, ensure_ascii=False))
-            return
-        done = rejects.redrive(one, repair.rows)
-        one.publish()
-    value = {**asdict(done), "refused": dict(done.refused), "not_repaired": dict(repair.failed)}
+        done += Redriven(repeated=before)
+        if not dry_run:
+            one.publish()
+    value = {
+        **asdict(done),
+        "dry_run": dry_run,
+        "refused": dict(done.refused),
+        "reasons": dict(done.reasons.most_common()),
+        "not_repaired": dict(failed),
+    }
+    would = "would land" if dry_run else "landed"
+    had = "have been redriven already" if dry_run else "had landed before"
     lines = [
-        f"{stream}: {done.landed:,} rows of {done.messages:,} records landed, {done.repeated:,} had landed before,"
-        f" {len(done.refused):,} refused again",
-        *(f"  [yellow]{short} refused:[/] {escape(why)}" for short, why in done.refused[:10]),
-        *(f"  [yellow]{short} not repaired:[/] {escape(why)}" for short, why in repair.failed[:10]),
+        f"{stream}: {done.landed:,} rows of {done.messages:,} records {would}, {done.repeated:,} {had},"
+        f" {done.refused_records:,} {'would be refused' if dry_run else 'refused'} again"
+        + (f", {len(failed):,} not repaired" if failed else "")
+        + (f", {done.erased:,} of people who were erased" if done.erased else ""),
+        *(f"  [yellow]{n:,} refused:[/] {escape(why)}" for why, n in done.reasons.most_common(_TOLD)),
+        *(
+            f"  [yellow]{name} refused:[/] {escape(why)}"
+            for name, why in done.refused[: 0 if dry_run else _TOLD]
+        ),
+        *(f"  [yellow]{name} not repaired:[/] {escape(why)}" for name, why in failed[:_TOLD]),
     ]
     emit(value, as_json, lines)
-    raise typer.Exit(1 if repair.failed or done.refused else 0)
+    raise typer.Exit(1 if failed or done.refused_records else 0)
