@@ -31,6 +31,9 @@ from headrace.warehouse import Publication, Warehouse
 
 log = logging.getLogger(__name__)
 
+#: So often a day is replaced at most while rows of it keep landing. Beside publishers of one machine once is enough.
+_REPLACED_AGAIN = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -191,14 +194,29 @@ def replace_days(
 ) -> dict[date, int]:
     """Rebuild whole days of the warehouse from the lake, however often; returns rows by day.
 
-    The table is first published to its newest version, so that no version is half in, and the days are then
-    read as of exactly that version: later versions are published on top as always.
+    The table is first published to its newest version, so that no version is half in, and the day is then read as of
+    exactly that version: later versions are published on top as always. ``alone`` keeps publishers of this machine
+    away. One of another machine may have put rows of a later version into the day before it was swapped, and they are
+    gone with the old day. So where a later version has rows of the day, the day is replaced again.
     """
     with alone or nullcontext():
+        return {day: _replace_day(table, warehouse, day) for day in days}
+
+
+def _replace_day(table: LakeTable, warehouse: Warehouse, day: date) -> int:
+    for _ in range(_REPLACED_AGAIN):
         publish(table, warehouse)
         last = warehouse.published(table.table, table.id)
         assert last is not None  # publish records at least version 0
-        return {
-            day: warehouse.replace_partition(table.table, day, table.read_day(day, last.version))
-            for day in days
-        }
+        rows = warehouse.replace_partition(table.table, day, table.read_day(day, last.version))
+        later = range(last.version + 1, table.open().version + 1)
+        if not any(_touches(table, one, day) for one in later):
+            break
+    return rows
+
+
+def _touches(table: LakeTable, version: int, day: date) -> bool:
+    try:
+        return day in table.describe(version).days
+    except HistoryGone:
+        return True

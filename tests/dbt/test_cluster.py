@@ -121,7 +121,7 @@ def test_a_day_of_raw_is_replaced_on_all_shards(told: Told) -> None:
     kept = told.oracle.raw_events.filter(pl.col("event_date") == day).select(list(table.schema))
     assert adapter.replace_partition(table, day, [Chunk.of(to_arrow(kept, table))]) == rows == kept.height
     sent = "\n".join(told.cluster.sent[before:])
-    swap = rf"REPLACE PARTITION '{day}' FROM .*`_staging_events_local`"
+    swap = rf"REPLACE PARTITION '{day}' FROM .*`_staging_events_[0-9a-f]+_local`"
     assert re.search(rf"`events_local` ON CLUSTER `{CLUSTER}` {swap}", sent)
     assert adapter.replace_partition(table, day, []) == 0
 

@@ -9,6 +9,7 @@ https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
@@ -29,6 +30,10 @@ _INSERT = {
     "min_insert_block_size_bytes": 0,
     "input_format_parquet_allow_missing_columns": 0,
 }
+#: Begins the names of tables that a day is put together in, before it is swapped in.
+_STAGING = "_staging_"
+#: A day is put together in less than that, however large.
+_ABANDONED_SECONDS = 86_400
 
 
 class ClickHouse:
@@ -46,6 +51,7 @@ class ClickHouse:
         self._placement = Placement(config.warehouse_cluster)
         self._shapes: dict[str, ddl.Shape] | None = None
         self._prepared: set[str] = set()
+        self._looked_for_abandoned = False
 
     @property
     def migrations(self) -> Migrations:
@@ -151,21 +157,23 @@ class ClickHouse:
         self._server.append(self._config.raw_database, "_publications", row)
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
-        """Fill a staging table with the day and swap its partition in.
+        """Fill a staging table of its own with the day and swap its partition in.
 
         REPLACE PARTITION is atomic: readers see the old day or the new one. An empty ``chunks`` empties the day.
         """
         self.prepare(table)
+        self._drop_abandoned()
         name, partition, place = self._name(table), ddl.literal(day.isoformat()), self._placement
-        staging = f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(f'_staging_{table.name}')}"
+        # two may replace days of one table at once, from two machines
+        own = f"{_STAGING}{table.name}_{uuid.uuid4().hex}"
+        staging = f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(own)}"
         kept, staged_in = place.local(name), place.local(staging)
-        self._drop(staging)
-        self._server.command(f"CREATE OR REPLACE TABLE {staged_in}{place.on} AS {kept}")
-        if place.cluster:
-            self._server.command(place.distributed("CREATE OR REPLACE TABLE ", staging, "rand()"))
         try:
+            self._server.command(f"CREATE TABLE IF NOT EXISTS {staged_in}{place.on} AS {kept}")
+            if place.cluster:
+                self._server.command(place.distributed("CREATE TABLE IF NOT EXISTS ", staging, "rand()"))
             for n, chunk in enumerate(chunks):
-                self._insert(f"_staging_{table.name}", table, chunk, f"staging:{n}")
+                self._insert(own, table, chunk, f"staging:{n}")
             [(staged,)] = self.query(f"SELECT count() FROM {staging}")
             # ClickHouse refuses to replace a partition by nothing
             swap = (
@@ -182,6 +190,24 @@ class ClickHouse:
             f"SELECT count() FROM {name} WHERE {ddl.quoted(table.partition)} = {{day:Date}}", day=day
         )
         return int(rows)
+
+    def _drop_abandoned(self) -> None:
+        """Drop staging tables that nobody has dropped: whoever made them was killed. Looks once in a process."""
+        if self._looked_for_abandoned:
+            return
+        raw = self._config.raw_database
+        found = self.query(
+            "SELECT name FROM system.tables WHERE database = {database:String} AND startsWith(name, {prefix:String})"
+            " AND metadata_modification_time < now() - toIntervalSecond({seconds:Int64})",
+            database=raw,
+            prefix=_STAGING,
+            seconds=_ABANDONED_SECONDS,
+        )
+        for (name,) in found:
+            self._server.command(
+                f"DROP TABLE IF EXISTS {ddl.quoted(raw)}.{ddl.quoted(name)}{self._placement.on} SYNC"
+            )
+        self._looked_for_abandoned = True
 
     def _drop(self, name: str) -> None:
         for table in dict.fromkeys((name, self._placement.local(name))):
