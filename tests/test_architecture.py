@@ -40,7 +40,7 @@ DRIVERS = {
         "orchestration/resources.py",
         "orchestration/instance.py",
     ),
-    "deltalake": ("lake/delta.py", "lake/parquet.py", "bench/bare.py", "bench/peers/"),
+    "deltalake": ("lake/delta.py", "lake/parquet.py", "lake/rewrite.py", "bench/bare.py", "bench/peers/"),
     "clickhouse_connect": ("warehouse/server.py", "bench/bare.py"),
     "apprise": ("alerts/channels.py",),
     "chdb": ("local/clickhouse/",),

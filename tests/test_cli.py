@@ -248,7 +248,7 @@ def test_a_rejected_record_is_listed_shown_repaired_and_redriven_once(stack: Sta
     assert shown["reasons"][0]["column"] == "channel"
     repair = ("rejects", "redrive", "events", mine["id"], "--jq", '.channel = "web"')
     dry = headrace(*repair, "--dry-run", env=env)
-    assert json.loads(dry.stdout)["record"]["channel"] == "web"
+    assert "1 rows of 1 records would land, 0 have been redriven already" in dry.stdout
     done = answer(*repair, env=env)
     assert (done["landed"], done["repeated"], done["refused"], done["not_repaired"]) == (1, 0, {}, {})
     again = answer(*repair, env=env)
@@ -313,3 +313,39 @@ def test_a_lock_that_lives_is_removed_by_force_alone(stack: Stack) -> None:
         assert f"pid {os.getpid()}" in kept.stderr
         assert answer("migrate", "unlock", "--force", env=env)["holder"]["pid"] == os.getpid()
     assert headrace("migrate", env=env).stdout.count("unlock")
+
+
+def test_one_of_many_people_is_erased(stack: Stack, tmp_path: Path) -> None:
+    env = {
+        **stack.environment,
+        "HEADRACE_LAKE_URI": str(tmp_path / "lake"),
+        "HEADRACE_RAW_DATABASE": "raw_cli_erase",
+        "HEADRACE_DBT_SCHEMA": "marts_cli_erase",
+        "HEADRACE_HOME": str(stack.home),
+    }
+    file = tmp_path / "events.ndjson"
+    lines = [event(event_id=f"p-{n}", user_id=f"person-{n % 50}") for n in range(2_000)]
+    lines += [event(channel="?", user_id=f"person-{n}") for n in range(50)]
+    file.write_bytes(b"\n".join(lines))
+    assert answer("send", str(file), "--to", "kafka", "--stream", "events", env=env)["sent"] == 2_050
+    assert answer("ingest", "events", "--until-idle", env=env)["kafka/analytics_events"]["landed"] >= 2_000
+    done = headrace("erase", "--user-id", "person-7", "--yes", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "events: 40 rows and 1 rejected records erased" in done.stdout
+    assert "person-7 " not in done.stdout
+    receipt = json.loads(Path(done.stdout.strip().rpartition("receipt: ")[2]).read_text())
+    assert receipt["finished"]
+    found = answer("rejects", "list", "events", "--source", "kafka", "--limit", "1000", env=env)
+    people = {one.get("record", {}).get("user_id") for one in found["rejects"]}
+    assert {"person-6", "person-8"} <= people
+    assert "person-7" not in people
+    assert answer("send", str(file), "--to", "kafka", "--stream", "events", env=env)["sent"] == 2_050
+    again = headrace("ingest", "events", "--until-idle", env=env)
+    assert "41 dropped of people who were erased" in again.stdout
+    sql = "SELECT countIf(user_id = 'person-7') AS n, countIf(user_id = 'person-8') AS m FROM raw_cli_erase.events"
+    [counted] = answer("query", sql, env=env)
+    assert (counted["n"], counted["m"]) == (0, 80)
+    lifted = headrace("erase", "--user-id", "person-7", "--unsuppress", env=env)
+    assert "may land again" in lifted.stdout
+    unknown = headrace("rejects", "list", "events", "--source", "kafka/nope", env=env)
+    assert (unknown.returncode, "has no source 'kafka/nope'; it has" in unknown.stderr) == (1, True)

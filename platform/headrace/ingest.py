@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -29,9 +30,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Checked, Gap, MicroBatch, Position
 from headrace.contracts import Contract, Limits
 from headrace.errors import Conflict
-from headrace.lake import LakeTable, Snapshot
+from headrace.lake import ERASED, LakeTable, Snapshot
 from headrace.read_ahead import Reader, Tables, judged
 from headrace.sources import Source
+from headrace.suppression import Erasures, Suppressed
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class Landed:
         good: Rows in the lake table.
         rejected: Rows in the rejected table.
         repeated: Messages dropped because they had landed before.
+        erased: Messages dropped because their person was erased.
         days: Partitions of the lake table that were touched.
         gaps: Ranges that the source had lost.
         refused: Why something in the source could not be read at all, a line each.
@@ -90,6 +93,7 @@ class Landed:
     days: frozenset[date] = field(default_factory=frozenset)
     gaps: tuple[Gap, ...] = ()
     refused: tuple[str, ...] = ()
+    erased: int = 0
 
     def __add__(self, other: Landed) -> Landed:
         return Landed(
@@ -100,6 +104,7 @@ class Landed:
             self.days | other.days,
             self.gaps + other.gaps,
             self.refused + other.refused,
+            self.erased + other.erased,
         )
 
 
@@ -108,10 +113,15 @@ T = TypeVar("T", bound=LakeTable, covariant=True)
 
 @dataclass(frozen=True)
 class StreamLake(Generic[T]):
-    """The two lake tables of a stream."""
+    """The two lake tables of a stream, and who is not to land in them."""
 
     good: T
     rejected: T
+    erasures: Erasures | None = None
+
+    def suppressed(self, tables: Tables) -> Suppressed | None:
+        """Whose rows are to be dropped from what is written through these snapshots."""
+        return self.erasures.current(tuple(one.mark for one in tables)) if self.erasures else None
 
 
 def ingest(
@@ -347,7 +357,8 @@ class _Group:
     ) -> None:
         self.tables, self.landed, self.batches = tables, Landed(), 0
         self.batch = replace(batch, records=batch.records.clear())
-        self._contract, self._lake = contract, lake
+        self._contract, self._lake, self._suppressed = contract, lake, lake.suppressed(tables)
+        self._erased: Counter[str] = Counter()
         self._staged = lake.rejected.stage(), lake.good.stage()
         self._moved: dict[str, int] = {}
         self._ids: list[str] = []
@@ -357,6 +368,11 @@ class _Group:
         """Take the batch that follows, without what has landed of it before."""
         done = _Done.of(batch, *self.tables)
         rejected, good = done.dropped(checked.rejected), done.dropped(checked.good)
+        new, erased = _messages(good, rejected), Counter[str]()
+        if self._suppressed is not None:
+            rejected, good, dropped = self._suppressed.drop(rejected, good)
+            erased.update(dropped)
+        self._erased += erased
         for staged, rows in zip(self._staged, (rejected, good), strict=True):
             staged.add(rows)
         self._moved |= {c: o for c, o in batch.after.items() if batch.before.get(c) != o}
@@ -367,7 +383,8 @@ class _Group:
             messages=len(batch),
             good=good.height,
             rejected=rejected.height,
-            repeated=len(batch) - _messages(good, rejected),
+            repeated=len(batch) - new,
+            erased=erased.total(),
             days=frozenset(good[self._contract.partition].unique().to_list()),
             gaps=batch.gaps,
             refused=batch.refused,
@@ -381,9 +398,11 @@ class _Group:
         """
         if self._staged[0].height:
             self._overtake()
-        for table, staged in zip(self.tables, self._staged, strict=True):
-            now = table.position(list(self._moved))  # never backwards
+        erased = {ERASED + cursor: n for cursor, n in self._erased.items()}
+        for table, staged, counted in zip(self.tables, self._staged, ({}, erased), strict=True):
+            now = table.position([*self._moved, *counted])  # never backwards
             advance = {c: max(o, now.get(c, 0)) for c, o in self._moved.items()}
+            advance |= {name: now.get(name, 0) + n for name, n in counted.items()}
             table.append(staged, advance, ",".join(self._ids))
 
     def _overtake(self) -> None:

@@ -8,7 +8,6 @@ what happened (docs/adr/0006).
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.batch import HEADERS, RECORD_SCHEMA, Checked, MicroBatch, Position
+from headrace.batch import HEADERS, RECORD_SCHEMA, Checked, MicroBatch, Position, new_batch_id
 from headrace.contracts import check
 from headrace.ingest import land
 from headrace.rejects import Origins, cursor, hashes, short
@@ -112,7 +111,7 @@ class _Redrive:
         before = Position({name: table.position([name]).get(name, 0)})
         batch = MicroBatch(name, _messages(fresh, name), before, before.advanced({name: before[name] + 1}))
         found = check(
-            stream.contract, batch, batch_id=str(uuid.uuid4()), now=datetime.now(UTC), limits=stream.limits
+            stream.contract, batch, batch_id=new_batch_id(batch), now=datetime.now(UTC), limits=stream.limits
         )
         refused = found.rejected.select("_message_id", "reasons").unique("_message_id", maintain_order=True)
         done += _refusals(refused)

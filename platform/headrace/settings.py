@@ -165,6 +165,11 @@ class Settings(BaseSettings):
     lake_log_commits: int = Field(
         500, ge=0, description="published versions that stay on a local disk; 0: all within lake_log_hours"
     )
+    erased_keep_days: int = Field(
+        400,
+        ge=0,
+        description="days for which an erased person is remembered, hashed, and dropped; 0: for ever",
+    )
     runs_keep_days: int = Field(
         30, ge=1, le=3_650, description="how long Dagster keeps the events and logs of a run"
     )

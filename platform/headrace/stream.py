@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from headrace.batch import Backlog, Position
+from headrace.batch import Backlog, Position, Table
 from headrace.contracts import Limits
 from headrace.errors import Busy, Fatal, HistoryGone, Retriable
 from headrace.formats import Reader
@@ -41,6 +41,7 @@ from headrace.sources.files import FilesSource
 from headrace.sources.kafka import KafkaSource
 from headrace.sources.sqs import SqsSource
 from headrace.sqs_access import sqs_client
+from headrace.suppression import ERASURES, Erasures
 from headrace.warehouse import Touched
 from headrace.warehouse.clickhouse import ClickHouse
 
@@ -106,12 +107,21 @@ class Stream:
     @cached_property
     def lake(self) -> StreamLake[DeltaLakeTable]:
         """The two lake tables."""
-        root, options = self.settings.lake, self.settings.lake_storage_options
-        good, rejected = (
-            DeltaLakeTable(root, table, options, self._guards["lake"], sync=self.settings.lake_sync)
-            for table in (self.contract.table, self.contract.rejected_table)
+        return StreamLake(
+            self._lake_table(self.contract.table),
+            self._lake_table(self.contract.rejected_table),
+            self.erasures,
         )
-        return StreamLake(good, rejected)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        """Who was erased from the lake; the same for all of its streams."""
+        days = self.settings.erased_keep_days
+        return Erasures(self._lake_table(ERASURES), timedelta(days=days) if days else None)
+
+    def _lake_table(self, table: Table) -> DeltaLakeTable:
+        root, options = self.settings.lake, self.settings.lake_storage_options
+        return DeltaLakeTable(root, table, options, self._guards["lake"], sync=self.settings.lake_sync)
 
     @cached_property
     def warehouse(self) -> ClickHouse:

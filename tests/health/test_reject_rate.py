@@ -19,6 +19,7 @@ from headrace.health.reject_rate import DAY, FLOOR, Arrived, judge
 from headrace.ingest import land
 from headrace.lake.delta import DeltaLakeTable
 from headrace.orchestration import checks
+from headrace.redrive import redrive
 from headrace.settings import load_settings
 from headrace.status import inspect
 from headrace.stream import Stream, streams
@@ -114,7 +115,7 @@ def test_all_rejected_is_red_in_the_status_at_once_and_green_when_it_is_repaired
     assert said.startswith("30 of 30 rows of the last 15 min rejected (100.00%, limit 50.00%)")
     assert said.endswith("see 'headrace rejects list events'")
     repaired = rejects.transformed(rejects.find(stream).head(29), '.channel = "web"')
-    rejects.redrive(stream, repaired.rows)
+    redrive(stream, [repaired.rows])
     found = stream.reject_rate()
     assert (found.worst.good, found.worst.rejected, found.worst.repaired) == (29, 1, 29)
     assert found.severity is None

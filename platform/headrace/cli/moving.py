@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
@@ -11,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from headrace.cli.shared import Json, StreamName, console, emit, opened, say
-from headrace.errors import Fatal, Retriable
+from headrace.errors import Fatal, HeadraceError, Retriable
 
 
 def send(
@@ -98,6 +100,7 @@ def ingest(
             "landed": step.landed.good,
             "rejected": step.landed.rejected,
             "repeated": step.landed.repeated,
+            "erased": step.landed.erased,
             "published": step.published.rows,
             "lost_offsets": [str(gap) for gap in step.landed.gaps],
             "refused_files": list(step.landed.refused),
@@ -107,6 +110,7 @@ def ingest(
     lines = [
         f"{name}: {t['messages']:,} messages, {t['landed']:,} rows landed, {t['rejected']:,} rejected,"
         f" {t['published']:,} published"
+        + (f", {t['erased']:,} dropped of people who were erased" if t["erased"] else "")
         + "".join(f"\n  [red]lost offsets {gap}[/]" for gap in t["lost_offsets"])
         + "".join(f"\n  [red]{escape(why)}[/]" for why in t["refused_files"])
         for name, t in value.items()
@@ -168,25 +172,65 @@ def rows_by_day(rows: dict[date, int]) -> dict[str, int]:
 
 def erase(
     user_id: Annotated[str, typer.Option("--user-id", help="Whose rows, exactly as producers send it.")],
+    unsuppress: Annotated[
+        bool, typer.Option("--unsuppress", help="Remove nothing: let rows of this erased person land again.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove a person from lake, rejected records and warehouse, for good, with a receipt."""
+    from headrace.erase import Receipt, lift
     from headrace.erase import erase as run
     from headrace.settings import settings
 
+    if unsuppress:
+        with opened() as found:
+            was = lift(found.values(), user_id)
+        said = "may land again" if was else "were not suppressed; nothing has changed"
+        emit({"unsuppressed": was}, as_json, [f"rows of user {escape(repr(user_id))} {said}"])
+        return
     if not yes:
         typer.confirm(f"Erase every row of user {user_id!r}? This cannot be undone", abort=True, err=True)
+    home, kept = settings().home, list[Receipt]()
+
+    def keep(receipt: Receipt) -> None:
+        kept[:] = [receipt]
+        with suppress(OSError):  # a full disk: the last one says so
+            receipt.save(home)
+
     with opened() as found:
-        receipt = run(found.values(), user_id)
-    path = receipt.save(settings().home)
+        try:
+            receipt = run(found.values(), user_id, tell=keep)
+        except HeadraceError as error:
+            kind = Retriable if isinstance(error, Retriable) else Fatal
+            raise kind(_unfinished(str(error), kept, home)) from error
+    try:
+        path: Path | None = receipt.save(home)
+    except OSError as error:
+        path = None
+        say(f"the receipt cannot be written below {home}: {error}; this is it: {json.dumps(asdict(receipt))}")
     lines = [
         f"[bold]{r.stream}[/]: {r.rows:,} rows and {r.rejected_rows:,} rejected records erased,"
         f" {len(r.days):,} days replaced, {r.files:,} old files removed"
         for r in receipt.streams
     ]
     lines += [f"{escape(name)}: {rows:,} rows deleted" for name, rows in receipt.models.items()]
+    days = settings().erased_keep_days
+    lines += [
+        f"what comes of this person is dropped and counted {f'for {days:,} days' if days else 'from now on'};"
+        " --unsuppress ends that"
+    ]
     held = sorted({source for r in receipt.streams for source in r.still_in})
-    kept = "brokers keep their messages until their retention ends, files until somebody removes them"
-    lines += [f"[dim]{kept}: {', '.join(held)}[/]"]
-    emit({**asdict(receipt), "receipt": str(path)}, as_json, [*lines, f"receipt: {path}"])
+    still = "brokers keep their messages until their retention ends, files until somebody removes them"
+    lines += [f"[dim]{still}: {', '.join(held)}[/]"]
+    emit({**asdict(receipt), "receipt": path and str(path)}, as_json, [*lines, f"receipt: {path}"])
+
+
+def _unfinished(why: str, kept: list[Any], home: Path) -> str:
+    """What ended an erasure, and where it says how far it got."""
+    if not kept:
+        return why
+    rows = sum(r.rows + r.rejected_rows for r in kept[0].streams)
+    path = kept[0].path(home)
+    where = f"what was done is in {path}" if path.exists() else f"the receipt {path} could not be written"
+    return f"{why}; the erasure is not finished, {rows:,} rows are gone so far, {where}: run it again"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
@@ -10,6 +10,9 @@ from typing import Protocol
 import polars as pl
 
 from headrace.batch import Chunk, Position, Table
+
+#: Before the name of a cursor: how many of its messages left nothing, because the person was erased.
+ERASED = "headrace.erased/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,12 @@ class Erased:
 
     Attributes:
         rows: Rows that are no longer there.
+        versions: Versions without them.
         files: Old files that still hold them, opaque to everybody else.
     """
 
     rows: int = 0
+    versions: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
 
 
@@ -86,6 +91,10 @@ class Snapshot(Protocol):
     def version(self) -> int:
         """Version of the table in this snapshot."""
 
+    @property
+    def mark(self) -> str:
+        """What the last ``fence`` said; empty if there was none."""
+
     def position(self, cursors: list[str], /) -> Position:
         """Next offset of each cursor that has landed anything; a cursor that has not is absent."""
 
@@ -108,6 +117,9 @@ class Snapshot(Protocol):
             within: How long after that a message may come again. Only for rows of Headrace before 2026-12, whose batch
                 ids do not say when they were sent; those go by the clock at their landing.
         """
+
+    def erased(self, cursor: str, /) -> int:
+        """Messages of a cursor of which nothing is left because their person was erased, by the count of this table."""
 
     def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Add rows and move cursors in one atomic commit; the snapshot is then of the version returned.
@@ -163,15 +175,27 @@ class LakeTable(Protocol):
     def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
         """Rows of one partition as of ``version``."""
 
-    def erase(self, origins: pl.DataFrame, /) -> Erased:
-        """Delete rows by origin (``_cursor``, ``_offset``, ``_message_id``, ``_index``); other writers lose nothing.
+    def erase(self, origins: pl.DataFrame, /, tell: Callable[[Erased], object] = ...) -> Erased:
+        """Delete rows, commit by commit; other writers lose nothing, and who breaks off may begin again.
 
         ``open`` shows the table without them at once. Their bytes stay in old files until ``forget``; those of an
         earlier erasure that was not finished are among the result's files.
+
+        Args:
+            origins: ``ORIGIN_KEY`` of the rows. With ``day``, their partitions, no other day is looked at. Where
+                ``ends`` is true, nothing is left of the message then: the same commit adds one to what ``erased`` says
+                of its cursor. Without that column, nothing is taken to be left of any of the messages.
+            tell: Called with what each commit took away.
         """
 
     def forget(self, erased: Erased, /) -> int:
         """Remove the old files of an erasure from storage; returns how many. Versions before it are gone then."""
+
+    def fence(self, mark: str, /) -> None:
+        """Refuse every commit of snapshots that are open now; those opened afterwards have this ``mark``."""
+
+    def exists(self) -> bool:
+        """Whether the table is there; ``open`` would create it."""
 
     def latest(self) -> datetime | None:
         """When the newest of its rows was ingested (UTC); None if it never held any or that cannot be told."""

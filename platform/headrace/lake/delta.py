@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,18 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from headrace.batch import ORIGIN_KEY, UTC_MICROS, Chunk, Position, Table, sent_stamp
+from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, UTC_MICROS, Chunk, Position, Table, sent_stamp
 from headrace.errors import Conflict, Fatal, HistoryGone, Retriable
 from headrace.lake.arrow import arrow_schema
-from headrace.lake.base import Erased, Extent, LakeVersion, Staged
+from headrace.lake.base import ERASED, Erased, Extent, LakeVersion, Staged
 from headrace.lake.chunks import File, chunks
 from headrace.lake.durable import ACTIONS, LocalDisk
 from headrace.lake.local_log import shorten
 from headrace.lake.parquet import StagedFiles, writer_properties
+from headrace.lake.rewrite import Rewritten, without
 
 #: A commit that only races with other cursors is retried inside delta-rs this often.
 _COMMIT_RETRIES = 30
@@ -52,17 +54,20 @@ _LOG = {
 _ERASURE = "headrace.erasure"
 #: Names the micro-batches of a commit, with commas between them.
 _BATCHES = "headrace.batch_id"
-#: Before a cursor: how many of its messages erasures have named, as a transaction of the log.
-_ERASED = "headrace.erased/"
+#: Property of a table that ``fence`` changes.
+_MARK = "headrace.mark"
 #: What delta-rs says of a commit that another one made impossible, by its cursors or by changing the table itself.
 _RACED = ("oncurrent", "changed since last commit")
-_ERASED_AT_ONCE = 10_000
 _ERASING = Retrying(
     retry=retry_if_exception_type(Conflict),
     stop=stop_after_attempt(12),
     wait=wait_random_exponential(multiplier=0.1, max=5),
     reraise=True,
 )
+#: Files that are smaller may be put together (delta-rs' default is 100 MiB).
+_COMPACTED_BYTES = 256 << 20
+#: Rows that ``batches`` gives at a time, at most.
+_BATCH_ROWS = 16_384
 #: Commits between two looks whether the log can be shortened.
 _SHORTENED_EVERY = 100
 
@@ -337,18 +342,22 @@ class DeltaLakeTable:
             keep_log: Age up to which versions can be asked for.
             needed_since: When the first version was committed that somebody still has to read: where that is longer ago
                 than ``keep_log``, the log stays as it is.
+
+        Raises:
+            Fatal: There is no room to put files together; what could be removed has been.
         """
         hours = max(1, round(keep / timedelta(hours=1)))
+        done = {"numFilesRemoved": 0, "numFilesAdded": 0}
         with _translated(self.uri):
             handle = self._newest()
             self._keep_log(handle, keep_log)
-            try:
-                done = handle.optimize.compact(
-                    writer_properties=self._writer,
-                    commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
-                )
-            except CommitFailedError:  # an erasure was first
-                done = {"numFilesRemoved": 0, "numFilesAdded": 0}
+            needed = self._lacks_room(handle)
+            if not needed:
+                with suppress(CommitFailedError):  # an erasure was first
+                    done = handle.optimize.compact(
+                        writer_properties=self._writer,
+                        commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
+                    )
             self.sync(handle.version())  # before what it replaces is removed
             removed = handle.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False)
             handle.create_checkpoint()
@@ -356,7 +365,27 @@ class DeltaLakeTable:
                 self._disk.checkpoint(handle.version())
             if needed_since is None or needed_since > datetime.now(UTC) - keep_log:
                 handle.cleanup_metadata()
+        if needed:
+            raise Fatal(
+                f"no space left for {self.uri}: putting its small files together takes up to {needed >> 20:,} MiB; free"
+                " some, nothing was lost, then run again"
+            )
         return Maintained(done["numFilesRemoved"], done["numFilesAdded"], len(removed))
+
+    def _lacks_room(self, handle: DeltaTable) -> int:
+        """Bytes that compaction may write, if a local disk has not that many; else 0.
+
+        Asked beforehand: on a disk that is full, delta-rs' threads panic, with a backtrace on stderr.
+        """
+        if self._disk is None:
+            return 0
+        actions = pl.DataFrame(handle.get_add_actions(flatten=True))
+        if not actions.height:
+            return 0
+        day = f"partition.{self.table.partition}"
+        small = actions.filter(pl.col("size_bytes") < _COMPACTED_BYTES)
+        written = int(small.filter(pl.len().over(day) > 1)["size_bytes"].sum())
+        return written if written > shutil.disk_usage(self.uri).free else 0
 
     def shorten_log(self, needed: int, keep: int) -> None:
         """On the local disk, remove commits from the log that are older than the last ``keep`` and than ``needed``.
@@ -387,23 +416,106 @@ class DeltaLakeTable:
             with suppress(CommitFailedError):  # somebody else wrote meanwhile: the next time will do
                 handle.alter.set_table_properties(wanted)
 
-    def erase(self, origins: pl.DataFrame, /) -> Erased:
-        """DELETE by origin: the condition stays in the log for ever, so it must not name who was erased."""
-        rows = 0
-        for part in origins.iter_slices(_ERASED_AT_ONCE):
+    def erase(self, origins: pl.DataFrame, /, tell: Callable[[Erased], object] = lambda done: None) -> Erased:
+        """Rewrite the files that hold these rows, commit by commit."""
+        ends = pl.struct("_cursor", "_offset", "_message_id").is_first_distinct()
+        gone = origins if "ends" in origins.columns else origins.with_columns(ends=ends)
+        days = gone["day"].unique().to_list() if "day" in gone.columns else None
+        gone, clean = gone.select(*ORIGIN_KEY, "ends").unique(ORIGIN_KEY), set[str]()
+        erased = Erased()
+        while gone.height:
             for attempt in _ERASING:
-                with attempt, _translated(self.uri):
-                    handle = self._newest()
-                    done = handle.delete(
-                        _condition(part),
-                        writer_properties=self._writer,
-                        commit_properties=CommitProperties(
-                            custom_metadata={_ERASURE: "true"}, app_transactions=_counted(handle, part)
-                        ),
-                    )
-            rows += int(done["num_deleted_rows"])
+                with attempt:
+                    done = self._erase_some(gone, days, clean)
+            if not done.rows:
+                break
+            erased = Erased(erased.rows + done.rows, (*erased.versions, *done.versions))
+            tell(done)
         self.sync(self._newest().version())  # before the old files are removed
-        return Erased(rows, tuple(self._erased_files()))
+        return replace(erased, files=tuple(self._erased_files()))
+
+    def _erase_some(self, gone: pl.DataFrame, days: Collection[date] | None, clean: set[str]) -> Erased:
+        """What one commit took away; nothing without a commit."""
+        handle, day = self._newest(), f"partition.{self.table.partition}"
+        with _translated(self.uri):
+            actions = pl.DataFrame(handle.get_add_actions(flatten=True))
+            if not actions.height:
+                return Erased()
+            live = actions.select("path", "size_bytes", pl.col(day).alias("day"), "num_records")
+            if days is not None:
+                live = live.filter(pl.col("day").is_in(days))
+            found = without(live, gone, self.table, self._opened, self.stage(), clean)
+            if not found.rows:
+                return Erased()
+        kept = self._through(lambda: self._written(found.kept, handle)) if found.kept.height else []
+        self._through(lambda: self._replace(handle, found, kept))
+        return Erased(found.rows, versions=(int(handle.version()),))
+
+    def _replace(self, handle: DeltaTable, found: Rewritten, kept: list[AddAction]) -> None:
+        """Commit what is kept of the files that are removed.
+
+        delta-rs does not see that a compaction removed one of them first, and both would add their rows. So nothing may
+        come between the snapshot, in which they are all live, and the commit; what came is looked at.
+        """
+        gone = {action.path for action in found.removed}
+        for _ in range(_COMMIT_RETRIES):
+            with _translated(self.uri):
+                live = pl.DataFrame(handle.get_add_actions(flatten=True))
+                if not live.height or not gone <= {*live["path"]}:
+                    raise Conflict(f"another writer rewrote files of {self.uri} first")
+                moves = [
+                    Transaction(ERASED + cursor, (handle.transaction_version(ERASED + cursor) or 0) + n)
+                    for cursor, n in sorted(found.messages.items())
+                ]
+            try:
+                self._write(handle, [*kept, *found.removed], moves, {_ERASURE: "true"}, retries=0)
+            except (Conflict, Retriable) as error:
+                if not isinstance(error.__cause__, CommitFailedError):
+                    raise
+                with _translated(self.uri):
+                    handle.update_incremental()
+            else:
+                with _translated(self.uri):
+                    handle.update_incremental()
+                return
+        raise Conflict(f"others commit to {self.uri} all the time")
+
+    def _write(
+        self,
+        handle: DeltaTable,
+        actions: Sequence[AddAction | RemoveAction],
+        moves: list[Transaction],
+        said: Mapping[str, str],
+        retries: int = _COMMIT_RETRIES,
+    ) -> None:
+        with _translated(self.uri):
+            named = len(actions) + len(moves)
+            handle.create_write_transaction(
+                list(actions),
+                "append",
+                self._schema,
+                partition_by=[self.table.partition],
+                commit_properties=CommitProperties(
+                    app_transactions=moves,
+                    custom_metadata={**said, ACTIONS: str(named)},
+                    max_commit_retries=retries,
+                ),
+            )
+
+    def fence(self, mark: str, /) -> None:
+        """A change of the table's properties, which no commit from an older snapshot passes."""
+        for attempt in _ERASING:
+            with attempt, _translated(self.uri):
+                self._newest().alter.set_table_properties({_MARK: mark}, raise_if_not_exists=False)
+
+    def exists(self) -> bool:
+        """Whether anybody has created it."""
+
+        def look() -> bool:
+            with _translated(self.uri):
+                return DeltaTable.is_deltatable(self.uri, self._options)
+
+        return bool(self._through(look))
 
     def _erased_files(self) -> list[str]:
         """Files that erasures took out of the table and that are still there."""
@@ -431,8 +543,27 @@ class DeltaLakeTable:
         Args:
             days: Only these partitions.
         """
-        # not pl.scan_delta: it takes the table's URI apart and does not find files below a folder with a space
-        return pl.scan_pyarrow_dataset(self._dataset(self._newest(), days=days))
+        # not pl.scan_delta: it takes the table's URI apart and does not find files below a folder with a space.
+        # Filtered by Polars: pyarrow fails to compare strings with those that other writers stored as views.
+        return pl.scan_pyarrow_dataset(self._dataset(self._newest(), days=days), allow_pyarrow_filter=False)
+
+    def batches(
+        self, days: Collection[date] | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Rows of the newest version, some thousands at a time, in an order of their own.
+
+        Args:
+            days: Only these partitions.
+            columns: Only these columns.
+        """
+        names = list(columns or self.table.schema.names())
+        dataset = self._dataset(self._newest(), days=days)
+        with _translated(self.uri):
+            for batch in dataset.to_batches(
+                columns=names, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+            ):
+                rows = pl.DataFrame(pl.from_arrow(batch))
+                yield rows.cast({name: self.table.schema[name] for name in names})  # type: ignore[arg-type]
 
     def _dataset(
         self,
@@ -465,32 +596,6 @@ class DeltaLakeTable:
             for path, of in actions.select(columns).iter_rows()
         ]
         return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
-
-
-def _counted(handle: DeltaTable, origins: pl.DataFrame) -> list[Transaction]:
-    """The messages that erasures have named of each cursor, these included: who looks for gaps must know."""
-    messages = origins.select(ORIGIN_KEY[:3]).unique().group_by("_cursor").len().sort("_cursor")
-    return [
-        Transaction(_ERASED + cursor, (handle.transaction_version(_ERASED + cursor) or 0) + count)
-        for cursor, count in messages.iter_rows()
-    ]
-
-
-def _condition(origins: pl.DataFrame) -> str:
-    """SQL that is true for rows of these origins."""
-    terms = []
-    for (cursor, index), rows in origins.group_by("_cursor", "_index", maintain_order=True):
-        where = f"_cursor = {_literal(str(cursor))} AND _index = {int(str(index))}"
-        offsets, ids = rows["_offset"].drop_nulls(), rows["_message_id"].drop_nulls()
-        if len(offsets):
-            terms.append(f"({where} AND _offset IN ({', '.join(map(str, offsets))}))")
-        if len(ids):
-            terms.append(f"({where} AND _message_id IN ({', '.join(map(_literal, ids))}))")
-    return " OR ".join(terms)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -534,9 +639,9 @@ class _Snapshot:
 
     def below(self, prefix: str, /) -> Position:
         with _translated(self._owner.uri):
-            below = pc.starts_with(pc.field("_cursor"), prefix)
-            table = self._owner._dataset(self._handle).to_table(columns=["_cursor"], filter=below)
-        return self.position(sorted(table.column(0).unique().to_pylist()))
+            batches = self._owner._dataset(self._handle).to_batches(columns=["_cursor"])
+            found = {str(cursor) for batch in batches for cursor in pc.unique(batch.column(0)).to_pylist()}
+        return self.position(sorted(cursor for cursor in found if cursor.startswith(prefix)))
 
     def rows(self, columns: Sequence[str], days: Collection[date] | None = None) -> pl.DataFrame:
         """Columns of all rows of this snapshot, or of these partitions.
@@ -583,33 +688,45 @@ class _Snapshot:
         parts = [one for one in every.get_fragments() if one.path in wanted] if wanted else []
         return ds.FileSystemDataset(parts, every.schema, every.format, every.filesystem)
 
-    def message_ids(self, cursor: str) -> pl.Series:
-        """Ids of the messages of a cursor, each once."""
-        with _translated(self._owner.uri):
-            of = self._owner._dataset(self._handle, cursor=cursor)
-            found = of.to_table(columns=["_cursor", "_message_id"])
-        rows = pl.DataFrame(pl.from_arrow(found)).filter(pl.col("_cursor") == cursor)
-        return rows["_message_id"].unique()
-
-    def erased(self, cursor: str) -> int:
-        """Messages of a cursor that erasures have named."""
-        return self._handle.transaction_version(_ERASED + cursor) or 0
-
     def origins(self, cursor: str, first: int, end: int, /) -> pl.DataFrame:
         offset = pc.field("_offset")
-        return self._found(cursor, (offset >= first) & (offset < end), None)
+        return self._found(cursor, (offset >= first) & (offset < end), None, pl.lit(value=True))
 
     def origins_of(
         self, cursor: str, message_ids: pl.Series, sent: datetime | None, within: timedelta | None, /
     ) -> pl.DataFrame:
-        wanted = pc.field("_message_id").isin(pa.array(message_ids.to_list(), pa.string()))
-        return self._found(cursor, wanted, _Sent(sent, within) if sent is not None else None)
+        wanted = pl.col("_message_id").is_in(message_ids.implode())
+        return self._found(cursor, None, _Sent(sent, within) if sent is not None else None, wanted)
 
-    def _found(self, cursor: str, wanted: pc.Expression, sent: _Sent | None) -> pl.DataFrame:
+    def _found(
+        self, cursor: str, within: pc.Expression | None, sent: _Sent | None, wanted: pl.Expr
+    ) -> pl.DataFrame:
+        """Rows of a cursor; pyarrow compares numbers and times, and Polars strings, for the reason ``scan`` gives."""
+        found = [pl.DataFrame(schema={name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY})]
         with _translated(self._owner.uri):
             dataset = self._owner._dataset(self._handle, sent, cursor)
-            found = dataset.to_table(columns=ORIGIN_KEY, filter=(pc.field("_cursor") == cursor) & wanted)
-        return pl.DataFrame(pl.from_arrow(found))
+            for batch in dataset.to_batches(columns=ORIGIN_KEY, filter=within):
+                rows = pl.DataFrame(pl.from_arrow(batch))
+                found.append(rows.filter((pl.col("_cursor") == cursor) & wanted))
+        return pl.concat(found)
+
+    @property
+    def mark(self) -> str:
+        return str(self._handle.metadata().configuration.get(_MARK, ""))
+
+    def message_ids(self, cursor: str) -> pl.Series:
+        """Ids of the messages of a cursor, each once."""
+        found = [pl.Series("_message_id", [], pl.String)]
+        with _translated(self._owner.uri):
+            dataset = self._owner._dataset(self._handle, cursor=cursor)
+            for batch in dataset.to_batches(columns=["_cursor", "_message_id"]):
+                found.append(
+                    pl.DataFrame(pl.from_arrow(batch)).filter(pl.col("_cursor") == cursor)["_message_id"]
+                )
+        return pl.concat(found).unique()
+
+    def erased(self, cursor: str, /) -> int:
+        return self.position([ERASED + cursor]).get(ERASED + cursor, 0)
 
     def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         owner, before = self._owner, self.version
@@ -620,25 +737,8 @@ class _Snapshot:
             staged.add(rows)
         added = owner._through(lambda: owner._written(staged, self._handle)) if staged.height else []
 
-        def commit() -> None:
-            with _translated(owner.uri):
-                self._handle.create_write_transaction(
-                    added,
-                    "append",
-                    owner._schema,
-                    partition_by=[owner.table.partition],
-                    commit_properties=CommitProperties(
-                        app_transactions=moves,
-                        custom_metadata={
-                            _BATCHES: batch_id,
-                            ACTIONS: str(len(added) + len(moves)),
-                        },
-                        max_commit_retries=_COMMIT_RETRIES,
-                    ),
-                )
-
         # a commit that succeeded although it raised is refused when it is made again, and then found to have landed
-        owner._through(commit)
+        owner._through(lambda: owner._write(self._handle, added, moves, {_BATCHES: batch_id}))
         with _translated(owner.uri):
             self._handle.update_incremental()
         owner.sync(self.version)

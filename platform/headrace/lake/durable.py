@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 #: Key in the information of a commit: how many files and cursors it names, so that one is seen to be cut off.
 ACTIONS = "headrace.actions"
+_NAMED = {"add", "remove", "txn"}
 #: Folder of a table with the torn ends of its log. Readers and vacuum pass over names that begin so.
 SET_ASIDE = "_set_aside"
 #: Commits before the newest that another process may have made and not synced: it was killed, or is at it.
@@ -187,7 +188,7 @@ class LocalDisk:
         if not actions:
             return "is empty"
         said = next((a["commitInfo"].get(ACTIONS) for a in actions if "commitInfo" in a), None)
-        if said is not None and int(said) != sum("add" in a or "txn" in a for a in actions):
+        if said is not None and int(said) != sum(not _NAMED.isdisjoint(a) for a in actions):
             return "is cut off"
         for add in (a["add"] for a in actions if "add" in a):
             path = unquote(str(add["path"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -12,7 +12,7 @@ import polars as pl
 from headrace.batch import ORIGIN_KEY, Chunk, Position, Table, sent_stamp
 from headrace.errors import Conflict, HistoryGone
 from headrace.lake.arrow import to_arrow
-from headrace.lake.base import Erased, Extent, LakeVersion, Staged
+from headrace.lake.base import ERASED, Erased, Extent, LakeVersion, Staged
 
 
 class MemoryLakeTable:
@@ -27,6 +27,7 @@ class MemoryLakeTable:
         self._times = [datetime.now(UTC)]  # of the commits
         self._names = [str(uuid.uuid4())]  # of the commits
         self._erased: dict[int, pl.DataFrame] = {}  # origins taken away, by version
+        self.marks: dict[int, str] = {}  # by version
         self._lock = threading.Lock()
 
     def open(self) -> MemorySnapshot:
@@ -46,8 +47,9 @@ class MemoryLakeTable:
             fault, self.fail_next_append = self.fail_next_append, None
             if fault is not None and not self.fail_after_commit:
                 raise fault
+            fenced = any(version > seen for version in self.marks)
             for _, moved in self.commits[seen + 1 :]:
-                if set(moved) & set(advance):
+                if fenced or set(moved) & set(advance):
                     raise Conflict(f"another writer committed to {self.table.name} first")
             self.commits.append(
                 (rows.select(self.table.schema.names()).cast(self.table.schema), dict(advance))
@@ -70,16 +72,27 @@ class MemoryLakeTable:
                 found = found.join(gone, on=ORIGIN_KEY, how="anti", nulls_equal=True)
         return found
 
-    def erase(self, origins: pl.DataFrame, /) -> Erased:
-        """Commit the removal."""
+    def erase(self, origins: pl.DataFrame, /, tell: Callable[[Erased], object] = lambda done: None) -> Erased:
+        """One commit."""
+        if "ends" not in origins.columns:
+            ends = pl.struct("_cursor", "_offset", "_message_id").is_first_distinct()
+            origins = origins.with_columns(ends=ends)
         with self._lock:
-            gone = self.rows().join(origins.select(ORIGIN_KEY), on=ORIGIN_KEY, how="semi", nulls_equal=True)
-            if gone.height:
-                self._erased[len(self.commits)] = gone.select(ORIGIN_KEY, self.table.partition)
-                self.commits.append((pl.DataFrame(schema=self.table.schema), {}))
-                self._times.append(datetime.now(UTC))
-                self._names.append(str(uuid.uuid4()))
-        return Erased(gone.height)
+            columns = pl.col(*ORIGIN_KEY, self.table.partition)
+            gone = self.rows().join(origins, on=ORIGIN_KEY, how="inner", nulls_equal=True)
+            if not gone.height:
+                return Erased()
+            ended = gone.filter("ends").group_by("_cursor").len()
+            before = MemorySnapshot(self, len(self.commits) - 1).position
+            moved = {ERASED + c: before([ERASED + c]).get(ERASED + c, 0) + n for c, n in ended.iter_rows()}
+            self._erased[len(self.commits)] = gone.select(columns)
+            self.commits.append((pl.DataFrame(schema=self.table.schema), moved))
+            self._times.append(datetime.now(UTC))
+            self._names.append(str(uuid.uuid4()))
+            version = len(self.commits) - 1
+        done = Erased(gone.height, (version,))
+        tell(done)
+        return done
 
     def restore(self, version: int) -> None:
         """Go back to a version, as whoever copies an older lake over a newer one."""
@@ -87,10 +100,23 @@ class MemoryLakeTable:
             for kept in (self.commits, self._times, self._names):
                 del kept[version + 1 :]  # type: ignore[attr-defined]
             self._erased = {at: gone for at, gone in self._erased.items() if at <= version}
+            self.marks = {at: mark for at, mark in self.marks.items() if at <= version}
 
     def forget(self, erased: Erased, /) -> int:
         """There are no files."""
         return 0
+
+    def fence(self, mark: str, /) -> None:
+        """Commit the mark."""
+        with self._lock:
+            self.commits.append((pl.DataFrame(schema=self.table.schema), {}))
+            self._times.append(datetime.now(UTC))
+            self._names.append(str(uuid.uuid4()))
+            self.marks[len(self.commits) - 1] = mark
+
+    def exists(self) -> bool:
+        """Always."""
+        return True
 
     def describe(self, version: int, /) -> LakeVersion:
         """What ``version`` added."""
@@ -160,6 +186,11 @@ class MemorySnapshot:
         self._owner = owner
         self.version = version
 
+    @property
+    def mark(self) -> str:
+        """As of this snapshot."""
+        return next((m for v, m in reversed(self._owner.marks.items()) if v <= self.version), "")
+
     def position(self, cursors: list[str], /) -> Position:
         """Next offsets as of this snapshot."""
         moved: dict[str, int] = {}
@@ -185,6 +216,10 @@ class MemorySnapshot:
         if sent is not None:
             rows = rows.filter(pl.col("_batch_id") >= sent_stamp(sent))
         return rows.filter(pl.col("_message_id").is_in(message_ids.implode())).select(ORIGIN_KEY)
+
+    def erased(self, cursor: str, /) -> int:
+        """As of this snapshot."""
+        return self.position([ERASED + cursor]).get(ERASED + cursor, 0)
 
     def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
         """Commit, or Conflict."""

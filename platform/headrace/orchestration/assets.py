@@ -169,7 +169,8 @@ def _lock(settings: Settings, pipeline: Pipeline, source: str, share: int | None
 
 def _progress(name: str, step: Step) -> str:
     got = step.landed
-    return f"{name}: {got.messages:,} messages, {got.good:,} rows landed, {got.rejected:,} rejected"
+    erased = f", {got.erased:,} dropped of people who were erased" if got.erased else ""
+    return f"{name}: {got.messages:,} messages, {got.good:,} rows landed, {got.rejected:,} rejected{erased}"
 
 
 def _published(pipeline: Pipeline, totals: dict[str, Step], version: int) -> Iterator[AssetMaterialization]:
@@ -197,6 +198,7 @@ def _metadata(
         "landed_rows": MetadataValue.int(sum(s.landed.good for s in totals.values())),
         "rejected": MetadataValue.int(sum(s.landed.rejected for s in totals.values())),
         "repeated": MetadataValue.int(sum(s.landed.repeated for s in totals.values())),
+        "erased": MetadataValue.int(sum(s.landed.erased for s in totals.values())),
         "published_rows": MetadataValue.int(sum(s.published.rows for s in totals.values())),
         "messages_per_second": MetadataValue.float(round(messages / max(seconds, 1e-9), 1)),
     }

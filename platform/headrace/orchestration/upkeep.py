@@ -21,10 +21,12 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
 
     @op(description="Puts small files together, removes old ones, checkpoints the log.")
     def maintain_lake(context: OpExecutionContext, streams: Streams) -> None:
-        wrong = []
+        wrong, pruned = [], None
         keep, keep_log = timedelta(days=settings.lake_keep_days), timedelta(hours=settings.lake_log_hours)
         for pipeline in pipelines.values():
             with streams.open(pipeline) as stream:
+                if pruned is None:  # the list is the lake's, not a stream's
+                    pruned = stream.erasures.prune()
                 for table in (stream.lake.good, stream.lake.rejected):
                     try:
                         done = table.maintain(keep, keep_log, _needed_since(stream, table))
