@@ -30,7 +30,7 @@ from headrace.contracts.base import Contract
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 from headrace.lake.arrow import to_arrow
-from headrace.locks import file_lock
+from headrace.locks import Patience, file_lock
 from headrace.warehouse.clickhouse import ClickHouse
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
@@ -172,7 +172,7 @@ def _parse(project: Path, folder: Path, cluster: str, known: Path) -> Manifest:
     """The project for any schema; only what differs from the last time is parsed, whichever process that was in."""
     made = folder / "the target" / "partial_parse.msgpack"
     made.parent.mkdir(parents=True)
-    with file_lock(known.with_suffix(".lock")):
+    with file_lock(known.with_suffix(".lock"), "parsing the dbt project", Patience(600, 600)):
         if known.exists():
             shutil.copy(known, made)
         with _environment(1, ANY_SCHEMA, ANY_RAW, cluster):  # parsing asks no server
