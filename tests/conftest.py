@@ -23,6 +23,7 @@ from headrace.settings import Settings, load_settings
 LONGEST = (
     "dbt/test_dbt_marts.py",
     "dbt/test_histories.py",
+    "test_readme.py",
     "test_demo.py",
     "dbt/test_speed.py",
     "orchestration/test_new_stream.py",

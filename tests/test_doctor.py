@@ -17,7 +17,7 @@ def _without_services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setattr(doctor, "_services", lambda _: iter(()))
     monkeypatch.setattr(doctor, "_migrations", lambda _: doctor.Finding("migrations", True, "not asked"))
-    monkeypatch.setattr(doctor, "_dbt", lambda _: "not asked")
+    monkeypatch.setattr(doctor, "_dbt", lambda _: doctor.Finding("dbt project", True, "not asked"))
 
 
 def wrong() -> dict[str, str]:

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -114,24 +113,6 @@ def test_edited_lines_are_redriven(stream: Stream, tmp_path: Path) -> None:
     file.write_text('{"id": "x", "record": {}}\n{"id": "y"}\n')
     with pytest.raises(BadData, match="line 2"):
         list(rejects.edited(file))
-
-
-@pytest.mark.parametrize(
-    ("payload", "shown"),
-    [
-        (b'{"a": 1}', {"record": {"a": 1}}),
-        (b'{"a": "\xff"}', {"base64": "eyJhIjogIv8ifQ=="}),
-        (b"[" * 3_000 + b"]" * 3_000, {"text": "[" * 3_000 + "]" * 3_000}),
-        (b'{"a": "\\ud800"}', {"text": '{"a": "\\ud800"}'}),
-        (None, {"text": ""}),
-    ],
-    ids=["a record", "not UTF-8", "nested deeply", "a lone surrogate", "a tombstone"],
-)
-def test_whatever_was_rejected_can_be_exported(payload: bytes | None, shown: dict[str, Any]) -> None:
-    rows = pl.DataFrame(
-        {"id": ["1"], "origin": ["o"], "reasons": [[]], "payload": pl.Series([payload], dtype=pl.Binary)}
-    )
-    assert list(rejects.exported(rows)) == [{"id": "1", "origin": "o", "reasons": [], **shown}]
 
 
 def test_without_its_id_a_second_redrive_would_double(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from headrace import models
+from headrace import dbt_versions, models
 from headrace.days import days_between, ranges
 from headrace.stream import Stream
 
@@ -46,6 +46,8 @@ def backfill(
     tell(f"{stream.name}: {len(rows):,} days of the raw table replaced, {sum(rows.values()):,} rows")
     if pipeline.models is None:
         return Backfilled(rows, ())
+    if complaint := dbt_versions.current(settings).complaint:
+        tell(complaint)
     around = models.reach(models.manifest(settings), pipeline)
     built = tuple(ranges(days, settings, *around))
     for start, end in built:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace import alerts
+from headrace import alerts, dbt_versions
 from headrace.config.stack_env import Damaged
-from headrace.errors import BadData, Fatal, HeadraceError
-from headrace.models import manifest, untagged
+from headrace.errors import BadData, HeadraceError
+from headrace.models import untagged
 from headrace.pipelines import discover
 from headrace.resilience import Guard
 from headrace.settings import Settings, load_settings
@@ -51,7 +51,7 @@ def examine() -> list[Finding]:
         _python(),
         _disk(config.home),
         *_pipelines(config),
-        _tried("dbt project", lambda: _dbt(config)),
+        _dbt(config),
         _tried("alerts", lambda: _alerts(config)),
         *_dagster(config),
         _migrations(config),
@@ -82,13 +82,15 @@ def _pipelines(config: Settings) -> Iterator[Finding]:
         yield Finding(name, False, why)
 
 
-def _dbt(config: Settings) -> str:
-    path = manifest(config)
-    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
-    wrong = [f"{found.files[name].name}: {why}" for name, why in untagged(path, found.pipelines).items()]
-    if wrong:
-        raise Fatal("; ".join(wrong))
-    return str(path)
+def _dbt(config: Settings) -> Finding:
+    project = dbt_versions.current(config)
+    said = [project.complaint] if project.problem else []
+    if project.usable is not None:
+        found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+        wrong = untagged(project.usable.manifest, found.pipelines)
+        said += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
+    good = f"version {project.usable.id} parses" if project.usable else "there is none"
+    return Finding("dbt project", not said, "; ".join(said) or good)
 
 
 def _alerts(config: Settings) -> str:

@@ -1,4 +1,4 @@
-"""The dbt project as data: where it is, its manifest, and what the manifest says. Nothing here imports Dagster."""
+"""The dbt project as data: its manifest, what that says, and building it. Nothing here imports Dagster."""
 
 from __future__ import annotations
 
@@ -15,74 +15,35 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import lineage
+from headrace import dbt_versions
+from headrace.dbt_versions import Version, target_folder, variables
 from headrace.errors import Fatal
 from headrace.locks import file_lock
 from headrace.settings import Settings, child_environment, exported
 
 if TYPE_CHECKING:
-    from headrace.batch import Table
     from headrace.pipelines import Pipeline
 
 
-def dbt_folder(settings: Settings) -> Path:
-    """The dbt project."""
-    return settings.project_dir / "dbt_project"
-
-
-def target_folder(settings: Settings) -> Path:
-    """Where dbt writes; never into the project."""
-    return settings.home / "dbt" / "target"
-
-
 def manifest(settings: Settings) -> Path:
-    """Path of a manifest that is as new as the project; parses it if it is not. The columns' lineage is beside it.
+    """Path of the manifest of the project as it can be used now, see ``dbt_versions``.
 
     Raises:
-        Fatal: The project does not parse; the message holds what dbt says.
-        Busy: Another process parses it, for longer than it is worth waiting.
+        Fatal: The project does not parse and never did; the message holds what dbt says, with file and line.
     """
-    project, target = dbt_folder(settings), target_folder(settings)
-    path = target / "manifest.json"
-    newest = max(
-        (f.stat().st_mtime for f in project.rglob("*") if f.suffix in {".sql", ".yml"}), default=None
-    )
-    if newest is None:
-        raise Fatal(f"there is no dbt project in {project}; set HEADRACE_PROJECT_DIR to the checkout")
-    made = [path, path.with_name(lineage.FILE)]
-
-    def is_new() -> bool:
-        return all(one.exists() and one.stat().st_mtime >= newest for one in made)
-
-    if is_new():  # the lineage is written last, so nobody is parsing
-        return path
-    lock = settings.home / "locks" / "dbt-parse.lock"
-    with file_lock(lock, "parsing the dbt project", settings.lock_patience):
-        if not is_new():
-            _compile(project, target, settings)
-            lineage.write_beside(path, _raw_tables(settings))
-    return path
+    return usable(settings).manifest
 
 
-def _raw_tables(settings: Settings) -> list[Table]:
-    from headrace.pipelines import discover
+def usable(settings: Settings) -> Version:
+    """The version of the project to run.
 
-    pipelines = discover(*settings.pipeline_folders, seconds=settings.pipeline_seconds).pipelines.values()
-    return [table for pipeline in pipelines for table in pipeline.tables]
-
-
-def _compile(project: Path, target: Path, settings: Settings) -> None:
-    """Parse the project and render its models; asks no warehouse, which need not be there yet."""
-    target.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--log-path", str(target), "compile"]
-    command += ["--no-introspect", "--no-populate-cache", "--select", "resource_type:model"]
-    command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
-    command += variables(settings)
-    settings.export()
-    done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        raise Fatal("the dbt project does not parse: " + " ".join(said[-6:]))
+    Raises:
+        Fatal: There is none.
+    """
+    project = dbt_versions.current(settings)
+    if project.usable is None:
+        raise Fatal(f"the dbt project cannot be used: {project.problem}")
+    return project.usable
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -138,16 +99,6 @@ def untagged(path: Path, pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
     return wrong
 
 
-def variables(settings: Settings) -> list[str]:
-    """dbt's ``--vars`` of this installation: the same for each invocation.
-
-    dbt parses the whole project anew when its vars are not those of the last time, which costs seconds; hence the
-    days of a build are environment variables, see ``building``.
-    """
-    names = ("window_time", "window_seconds", "slow_ms", "lateness_seconds", "speed_days")
-    return ["--vars", json.dumps({name: getattr(settings, name) for name in names})]
-
-
 def build(
     settings: Settings, pipeline: Pipeline, first: date, last: date, *, marts_only: bool = False
 ) -> None:
@@ -163,7 +114,8 @@ def build(
     Raises:
         Fatal: A model or a test failed; the message holds what dbt says.
     """
-    project, target = dbt_folder(settings), target_folder(settings).with_name(f"{pipeline.name}-by-hand")
+    project = usable(settings).project
+    target = target_folder(settings).with_name(f"{pipeline.name}-by-hand")
     command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--no-use-colors", "--log-path", str(target)]
     chosen = f"tag:daily,tag:{pipeline.models}" if marts_only else f"+tag:{pipeline.models}"
     command += ["build", "--select", chosen, "--indirect-selection", "cautious"]
@@ -171,7 +123,6 @@ def build(
     command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
     command += variables(settings)
     settings.export()
-    manifest(settings)
     share_parsing(settings, target)
     with alone(settings, pipeline), building((first, last)):
         done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)

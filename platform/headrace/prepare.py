@@ -21,10 +21,12 @@ def compile_hot_path() -> None:
 
 def parse_models() -> None:
     """Have dbt parse the project as ``headrace demo`` will."""
-    from headrace import models
+    from headrace import dbt_versions
     from headrace.settings import home_folder, load_settings
 
-    models.manifest(load_settings(with_stack=False, home=home_folder() / "demo"))
+    project = dbt_versions.current(load_settings(with_stack=False, home=home_folder() / "demo"))
+    if project.problem:
+        print(f"headrace: {project.complaint}", file=sys.stderr)
 
 
 if __name__ == "__main__":

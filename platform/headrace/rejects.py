@@ -363,7 +363,7 @@ def _editable(payload: bytes | None) -> dict[str, Any]:
     payload = payload or b""
     try:
         return {"record": msgspec.json.decode(payload)}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except msgspec.DecodeError:
         pass
     try:
         return {"text": payload.decode()}

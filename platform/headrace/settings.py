@@ -175,12 +175,24 @@ class Settings(BaseSettings):
     )
 
     sensor_seconds: int = Field(5, ge=1, le=3_600, description="how often backlogs are looked at")
+    run_pause_seconds: float = Field(
+        10.0, ge=0, le=86_400, description="first pause after a run that failed; doubles with each failure"
+    )
+    run_pause_max_seconds: float = Field(
+        900.0, ge=0, le=86_400, description="longest pause before a job that fails is tried again"
+    )
     refresh_cooldown_seconds: int = Field(10, ge=0, description="quiet time before models are refreshed")
     refresh_max_wait_seconds: int = Field(
         120, ge=0, description="models are refreshed after this even if data never pauses"
     )
     build_rows: int = Field(
         5_000_000, ge=1, description="raw rows whose days are built at once; a longer range is built in parts"
+    )
+    parse_seconds: float = Field(
+        300.0, ge=1, le=86_400, description="dbt is stopped when it has not parsed the project after this"
+    )
+    model_query_seconds: int = Field(
+        600, ge=1, le=86_400, description="longest that one query of dbt may take; the warehouse ends it then"
     )
     window_time: Literal["event", "processing"] = Field(
         "event", description="time axis of the models; a change needs a full refresh"
@@ -342,6 +354,7 @@ class Settings(BaseSettings):
             "HEADRACE_WAREHOUSE_CLUSTER": self.warehouse_cluster,
             "HEADRACE_RAW_DATABASE": self.raw_database,
             "HEADRACE_DBT_SCHEMA": self.dbt_schema,
+            "HEADRACE_MODEL_QUERY_SECONDS": str(self.model_query_seconds),
             # from where dagster-dbt takes what dbt has parsed already
             "DBT_TARGET_PATH": str(self.home / "dbt" / "target"),
         }

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from headrace import alerts
+from headrace import alerts, dbt_versions
 from headrace.alerts import Problem, length
 from headrace.errors import Fatal, HeadraceError, NotSet, Retriable
 from headrace.lake.durable import SET_ASIDE
 from headrace.pipelines import discover
-from headrace.recorded import Check, last_checks
+from headrace.recorded import Check, last_checks, pauses
 from headrace.resilience import Circuit, circuits
+from headrace.run_pauses import Pause
 from headrace.settings import Settings
 from headrace.stream import Stream
 
@@ -74,6 +75,7 @@ class Health:
         checks: The last evaluation of every asset check; None if Dagster has not run here.
         alerts: Open alerts that are not about checks.
         problems: What could not be looked at, one line each.
+        failing: Jobs that fail and are tried again after pauses.
     """
 
     streams: list[StreamStatus]
@@ -81,6 +83,7 @@ class Health:
     checks: list[Check] | None
     alerts: list[Problem]
     problems: list[str] = field(default_factory=list)
+    failing: list[Pause] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Check]:
@@ -93,6 +96,7 @@ class Health:
         """Whether nothing needs a person. Warnings do not."""
         return not (
             self.problems
+            or self.failing
             or any(not stream.healthy for stream in self.streams)
             or any(one.state == "open" for one in self.services)
             or any(check.severity == "error" for check in self.failed)
@@ -110,10 +114,14 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
     """
     found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     problems = [f"{name} does not load: {why}" for name, why in found.broken.items()]
+    if complaint := dbt_versions.known(config).complaint:
+        problems.append(complaint)
     book = alerts.desk(config).book()
     checks: list[Check] | None = None
+    failing: list[Pause] = []
     try:
         checks = last_checks(config)
+        failing = pauses(config)
     except Fatal as error:
         problems.append(str(error))
     if checks is not None and book.checks:  # one that the code no longer has is history
@@ -122,7 +130,8 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
     if only is not None:
         checks = [c for c in checks if only in c.asset.split("/")] if checks is not None else None
         others = [one for one in others if one.stream == only]
-    return Health([inspect(one) for one in streams], circuits(config), checks, others, problems)
+        failing = [one for one in failing if one.job.endswith(f"_{only}")]
+    return Health([inspect(one) for one in streams], circuits(config), checks, others, problems, failing)
 
 
 def inspect(stream: Stream) -> StreamStatus:
@@ -210,6 +219,7 @@ def lines(health: Health, now: datetime | None = None) -> Iterator[Line]:
         yield from ((WRONG, "", problem) for problem in stream.problems)
         yield from ((WARNING, "", warning) for warning in stream.warnings)
     yield from _of_checks(health, now)
+    yield from _of_runs(health.failing)
     yield from _of_alerts(health.alerts, now)
     yield from _of_services(health.services)
     yield from ((WRONG, "", problem) for problem in health.problems)
@@ -273,6 +283,11 @@ def _of_checks(health: Health, now: datetime) -> Iterator[Line]:
         yield mark, "", f"{check.name} of {check.asset}, {length(now - check.at)} ago{said}"
     if len(failed) > _SHOWN:
         yield "", "", f"and {len(failed) - _SHOWN} more"
+
+
+def _of_runs(failing: list[Pause]) -> Iterator[Line]:
+    for number, one in enumerate(failing):
+        yield WRONG, "" if number else "runs", f"{one.job}{f' ({one.what})' if one.what else ''} {one}"
 
 
 def _of_alerts(found: list[Problem], now: datetime) -> Iterator[Line]:

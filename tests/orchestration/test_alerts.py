@@ -28,7 +28,7 @@ from dagster_shared.error import SerializableErrorInfo
 from pytest_httpserver import HTTPServer
 
 from headrace.errors import Fatal, Retriable
-from headrace.orchestration import alerts
+from headrace.orchestration import alerts, backoff
 from headrace.pipelines import Pipeline, Thresholds, discover
 from headrace.settings import Settings, load_settings
 
@@ -330,7 +330,7 @@ def test_what_dbt_says_is_the_reason() -> None:
     told = "The dbt CLI process failed.\n\nErrors parsed from dbt logs:\n\n  FAIL 1 rows_hold\n\n  Got 1 result\n"
     cause = SerializableErrorInfo(told, [], "DagsterDbtCliRuntimeError")
     assert (
-        alerts._first_lines(SerializableErrorInfo("op failed", [], "X", cause))
+        backoff.first_lines(SerializableErrorInfo("op failed", [], "X", cause))
         == "FAIL 1 rows_hold\nGot 1 result"
     )
-    assert alerts._first_lines(SerializableErrorInfo("a\n\nb\nc\nd", [], "X")) == "a\nb\nc"
+    assert backoff.first_lines(SerializableErrorInfo("a\n\nb\nc\nd", [], "X")) == "a\nb\nc"

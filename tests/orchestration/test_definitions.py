@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -192,6 +193,55 @@ def test_a_broken_pipeline_is_named_and_the_others_load(
     said = {node.key.to_user_string(): node.description for node in shown.asset_nodes}
     assert "DagsterInvalidDefinitionError: not so" in (said["broken/odd_pipeline"] or "")
     assert "did you mean 'events'?" in (said["broken/unmodelled_pipeline"] or "")
+
+
+def keys_of(defs: Definitions) -> set[str]:
+    return {key.to_user_string() for key in defs.get_repository_def().asset_graph.get_all_asset_keys()}
+
+
+def test_a_broken_model_is_shown_and_takes_nothing_down(stack: Stack, tmp_path: Path) -> None:
+    shutil.copytree(stack.settings.project_dir / "dbt_project", tmp_path / "dbt_project")
+    config = stack.settings.model_copy(update={"project_dir": tmp_path})
+    whole = definitions.build(config)
+    mart = tmp_path / "dbt_project" / "models" / "marts" / "users_latest.sql"
+    good = mart.read_text()
+    mart.write_text(good + "select 1 from {{ ref('nothing') }}\n")
+    broken = definitions.build(config)
+    assert keys_of(broken) == keys_of(whole) | {"broken/dbt_project"}
+    spec = broken.get_repository_def().asset_graph.get(AssetKey(["broken", "dbt_project"]))
+    assert spec.description and spec.description.startswith("dbt_project/models/marts/users_latest.sql:40: ")
+    [reference] = spec.metadata["dagster/code_references"].code_references
+    assert (Path(reference.file_path), reference.line_number) == (mart, 40)
+    mart.write_text(good)
+    assert keys_of(definitions.build(config)) == keys_of(whole)
+    # dbt does not mind, Dagster does
+    yml = mart.with_name("user_days.yml")
+    yml.write_text(re.sub(r"days_back: \d+", "days_back: two", yml.read_text(), count=1))
+    assert "days_back: two" in yml.read_text()
+    refused = definitions.build(config)
+    assert keys_of(refused) == keys_of(whole) | {"broken/dbt_project"}
+    shown = refused.get_repository_def().asset_graph.get(AssetKey(["broken", "dbt_project"])).description
+    assert shown and "user_days.yml" in shown and "'two'" in shown
+
+
+def test_a_new_home_with_a_broken_project_ingests(stack: Stack, tmp_path: Path) -> None:
+    shutil.copytree(stack.settings.project_dir / "dbt_project", tmp_path / "dbt_project")
+    (tmp_path / "dbt_project" / "models" / "bad.yml").write_text("models: [\n")
+    config = stack.settings.model_copy(update={"project_dir": tmp_path, "home": tmp_path / "home"})
+    found = definitions.build(config)
+    assert {"broken/dbt_project", "lake/events", "warehouse/metrics"} <= keys_of(found)
+    assert not {key for key in keys_of(found) if key.startswith("marts/")}
+    names = {sensor.name for sensor in found.get_repository_def().sensor_defs}
+    assert names == {"alerts", "events_backlog", "metrics_backlog"}
+    jobs = {job.name for job in found.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
+    assert jobs == {
+        "health",
+        "ingest_events",
+        "ingest_metrics",
+        "rebuild_events",
+        "rebuild_metrics",
+        "upkeep",
+    }
 
 
 def tick(defs: Definitions, name: str, instance: DagsterInstance) -> Any:

@@ -1,4 +1,4 @@
-{{ config(materialized='view', tags=['events', 'daily']) }}
+{{ config(materialized='view', tags=['events']) }}
 
 with landed as (
 

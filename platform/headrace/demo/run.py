@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from headrace import models
+from headrace import dbt_versions
 from headrace.demo import view
 from headrace.errors import Fatal
 from headrace.local.dagster import require_ui_port
@@ -138,7 +138,9 @@ def _import_work() -> None:
 
 def _parse_models(home: Path) -> None:
     """Dagster loads from the manifest, and parsing needs no service, so it goes on beside their start."""
-    models.manifest(load_settings(with_stack=False, home=home))
+    project = dbt_versions.current(load_settings(with_stack=False, home=home))
+    if project.problem:  # what it shows would be of an older version
+        raise Fatal(f"the dbt project cannot be used: {project.problem}")
 
 
 def _set_aside(home: Path) -> Path:

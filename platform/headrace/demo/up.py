@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from headrace import models
 from headrace.demo import view
 from headrace.errors import HeadraceError
 from headrace.local.dagster import require_ui_port
+from headrace.local.dagster_api import DagsterApi
 from headrace.local.platform import backing_services, dagster_beside
+from headrace.local.reload import Reloader
 from headrace.local.supervisor import stop_on_signals
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers.traffic import run_traffic
@@ -44,10 +45,14 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
         with console.status("starting broker, queue and warehouse"):
             services, settings = stack.enter_context(backing_services(home, report=say))
         with console.status("starting Dagster"):
-            models.manifest(settings)
+            reloader = Reloader(settings, say)
+            if reloader.project.problem:
+                say(reloader.project.complaint)
             platform = stack.enter_context(dagster_beside(services, settings, ui_port, say, reloadable=True))
             stack.callback(stop.set)
             platform.dagster.start()
+        watching = threading.Thread(target=reloader.watch, args=(DagsterApi(platform.ui), stop), daemon=True)
+        watching.start()
         if rate:
             traffic = threading.Thread(
                 target=_traffic, args=(settings, rate, history, stop, say), daemon=True

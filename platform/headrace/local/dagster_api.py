@@ -43,6 +43,17 @@ query Backfill($id: String!) {
   partitionBackfillOrError(backfillId: $id) { __typename ... on PartitionBackfill { status } }
 }"""
 
+_RELOAD = """
+mutation Reload($location: String!) {
+  reloadRepositoryLocation(repositoryLocationName: $location) {
+    __typename
+    ... on PythonError { message }
+    ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { message } } }
+  }
+}"""
+#: A reload answers when the definitions are loaded.
+_RELOAD_SECONDS = 180.0
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -78,9 +89,10 @@ class DagsterApi:
         self._url = f"{url}/graphql"
         self._session = requests.Session()
 
-    def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
+    def _ask(self, query: str, within: float = 15, **variables: Any) -> dict[str, Any]:
+        asked: dict[str, Any] = {"query": query, "variables": variables}
         try:
-            answer = self._session.post(self._url, json={"query": query, "variables": variables}, timeout=15)
+            answer = self._session.post(self._url, json=asked, timeout=within)
             answer.raise_for_status()
             body = answer.json()
         except requests.RequestException as error:
@@ -119,6 +131,16 @@ class DagsterApi:
         """State of a backfill, as Dagster names it."""
         answer = self._ask(_BACKFILL, id=backfill_id)["partitionBackfillOrError"]
         return str(answer.get("status") or answer["__typename"])
+
+    def reload(self, location: str = "headrace") -> str:
+        """Load a code location again, as the UI's *Reload* does; gives what is wrong, or nothing.
+
+        Raises:
+            Retriable: The UI does not answer.
+        """
+        answer = self._ask(_RELOAD, within=_RELOAD_SECONDS, location=location)["reloadRepositoryLocation"]
+        found = answer.get("locationOrLoadError") or answer
+        return " ".join(str(found.get("message", "")).split())[:300]
 
     def healthy(self) -> bool:
         """Whether every daemon that must run does."""

@@ -36,11 +36,11 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
 )
 from dagster._core.storage.tags import WILL_RETRY_TAG
-from dagster_shared.error import SerializableErrorInfo
 
 from headrace import alerts
 from headrace.alerts import Book, News, Problem, length
 from headrace.errors import Retriable
+from headrace.orchestration import backoff
 from headrace.orchestration.assets import STREAM, lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import SOURCE, _instance
@@ -179,7 +179,8 @@ def _look_at_runs(news: News, book: Book, instance: DagsterInstance, places: _Pl
             last[_cause(run)] = record
     for key, record in last.items():
         if record.dagster_run.status is DagsterRunStatus.SUCCESS:
-            news.recovered.add(key)
+            if not _fails_elsewhere(record.dagster_run, instance):
+                news.recovered.add(key)
         elif problem := _failed(key, record, instance, places):
             news.problems.append(problem)
     for key in book.open:
@@ -225,7 +226,9 @@ def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Pla
     if errors and all(error.cls_name == _CHECKS_ERROR for error in errors):
         return None
     more = f" (and {len(errors) - 1} more steps)" if len(errors) > 1 else ""
-    said = _first_lines(errors[0]) + more if errors else next((e.message or "" for e in events if e), "")
+    said = (
+        backoff.first_lines(errors[0]) + more if errors else next((e.message or "" for e in events if e), "")
+    )
     assets = places.assets_of(run)
     stream = run.tags.get(STREAM) or places.stream(assets)
     owners = (places.pipelines[stream].owner,) if stream in places.pipelines else places.owners(assets)
@@ -246,12 +249,9 @@ def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Pla
     )
 
 
-def _first_lines(error: SerializableErrorInfo) -> str:
-    while error.cause:
-        error = error.cause
-    before, _, of_dbt = error.message.partition("Errors parsed from dbt logs:")
-    lines = [line.strip() for line in (of_dbt or before).strip().splitlines() if line.strip()]
-    return "\n".join(lines[:3])[:500]
+def _fails_elsewhere(run: DagsterRun, instance: DagsterInstance) -> bool:
+    """Whether the job of a run that succeeded still fails for other days: its alert is not over then."""
+    return STREAM in run.tags and backoff.still_failing(instance, run, {STREAM: run.tags[STREAM]})
 
 
 def _look_at_checks(news: News, book: Book, instance: DagsterInstance, places: _Places) -> None:

@@ -32,6 +32,9 @@ from packaging.version import Version
 
 from headrace import lineage, models
 from headrace.days import portions
+from headrace.dbt_versions import Version as ProjectVersion
+from headrace.dbt_versions import dbt_folder, target_folder, variables
+from headrace.errors import Fatal
 from headrace.locks import introduce
 from headrace.orchestration import columns
 from headrace.orchestration.assets import STREAM
@@ -57,7 +60,7 @@ class Translator(DagsterDbtTranslator):
         super().__init__(settings=DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
         self.lineage = lineage.read(path)
         self._pipelines = [pipeline for pipeline in pipelines if pipeline.models]
-        self._project = models.dbt_folder(settings)
+        self._project = dbt_folder(settings)
 
     def get_asset_spec(
         self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
@@ -77,9 +80,7 @@ class Translator(DagsterDbtTranslator):
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> AssetKey:
         """``warehouse/<table>`` for sources, ``<folder>/<model>`` for models."""
-        if dbt_resource_props["resource_type"] == "source":
-            return AssetKey(["warehouse", dbt_resource_props["name"]])
-        return AssetKey([dbt_resource_props["fqn"][1], dbt_resource_props["name"]])
+        return _asset_key(dbt_resource_props)
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
         """The owners of the streams that the model is built from."""
@@ -111,6 +112,12 @@ class Translator(DagsterDbtTranslator):
         )
 
 
+def _asset_key(node: Mapping[str, Any]) -> AssetKey:
+    if node["resource_type"] == "source":
+        return AssetKey(["warehouse", node["name"]])
+    return AssetKey([node["fqn"][1], node["name"]])
+
+
 def _below_views(manifest: Mapping[str, Any], unique_id: str) -> Iterator[str]:
     """Sources that a model reads through models that are not built by day."""
     for parent in manifest["parent_map"][unique_id]:
@@ -136,14 +143,14 @@ class Dbt(DbtCliResource):
         return None
 
 
-def dbt_resource(settings: Settings) -> Dbt:
-    """dbt as the assets call it."""
-    project = str(models.dbt_folder(settings))
+def dbt_resource(version: ProjectVersion, settings: Settings) -> Dbt:
+    """dbt as the assets call it: on the files that their definitions were made from."""
+    project = str(version.project)
     return Dbt(
         project_dir=project,
         profiles_dir=project,
         dbt_executable=str(Path(sys.executable).with_name("dbt")),
-        global_config_flags=["--no-use-colors", "--log-path", str(models.target_folder(settings))],
+        global_config_flags=["--no-use-colors", "--log-path", str(target_folder(settings))],
     )
 
 
@@ -155,7 +162,7 @@ def exposures(path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> 
     for one in manifest["exposures"].values():
         owner = one["owner"].get("email") or one["owner"].get("name")
         url = {"url": MetadataValue.url(one["url"])} if one.get("url") else {}
-        file = code(models.dbt_folder(settings) / one["original_file_path"])
+        file = code(dbt_folder(settings) / one["original_file_path"])
         specs.append(
             AssetSpec(
                 AssetKey(["exposures", one["name"]]),
@@ -184,17 +191,36 @@ def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Setting
     def views(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
         for pipeline in pipelines.values():
             with streams.open(pipeline) as stream:
-                stream.prepare()
+                try:
+                    stream.prepare()
+                except Fatal as error:  # the views of the others can be made
+                    context.log.error(f"{pipeline.name}: {error}")
         today = datetime.now(UTC).date()
         # checks alone are not built: dbt build leaves out the tests that come after one that failed
         command = "build" if context.selected_asset_keys else "test"
-        arguments = [command, "--exclude-resource-type", "unit_test", *models.variables(settings)]
+        arguments = [command, "--exclude-resource-type", "unit_test", *variables(settings)]
         with models.building([today - timedelta(days=1), today]):
             yield from translator.built(
-                dbt.cli(arguments, context=context, target_path=models.target_folder(settings))
+                dbt.cli(arguments, context=context, target_path=target_folder(settings))
             )
 
     return views
+
+
+def views_below(path: Path, pipeline: Pipeline) -> frozenset[AssetKey]:
+    """The views that the marts of a stream are made of, directly or not."""
+    manifest = models.read(path)
+    marts = [n for n in manifest["nodes"].values() if "daily" in n["tags"] and pipeline.models in n["tags"]]
+    found: set[str] = set()
+    left = [parent for mart in marts for parent in mart["depends_on"]["nodes"]]
+    while left:
+        node = manifest["nodes"].get(left.pop())
+        if node and node["resource_type"] == "model" and node["unique_id"] not in found:
+            left += node["depends_on"]["nodes"]
+            found.add(node["unique_id"])
+    return frozenset(
+        _asset_key(manifest["nodes"][one]) for one in found if "daily" not in manifest["nodes"][one]["tags"]
+    )
 
 
 def marts_asset(
@@ -216,8 +242,8 @@ def marts_asset(
         introduce(f"Dagster run {context.run.run_id[:8]} of {context.job_name}")
         asked = days_of(context)
         # a folder of its own: the marts of two streams may be built at the same time
-        target = models.target_folder(settings).with_name(pipeline.name)
-        arguments = ["build", "--exclude-resource-type", "unit_test", *models.variables(settings)]
+        target = target_folder(settings).with_name(pipeline.name)
+        arguments = ["build", "--exclude-resource-type", "unit_test", *variables(settings)]
         whole = len(context.selected_asset_keys) == len(context.assets_def.keys)
         with streams.open(pipeline) as stream, models.alone(settings, pipeline):
             parts = portions(asked, stream.warehouse_counts(), settings.build_rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dagster import (
     AssetCheckKey,
@@ -21,8 +22,12 @@ from dagster import (
     in_process_executor,
 )
 
-from headrace import models
-from headrace.orchestration import alerts, assets, checks, dbt, partitions, schedules, sensors
+from headrace import dbt_versions
+from headrace.dbt_versions import Project
+from headrace.models import untagged
+from headrace.orchestration import alerts, assets, checks, dbt, metadata, partitions, schedules, sensors
+from headrace.orchestration.backoff import backoff, beside
+from headrace.orchestration.model_definitions import Models
 from headrace.orchestration.resources import Streams, streams_resource
 from headrace.orchestration.sensors import Job
 from headrace.orchestration.upkeep import upkeep_job
@@ -33,69 +38,110 @@ from headrace.settings import Settings, settings
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Parts:
-    """What a stream adds to the definitions."""
+    """What a stream adds to the definitions, besides what its models add."""
 
-    assets: list[AssetsDefinition | AssetSpec] = field(default_factory=list)
-    sources: dict[AssetKey, AssetSpec] = field(default_factory=dict)
-    jobs: list[Job] = field(default_factory=list)
-    sensors: list[SensorDefinition] = field(default_factory=list)
-    checks: list[AssetChecksDefinition] = field(default_factory=list)
-    schedules: list[ScheduleDefinition] = field(default_factory=list)
+    pipeline: Pipeline
+    file: Path
+    assets: list[AssetsDefinition | AssetSpec]
+    sources: dict[AssetKey, AssetSpec]
+    marts: AssetsDefinition | None
+    ingest: Job
+    jobs: list[Job]
+    sensor: SensorDefinition
+    checks: list[AssetChecksDefinition]
+    schedule: ScheduleDefinition
 
 
 def build(config: Settings) -> Definitions:
-    """Everything that Dagster should know of this installation."""
+    """Everything that Dagster should know of this installation.
+
+    Ingestion does not depend on the dbt project: one that cannot be used is shown as broken, and the models are those
+    of the last version that was good, or none.
+    """
     config.export()
+    project = dbt_versions.current(config)
+    while project.usable is not None:
+        try:
+            return _loadable(project, config)
+        except Exception as error:  # whatever Dagster thinks of a project that dbt likes
+            _loadable(Project(None), config)  # raises the same where the models are not to blame
+            said = f"{type(error).__name__}: {error}"
+            log.error("the dbt project cannot be loaded: %s", said)
+            project = dbt_versions.refuse(config, project.usable, said)
+    return _loadable(project, config)
+
+
+def _loadable(project: Project, config: Settings) -> Definitions:
+    made = _build(project, config)
+    Definitions.validate_loadable(made)
+    return made
+
+
+def _build(project: Project, config: Settings) -> Definitions:
     found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     streams = streams_resource(config)
     daily = partitions.daily(config)
-    manifest = models.manifest(config)
+    if project.usable is not None:
+        for name, why in untagged(project.usable.manifest, found.pipelines).items():
+            found.broken[found.files[name].name] = why  # lands and publishes all the same
+            found.pipelines[name] = replace(found.pipelines[name], models=None)
     parts: list[_Parts] = []
     wrong: dict[str, str] = {}
-    untagged = models.untagged(manifest, found.pipelines)
-    for name, why in untagged.items():  # lands and publishes all the same
-        found.broken[found.files[name].name] = why
-        found.pipelines[name] = replace(found.pipelines[name], models=None)
-    views = dbt.views_asset(manifest, found.pipelines, config)
-    deploy = define_asset_job("deploy_views", AssetSelection.assets(views).without_checks())
     for pipeline in found.pipelines.values():
-        file = found.files[pipeline.name]
+        file, marts = found.files[pipeline.name], None
+        if project.usable is not None and pipeline.models is not None:
+            marts = dbt.marts_asset(project.usable.manifest, pipeline, daily, config)
         try:
-            parts.append(_parts(pipeline, file, daily, manifest, deploy, streams, config))
+            parts.append(_parts(pipeline, file, daily, marts, streams, config))
         except Exception as error:  # what Dagster refuses of it does not take the others down
             wrong[pipeline.name] = reason(error, file)
     found = found.without(wrong)
+    models = Models(project.usable, found.pipelines, streams, config) if project.usable else None
+    for part in parts:
+        if models is not None and part.marts is not None:
+            models.add(part.pipeline, part.file, part.marts, part.ingest, part.checks)
     health = [one for part in parts for one in part.checks]
+    checked: AssetSelection = AssetSelection.checks(*health)
+    resources: dict[str, Any] = {"streams": streams}
+    if models is not None:
+        checked |= AssetSelection.checks_for_assets(models.views)
+        resources["dbt"] = dbt.dbt_resource(models.version, config)
     checkup = define_asset_job(
         "health",
-        AssetSelection.checks(*health) | AssetSelection.checks_for_assets(views),
+        checked,
         description="Every health check of lake, warehouse and the models that are no marts.",
     )
     upkeep = upkeep_job(found.pipelines, config)
     sources = {key: spec for part in parts for key, spec in part.sources.items()}
     return Definitions(
         assets=[
-            views,
-            *dbt.exposures(manifest, found.pipelines.values(), config),
+            *(models.assets if models else ()),
             *_broken(found.broken),
+            *_broken_models(project, config),
             *(one for part in parts for one in part.assets),
             *sources.values(),
         ],
         asset_checks=health,
-        jobs=[deploy, *(job for part in parts for job in part.jobs), checkup, upkeep],
+        jobs=[
+            *(models.jobs if models else ()),
+            *(job for part in parts for job in part.jobs),
+            checkup,
+            upkeep,
+        ],
         sensors=[
-            sensors.views_sensor(deploy, manifest, config),
+            *(models.sensors if models else ()),
             alerts.alerts_sensor(found.pipelines, streams, config),
-            *(one for part in parts for one in part.sensors),
+            *(part.sensor for part in parts),
         ],
         schedules=[
             schedules.health_schedule(checkup),
             schedules.upkeep_schedule(upkeep),
-            *(one for part in parts for one in part.schedules),
+            *(models.schedules if models else ()),
+            *(part.schedule for part in parts),
         ],
-        resources={"streams": streams, "dbt": dbt.dbt_resource(config)},
+        resources=resources,
         # a process for every step costs seconds at each run and buys these runs nothing
         executor=in_process_executor,
     )
@@ -105,15 +151,13 @@ def _parts(
     pipeline: Pipeline,
     file: Path,
     daily: DailyPartitionsDefinition,
-    manifest: Path,
-    deploy: Job,
+    marts: AssetsDefinition | None,
     streams: Streams,
     config: Settings,
 ) -> _Parts:
     """What one stream adds."""
     lake = assets.lake_asset(pipeline, file, config)
     warehouse = assets.warehouse_asset(pipeline, daily, file, config)
-    marts = None if pipeline.models is None else dbt.marts_asset(manifest, pipeline, daily, config)
     own_checks = checks.stream_checks(pipeline, config, marts.keys if marts else ())
     rate = AssetSelection.checks(AssetCheckKey(lake.key, "reject_rate"))  # judged as it happens
     ingest = define_asset_job(
@@ -122,45 +166,28 @@ def _parts(
         tags=assets.tags_of(pipeline),
         description=f"Lands and publishes what waits in the sources of {pipeline.name}.",
     )
-    parts = _Parts(
-        assets=[lake, warehouse, assets.rejected_spec(pipeline, file, config)],
-        sources={spec.key: spec for spec in assets.source_specs(pipeline, file)},
-        jobs=[ingest],
-        sensors=[sensors.backlog_sensor(pipeline, ingest, streams, config)],
-        checks=own_checks,
-    )
     rebuilt = AssetSelection.assets(warehouse).without_checks() | AssetSelection.checks(*own_checks)
     if marts is not None:
-        parts.assets.append(marts)
         rebuilt |= AssetSelection.assets(marts)
-        refresh = define_asset_job(
-            f"refresh_{pipeline.name}",
-            AssetSelection.assets(marts) | AssetSelection.checks(*own_checks),
-            tags=assets.tags_of(pipeline),
-            description=f"Builds and tests the marts of {pipeline.name} for a range of days.",
-        )
-        parts.jobs.append(refresh)
-        parts.sensors.append(
-            sensors.refresh_sensor(
-                pipeline,
-                refresh,
-                ingest=ingest,
-                views=deploy,
-                manifest=manifest,
-                streams=streams,
-                settings=config,
-            )
-        )
-        parts.schedules.append(schedules.hourly_marts(pipeline, refresh, manifest, streams, config))
     rebuild = define_asset_job(
         f"rebuild_{pipeline.name}",
         rebuilt,
         tags=assets.tags_of(pipeline),
         description=f"Replaces days of {pipeline.name} from the lake, then builds and tests their marts.",
     )
-    parts.jobs.append(rebuild)
-    parts.schedules.append(schedules.daily_close(pipeline, rebuild))
-    return parts
+    pauses = backoff(config, beside(file))
+    return _Parts(
+        pipeline,
+        file,
+        assets=[lake, warehouse, assets.rejected_spec(pipeline, file, config)],
+        sources={spec.key: spec for spec in assets.source_specs(pipeline, file)},
+        marts=marts,
+        ingest=ingest,
+        jobs=[ingest, rebuild],
+        sensor=sensors.backlog_sensor(pipeline, ingest, streams, config, pauses),
+        checks=own_checks,
+        schedule=schedules.daily_close(pipeline, rebuild),
+    )
 
 
 def _broken(found: dict[str, str]) -> list[AssetSpec]:
@@ -174,6 +201,22 @@ def _broken(found: dict[str, str]) -> list[AssetSpec]:
             description=f"{name} is broken: {why}",
         )
         for name, why in found.items()
+    ]
+
+
+def _broken_models(project: Project, config: Settings) -> list[AssetSpec]:
+    """A dbt project that cannot be used is shown among the assets, with the place of what is wrong."""
+    if project.problem is None:
+        return []
+    log.error("dbt project: %s", project.complaint)
+    return [
+        AssetSpec(
+            ["broken", "dbt_project"],
+            group_name="broken",
+            kinds={"dbt"},
+            description=project.complaint,
+            metadata=metadata.code_at(config.project_dir / project.problem.file, project.problem.line),
+        )
     ]
 
 

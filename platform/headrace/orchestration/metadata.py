@@ -74,6 +74,12 @@ def code(*files: Path) -> dict[str, Any]:
     return {"dagster/code_references": CodeReferencesMetadataValue(code_references=[*references])}
 
 
+def code_at(file: Path, line: int | None) -> dict[str, Any]:
+    """A link to a line of a file."""
+    reference = LocalFileCodeReference(file_path=str(file), line_number=line or 1, label=file.name)
+    return {"dagster/code_references": CodeReferencesMetadataValue(code_references=[reference])}
+
+
 def backlog(found: Backlog, position: Mapping[str, int]) -> dict[str, MetadataValue]:
     """What waits in a source, and how far it has landed."""
     shown: dict[str, MetadataValue] = {

@@ -18,6 +18,7 @@ from headrace.days import ranges
 from headrace.errors import Retriable
 from headrace.models import reach
 from headrace.orchestration.assets import STREAM, tags_of
+from headrace.orchestration.backoff import Backoff
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import Job, refreshes
@@ -52,7 +53,7 @@ def upkeep_schedule(job: Job) -> ScheduleDefinition:
 
 
 def hourly_marts(
-    pipeline: Pipeline, job: Job, manifest: Path, streams: Streams, settings: Settings
+    pipeline: Pipeline, job: Job, manifest: Path, streams: Streams, settings: Settings, pauses: Backoff
 ) -> ScheduleDefinition:
     """Days that are still touched: the sensor was off, or their rebuild failed."""
     around = reach(manifest, pipeline)
@@ -76,7 +77,7 @@ def hourly_marts(
         days = [one.day for one in touched if one.since < old]
         if not days:
             return SkipReason("no day has been waiting for an hour")
-        return refreshes(pipeline, ranges(days, settings, *around))
+        return refreshes(pipeline, ranges(days, settings, *around), pauses.tags)
 
     return hourly
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 
 from dagster import (
+    AssetKey,
     AssetObservation,
+    DagsterEventType,
     DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
@@ -29,11 +31,13 @@ from headrace.batch import Backlog, Position
 from headrace.days import ranges
 from headrace.errors import HeadraceError, Retriable
 from headrace.models import reach, views_version
-from headrace.orchestration import metadata
+from headrace.orchestration import dbt, metadata
 from headrace.orchestration.assets import STREAM, source_key, tags_of
+from headrace.orchestration.backoff import Backoff
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline, Spec
+from headrace.run_pauses import apart
 from headrace.settings import Settings
 from headrace.stream import Stream
 from headrace.warehouse import Touched
@@ -41,6 +45,9 @@ from headrace.warehouse import Touched
 Job = JobDefinition | UnresolvedAssetJobDefinition
 
 SOURCE = "headrace/source"
+VIEWS = "headrace/views"
+#: Runs of a deployment that are looked at, and ended runs whose assets are remembered.
+_DEPLOYMENTS, _KEPT_RUNS = 5, 64
 #: From a request to a run that reads: the queue's interval, a fork, the connections.
 _STARTING_SECONDS = 5
 _NOTED_SECONDS = 60.0
@@ -48,6 +55,7 @@ _NOTED_SECONDS = 60.0
 FIRST_BUILD_SECONDS = 30
 _opened: list[tuple[InstanceRef, DagsterInstance]] = []
 _opening = Lock()
+_made: dict[str, frozenset[AssetKey]] = {}
 _ACTIVE = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -77,7 +85,9 @@ def _instance(context: SensorEvaluationContext) -> DagsterInstance:
         return _opened[0][1]
 
 
-def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Settings) -> SensorDefinition:
+def backlog_sensor(
+    pipeline: Pipeline, job: Job, streams: Streams, settings: Settings, pauses: Backoff
+) -> SensorDefinition:
     """Launches an ingest run for each source of the stream that has a backlog and no run yet.
 
     A run that will soon hand over gets its relief: the next run is started before it ends, and waits for it, so that
@@ -107,6 +117,9 @@ def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Set
                     if on_it:
                         seen.append(f"{label}: {on_it}")
                         continue
+                    if paused := pauses.pause(_instance(context), job.name, tags):
+                        seen.append(f"{label}: {paused}")
+                        continue
                     try:
                         looked = looked or stream.look(spec.name)
                     except HeadraceError as error:  # the other sources may well answer
@@ -115,13 +128,15 @@ def backlog_sensor(pipeline: Pipeline, job: Job, streams: Streams, settings: Set
                     waiting = _waiting(looked[0], spec, share)
                     seen.append(f"{label}: {waiting}")
                     if waiting:
-                        requests.append(_ingest(pipeline, spec, share, tags))
+                        requests.append(_ingest(pipeline, spec, share, {**tags, **pauses.tags}))
                 if looked is not None and _worth_noting(observed, spec, looked[0].waiting):
                     events.append(AssetObservation(source_key(spec), metadata=metadata.backlog(*looked)))
             if not requests and _left_unpublished(context, stream, job.name, observed):
                 spec = pipeline.sources[0]
+                tags = {STREAM: pipeline.name, SOURCE: spec.name}
                 seen.append("what has landed is not all published")
-                requests.append(_ingest(pipeline, spec, None, {STREAM: pipeline.name, SOURCE: spec.name}))
+                if not pauses.pause(_instance(context), job.name, tags):
+                    requests.append(_ingest(pipeline, spec, None, {**tags, **pauses.tags}))
         if requests or events:
             return SensorResult(run_requests=requests, asset_events=events)
         return SkipReason("; ".join(seen))
@@ -210,9 +225,11 @@ def refresh_sensor(
     manifest: Path,
     streams: Streams,
     settings: Settings,
+    pauses: Backoff,
 ) -> SensorDefinition:
     """Rebuilds the models of touched days once their data has been quiet for a while."""
     version, around = views_version(manifest, settings), reach(manifest, pipeline)
+    below = dbt.views_below(manifest, pipeline)
 
     @sensor(
         name=f"{pipeline.name}_refresh",
@@ -223,11 +240,8 @@ def refresh_sensor(
         description=f"Rebuilds the marts of days of {pipeline.name} that got new rows.",
     )
     def refresh(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        deployed = RunsFilter(
-            job_name=views.name, tags={"headrace/views": version}, statuses=[DagsterRunStatus.SUCCESS]
-        )
-        if not _instance(context).get_runs_count(deployed):
-            return SkipReason("the views of this version are not deployed yet")
+        if missing := _not_deployed(_instance(context), views.name, version, below):
+            return SkipReason(f"views of this version are not deployed yet: {', '.join(missing)}")
         if _active(context, {STREAM: pipeline.name}, job.name):
             return SkipReason("a refresh is running")
         with streams.look(pipeline) as stream:
@@ -242,16 +256,48 @@ def refresh_sensor(
         wait = _still_hot(touched, landing, pipeline, settings, datetime.now(UTC), built=built)
         if wait:
             return SkipReason(f"{len(touched)} days touched; {wait}")
-        days = [t.day for t in touched]
-        return SensorResult(run_requests=refreshes(pipeline, ranges(days, settings, *around)))
+        days = {t.day for t in touched}
+        held = pauses.paused_days(_instance(context), job.name, {STREAM: pipeline.name}, days)
+        if held.keys() == days:
+            return SkipReason(f"{len(days)} days touched; {max(held.values(), key=lambda p: p.next_try)}")
+        groups = apart(days - held.keys(), held)
+        chosen = [one for group in groups for one in ranges(group, settings, *around)]
+        return SensorResult(run_requests=refreshes(pipeline, chosen, pauses.tags))
 
     return refresh
 
 
-def refreshes(pipeline: Pipeline, days: Iterable[tuple[date, date]]) -> list[RunRequest]:
-    """A run for each range of days, both ends inclusive."""
+def _not_deployed(instance: DagsterInstance, job: str, version: str, views: frozenset[AssetKey]) -> list[str]:
+    """Which of these views no run has deployed in this version. One that fails holds up those above it alone."""
+    filters = RunsFilter(job_name=job, tags={VIEWS: version})
+    runs = instance.get_runs(filters, limit=_DEPLOYMENTS)
+    if any(run.status is DagsterRunStatus.SUCCESS for run in runs):
+        return []
+    made: set[AssetKey] = set()
+    for run in runs:
+        if run.status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
+            made |= _materialized(instance, run.run_id)
+    return sorted(key.to_user_string() for key in views - made)
+
+
+def _materialized(instance: DagsterInstance, run_id: str) -> frozenset[AssetKey]:
+    """Assets that a run made; read once for a run that has ended."""
+    if run_id not in _made:
+        records = instance.get_records_for_run(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION).records
+        events = [record.event_log_entry.dagster_event for record in records]
+        _made[run_id] = frozenset(event.asset_key for event in events if event and event.asset_key)
+        for old in list(_made)[:-_KEPT_RUNS]:
+            _made.pop(old, None)
+    return _made[run_id]
+
+
+def refreshes(
+    pipeline: Pipeline, days: Iterable[tuple[date, date]], tags: Mapping[str, str]
+) -> list[RunRequest]:
+    """A run for each range of days, both ends inclusive, with these tags."""
+    own = {STREAM: pipeline.name, **tags}
     return [
-        RunRequest(tags={STREAM: pipeline.name, RANGE_START: start.isoformat(), RANGE_END: end.isoformat()})
+        RunRequest(tags={**own, RANGE_START: start.isoformat(), RANGE_END: end.isoformat()})
         for start, end in days
     ]
 
@@ -283,7 +329,14 @@ def _still_hot(
     return None
 
 
-def views_sensor(job: Job, manifest: Path, settings: Settings) -> SensorDefinition:
+def views_sensor(
+    job: Job,
+    manifest: Path,
+    pipelines: Mapping[str, Pipeline],
+    streams: Streams,
+    settings: Settings,
+    pauses: Backoff,
+) -> SensorDefinition:
     """Deploys the views once per version of the dbt project."""
     version = views_version(manifest, settings)
 
@@ -295,10 +348,19 @@ def views_sensor(job: Job, manifest: Path, settings: Settings) -> SensorDefiniti
         description="Deploys staging and intermediate views when they changed.",
     )
     def views(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        tags = {"headrace/views": version}
-        runs = _instance(context).get_runs(RunsFilter(job_name=job.name, tags=tags), limit=1)
+        tags, instance = {VIEWS: version}, _instance(context)
+        runs = instance.get_runs(RunsFilter(job_name=job.name, tags=tags), limit=1)
         if runs and runs[0].status not in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
             return SkipReason(f"version {version} is deployed or being deployed")
-        return SensorResult(run_requests=[RunRequest(tags=tags)])
+        if paused := pauses.pause(instance, job.name, tags):
+            return SkipReason(f"version {version}: {paused}")
+        for pipeline in pipelines.values():  # all of them have the same warehouse
+            try:
+                with streams.look(pipeline) as stream:
+                    stream.warehouse.query("SELECT 1")
+            except Retriable as error:
+                return SkipReason(str(error))
+            break
+        return SensorResult(run_requests=[RunRequest(tags={**tags, **pauses.tags})])
 
     return views

@@ -1,0 +1,154 @@
+"""Launch a job that fails after growing pauses, as Dagster's own records of its runs say (``headrace.run_pauses``)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
+from dagster_shared.error import SerializableErrorInfo
+
+from headrace.orchestration.partitions import RANGE_END, RANGE_START
+from headrace.recorded import CAUSE, REASON, VERSION
+from headrace.run_pauses import Ended, Pause, Policy, by_day, cause_of, failing_days, pause_of
+from headrace.settings import Settings
+
+#: Ended runs that are looked at. The pause is the longest long before.
+_LOOKED_AT = 60
+_PACKAGE = Path(__file__).parents[1]
+_ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The pauses of one version of the code.
+
+    Attributes:
+        version: Tag of the runs that it launches: a run of another one counts no failures of this one.
+        policy: How long to wait.
+    """
+
+    version: str
+    policy: Policy
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of a run that this code launches."""
+        return {VERSION: self.version}
+
+    def pause(
+        self, instance: DagsterInstance, job: str, tags: Mapping[str, str], now: datetime | None = None
+    ) -> Pause | None:
+        """The pause that a job with these tags is in; None if it may run.
+
+        Args:
+            instance: Whose runs.
+            job: Its name.
+            tags: That its runs have.
+            now: The time (UTC).
+        """
+        found = pause_of(ended(instance, job, tags), self.policy, self.version)
+        return found if found is not None and (now or datetime.now(UTC)) < found.next_try else None
+
+    def paused_days(
+        self,
+        instance: DagsterInstance,
+        job: str,
+        tags: Mapping[str, str],
+        days: Iterable[date],
+        now: datetime | None = None,
+    ) -> dict[date, Pause]:
+        """Days that a job with these tags has to leave alone for now, each with its pause."""
+        now = now or datetime.now(UTC)
+        runs = ended(instance, job, tags)
+        found = by_day(runs, days, self.policy, self.version)
+        return {day: pause for day, pause in found.items() if now < pause.next_try}
+
+
+def backoff(settings: Settings, *made_of: str) -> Backoff:
+    """The pauses of this installation.
+
+    Args:
+        settings: With the policy; another setting is another version of the code, because it may be the cure.
+        made_of: What else makes a version: the text of a pipeline's file, a version of the models.
+    """
+    said = [_package(), settings.model_dump_json(), *made_of]
+    version = hashlib.sha256("\0".join(said).encode()).hexdigest()[:12]
+    first, most = settings.run_pause_seconds, settings.run_pause_max_seconds
+    return Backoff(version, Policy(timedelta(seconds=first), timedelta(seconds=max(first, most))))
+
+
+def beside(file: Path) -> str:
+    """Checksum of the modules in the folder of a pipeline's file: it may import any of them."""
+    digest = hashlib.sha256()
+    for path in sorted([*file.parent.glob("*.py"), *file.parent.glob("*/*.py")]):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _package() -> str:
+    return beside(_PACKAGE / "__init__.py")
+
+
+def ended(instance: DagsterInstance, job: str, tags: Mapping[str, str]) -> list[Ended]:
+    """Runs of a job that have ended, the newest first. Notes the cause of a failure in the tags of its run."""
+    filters = RunsFilter(job_name=job, tags=dict(tags), statuses=_ENDED)
+    return [_read(instance, record) for record in instance.get_run_records(filters, limit=_LOOKED_AT)]
+
+
+def still_failing(instance: DagsterInstance, run: DagsterRun, tags: Mapping[str, str]) -> bool:
+    """Whether a job fails for other days than those for which this run of it succeeded."""
+    return RANGE_START in run.tags and bool(failing_days(ended(instance, run.job_name, tags)))
+
+
+def _read(instance: DagsterInstance, record: RunRecord) -> Ended:
+    run = record.dagster_run
+    at = record.end_time if record.end_time is not None else record.update_timestamp.timestamp()
+    succeeded = run.status is DagsterRunStatus.SUCCESS
+    tags = dict(run.tags)
+    if not succeeded and CAUSE not in tags:
+        kind, reason = why(instance, run.run_id)
+        noted = {CAUSE: cause_of(kind, reason), REASON: " ".join(reason.split())[:300]}
+        instance.add_run_tags(run.run_id, noted)
+        tags |= noted
+    return Ended(
+        succeeded,
+        datetime.fromtimestamp(at, UTC),
+        max(0.0, at - record.start_time) if record.start_time is not None else 0.0,
+        tags.get(VERSION, ""),
+        tags.get(CAUSE, ""),
+        tags.get(REASON, ""),
+        date.fromisoformat(tags[RANGE_START]) if RANGE_START in tags else None,
+        date.fromisoformat(tags[RANGE_END]) if RANGE_END in tags else None,
+    )
+
+
+def why(instance: DagsterInstance, run_id: str) -> tuple[str, str]:
+    """Kind of error with which a run failed, and its first lines."""
+    kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+    records = instance.get_records_for_run(run_id, of_type=kinds).records
+    events = [e for record in records if (e := record.event_log_entry.dagster_event)]
+    steps = [e for e in events if e.event_type is DagsterEventType.STEP_FAILURE]
+    errors = [e.step_failure_data.error for e in steps if e.step_failure_data.error]
+    if errors:
+        return innermost(errors[0]).cls_name or "", first_lines(errors[0])
+    return "", next((e.message or "" for e in events), "")
+
+
+def innermost(error: SerializableErrorInfo) -> SerializableErrorInfo:
+    """The error that caused an error, and so on."""
+    while error.cause:
+        error = error.cause
+    return error
+
+
+def first_lines(error: SerializableErrorInfo) -> str:
+    """What an error says, in at most three lines; of dbt, what dbt says."""
+    before, _, of_dbt = innermost(error).message.partition("Errors parsed from dbt logs:")
+    lines = [line.strip() for line in (of_dbt or before).strip().splitlines() if line.strip()]
+    return "\n".join(lines[:3])[:500]
