@@ -68,8 +68,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     running = EmbeddedStack(home)
     with running as endpoints:
         values = {name.removeprefix("HEADRACE_").lower(): value for name, value in endpoints.items()}
-        settings = load_settings(home=home, **values)
-        yield Stack(home, {**endpoints, "HEADRACE_HOME": str(home)}, settings)
+        settings = load_settings(home=home, ingest_linger_seconds=0, **values)
+        own = {"HEADRACE_HOME": str(home), "HEADRACE_INGEST_LINGER_SECONDS": "0"}  # runs end when idle
+        yield Stack(home, {**endpoints, **own}, settings)
 
 
 @pytest.fixture(autouse=True)

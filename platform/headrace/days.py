@@ -14,7 +14,12 @@ def days_between(first: date, last: date) -> list[date]:
 
 
 def ranges(
-    days: Iterable[date], settings: Settings, days_back: int = 0, days_ahead: int = 0
+    days: Iterable[date],
+    settings: Settings,
+    days_back: int = 0,
+    days_ahead: int = 0,
+    *,
+    first: date | None = None,
 ) -> Iterator[tuple[date, date]]:
     """Touched days, widened to all whose models change with them, as few contiguous ranges.
 
@@ -25,9 +30,10 @@ def ranges(
         settings: Bounds of the calendar.
         days_back: Days before a touched one that change with it: a session that began the day before.
         days_ahead: Days after it that do.
+        first: Where the calendar begins; None: with the earliest accepted event.
     """
     back, ahead = timedelta(days=days_back), timedelta(days=days_ahead)
-    first = settings.event_time_min.date()
+    first = first or settings.event_time_min.date()
     last = datetime.now(UTC).date() + timedelta(days=1)
     start = end = None
     for day in sorted(days):

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 _COMMITS = 100
 #: A commit waits so long for more batches.
 _COMMIT_SECONDS = 0.5
+#: A run that stays asks its source so seldom; whoever stops it waits for the answer.
+_LONG_POLL_SECONDS = 10.0
 _KEY = {name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}
 _RACES = Retrying(
     retry=retry_if_exception_type(Conflict),
@@ -56,12 +58,14 @@ class Pace:
 
     Attributes:
         batch_messages: Messages of one micro-batch.
-        idle_seconds: The run ends when nothing came for this long.
+        idle_seconds: The run ends when nothing came for this long, unless it stays.
         max_seconds: The run ends so long after its first batch, so that another can take over; None for no limit.
             (A source may take its time to get to where it left off; that must not eat up what a run may do.)
         batch_seconds: A read begins at least so long after the one before it, unless that filled its batch: commits
             cost as much for one message as for thousands.
         commit_batches: Micro-batches that one commit takes at most, catching up.
+        linger_seconds: A run that may stay ends only when nothing came for this long; 0 for none that does. So a
+            trickle keeps its run, instead of starting one for every few messages.
     """
 
     batch_messages: int = 48_000
@@ -69,6 +73,7 @@ class Pace:
     max_seconds: float | None = None
     batch_seconds: float = 0.0
     commit_batches: int = 5
+    linger_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +137,12 @@ def ingest(
     pace: Pace,
     *,
     stopping: Callable[[], bool] = lambda: False,
+    may_linger: Callable[[], bool] = lambda: True,
 ) -> Iterator[Landed]:
     """Drain a source into the lake, one micro-batch at a time.
 
-    Yields after each commit: the caller may publish, report or stop there. The source has been told by then, or is
+    Yields after each commit, and once without a message when it has caught up and stays: the caller may publish,
+    report or stop there. ``may_linger`` is asked before it stays. The source has been told by then, or is
     told once the read that is under way is done. Three batches are in memory at most, what a commit gathers is Parquet
     by then, and there is what the source fetches ahead.
 
@@ -146,41 +153,93 @@ def ingest(
     lost = _gone(source, lake)
     if lost:
         yield Landed(gaps=lost)
-    reader = Reader(source, contract, limits, pace.batch_messages, min(1.0, pace.idle_seconds))
+    reader = Reader(source, contract, limits, pace.batch_messages)
     try:
-        yield from _drain(reader, _Tables(lake), pace, stopping)
+        yield from _drain(reader, _Tables(lake), _Clock(pace, may_linger), stopping)
     finally:
         reader.close()
 
 
-def _drain(reader: Reader, tables: _Tables, pace: Pace, stopping: Callable[[], bool]) -> Iterator[Landed]:
-    source = reader.source
-    started: float | None = None
-    idle_since: float | None = None
+class _Clock:
+    """When a run ends, and how long its reads wait."""
+
+    def __init__(self, pace: Pace, may_linger: Callable[[], bool]) -> None:
+        self.pace, self._may_linger = pace, may_linger
+        self._started: float | None = None
+        self._idle_since: float | None = None
+        self._lingers = False
+        #: A read waits so long for the first message where more may well come.
+        self.quick_seconds = min(1.0, pace.idle_seconds)
+
+    def nothing_came(self, since: float) -> None:
+        """A read that began then gave no messages."""
+        self._idle_since = self._idle_since or since
+
+    def something_came(self) -> None:
+        """Messages, or more to read than before."""
+        self._idle_since = None
+
+    def landed(self) -> None:
+        """A batch."""
+        self._idle_since, self._started = None, self._started or time.monotonic()
+
+    def over(self) -> bool:
+        """Whether it ends now."""
+        return self._left() <= 0
+
+    def caught_up(self) -> bool:
+        """Whether the run stays from now on: true once."""
+        pace, quiet = self.pace, self._quiet()
+        if self._lingers or quiet < pace.idle_seconds or pace.linger_seconds <= pace.idle_seconds:
+            return False
+        self._lingers = self._may_linger()
+        return self._lingers
+
+    def wait_seconds(self) -> float:
+        """How long a read waits for the first message, with which it returns: long where few come."""
+        if self._lingers:
+            return min(_LONG_POLL_SECONDS, max(1.0, self._left()))
+        return self.quick_seconds
+
+    def _quiet(self) -> float:
+        return 0.0 if self._idle_since is None else time.monotonic() - self._idle_since
+
+    def _left(self) -> float:
+        pace, left = self.pace, float("inf")
+        if self._idle_since is not None:
+            left = (pace.linger_seconds if self._lingers else pace.idle_seconds) - self._quiet()
+        if self._started is not None and pace.max_seconds:
+            left = min(left, self._started + pace.max_seconds - time.monotonic())
+        return left
+
+
+def _drain(reader: Reader, tables: _Tables, clock: _Clock, stopping: Callable[[], bool]) -> Iterator[Landed]:
+    source, pace = reader.source, clock.pace
     known: list[str] = []
     next_read, pause = 0.0, threading.Event()
     while not stopping():
-        cursors, now = reader.cursors(), time.monotonic()
+        cursors = reader.cursors()
         if cursors != known:  # there is more to read than before
-            known, idle_since = cursors, None
-        idle = idle_since is not None and now - idle_since >= pace.idle_seconds
-        over = started is not None and pace.max_seconds and now - started >= pace.max_seconds
-        if idle or over:
+            known = cursors
+            clock.something_came()
+        if clock.caught_up():
+            yield Landed()
+        if clock.over():
             return
-        pause.wait(max(0.0, next_read - now))
+        pause.wait(max(0.0, next_read - time.monotonic()))
         asked = time.monotonic()
-        found = reader.next(tables.present, cursors)
+        found = reader.next(tables.present, cursors, clock.wait_seconds())
         batch, checked = found.batch, found.checked
         _report(source, batch)
         if checked is None:
-            idle_since = idle_since or asked
+            clock.nothing_came(asked)
             if batch.refused:
                 yield Landed(refused=batch.refused)
-                idle_since = None
+                clock.something_came()
             continue
         full = len(batch) >= pace.batch_messages
         if full and batch.receipts is None:
-            reader.read_ahead(found.after)
+            reader.read_ahead(found.after, clock.quick_seconds)
         try:
             if found.tables is not None:
                 landed = tables.land(batch, reader.contract, reader.limits, found.tables, checked)
@@ -202,7 +261,7 @@ def _drain(reader: Reader, tables: _Tables, pace: Pace, stopping: Callable[[], b
         del batch
         yield landed
         next_read = 0.0 if full else asked + pace.batch_seconds
-        idle_since, started = None, started or time.monotonic()
+        clock.landed()
 
 
 def _gather(group: _Group, reader: Reader, full: bool, pace: Pace, stopping: Callable[[], bool]) -> bool:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from headrace.errors import Busy, Fatal
 
@@ -270,3 +271,35 @@ def _is_stopped(pid: int) -> bool:
         return bool(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP))
     except (psutil.Error, ValueError, OverflowError):
         return False
+
+
+class Places:
+    """So many places for the processes of one machine; the system frees those of a process that ends."""
+
+    def __init__(self, folder: Path, places: int) -> None:
+        """Args:
+        folder: A file for each place.
+        places: How many there are.
+        """
+        self._folder, self._places = folder, places
+        self._taken: IO[str] | None = None
+
+    def take(self) -> bool:
+        """Take one without waiting, if any is free; true also for who has one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for number in range(self._places if self._taken is None else 0):
+            file = (self._folder / f"{number}.lock").open("a")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+            else:
+                self._taken = file
+                break
+        return self._taken is not None
+
+    def free(self) -> None:
+        """Give back what was taken; a no-op for who has none."""
+        if self._taken is not None:
+            self._taken.close()
+            self._taken = None

@@ -16,7 +16,8 @@ history, or is new and somebody has been erased since), the newest version is ta
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import date
@@ -25,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.batch import Chunk
-from headrace.errors import HistoryGone
+from headrace.errors import HistoryGone, Retriable
 from headrace.lake import LakeTable, LakeVersion
 from headrace.warehouse import Publication, Warehouse
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 #: So often a day is replaced at most while rows of it keep landing. Beside publishers of one machine once is enough.
 _REPLACED_AGAIN = 3
+#: Between two attempts while the warehouse is away.
+_AGAIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +223,67 @@ def _touches(table: LakeTable, version: int, day: date) -> bool:
         return day in table.describe(version).days
     except HistoryGone:
         return True
+
+
+class Publishing:
+    """Publish in the background whenever there is more, and again after a pause where the warehouse is away."""
+
+    def __init__(self, publish: Callable[[], Published], again_seconds: float = _AGAIN_SECONDS) -> None:
+        """Args:
+        publish: Brings the warehouse up to the lake; for this object's thread alone until ``close``.
+        again_seconds: Between two attempts while the warehouse is away.
+        """
+        self._publish, self._again_seconds = publish, again_seconds
+        self._wake, self._ended = threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self.published = Published()
+        #: Why the last attempt was put off; None after one that went well.
+        self.put_off: Retriable | None = None
+
+    def more(self) -> None:
+        """Something has landed.
+
+        Raises:
+            Exception: What publishing ended with; an absent warehouse does not end it.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._wake.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+            self._thread.start()
+
+    def failed(self) -> bool:
+        """Whether publishing ended."""
+        return self._failure is not None
+
+    def _run(self) -> None:
+        again: float | None = None
+        while not self._ended.is_set():
+            self._wake.wait(again)
+            self._wake.clear()
+            if self._ended.is_set():
+                return
+            try:
+                self.published += self._publish()
+                again, self.put_off = None, None
+            except Retriable as error:  # what is not published now is published later
+                log.warning("publishing waits: %s", error)
+                again, self.put_off = self._again_seconds, error
+            except BaseException as error:
+                self._failure = error
+                return
+
+    def close(self) -> None:
+        """Wait for the publication that is under way; what landed since is for the caller to publish.
+
+        Raises:
+            Exception: What publishing ended with.
+        """
+        self._ended.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure

@@ -52,18 +52,15 @@ class Reader:
     and the one after it is read, which waits there until the first has been written.
     """
 
-    def __init__(
-        self, source: Source, contract: Contract, limits: Limits, batch_messages: int, wait_seconds: float
-    ) -> None:
+    def __init__(self, source: Source, contract: Contract, limits: Limits, batch_messages: int) -> None:
         """Args:
         source: What to read.
         contract: What its records should be.
         limits: What is accepted.
         batch_messages: Messages of a full batch.
-        wait_seconds: A read waits so long for the first message.
         """
         self.source, self.contract, self.limits = source, contract, limits
-        self._batch_messages, self._wait_seconds = batch_messages, wait_seconds
+        self._batch_messages = batch_messages
         self._known: list[str] = []
         self._checks = ThreadPoolExecutor(1, "check")
         self._thread: threading.Thread | None = None
@@ -78,8 +75,11 @@ class Reader:
             self._known = self.source.cursors()
         return self._known
 
-    def next(self, present: Callable[[], Tables], cursors: list[str]) -> Read:
-        """What was read ahead; or what is there now, behind the position in the ``present`` tables."""
+    def next(self, present: Callable[[], Tables], cursors: list[str], wait_seconds: float) -> Read:
+        """What was read ahead; or what is there now, behind the position in the ``present`` tables.
+
+        A read waits ``wait_seconds`` for the first message.
+        """
         if self._thread is not None:
             future, self._taken = self._taken or self._found.get(), None
             found = future.result()
@@ -89,13 +89,15 @@ class Reader:
             cursors = self.cursors()
         tables = present()
         after = tables[1].position(cursors)
-        batch = self._read(after)
+        batch = self._read(after, wait_seconds)
         if _nothing(batch):
             return Read(batch, after, None, tables)
         return Read(batch, after.advanced(batch.after), judged(batch, self.contract, self.limits), tables)
 
     def more(self, seconds: float) -> Read | None:
         """What else was read ahead, if it is there in time; what went wrong is for ``next`` to raise."""
+        if self._thread is None and self._taken is None:  # nobody reads ahead
+            return None
         until = time.monotonic() + seconds
         try:
             if self._taken is None:
@@ -109,21 +111,23 @@ class Reader:
             self._taken = None
         return found
 
-    def _read(self, after: Position) -> MicroBatch:
-        return self.source.read(after, self._batch_messages, self._wait_seconds)
+    def _read(self, after: Position, wait_seconds: float) -> MicroBatch:
+        return self.source.read(after, self._batch_messages, wait_seconds)
 
-    def read_ahead(self, after: Position) -> None:
+    def read_ahead(self, after: Position, wait_seconds: float) -> None:
         """Go on from there, for as long as batches are full, until ``stop``; does nothing if that is under way."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._go_on, args=(after,), name="read", daemon=True)
+            self._thread = threading.Thread(
+                target=self._go_on, args=(after, wait_seconds), name="read", daemon=True
+            )
             self._thread.start()
 
-    def _go_on(self, after: Position) -> None:
+    def _go_on(self, after: Position, wait_seconds: float) -> None:
         try:
             full = True
             while full and not self._enough.is_set():
                 self._tell()
-                batch = self._read(after)
+                batch = self._read(after, wait_seconds)
                 if _nothing(batch):
                     break  # who reads on sees whether anything is amiss, and waits
                 after = after.advanced(batch.after)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from headrace.errors import Fatal
+from headrace.packed import unpacked
 from headrace.run_pauses import Ended, Pause, Policy, by_day, failing_days, pause_of
 from headrace.settings import Settings
 
@@ -194,7 +195,7 @@ def _dagster_home(config: Settings) -> Path:
 
 
 def _check(row: Mapping[str, Any]) -> Check:
-    event = json.loads(row["evaluation_event"])
+    event = json.loads(unpacked(row["evaluation_event"]))
     found = event["dagster_event"]["event_specific_data"]
     severity = found.get("severity", {}).get("__enum__", "")
     rows = found["metadata"].get("dagster_dbt/failed_row_count", {}).get("value")

@@ -133,7 +133,18 @@ class Settings(BaseSettings):
     commit_batches: int = Field(
         5, ge=1, le=1_000, description="micro-batches that one commit takes at most, catching up"
     )
-    ingest_idle_seconds: float = Field(2.0, ge=0.1, le=300, description="a run ends when idle this long")
+    ingest_idle_seconds: float = Field(
+        2.0, ge=0.1, le=300, description="a run ends when idle this long, unless it stays"
+    )
+    ingest_linger_seconds: float = Field(
+        180.0,
+        ge=0,
+        le=3_600,
+        description="a run that Dagster launched stays for what comes so soon; 0: none stays",
+    )
+    ingest_lingering: int = Field(
+        8, ge=0, le=256, description="runs of one machine that may stay at a time; the others end when idle"
+    )
     ingest_max_seconds: float = Field(300.0, ge=1, le=86_400, description="a run hands over after this")
     max_message_bytes: int = Field(524_288, ge=1_024, description="longer messages are rejected")
     max_message_records: int = Field(
@@ -172,6 +183,21 @@ class Settings(BaseSettings):
     )
     runs_keep_days: int = Field(
         30, ge=1, le=3_650, description="how long Dagster keeps the events and logs of a run"
+    )
+    runs_keep: int = Field(
+        50,
+        ge=1,
+        le=100_000,
+        description="newest runs of each job and outcome that keep their events and logs",
+    )
+    runs_listed: int = Field(
+        500, ge=1, le=1_000_000, description="newest runs of each job and outcome that Dagster lists"
+    )
+    asset_history: int = Field(
+        10,
+        ge=1,
+        le=100_000,
+        description="newest events of each kind that Dagster keeps of an asset's day, or a check",
     )
 
     sensor_seconds: int = Field(5, ge=1, le=3_600, description="how often backlogs are looked at")

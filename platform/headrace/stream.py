@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -20,7 +19,7 @@ import polars as pl
 
 from headrace.batch import Backlog, Position, Table
 from headrace.contracts import Limits
-from headrace.errors import Busy, Fatal, HistoryGone, Retriable
+from headrace.errors import Busy, Fatal, HistoryGone
 from headrace.formats import Reader
 from headrace.health.audit import Audit, Ranges, Skipped, audit, skipped
 from headrace.health.parity import Parity, arriving, compare
@@ -32,7 +31,7 @@ from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs, discover
 from headrace.producers import Producer
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.sqs import SqsProducer
-from headrace.publish import Published, another_history, first_unpublished, publish, replace_days
+from headrace.publish import Published, Publishing, another_history, first_unpublished, publish, replace_days
 from headrace.resilience import SERVICES, Guard, GuardedSource
 from headrace.settings import Settings
 from headrace.sources import Source
@@ -135,8 +134,11 @@ class Stream:
     @property
     def limits(self) -> Limits:
         """What is accepted."""
-        s = self.settings
-        return Limits(s.max_message_bytes, s.event_time_min, s.event_time_ahead, s.max_message_records)
+        s, start = self.settings, self.pipeline.start
+        earliest = s.event_time_min
+        if start is not None:
+            earliest = max(earliest, datetime(start.year, start.month, start.day, tzinfo=UTC))
+        return Limits(s.max_message_bytes, earliest, s.event_time_ahead, s.max_message_records)
 
     @property
     def pace(self) -> Pace:
@@ -227,8 +229,11 @@ class Stream:
         *,
         share: int | None = None,
         stopping: Callable[[], bool] = lambda: False,
+        may_linger: Callable[[], bool] = lambda: True,
     ) -> Iterator[Step]:
         """Land what a source holds and publish it meanwhile; yields after every landed batch and at the end.
+
+        Where the pace lets it stay for what comes later, it yields once more when it has caught up.
 
         A warehouse that is away, or a publisher that does not go on, does not stop landing: publishing catches up,
         at the latest in the next run.
@@ -237,27 +242,26 @@ class Stream:
             Retriable: The source or the lake is away, or at the end the warehouse still is.
             Busy: At the end, another process is publishing for longer than it is worth waiting.
         """
-        landed, published = Landed(), Published()
-        with ThreadPoolExecutor(1, "publish") as background:
-            running: Future[Published] | None = None
+        landed = Landed()
+        publishing = Publishing(self.publish)
+        try:
             for step in ingest(
                 self.guarded(source, share),
                 self.contract,
                 self.lake,
                 self.limits,
                 pace or self.pace,
-                stopping=stopping,
+                stopping=lambda: stopping() or publishing.failed(),
+                may_linger=may_linger,
             ):
                 landed += step
-                if running is None or running.done():
-                    published += _outcome(running)
-                    running = background.submit(self.publish)
-                yield Step(landed, published)
-            if running is not None and isinstance(held := running.exception(), Busy):
-                raise held  # it has been waited for already
-            published += _outcome(running)
-        published += self.publish()
-        yield Step(landed, published)
+                publishing.more()
+                yield Step(landed, publishing.published)
+        finally:
+            publishing.close()
+        if isinstance(held := publishing.put_off, Busy):
+            raise held  # it has been waited for already
+        yield Step(landed, publishing.published + self.publish())
 
     def standing(self) -> Standing:
         """How far lake, warehouse and models are behind what waits."""
@@ -467,17 +471,6 @@ def _committed_at(table: DeltaLakeTable, version: int) -> datetime | None:
         return table.committed_at(version)
     except HistoryGone:
         return None
-
-
-def _outcome(running: Future[Published] | None) -> Published:
-    """Result of a background publish; a warehouse that is away is only noted, the next publish catches up."""
-    if running is None:
-        return Published()
-    try:
-        return running.result()
-    except Retriable as error:
-        log.warning("publishing waits: %s", error)
-        return Published()
 
 
 def producer(settings: Settings, spec: Kafka | Sqs) -> Producer:

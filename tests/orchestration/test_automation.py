@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dagster import (
     AssetKey,
     DagsterEventType,
@@ -25,7 +26,6 @@ from dagster._core.execution.api import execute_run_iterator
 from builders import event
 from headrace.orchestration import resume, sensors
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
-from headrace.orchestration.storage import forget_runs
 from headrace.producers.kafka import KafkaProducer
 from headrace.settings import Settings
 from headrace.stream import streams
@@ -76,12 +76,12 @@ def test_a_relief_is_started_before_a_run_hands_over(adopted: Settings) -> None:
 
     with DagsterInstance.ephemeral() as instance, build_sensor_context(instance=instance) as context:
 
-        def on_it() -> str:
+        def on_it() -> tuple[str, bool]:
             return sensors._on_it(context, tags, "ingest_events", 5, adopted)
 
-        assert on_it() == ""
+        assert on_it() == ("", False)
         first = instance.create_run_for_job(ingest_events, tags=tags, status=DagsterRunStatus.STARTED)
-        assert "a run is on it" in on_it(), "it has not begun yet"
+        assert on_it() == ("a run is on it", False), "it has not begun yet"
         run = instance.get_run_record_by_id(first.run_id)
         assert run is not None
         begun = time.time() - adopted.ingest_max_seconds
@@ -89,9 +89,39 @@ def test_a_relief_is_started_before_a_run_hands_over(adopted: Settings) -> None:
             patch.setattr(type(run), "start_time", begun, raising=False)
             aged = [run._replace(start_time=begun)] if hasattr(run, "_replace") else [run]
             patch.setattr(instance, "get_run_records", lambda *_, **__: aged)
-            assert on_it() == "", "its time is nearly up"
+            assert on_it() == ("", True), "its time is nearly up"
             patch.setattr(instance, "get_run_records", lambda *_, **__: aged * 2)
-            assert "the next one is ready" in on_it()
+            assert on_it() == ("a run is on it, and the next one is ready", False)
+
+
+def test_ingest_runs_that_stay_leave_places_for_others() -> None:
+    from dagster._core.storage.dagster_run import DagsterRun
+    from dagster._core.utils import make_new_run_id
+    from dagster._utils.tags import TagConcurrencyLimitsCounter
+
+    config = Path(__file__).parents[2] / "dagster_home" / "dagster.yaml"
+    limits = yaml.safe_load(config.read_text())["concurrency"]["runs"]
+
+    def run(source: str | None) -> DagsterRun:
+        tags = {} if source is None else {sensors.SOURCE: source}
+        return DagsterRun("ingest", run_id=make_new_run_id(), tags=tags, status=DagsterRunStatus.STARTED)
+
+    def counter(active: list[DagsterRun]) -> TagConcurrencyLimitsCounter:
+        made = TagConcurrencyLimitsCounter(limits["tag_concurrency_limits"], [])
+        for one in active:
+            made.update_counters_with_launched_item(one)
+        return made
+
+    one_source = counter([run("kafka/a")] * 2)
+    assert one_source.is_blocked(run("kafka/a")) and not one_source.is_blocked(run("kafka/b"))
+    ingest = [run(f"kafka/{n}") for n in range(100)]
+    launched: list[DagsterRun] = []
+    for one in ingest:
+        if not counter(launched).is_blocked(one):
+            launched.append(one)
+    everything = counter(launched)
+    assert everything.is_blocked(run("kafka/new")) and not everything.is_blocked(run(None))
+    assert limits["max_concurrent_runs"] - len(launched) >= 8
 
 
 def test_a_rebuild_that_died_goes_on_with_the_days_that_are_left(
@@ -132,27 +162,3 @@ def test_a_rebuild_that_died_goes_on_with_the_days_that_are_left(
         events = list(execute_run_iterator(InMemoryJob(warehouse), again, instance))
         assert events[-1].event_type is DagsterEventType.RUN_SUCCESS
     assert replaced == [date(2026, 2, n) for n in (1, 2, 3)]
-
-
-def test_logs_of_old_runs_go_and_what_they_built_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dagster import asset, materialize
-
-    @asset
-    def built() -> None: ...
-
-    config = Path(__file__).parents[2] / "dagster_home" / "dagster.yaml"
-    (tmp_path / "dagster.yaml").write_text(config.read_text())
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    later = datetime.now(UTC) + timedelta(minutes=5)
-    with DagsterInstance.get() as instance:
-        run = materialize([built], instance=instance)
-        assert len(instance.all_logs(run.run_id)) > 3
-        assert forget_runs(instance, datetime.now(UTC) - timedelta(days=1)) == 0, "it is young"
-        assert len(instance.all_logs(run.run_id)) > 3
-        assert forget_runs(instance, later) == 1
-        assert forget_runs(instance, later) == 0
-        assert not instance.all_logs(run.run_id), "the UI may still ask for them"
-        assert instance.get_latest_materialization_event(AssetKey("built")) is not None
-        assert instance.get_run_by_id(run.run_id) is not None

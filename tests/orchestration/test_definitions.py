@@ -386,17 +386,17 @@ def test_models_wait_for_quiet_but_not_for_ever() -> None:
     now = datetime(2026, 3, 10, tzinfo=UTC)
     pipeline = discovery.discover().pipelines["events"]
 
-    def hot(since: float, latest: float, landing: bool = False, built: bool = True) -> str | None:
+    def hot(since: float, latest: float, unpublished: bool = False, built: bool = True) -> str | None:
         touched = [Touched(D, now - timedelta(seconds=since), now - timedelta(seconds=latest))]
-        return sensors._still_hot(touched, landing, pipeline, SETTINGS, now, built=built)
+        return sensors._still_hot(touched, unpublished, pipeline, SETTINGS, now, built=built)
 
     assert hot(5, 5)
-    assert hot(60, 60, landing=True)
+    assert hot(60, 60, unpublished=True)
     assert hot(60, 60) is None
-    assert hot(SETTINGS.refresh_max_wait_seconds + 1, 0, landing=True) is None
-    assert hot(sensors.FIRST_BUILD_SECONDS + 1, 0, landing=True)
-    assert hot(sensors.FIRST_BUILD_SECONDS - 1, 0, landing=True, built=False)
-    assert hot(sensors.FIRST_BUILD_SECONDS + 1, 0, landing=True, built=False) is None
+    assert hot(SETTINGS.refresh_max_wait_seconds + 1, 0, unpublished=True) is None
+    assert hot(sensors.FIRST_BUILD_SECONDS + 1, 0, unpublished=True)
+    assert hot(sensors.FIRST_BUILD_SECONDS - 1, 0, unpublished=True, built=False)
+    assert hot(sensors.FIRST_BUILD_SECONDS + 1, 0, unpublished=True, built=False) is None
 
 
 def test_a_batch_of_events_is_stored_like_single_ones(tmp_path: Path) -> None:

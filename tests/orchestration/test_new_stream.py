@@ -92,6 +92,7 @@ def up(tmp_path: Path) -> Any:
         "HEADRACE_HOME": str(tmp_path / "home"),
         "HEADRACE_PIPELINES": str(folder),
         "HEADRACE_PROJECT_DIR": str(checkout),
+        "HEADRACE_INGEST_LINGER_SECONDS": "0",  # its run ends when idle
         "COLUMNS": "200",
     }
     output = tmp_path / "up.log"

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, AssetMaterialization, DailyPartitionsDefinition
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster import AssetCheckKey, AssetKey, AssetMaterialization, DailyPartitionsDefinition
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluation,
+    AssetCheckEvaluationPlanned,
+)
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEvent,
@@ -23,6 +26,7 @@ from headrace.orchestration.storage import BatchingSqliteEventLogStorage
 
 RUN = "5f0c8d56-0000-4000-8000-000000000000"
 DAYS = [f"2026-01-{n:02d}" for n in range(1, 6)]
+EXECUTIONS = ("index", "asset_check_executions")
 TABLES = ("event_logs", "asset_check_executions", "asset_event_tags", "asset_keys")
 
 
@@ -102,11 +106,31 @@ def test_a_batch_is_stored_as_single_events_are(tmp_path: Path, checks: list[Any
         stock.store_event(event)
     if not events:
         return
-    found = stored(ours, tmp_path / "ours")
-    assert found == stored(stock, tmp_path / "stock")
+    found, due = stored(ours, tmp_path / "ours"), stored(stock, tmp_path / "stock")
+    plans, by_day = found.pop(EXECUTIONS), due.pop(EXECUTIONS)
+    assert found == due
     assert len(found["index", "event_logs"]) == len(found[RUN, "event_logs"]) == len(events)
-    assert len(found["index", "asset_check_executions"]) == sum(len(days) if days else 1 for days in checks)
+    assert len(plans) == len(checks), "a run plans a check once, whatever its range"
+    assert len(by_day) == sum(len(days) if days else 1 for days in checks), "what Dagster would plan"
     assert len(found["index", "asset_event_tags"]) == (len(DAYS) if assets else 0)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in a batch", "alone"])
+def test_a_check_that_was_evaluated_leaves_no_plan_behind(tmp_path: Path, together: bool) -> None:
+    ours = BatchingSqliteEventLogStorage(str(tmp_path))
+    plans = [planned_check(name, DAYS) for name in ("first", "second")]
+    if together:
+        ours.store_event_batch(plans)
+    else:
+        for one in plans:
+            ours.store_event(one)
+    key = AssetCheckKey(AssetKey(["a"]), "first")
+    passed = AssetCheckEvaluation(key.asset_key, key.name, True, {})
+    ours.store_event(
+        entry(DagsterEvent(DagsterEventType.ASSET_CHECK_EVALUATION.value, "job", event_specific_data=passed))
+    )
+    [found] = ours.get_asset_check_execution_history(key, limit=10)
+    assert found.status.value == "SUCCEEDED", "the UI would show other plans as skipped"
 
 
 def test_what_a_batch_holds_besides_is_stored_after_them(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from headrace.cli.shared import Json, console, emit
 
 if TYPE_CHECKING:
+    from headrace.bench.idle import Idle
     from headrace.bench.throughput import Throughput
 
 app = typer.Typer(no_args_is_help=True, help="Measure Headrace on this machine.")
@@ -119,6 +120,56 @@ def freshness(
     ]
     emit({**asdict(found), "reconciles": found.reconciles}, as_json, lines)
     raise typer.Exit(0 if found.reconciles else 1)
+
+
+@app.command()
+def idle(
+    minutes: Annotated[float, typer.Option(min=1, help="How long to measure.")] = 60.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Simulated events per second, on average.")] = 20.0,
+    as_json: Json = False,
+) -> None:
+    """Runs, processor time and growth of Dagster's database under the traffic of 'headrace up'; 1 if a run failed."""
+    from headrace.bench.idle import idle as run
+
+    found = run(_home(), Console(stderr=True) if as_json else console, minutes=minutes, rate=rate)
+    if not as_json:
+        for table in _idle_tables(found):
+            console.print(table)
+    mark = f"[red]✗[/] failed runs: {found.failed}" if found.failed else "[green]✓[/] no run failed"
+    lines = [
+        f"    {one.messages:,} messages of {name} were in the warehouse after p50 {one.p50:.1f} s,"
+        f" p95 {one.p95:.1f} s, at the latest {one.worst:.1f} s"
+        for name, one in found.latency.items()
+    ]
+    emit(found.shown(), as_json, [*lines, mark])
+    raise typer.Exit(1 if found.failed else 0)
+
+
+def _idle_tables(found: Idle) -> list[Table]:
+    total = {
+        "runs": sum(found.runs_per_hour.values()),
+        "cores": sum(found.cores.values()),
+        "kept": sum(found.bytes_per_day.values()) / 1e6,
+    }
+    runs = Table("", "runs an hour", box=None)
+    for job, number in found.runs_per_hour.items():
+        runs.add_row(job, f"{number:,.0f}")
+    runs.add_row("all", f"{total['runs']:,.0f}")
+    cores = Table("", "core s an hour", box=None)
+    for name, spent in found.cores.items():
+        cores.add_row(name, f"{spent:,.0f}")
+    cores.add_row("all", f"{total['cores']:,.0f}")
+    kept = Table("", "MB", "MB a day", box=None)
+    for name, grown in found.bytes_per_day.items():
+        kept.add_row(name, f"{found.kept[name][1] / 1e6:,.1f}", f"{grown / 1e6:,.0f}")
+    kept.add_row(
+        "all", f"{sum(after for _, after in found.kept.values()) / 1e6:,.1f}", f"{total['kept']:,.0f}"
+    )
+    tables = [runs, cores, kept]
+    for table in tables:
+        for column in table.columns[1:]:
+            column.justify = "right"
+    return tables
 
 
 @app.command()

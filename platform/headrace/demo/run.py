@@ -30,6 +30,7 @@ TUNING = {
     "HEADRACE_SENSOR_SECONDS": "2",
     "HEADRACE_REFRESH_COOLDOWN_SECONDS": "1",
     "HEADRACE_INGEST_IDLE_SECONDS": "2",
+    "HEADRACE_INGEST_LINGER_SECONDS": "0",
     "HEADRACE_INGEST_MAX_SECONDS": "120",
     "HEADRACE_BATCH_MESSAGES": "200000",
     "HEADRACE_ARCHIVE": "",  # the demo's own, which is empty: a person's files are no part of its numbers

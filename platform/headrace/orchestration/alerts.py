@@ -43,7 +43,7 @@ from headrace.errors import Retriable
 from headrace.orchestration import backoff
 from headrace.orchestration.assets import STREAM, lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.sensors import SOURCE, _instance
+from headrace.orchestration.sensors import SOURCE, instance_of
 from headrace.pipelines import Pipeline
 from headrace.settings import Settings
 
@@ -89,7 +89,7 @@ def alerts_sensor(
     def watch(context: SensorEvaluationContext) -> SkipReason:
         repository = context.repository_def
         assert repository is not None  # Dagster gives it to every sensor of a code location
-        instance, now = _instance(context), datetime.now(UTC)
+        instance, now = instance_of(context), datetime.now(UTC)
         places = _Places(repository, pipelines, settings.ui_url)
 
         def look(book: Book) -> News:

@@ -2,38 +2,32 @@
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
 
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from dagster import (
     AssetExecutionContext,
     AssetKey,
-    AssetMaterialization,
     AssetsDefinition,
     AssetSpec,
     BackfillPolicy,
     Config,
     DailyPartitionsDefinition,
     MaterializeResult,
-    MetadataValue,
-    TableColumn,
-    TableRecord,
-    TableSchema,
     asset,
 )
 from pydantic import Field
 
-from headrace.lake import Extent
-from headrace.locks import holder, introduce, turn
+from headrace.locks import Places, holder, introduce, turn
 from headrace.orchestration import metadata, resume
+from headrace.orchestration.ingest_report import IngestReport
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.storage import report_materializations
 from headrace.pipelines import Pipeline, Spec
 from headrace.settings import Settings
-from headrace.stream import Step
 
 STREAM = "headrace/stream"
 #: A run is started before the one that it relieves ends, and waits for it so long: its last batch and publication.
@@ -48,6 +42,9 @@ class Drain(Config):
     )
     share: int | None = Field(
         None, description="only this run's share of a topic's partitions; none: all of them"
+    )
+    linger_seconds: float = Field(
+        0.0, description="stay for what comes so soon after the last message; of one source only"
     )
 
 
@@ -130,33 +127,23 @@ def lake_asset(pipeline: Pipeline, file: Path, settings: Settings) -> AssetsDefi
     )
     def lake(context: AssetExecutionContext, config: Drain, streams: Streams) -> MaterializeResult:  # type: ignore[type-arg]
         introduce(f"Dagster run {context.run.run_id[:8]} of {context.job_name}")
-        started = time.monotonic()
-        totals: dict[str, Step] = {}
-        pace: list[float] = []
-        with streams.open(pipeline) as stream:
-            for name in config.sources or [spec.name for spec in pipeline.sources]:
+        names = config.sources or [spec.name for spec in pipeline.sources]
+        linger = config.linger_seconds if len(names) == 1 else 0.0  # the next source would wait for its end
+        report = IngestReport(context, lake_key(pipeline), warehouse_key(pipeline), rejected_key(pipeline))
+        with streams.open(pipeline) as stream, _place(settings) as place:
+            pace = replace(stream.pace, linger_seconds=linger)
+            for name in names:
                 with turn(_lock(settings, pipeline, name, config.share), _HAND_OVER_SECONDS) as alone:
                     if not alone:
                         holds = holder(_lock(settings, pipeline, name, config.share))
                         context.log.warning(f"{name}: {holds} still reads; going on beside it")
-                    before = (0, time.monotonic())
-                    for step in stream.drain(name, share=config.share):
-                        totals[name] = step
-                        now = (step.landed.messages, time.monotonic())
-                        pace += [(now[0] - before[0]) / max(now[1] - before[1], 1e-9)] * (now[0] > before[0])
-                        before = now
-                        context.log.info(_progress(name, step))
-                for why in totals[name].landed.refused:
-                    context.log.error(why)
+                    for step in stream.drain(name, pace, share=config.share, may_linger=place.take):
+                        report.step(name, step, stream)
+                report.source_done(name)
             snapshot = stream.lake.good.open()
-            version, extent = snapshot.version, stream.lake.good.extent()
-            cursors = [c for name in totals for c in stream.source(name, config.share).cursors()]
+            cursors = [c for name in names for c in stream.source(name, config.share).cursors()]
             offsets = dict(snapshot.position(cursors))
-        report_materializations(context.op_execution_context, list(_published(pipeline, totals, version)))
-        found = _metadata(totals, version, extent, time.monotonic() - started)
-        found["throughput"] = metadata.sparkline(pace, "messages/s, batch by batch")
-        if offsets:
-            found["offsets"] = _offsets(offsets)
+            found = report.end(stream, offsets)
         return MaterializeResult(metadata=found)
 
     return lake
@@ -167,53 +154,14 @@ def _lock(settings: Settings, pipeline: Pipeline, source: str, share: int | None
     return settings.home / "locks" / f"ingest-{quote(label, safe='')}.lock"
 
 
-def _progress(name: str, step: Step) -> str:
-    got = step.landed
-    erased = f", {got.erased:,} dropped of people who were erased" if got.erased else ""
-    return f"{name}: {got.messages:,} messages, {got.good:,} rows landed, {got.rejected:,} rejected{erased}"
-
-
-def _published(pipeline: Pipeline, totals: dict[str, Step], version: int) -> Iterator[AssetMaterialization]:
-    days = {day for step in totals.values() for day in step.published.days}
-    for day in sorted(days):
-        yield AssetMaterialization(
-            warehouse_key(pipeline), partition=day.isoformat(), metadata={"lake_version": version}
-        )
-    rejected = sum(step.landed.rejected for step in totals.values())
-    if rejected:
-        yield AssetMaterialization(rejected_key(pipeline), metadata={"rejected": rejected})
-
-
-def _metadata(
-    totals: dict[str, Step], version: int, extent: Extent, seconds: float
-) -> dict[str, MetadataValue]:
-    messages = sum(s.landed.messages for s in totals.values())
-    gaps = [str(gap) for s in totals.values() for gap in s.landed.gaps]
-    found: dict[str, MetadataValue] = {
-        "dagster/row_count": MetadataValue.int(extent.rows),
-        "size_bytes": MetadataValue.int(extent.bytes),
-        "files": MetadataValue.int(extent.files),
-        "lake_version": MetadataValue.int(version),
-        "messages": MetadataValue.int(messages),
-        "landed_rows": MetadataValue.int(sum(s.landed.good for s in totals.values())),
-        "rejected": MetadataValue.int(sum(s.landed.rejected for s in totals.values())),
-        "repeated": MetadataValue.int(sum(s.landed.repeated for s in totals.values())),
-        "erased": MetadataValue.int(sum(s.landed.erased for s in totals.values())),
-        "published_rows": MetadataValue.int(sum(s.published.rows for s in totals.values())),
-        "messages_per_second": MetadataValue.float(round(messages / max(seconds, 1e-9), 1)),
-    }
-    if gaps:
-        found["lost_offsets"] = MetadataValue.md("\n".join(f"- `{gap}`" for gap in gaps))
-    refused = [why for s in totals.values() for why in s.landed.refused]
-    if refused:
-        found["refused_files"] = MetadataValue.md("\n".join(f"- {why}" for why in refused))
-    return found
-
-
-def _offsets(offsets: dict[str, int]) -> MetadataValue:
-    schema = TableSchema([TableColumn("cursor", "string"), TableColumn("next_offset", "int")])
-    records = [TableRecord({"cursor": c, "next_offset": n}) for c, n in sorted(offsets.items())]
-    return MetadataValue.table(records, schema)
+@contextmanager
+def _place(settings: Settings) -> Iterator[Places]:
+    """A place among the runs of this machine that may stay; freed at the end if it was taken."""
+    places = Places(settings.home / "locks" / "lingering", settings.ingest_lingering)
+    try:
+        yield places
+    finally:
+        places.free()
 
 
 def warehouse_asset(
@@ -249,9 +197,10 @@ def warehouse_asset(
                 resume.rebuilt(context, key, day, rows)
                 done[day.isoformat()] = rows
                 context.log.info(f"{day}: {rows:,} rows, {len(done):,} of {len(days):,} days")
-            version = stream.published_version()
+            version, whole = stream.published_version(), sum(stream.warehouse_counts().values())
         return MaterializeResult(
             metadata={
+                "dagster/row_count": whole,
                 "dagster/partition_row_count": sum(done.values()),
                 "days": len(done),
                 "lake_version": version,

@@ -47,6 +47,8 @@ RUNS = [
     "headrace.contracts.json_columns",
     "headrace.sources.record_columns",
 ]
+_LOOK_SECONDS = 1.0
+_RELOAD_SECONDS = 180
 _get_context = multiprocessing.get_context
 _spawn = util.spawnv_passfds
 
@@ -98,7 +100,26 @@ def _proxy() -> None:
 
     server.open_ipc_subprocess = _Server  # type: ignore[assignment,attr-defined]
     _give_up_lost_runs()
+    threading.Thread(target=_load_again, name="load-again", daemon=True).start()
     code_server.start_command()
+
+
+def _load_again() -> None:
+    """Load the definitions again whenever one of their sensors asks for it, as the UI's *Reload* does."""
+    from dagster._grpc.client import DagsterGrpcClient
+
+    from headrace.orchestration import first_day
+    from headrace.settings import settings
+
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+    host = sys.argv[sys.argv.index("--host") + 1] if "--host" in sys.argv else "localhost"
+    never = threading.Event()
+    while not never.wait(_LOOK_SECONDS):
+        if first_day.asked_to_load_again(settings()):
+            try:
+                DagsterGrpcClient(host=host, port=port).reload_code(timeout=_RELOAD_SECONDS)
+            except Exception as error:  # the next tick asks again
+                print(f"the definitions are not loaded again: {error}", file=sys.stderr)
 
 
 class _Server:
@@ -135,6 +156,9 @@ def _forked(arguments: list[str], cwd: str | None, env: dict[str, str]) -> None:
     os.environ.update(env)
     os.chdir(cwd or os.curdir)
     sys.argv[1:] = arguments
+    from headrace.orchestration import first_day
+
+    first_day.watched = True
     _serve_definitions()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,18 @@ from dagster import (
 from headrace import dbt_versions
 from headrace.dbt_versions import Project
 from headrace.models import untagged
-from headrace.orchestration import alerts, assets, checks, dbt, metadata, partitions, schedules, sensors
+from headrace.orchestration import (
+    alerts,
+    assets,
+    catalogue,
+    checks,
+    dbt,
+    first_day,
+    metadata,
+    partitions,
+    schedules,
+    sensors,
+)
 from headrace.orchestration.backoff import backoff, beside
 from headrace.orchestration.model_definitions import Models
 from headrace.orchestration.resources import Streams, streams_resource
@@ -47,9 +59,9 @@ class _Parts:
     assets: list[AssetsDefinition | AssetSpec]
     sources: dict[AssetKey, AssetSpec]
     marts: AssetsDefinition | None
-    ingest: Job
+    begin: date
     jobs: list[Job]
-    sensor: SensorDefinition
+    sensors: list[SensorDefinition]
     checks: list[AssetChecksDefinition]
     schedule: ScheduleDefinition
 
@@ -82,7 +94,6 @@ def _loadable(project: Project, config: Settings) -> Definitions:
 def _build(project: Project, config: Settings) -> Definitions:
     found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     streams = streams_resource(config)
-    daily = partitions.daily(config)
     if project.usable is not None:
         for name, why in untagged(project.usable.manifest, found.pipelines).items():
             found.broken[found.files[name].name] = why  # lands and publishes all the same
@@ -91,17 +102,19 @@ def _build(project: Project, config: Settings) -> Definitions:
     wrong: dict[str, str] = {}
     for pipeline in found.pipelines.values():
         file, marts = found.files[pipeline.name], None
+        begin = first_day.first_day(pipeline, config)
+        daily = partitions.daily(begin)
         if project.usable is not None and pipeline.models is not None:
             marts = dbt.marts_asset(project.usable.manifest, pipeline, daily, config)
         try:
-            parts.append(_parts(pipeline, file, daily, marts, streams, config))
+            parts.append(_parts(pipeline, file, daily, begin, marts, streams, config))
         except Exception as error:  # what Dagster refuses of it does not take the others down
             wrong[pipeline.name] = reason(error, file)
     found = found.without(wrong)
     models = Models(project.usable, found.pipelines, streams, config) if project.usable else None
     for part in parts:
         if models is not None and part.marts is not None:
-            models.add(part.pipeline, part.file, part.marts, part.ingest, part.checks)
+            models.add(part.pipeline, part.file, part.marts, part.begin, part.checks)
     health = [one for part in parts for one in part.checks]
     checked: AssetSelection = AssetSelection.checks(*health)
     resources: dict[str, Any] = {"streams": streams}
@@ -133,7 +146,7 @@ def _build(project: Project, config: Settings) -> Definitions:
         sensors=[
             *(models.sensors if models else ()),
             alerts.alerts_sensor(found.pipelines, streams, config),
-            *(part.sensor for part in parts),
+            *(one for part in parts for one in part.sensors),
         ],
         schedules=[
             schedules.health_schedule(checkup),
@@ -151,6 +164,7 @@ def _parts(
     pipeline: Pipeline,
     file: Path,
     daily: DailyPartitionsDefinition,
+    begin: date,
     marts: AssetsDefinition | None,
     streams: Streams,
     config: Settings,
@@ -182,11 +196,14 @@ def _parts(
         assets=[lake, warehouse, assets.rejected_spec(pipeline, file, config)],
         sources={spec.key: spec for spec in assets.source_specs(pipeline, file)},
         marts=marts,
-        ingest=ingest,
         jobs=[ingest, rebuild],
-        sensor=sensors.backlog_sensor(pipeline, ingest, streams, config, pauses),
+        begin=begin,
+        sensors=[
+            sensors.backlog_sensor(pipeline, ingest, streams, config, pauses),
+            catalogue.catalogue_sensor(pipeline, streams, sorted(marts.keys) if marts else [], begin, config),
+        ],
         checks=own_checks,
-        schedule=schedules.daily_close(pipeline, rebuild),
+        schedule=schedules.daily_close(pipeline, rebuild, begin),
     )
 
 

@@ -27,6 +27,7 @@ from headrace.orchestration.storage import (
     BatchingSqliteEventLogStorage,
     KeptSqliteRunStorage,
     KeptSqliteScheduleStorage,
+    OnePlan,
 )
 from headrace.settings import Settings, batch_dagster_events, settings
 
@@ -86,7 +87,8 @@ class Events(_BelowDagsterHome, EventLogStorage):
             from dagster_postgres import PostgresEventLogStorage
 
             batch_dagster_events()
-            return PostgresEventLogStorage(address, inst_data=inst_data)
+            kept = type("PostgresEvents", (OnePlan, PostgresEventLogStorage), {})
+            return cast("EventLogStorage", kept(address, inst_data=inst_data))
         return BatchingSqliteEventLogStorage.from_config_value(inst_data, config_value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 from dagster import (
@@ -73,7 +74,7 @@ class Models:
         pipeline: Pipeline,
         file: Path,
         marts: AssetsDefinition,
-        ingest: Job,
+        begin: date,
         checks: Sequence[AssetChecksDefinition],
     ) -> None:
         """Collect the marts of a stream with what refreshes them.
@@ -82,7 +83,7 @@ class Models:
             pipeline: The stream.
             file: Where it is declared.
             marts: Of this version.
-            ingest: Its job that lands rows.
+            begin: The day with which its partitions begin.
             checks: Those of its lake and warehouse.
         """
         manifest = self.version.manifest
@@ -99,7 +100,7 @@ class Models:
             sensors.refresh_sensor(
                 pipeline,
                 refresh,
-                ingest=ingest,
+                begin=begin,
                 views=self._deploy,
                 manifest=manifest,
                 streams=self._streams,
@@ -108,5 +109,5 @@ class Models:
             )
         )
         self.schedules.append(
-            schedules.hourly_marts(pipeline, refresh, manifest, self._streams, self._settings, pauses)
+            schedules.hourly_marts(pipeline, refresh, manifest, self._streams, self._settings, pauses, begin)
         )

@@ -7,15 +7,14 @@ from datetime import date
 from dagster import AssetExecutionContext, DailyPartitionsDefinition
 
 from headrace.days import days_between
-from headrace.settings import Settings
 
 #: Tags of a run over a range of days, both inclusive, as Dagster's own backfills set them.
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-def daily(settings: Settings) -> DailyPartitionsDefinition:
-    """UTC days from the earliest accepted event to tomorrow, which clocks that run ahead may reach."""
-    return DailyPartitionsDefinition(start_date=settings.event_time_min, end_offset=2)
+def daily(begin: date) -> DailyPartitionsDefinition:
+    """UTC days from then to tomorrow, which clocks that run ahead may reach."""
+    return DailyPartitionsDefinition(start_date=begin.isoformat(), end_offset=2)
 
 
 def days_of(context: AssetExecutionContext) -> list[date]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from dagster import (
@@ -53,7 +53,13 @@ def upkeep_schedule(job: Job) -> ScheduleDefinition:
 
 
 def hourly_marts(
-    pipeline: Pipeline, job: Job, manifest: Path, streams: Streams, settings: Settings, pauses: Backoff
+    pipeline: Pipeline,
+    job: Job,
+    manifest: Path,
+    streams: Streams,
+    settings: Settings,
+    pauses: Backoff,
+    begin: date,
 ) -> ScheduleDefinition:
     """Days that are still touched: the sensor was off, or their rebuild failed."""
     around = reach(manifest, pipeline)
@@ -74,15 +80,15 @@ def hourly_marts(
             except Retriable as error:
                 return SkipReason(str(error))
         old = context.scheduled_execution_time - timedelta(hours=1)
-        days = [one.day for one in touched if one.since < old]
+        days = [one.day for one in touched if one.since < old and one.day >= begin]
         if not days:
             return SkipReason("no day has been waiting for an hour")
-        return refreshes(pipeline, ranges(days, settings, *around), pauses.tags)
+        return refreshes(pipeline, ranges(days, settings, *around, first=begin), pauses.tags)
 
     return hourly
 
 
-def daily_close(pipeline: Pipeline, job: Job) -> ScheduleDefinition:
+def daily_close(pipeline: Pipeline, job: Job, begin: date) -> ScheduleDefinition:
     """Yesterday, from the lake on, whether touched or not."""
 
     @schedule(
@@ -94,9 +100,12 @@ def daily_close(pipeline: Pipeline, job: Job) -> ScheduleDefinition:
         tags=tags_of(pipeline),
         description="Rebuilds yesterday from the lake, raw rows and marts, and checks it.",
     )
-    def daily(context: ScheduleEvaluationContext) -> RunRequest:
+    def daily(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
         now: datetime = context.scheduled_execution_time.astimezone(UTC)
-        day = (now.date() - timedelta(days=1)).isoformat()
+        yesterday = now.date() - timedelta(days=1)
+        if yesterday < begin:
+            return SkipReason(f"the stream begins on {begin}")
+        day = yesterday.isoformat()
         return RunRequest(run_key=day, tags={STREAM: pipeline.name, RANGE_START: day, RANGE_END: day})
 
     return daily

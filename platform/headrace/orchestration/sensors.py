@@ -65,11 +65,12 @@ _ACTIVE = [
 ]
 
 
-def _active(context: SensorEvaluationContext, tags: dict[str, str], job: str) -> bool:
-    return _instance(context).get_runs_count(RunsFilter(job_name=job, statuses=_ACTIVE, tags=tags)) > 0
+def active(context: SensorEvaluationContext, tags: dict[str, str], job: str) -> bool:
+    """Whether a run of the job with these tags is queued or goes on."""
+    return instance_of(context).get_runs_count(RunsFilter(job_name=job, statuses=_ACTIVE, tags=tags)) > 0
 
 
-def _instance(context: SensorEvaluationContext) -> DagsterInstance:
+def instance_of(context: SensorEvaluationContext) -> DagsterInstance:
     """Dagster's instance, opened once: ``context.instance`` opens it at every tick.
 
     Opening reads the migration history of three databases, which costs more than all that a tick looks at. That is
@@ -113,12 +114,18 @@ def backlog_sensor(
                 looked: tuple[Backlog, Position] | None = None
                 for share, label in _shares(spec):
                     tags = {STREAM: pipeline.name, SOURCE: label}
-                    on_it = _on_it(context, tags, job.name, look, settings)
+                    on_it, due = _on_it(context, tags, job.name, look, settings)
                     if on_it:
                         seen.append(f"{label}: {on_it}")
                         continue
-                    if paused := pauses.pause(_instance(context), job.name, tags):
+                    if paused := pauses.pause(instance_of(context), job.name, tags):
                         seen.append(f"{label}: {paused}")
+                        continue
+                    if (
+                        due and settings.ingest_linger_seconds
+                    ):  # a run that is still there has had messages lately
+                        seen.append(f"{label}: a run hands over")
+                        requests.append(_ingest(pipeline, spec, share, {**tags, **pauses.tags}, settings))
                         continue
                     try:
                         looked = looked or stream.look(spec.name)
@@ -128,15 +135,15 @@ def backlog_sensor(
                     waiting = _waiting(looked[0], spec, share)
                     seen.append(f"{label}: {waiting}")
                     if waiting:
-                        requests.append(_ingest(pipeline, spec, share, {**tags, **pauses.tags}))
+                        requests.append(_ingest(pipeline, spec, share, {**tags, **pauses.tags}, settings))
                 if looked is not None and _worth_noting(observed, spec, looked[0].waiting):
                     events.append(AssetObservation(source_key(spec), metadata=metadata.backlog(*looked)))
             if not requests and _left_unpublished(context, stream, job.name, observed):
                 spec = pipeline.sources[0]
                 tags = {STREAM: pipeline.name, SOURCE: spec.name}
                 seen.append("what has landed is not all published")
-                if not pauses.pause(_instance(context), job.name, tags):
-                    requests.append(_ingest(pipeline, spec, None, {**tags, **pauses.tags}))
+                if not pauses.pause(instance_of(context), job.name, tags):
+                    requests.append(_ingest(pipeline, spec, None, {**tags, **pauses.tags}, settings))
         if requests or events:
             return SensorResult(run_requests=requests, asset_events=events)
         return SkipReason("; ".join(seen))
@@ -144,8 +151,11 @@ def backlog_sensor(
     return backlog
 
 
-def _ingest(pipeline: Pipeline, spec: Spec, share: int | None, tags: dict[str, str]) -> RunRequest:
-    drain = {"sources": [spec.name], "share": share}
+def _ingest(
+    pipeline: Pipeline, spec: Spec, share: int | None, tags: dict[str, str], settings: Settings
+) -> RunRequest:
+    linger = settings.ingest_linger_seconds
+    drain = {"sources": [spec.name], "share": share, "linger_seconds": linger}
     config = {"ops": {f"lake__{pipeline.name}": {"config": drain}}}
     return RunRequest(run_config=config, tags=tags)
 
@@ -156,22 +166,22 @@ def _seconds(given: timedelta | None, setting: int) -> int:
 
 def _on_it(
     context: SensorEvaluationContext, tags: dict[str, str], job: str, look: int, settings: Settings
-) -> str:
-    """Who reads a source already, so that no other run is needed; empty if one is.
+) -> tuple[str, bool]:
+    """Who reads a source already, so that no other run is needed, and whether that one is about to hand over.
 
     ``look`` is the time between two ticks, s: the relief has to be asked for at the last one that is early enough.
     """
-    records = _instance(context).get_run_records(
+    records = instance_of(context).get_run_records(
         RunsFilter(job_name=job, statuses=_ACTIVE, tags=tags), limit=2
     )
     if len(records) == 2:
-        return "a run is on it, and the next one is ready"
+        return "a run is on it, and the next one is ready", False
     if records:
         started = records[0].start_time
         lead = look + _STARTING_SECONDS
         if started is None or time.time() < started + settings.ingest_max_seconds - lead:
-            return "a run is on it"
-    return ""
+            return "a run is on it", False
+    return "", bool(records)
 
 
 def _worth_noting(observed: dict[str, tuple[float, int]], spec: Spec, waiting: int) -> bool:
@@ -192,7 +202,7 @@ def _left_unpublished(
     if now - at < _NOTED_SECONDS:
         return False
     observed[""] = (now, 0)
-    if _active(context, {STREAM: stream.name}, job):
+    if active(context, {STREAM: stream.name}, job):
         return False
     try:
         return stream.unpublished_since() is not None
@@ -220,14 +230,17 @@ def refresh_sensor(
     pipeline: Pipeline,
     job: Job,
     *,
-    ingest: Job,
     views: Job,
+    begin: date,
     manifest: Path,
     streams: Streams,
     settings: Settings,
     pauses: Backoff,
 ) -> SensorDefinition:
-    """Rebuilds the models of touched days once their data has been quiet for a while."""
+    """Rebuilds the models of touched days once their data has been quiet for a while.
+
+    Those before ``begin``, where the partitions begin, wait until the definitions have been loaded again.
+    """
     version, around = views_version(manifest, settings), reach(manifest, pipeline)
     below = dbt.views_below(manifest, pipeline)
 
@@ -240,28 +253,34 @@ def refresh_sensor(
         description=f"Rebuilds the marts of days of {pipeline.name} that got new rows.",
     )
     def refresh(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        if missing := _not_deployed(_instance(context), views.name, version, below):
+        if missing := _not_deployed(instance_of(context), views.name, version, below):
             return SkipReason(f"views of this version are not deployed yet: {', '.join(missing)}")
-        if _active(context, {STREAM: pipeline.name}, job.name):
+        if active(context, {STREAM: pipeline.name}, job.name):
             return SkipReason("a refresh is running")
         with streams.look(pipeline) as stream:
             try:
                 touched = stream.touched()
                 built = not touched or stream.ever_refreshed()
+                unpublished = bool(touched) and stream.unpublished_since() is not None
             except Retriable as error:
                 return SkipReason(str(error))
         if not touched:
             return SkipReason("all models are as new as their rows")
-        landing = _active(context, {STREAM: pipeline.name}, ingest.name)
-        wait = _still_hot(touched, landing, pipeline, settings, datetime.now(UTC), built=built)
+        early = [one.day for one in touched if one.day < begin]
+        touched = [one for one in touched if one.day >= begin]
+        if not touched:
+            return SkipReason(
+                f"{early[0]} is before {begin}, where the partitions begin, until these are loaded again"
+            )
+        wait = _still_hot(touched, unpublished, pipeline, settings, datetime.now(UTC), built=built)
         if wait:
             return SkipReason(f"{len(touched)} days touched; {wait}")
         days = {t.day for t in touched}
-        held = pauses.paused_days(_instance(context), job.name, {STREAM: pipeline.name}, days)
+        held = pauses.paused_days(instance_of(context), job.name, {STREAM: pipeline.name}, days)
         if held.keys() == days:
             return SkipReason(f"{len(days)} days touched; {max(held.values(), key=lambda p: p.next_try)}")
         groups = apart(days - held.keys(), held)
-        chosen = [one for group in groups for one in ranges(group, settings, *around)]
+        chosen = [one for group in groups for one in ranges(group, settings, *around, first=begin)]
         return SensorResult(run_requests=refreshes(pipeline, chosen, pauses.tags))
 
     return refresh
@@ -304,7 +323,7 @@ def refreshes(
 
 def _still_hot(
     touched: list[Touched],
-    landing: bool,
+    unpublished: bool,
     pipeline: Pipeline,
     settings: Settings,
     now: datetime,
@@ -313,6 +332,7 @@ def _still_hot(
 ) -> str | None:
     """Why the touched days had better wait; None once they are quiet or have waited long enough.
 
+    Quiet is what the data say, not whether a run is there: one that stays for a trickle always is.
     Models that were never built wait less: until then, whoever asks for them gets an error.
     """
     latest = max(t.latest for t in touched)
@@ -321,8 +341,8 @@ def _still_hot(
     longest = _seconds(cadence.at_most, settings.refresh_max_wait_seconds)
     if (now - since).total_seconds() >= (longest if built else min(longest, FIRST_BUILD_SECONDS)):
         return None
-    if landing:
-        return "an ingest run is landing more"
+    if unpublished:
+        return "what has landed is not all published"
     cooldown = _seconds(cadence.cooldown, settings.refresh_cooldown_seconds)
     if (now - latest).total_seconds() < cooldown:
         return f"rows arrived within the last {cooldown} s"
@@ -348,7 +368,7 @@ def views_sensor(
         description="Deploys staging and intermediate views when they changed.",
     )
     def views(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        tags, instance = {VIEWS: version}, _instance(context)
+        tags, instance = {VIEWS: version}, instance_of(context)
         runs = instance.get_runs(RunsFilter(job_name=job.name, tags=tags), limit=1)
         if runs and runs[0].status not in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
             return SkipReason(f"version {version} is deployed or being deployed")

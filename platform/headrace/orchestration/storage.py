@@ -4,12 +4,16 @@ Dagster's own make a new SQLAlchemy engine for each statement that they run: a n
 compiled again, which is most of what a daemon does all day. Here each database has one engine, and the statements
 that it has compiled once.
 
-A run over a year of daily partitions plans and reports thousands of materialisations at once, and as many checks.
+A run over a year of daily partitions plans and reports thousands of materialisations at once.
 Dagster hands them to ``store_event_batch``, which its event log answers with two connections and two synced commits
 for each; the one here answers with two for all of them.
 
+What is written again and again is packed, see ``headrace.packed``; a run's own database has small pages, because most
+of its tables are empty.
+
 Chosen in ``instance.py``, which ``dagster.yaml`` names, so every process of Dagster has them: code location, daemon,
-webserver and runs. Files and schemas are Dagster's own, in their usual places.
+webserver and runs. Files and schemas are Dagster's own, in their usual places. What goes again, and when, is in
+``retention.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +21,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,24 +28,29 @@ from typing import Any
 from dagster import (
     AssetMaterialization,
     DagsterEvent,
-    DagsterInstance,
-    DagsterRunStatus,
     OpExecutionContext,
-    RunsFilter,
 )
 from dagster._core.events import ASSET_EVENTS, DagsterEventBatchMetadata, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.event_log import SqlEventLogStorageTable, SqliteEventLogStorage
+from dagster._core.storage.event_log import (
+    SqlEventLogStorage,
+    SqlEventLogStorageTable,
+    SqliteEventLogStorage,
+)
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Dialect, Engine, Text, create_engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import NullPool
+from sqlalchemy.types import TypeDecorator
 
+from headrace.packed import packed, unpacked
 from headrace.settings import batch_dagster_events
 
 _ASSETS = ASSET_EVENTS & {
@@ -52,8 +60,30 @@ _ASSETS = ASSET_EVENTS & {
 }
 _CHECK_PLANNED = DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
 _BUSY_SECONDS = 60
-_FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
-_FORGOTTEN_AT_ONCE = 500
+_SMALL_PAGE = 512
+_LARGEST_WAL = 8 << 20
+
+
+class _Packed(TypeDecorator[str]):
+    """A column of text that is packed in SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        return packed(value) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else unpacked(value)
+
+
+for _column in (
+    SqlEventLogStorageTable.c.event,
+    AssetCheckExecutionsTable.c.evaluation_event,
+    RunsTable.c.run_body,
+    JobTickTable.c.tick_body,
+):
+    _column.type = _Packed()
 
 
 class _Engines:
@@ -79,9 +109,15 @@ def _engine(address: str, keep_connections: bool) -> Engine:
     engine = create_engine(address, connect_args={"timeout": _BUSY_SECONDS}, **pool)
 
     @event.listens_for(engine, "connect")
-    def unsynced(connection: Any, _: object) -> None:
+    def prepare(connection: Any, _: object) -> None:
         # no disk sync per commit: with WAL, a power cut then costs the last events, never the file
         connection.execute("PRAGMA synchronous=OFF")
+        # the next two are for files that are made now
+        if keep_connections:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # so that upkeep can make them smaller
+        else:
+            connection.execute(f"PRAGMA page_size={_SMALL_PAGE}")  # a run's: most of its tables are empty
+        connection.execute(f"PRAGMA journal_size_limit={_LARGEST_WAL}")
 
     return engine
 
@@ -135,7 +171,20 @@ class KeptSqliteScheduleStorage(SqliteScheduleStorage):
             yield connection
 
 
-class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
+class OnePlan(SqlEventLogStorage):
+    """An event log in which a run plans a check once.
+
+    Dagster plans it for each day of the run's range. A check of ours, and a test of dbt, judges the range as a whole:
+    one of these plans would be fulfilled by that evaluation, and the UI would show the others as skipped.
+    """
+
+    def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
+        with self.index_connection() as index:
+            row = _planned(event, self._event_to_row(event), event_id)
+            index.execute(AssetCheckExecutionsTable.insert(), [row])
+
+
+class BatchingSqliteEventLogStorage(OnePlan, SqliteEventLogStorage):
     """``SqliteEventLogStorage`` with a ``store_event_batch`` of its own for asset events of one run.
 
     Args:
@@ -212,27 +261,24 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         stored: Sequence[Mapping[str, Any]],
         ids: Sequence[int],
     ) -> None:
-        """What ``_store_asset_check_evaluation_planned`` stores, where it serialises an event for each partition."""
-        executions = []
-        for one, row, event_id in zip(planned, stored, ids, strict=True):
-            check: Any = one.get_dagster_event().event_specific_data
-            executions += [
-                {
-                    "asset_key": check.asset_key.to_string(),
-                    "check_name": check.check_name,
-                    "partition": partition,
-                    "run_id": one.run_id,
-                    "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
-                    "evaluation_event": row["event"],
-                    "evaluation_event_timestamp": row["timestamp"],
-                    "evaluation_event_storage_id": event_id,
-                }
-                for partition in (
-                    check.partitions_subset.get_partition_keys() if check.partitions_subset else [None]
-                )
-            ]
-        if executions:
-            index.execute(AssetCheckExecutionsTable.insert(), executions)
+        rows = [_planned(one, row, event_id) for one, row, event_id in zip(planned, stored, ids, strict=True)]
+        if rows:
+            index.execute(AssetCheckExecutionsTable.insert(), rows)
+
+
+def _planned(event: EventLogEntry, row: Mapping[str, Any], event_id: int | None) -> dict[str, Any]:
+    """The row of a planned check, from that of its event."""
+    check: Any = event.get_dagster_event().event_specific_data
+    return {
+        "asset_key": check.asset_key.to_string(),
+        "check_name": check.check_name,
+        "partition": None,
+        "run_id": event.run_id,
+        "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+        "evaluation_event": row["event"],
+        "evaluation_event_timestamp": row["timestamp"],
+        "evaluation_event_storage_id": event_id,
+    }
 
 
 def report_materializations(context: OpExecutionContext, made: Sequence[AssetMaterialization]) -> None:
@@ -243,37 +289,3 @@ def report_materializations(context: OpExecutionContext, made: Sequence[AssetMat
         DagsterEvent.asset_materialization(
             step, materialization, DagsterEventBatchMetadata(batch_id, n == len(made) - 1)
         )
-
-
-def forget_runs(instance: DagsterInstance, before: datetime) -> int:
-    """Remove events and captured logs of runs that ended before then; returns of how many.
-
-    What the catalogue is made of stays for ever: materializations, observations and check results, and the runs
-    themselves. Deleting runs the way Dagster does would take their materializations along, and with them the days
-    that the UI shows as built.
-    """
-    storage: Any = instance.event_log_storage
-    old = RunsFilter(statuses=_FINISHED, updated_before=before)
-    gone, cursor = 0, None
-    while runs := instance.get_runs(old, cursor=cursor, limit=_FORGOTTEN_AT_ONCE):
-        for run in runs:
-            cursor = run.run_id
-            if isinstance(storage, SqliteEventLogStorage):
-                shard = Path(storage.path_for_shard(run.run_id))
-                known = shard.exists()
-                for suffix in ("", "-wal", "-shm"):
-                    shard.with_name(shard.name + suffix).unlink(missing_ok=True)
-            else:
-                known = bool(_delete_plain_events(storage, run.run_id))
-            if known:
-                instance.compute_log_manager.delete_logs(prefix=[run.run_id])
-                gone += 1
-    return gone
-
-
-def _delete_plain_events(storage: Any, run_id: str) -> int:
-    """Events of a run that are about no asset."""
-    table = SqlEventLogStorageTable
-    plain = table.delete().where(table.c.run_id == run_id, table.c.asset_key.is_(None))
-    with storage.index_connection() as connection:
-        return int(connection.execute(plain).rowcount)

@@ -10,7 +10,7 @@ from dagster import In, JobDefinition, Nothing, OpExecutionContext, job, op
 from headrace.errors import HeadraceError, Retriable
 from headrace.lake.delta import DeltaLakeTable
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.storage import forget_runs
+from headrace.orchestration.retention import Keep, forget
 from headrace.pipelines import Pipeline
 from headrace.settings import Settings
 from headrace.stream import Stream
@@ -40,11 +40,17 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
         if wrong:
             raise Retriable("; ".join(wrong))
 
-    @op(ins={"after": In(Nothing)}, description="Removes events and captured logs of old runs.")
+    @op(
+        ins={"after": In(Nothing)},
+        description="Removes what Dagster need not keep of runs, ticks and assets.",
+    )
     def remove_old_logs(context: OpExecutionContext) -> None:
-        before = datetime.now(UTC) - timedelta(days=settings.runs_keep_days)
-        gone = forget_runs(context.instance, before)
-        context.log.info(f"logs of {gone:,} runs before {before:%Y-%m-%d %H:%M} UTC are gone")
+        keep = Keep.of(settings)
+        gone = forget(context.instance, keep)
+        context.log.info(
+            f"gone are the logs of {gone.logs:,} runs before {keep.since:%Y-%m-%d %H:%M} UTC or beyond the newest"
+            f" {keep.runs:,} of their job, {gone.runs:,} runs, {gone.events:,} events of assets, {gone.ticks:,} ticks"
+        )
 
     @job(name="upkeep", description="Lake maintenance, and retention of the logs of runs.")
     def upkeep() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -223,6 +223,7 @@ class Pipeline:
         cadence: How often it is looked at and rebuilt.
         thresholds: When its checks turn red.
         tags: Of all its assets in Dagster.
+        start: First day (UTC): what happened before is rejected. None: the first day with data is found.
     """
 
     contract: Contract
@@ -233,6 +234,7 @@ class Pipeline:
     cadence: Cadence = field(default_factory=Cadence)
     thresholds: Thresholds = field(default_factory=Thresholds)
     tags: Mapping[str, str] = field(default_factory=dict)
+    start: date | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.contract, Contract):
@@ -252,6 +254,8 @@ class Pipeline:
         ):
             if not isinstance(value, kind):
                 raise ValueError(f"{name} {value!r:.60} is no {kind.__name__}: write {kind.__name__}(...)")
+        if self.start is not None and (not isinstance(self.start, date) or isinstance(self.start, datetime)):
+            raise ValueError(f"start {self.start!r} is no day: write it like date(2024, 3, 1)")
         self._verify_tags()
 
     def _verify_tags(self) -> None:

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 #: A batch ends after so many bytes of payload, and after so many seconds while small files keep coming.
 _BATCH_BYTES = 256 << 20
 _READ_SECONDS = 5.0
+_LOOK_SECONDS = 2.0  # a read that waits for files comes back after this, to list them again
 _HASH_BYTES = 1 << 20
 _ORIGIN = {"timestamp": pl.Int64, "cursor": pl.String, "offset": pl.Int64, "end": pl.Int64}
 
@@ -135,7 +136,7 @@ class FilesSource:
             told = {*view.files, *view.gone}
             pending = [f for f in self._look().pending(after) if f.cursor in told or not asked]
         elif not pending:
-            time.sleep(wait_seconds)
+            time.sleep(min(wait_seconds, _LOOK_SECONDS))  # nothing tells of new files
         return self._batch(self._take(pending, after, max_messages), tuple(refused))
 
     def _latest(self) -> _View:

@@ -97,38 +97,26 @@ class SqsSource:
         return [self.name]
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
-        """Receive with parallel long polls until the queue is empty or the batch is full."""
-        url = self._queue_url()
+        """Receive with parallel long polls until the queue is empty or the batch is full.
+
+        Who waits for longer than a second does so with one call, which returns with the first messages; the others
+        are made then, and wait no more.
+        """
         before = Position({self.name: after.get(self.name, 0)})
         deadline = time.monotonic() + wait_seconds + _READ_SECONDS
-        share = -(-max_messages // self._receivers)
-
-        def receive(_: int) -> list[dict[str, Any]]:
-            mine: list[dict[str, Any]] = []
-            wait = max(0, min(20, round(wait_seconds)))
-            while len(mine) < share and time.monotonic() < deadline:
-                with _translated(self.queue):
-                    answer = self._client.receive_message(
-                        QueueUrl=url,
-                        MaxNumberOfMessages=min(_BATCH, share - len(mine)),
-                        WaitTimeSeconds=wait,
-                        VisibilityTimeout=self._visibility,
-                        AttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
-                        MessageAttributeNames=["All"],
-                    )
-                found = answer.get("Messages", [])
-                if not found:
-                    break
-                self._held.add((m["ReceiptHandle"] for m in found), time.monotonic() + self._visibility)
-                mine.extend(found)
-                wait = min(wait, 1)
-            return mine
-
+        wait = max(0, min(20, round(wait_seconds)))
+        self._queue_url()
         self._keep()
         held = self._held.known()
         try:
-            with ThreadPoolExecutor(self._receivers, "sqs-receive") as pool:
-                messages = [m for part in pool.map(receive, range(self._receivers)) for m in part]
+            patient = wait > 1
+            messages = self._receive(min(_BATCH, max_messages), wait) if patient else []
+            if messages or not patient:
+                share = -(-(max_messages - len(messages)) // self._receivers)
+                each = (share, 0 if patient else wait, deadline)
+                with ThreadPoolExecutor(self._receivers, "sqs-receive") as pool:
+                    parts = pool.map(lambda _: self._drain(*each), range(self._receivers))
+                    messages += [m for part in parts for m in part]
         except BaseException:
             # nobody will see what the other receivers got
             self._hand_back(self._held.known() - held)
@@ -140,6 +128,32 @@ class SqsSource:
         return MicroBatch(
             self.name, records, before, before.advanced(moved), receipts, again_within=_AGAIN_WITHIN
         )
+
+    def _drain(self, most: int, wait: int, deadline: float) -> list[dict[str, Any]]:
+        """Receive until nothing comes, or so many messages; the first call waits so many seconds."""
+        mine: list[dict[str, Any]] = []
+        while len(mine) < most and time.monotonic() < deadline:
+            found = self._receive(min(_BATCH, most - len(mine)), wait)
+            if not found:
+                break
+            mine.extend(found)
+            wait = min(wait, 1)
+        return mine
+
+    def _receive(self, most: int, wait: int) -> list[dict[str, Any]]:
+        """One call, waiting so many seconds for the first message."""
+        with _translated(self.queue):
+            answer = self._client.receive_message(
+                QueueUrl=self._queue_url(),
+                MaxNumberOfMessages=most,
+                WaitTimeSeconds=wait,
+                VisibilityTimeout=self._visibility,
+                AttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
+                MessageAttributeNames=["All"],
+            )
+        found: list[dict[str, Any]] = answer.get("Messages", [])
+        self._held.add((m["ReceiptHandle"] for m in found), time.monotonic() + self._visibility)
+        return found
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Delete the batch. What could not be deleted comes again and is then recognised by its id."""

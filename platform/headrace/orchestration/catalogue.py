@@ -1,0 +1,190 @@
+"""What is there, whoever put it there, is in the catalogue: days that ``headrace ingest`` or a backfill has filled.
+
+Dagster knows of what its own runs report. This sensor compares the warehouse with it and reports what is missing, and
+notes with which day a stream begins.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import islice
+
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    DagsterInstance,
+    DefaultSensorStatus,
+    MetadataValue,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    sensor,
+)
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+from headrace.errors import HeadraceError
+from headrace.orchestration import first_day
+from headrace.orchestration.assets import STREAM, lake_key, rejected_key, tags_of, warehouse_key
+from headrace.orchestration.resources import Streams
+from headrace.orchestration.sensors import active, instance_of
+from headrace.pipelines import Pipeline
+from headrace.settings import Settings
+from headrace.stream import Stream
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 30
+#: Each is a row or two of Dagster's database.
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a stream has, seen from outside of Dagster.
+
+    Attributes:
+        days: Rows of the warehouse table by day.
+        built: Of these, the days whose models are as new as their rows.
+        lake_version: Of the lake table.
+        lake_rows: Rows of the lake table.
+        rejected_rows: Rows of the rejected table.
+    """
+
+    days: dict[date, int]
+    built: frozenset[date]
+    lake_version: int
+    lake_rows: int
+    rejected_rows: int
+
+    @classmethod
+    def of(cls, stream: Stream) -> Filled:
+        """As lake and warehouse have it now."""
+        days = {day: rows for day, rows in stream.warehouse_counts().items() if rows}
+        touched = {one.day for one in stream.touched()}
+        built = frozenset() if stream.pipeline.models is None else frozenset(set(days) - touched)
+        good, rejected = stream.lake.good, stream.lake.rejected
+        version = good.open().version
+        rejected.open()
+        return cls(days, built, version, good.extent().rows, rejected.extent().rows)
+
+
+def catalogue_sensor(
+    pipeline: Pipeline, streams: Streams, marts: Sequence[AssetKey], begin: date, settings: Settings
+) -> SensorDefinition:
+    """Reports what others have filled, and has the definitions loaded again when the stream begins on another day.
+
+    Args:
+        pipeline: The stream.
+        streams: Opens it.
+        marts: Its models that are built by day.
+        begin: The day with which its partitions begin.
+        settings: Where it is.
+    """
+    before: list[tuple[int, int, date | None]] = []
+
+    @sensor(
+        name=f"{pipeline.name}_catalogue",
+        minimum_interval_seconds=max(_LOOK_SECONDS, settings.sensor_seconds),
+        default_status=DefaultSensorStatus.RUNNING,
+        tags=tags_of(pipeline),
+        description=f"Shows what of {pipeline.name} was filled outside of Dagster, and where it begins.",
+    )
+    def catalogue(context: SensorEvaluationContext) -> SensorResult | SkipReason:
+        instance = instance_of(context)
+        with streams.look(pipeline) as stream:
+            try:
+                filled = Filled.of(stream)
+            except HeadraceError as error:
+                return SkipReason(str(error))
+        first = min(filled.days, default=None)
+        now = (filled.lake_version, len(filled.built), first)
+        said = _where_it_begins(
+            pipeline, begin, first, first in {one[2] for one in before}, instance, settings
+        )
+        if before == [now]:
+            return SkipReason(said or "nothing has changed")
+        landing = active(context, {STREAM: pipeline.name}, f"ingest_{pipeline.name}")
+        missing = list(islice(unreported(instance, pipeline, marts, filled, landing), _AT_ONCE))
+        before[:] = [now]
+        if len(missing) == _AT_ONCE:  # there may be more
+            before[:] = [(-1, -1, first)]
+        if missing:
+            return SensorResult(asset_events=missing)
+        return SkipReason(said or "the catalogue shows all that is there")
+
+    return catalogue
+
+
+def _where_it_begins(
+    pipeline: Pipeline,
+    begin: date,
+    first: date | None,
+    twice: bool,
+    instance: DagsterInstance,
+    settings: Settings,
+) -> str:
+    """Note the first day with rows; ask for another load once it has been the same for two looks."""
+    if first is None or pipeline.start is not None:
+        return ""
+    first_day.note(settings, pipeline.name, first)
+    if not first_day.watched or first == begin or not twice:
+        return ""
+    if instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]), limit=1):
+        return f"{pipeline.name} begins on {first}; the definitions are loaded again after the backfill"
+    first_day.ask_to_load_again(settings)
+    return f"{pipeline.name} begins on {first}, not on {begin}: the definitions are loaded again"
+
+
+def unreported(
+    instance: DagsterInstance,
+    pipeline: Pipeline,
+    marts: Sequence[AssetKey],
+    filled: Filled,
+    landing: bool = False,
+) -> Iterator[AssetMaterialization]:
+    """Materializations of what is there and Dagster does not know of.
+
+    While an ingest run is ``landing``, it is for that run to tell how many rows the tables have.
+    """
+    if filled.lake_rows or filled.rejected_rows:
+        version = {"lake_version": filled.lake_version}
+        yield from _table(instance, lake_key(pipeline), filled.lake_rows, version, landing)
+    if filled.rejected_rows:
+        yield from _table(instance, rejected_key(pipeline), filled.rejected_rows, {}, landing)
+    total = sum(filled.days.values())
+    key = warehouse_key(pipeline)
+    for day in sorted(set(map(str, filled.days)) - instance.get_materialized_partitions(key)):
+        rows = {
+            "dagster/row_count": MetadataValue.int(total),
+            "dagster/partition_row_count": MetadataValue.int(filled.days[date.fromisoformat(day)]),
+        }
+        yield AssetMaterialization(key, partition=day, metadata=rows, description=_SAID)
+    built = set(map(str, filled.built))
+    for mart in marts if built else ():
+        for day in sorted(built - instance.get_materialized_partitions(mart)):
+            yield AssetMaterialization(mart, partition=day, description=_SAID)
+
+
+_SAID = "Filled outside of Dagster."
+
+
+def _table(
+    instance: DagsterInstance, key: AssetKey, rows: int, more: dict[str, int], landing: bool
+) -> Iterator[AssetMaterialization]:
+    """A table whose newest materialization is of other rows, or that has none."""
+    last = instance.get_latest_materialization_event(key)
+    if last is not None and landing:
+        return
+    known = (
+        last.asset_materialization.metadata.get("dagster/row_count")
+        if last and last.asset_materialization
+        else None
+    )
+    if known is None or known.value != rows:
+        counts = {"dagster/row_count": rows, **more}
+        shown = {name: MetadataValue.int(count) for name, count in counts.items()}
+        yield AssetMaterialization(key, metadata=shown, description=_SAID)

@@ -1,0 +1,231 @@
+"""What Dagster keeps goes by age and by number, so that it stops growing; what the catalogue is made of stays.
+
+Of every asset, day and check the newest events stay whatever their age: they are the days that the UI shows as built.
+Removing runs the way Dagster does would take these along.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.storage.event_log import SqlEventLogStorageTable, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetEventTagsTable
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._core.storage.schedules.schema import JobTickTable
+from sqlalchemy import Column, Table, and_, func, or_, select
+from sqlalchemy.engine import Connection
+
+from headrace.settings import Settings
+
+_FINISHED = [
+    one.value for one in (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
+]
+_AT_ONCE = 500
+#: Newest ticks of each sensor and schedule, of each outcome: half an hour of skipped ones at the usual interval.
+_TICKS = 300
+#: A database is made anew, once, so that it can be made smaller from then on; a larger one only reuses its room.
+_SMALL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What stays.
+
+    Attributes:
+        since: Older events, logs and runs go.
+        runs: Runs of each job and outcome that keep their events and logs, the newest.
+        listed: Runs of each job and outcome that stay in the list, the newest.
+        history: Events of each kind about each day of each asset, and evaluations of each check, the newest; one of
+            them stays whatever its age.
+    """
+
+    since: datetime
+    runs: int
+    listed: int
+    history: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Keep:
+        """As the settings have it, now."""
+        since = datetime.now(UTC) - timedelta(days=settings.runs_keep_days)
+        return cls(since, settings.runs_keep, settings.runs_listed, settings.asset_history)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What went.
+
+    Attributes:
+        logs: Runs whose events and logs are gone.
+        runs: Runs that are not listed any more.
+        events: Events of assets and evaluations of checks.
+        ticks: Of sensors and schedules.
+    """
+
+    logs: int
+    runs: int
+    events: int
+    ticks: int
+
+
+def forget(instance: DagsterInstance, keep: Keep) -> Forgotten:
+    """Remove what need not stay; safe while runs go on, which it does not touch."""
+    quiet, unlisted = _old_runs(instance, keep)
+    logs = sum(_forget_events(instance, run_id) for run_id in quiet)
+    events = _forget_history(instance, keep, quiet)
+    runs = _forget_runs(instance, unlisted)
+    ticks = _forget_ticks(instance)
+    _shrink(instance)
+    return Forgotten(logs, runs, events, ticks)
+
+
+def _old_runs(instance: DagsterInstance, keep: Keep) -> tuple[list[str], list[str]]:
+    """Ids of ended runs that lose their events, and of those that are not listed any more."""
+    table = RunsTable.c
+    newest = (
+        select(table.run_id, table.pipeline_name, table.status, table.update_timestamp)
+        .where(table.status.in_(_FINISHED))
+        .order_by(table.id.desc())
+    )
+    quiet: list[str] = []
+    unlisted: list[str] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    with _runs(instance) as connection:
+        for run_id, job, status, updated in connection.execute(newest):
+            kind = (str(job), str(status))
+            seen[kind] += 1
+            old = isinstance(updated, datetime) and _utc(updated) < keep.since
+            if old or seen[kind] > keep.runs:
+                quiet.append(str(run_id))
+            if seen[kind] > max(keep.listed, keep.runs):
+                unlisted.append(str(run_id))
+    return quiet, unlisted
+
+
+def _utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def _forget_events(instance: DagsterInstance, run_id: str) -> bool:
+    """Events and captured logs of a run; whether it still had any."""
+    storage: Any = instance.event_log_storage
+    if isinstance(storage, SqliteEventLogStorage):
+        shard = Path(storage.path_for_shard(run_id))
+        known = shard.exists()
+        for suffix in ("", "-wal", "-shm"):
+            shard.with_name(shard.name + suffix).unlink(missing_ok=True)
+    else:
+        events = SqlEventLogStorageTable
+        plain = events.delete().where(events.c.run_id == run_id, events.c.asset_key.is_(None))
+        with storage.index_connection() as connection:
+            known = bool(connection.execute(plain).rowcount)
+    if known:
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
+    return known
+
+
+def _forget_history(instance: DagsterInstance, keep: Keep, quiet: Sequence[str]) -> int:
+    """Events of assets and evaluations of checks beyond the newest; of ``quiet`` runs also what is about no asset."""
+    events, checks, tags = SqlEventLogStorageTable, AssetCheckExecutionsTable, AssetEventTagsTable
+    about = (events.c.asset_key, events.c.partition, events.c.dagster_event_type)
+    check = (checks.c.asset_key, checks.c.check_name, checks.c.partition)
+    gone = 0
+    for some in _portions(quiet):
+        with _index(instance) as connection:
+            plain = events.delete().where(events.c.run_id.in_(some), events.c.asset_key.is_(None))
+            gone += connection.execute(plain).rowcount
+    for table, kind, at in ((events, about, events.c.timestamp), (checks, check, checks.c.create_timestamp)):
+        with _index(instance) as connection:
+            ids = [*connection.execute(_beyond(table, kind, at, keep)).scalars()]
+        for some in _portions(ids):
+            with _index(instance) as connection:
+                if table is events:
+                    connection.execute(tags.delete().where(tags.c.event_id.in_(some)))
+                gone += connection.execute(table.delete().where(table.c.id.in_(some))).rowcount
+    return gone
+
+
+def _beyond(table: Table, kind: Sequence[Column[Any]], at: Column[Any], keep: Keep) -> Any:
+    """Ids of rows that are not among the newest of their kind, nor young enough."""
+    place = func.row_number().over(partition_by=[*kind], order_by=table.c.id.desc()).label("place")
+    ranked = select(table.c.id, at.label("at"), place).where(kind[0].is_not(None)).subquery()
+    # Dagster's timestamps are UTC without a zone
+    old = and_(ranked.c.place > 1, ranked.c.at < keep.since.replace(tzinfo=None))
+    return select(ranked.c.id).where(or_(ranked.c.place > keep.history, old))
+
+
+def _forget_runs(instance: DagsterInstance, run_ids: Sequence[str]) -> int:
+    gone = 0
+    for some in _portions(run_ids):
+        with _runs(instance) as connection:
+            connection.execute(RunTagsTable.delete().where(RunTagsTable.c.run_id.in_(some)))
+            gone += connection.execute(RunsTable.delete().where(RunsTable.c.run_id.in_(some))).rowcount
+    return gone
+
+
+def _forget_ticks(instance: DagsterInstance) -> int:
+    if instance.schedule_storage is None:
+        return 0
+    ticks = JobTickTable
+    kind = [ticks.c.selector_id, ticks.c.status]
+    place = func.row_number().over(partition_by=kind, order_by=ticks.c.id.desc()).label("place")
+    ranked = select(ticks.c.id, place).where(ticks.c.status != "STARTED").subquery()
+    gone = 0
+    with _ticks(instance) as connection:
+        ids = [*connection.execute(select(ranked.c.id).where(ranked.c.place > _TICKS)).scalars()]
+    for some in _portions(ids):
+        with _ticks(instance) as connection:
+            gone += connection.execute(ticks.delete().where(ticks.c.id.in_(some))).rowcount
+    return gone
+
+
+def _portions(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE))
+
+
+def _runs(instance: DagsterInstance) -> AbstractContextManager[Connection]:
+    storage: Any = instance.run_storage
+    found: AbstractContextManager[Connection] = storage.connect()
+    return found
+
+
+def _index(instance: DagsterInstance) -> AbstractContextManager[Connection]:
+    storage: Any = instance.event_log_storage
+    found: AbstractContextManager[Connection] = storage.index_connection()
+    return found
+
+
+def _ticks(instance: DagsterInstance) -> AbstractContextManager[Connection]:
+    storage: Any = instance.schedule_storage
+    found: AbstractContextManager[Connection] = storage.connect()
+    return found
+
+
+def _shrink(instance: DagsterInstance) -> None:
+    """Give the room that is free in SQLite's files back to the disk."""
+    for connect in (_runs, _index, _ticks) if instance.schedule_storage else (_runs, _index):
+        with connect(instance) as connection:
+            address = connection.engine.url
+        if address.get_backend_name() == "sqlite" and address.database and Path(address.database).is_file():
+            _shrink_file(Path(address.database))
+
+
+def _shrink_file(file: Path) -> None:
+    with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as connection:
+
+        def told(statement: str) -> list[tuple[int, ...]]:
+            return connection.execute(f"PRAGMA {statement}").fetchall()
+
+        if told("auto_vacuum") == [(0,)] and file.stat().st_size < _SMALL_BYTES:
+            told("auto_vacuum=INCREMENTAL")
+            connection.execute("VACUUM")
+        told("incremental_vacuum")
+        told("wal_checkpoint(TRUNCATE)")
