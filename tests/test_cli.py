@@ -28,7 +28,7 @@ def headrace(*arguments: str, env: dict[str, str] | None = None) -> subprocess.C
         env={**clean, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,  # less than a test may take, for a machine that is busy
         check=False,
     )
 
@@ -98,6 +98,7 @@ def test_a_frozen_publisher_keeps_nobody_from_landing_and_is_named(stack: Stack,
         "HEADRACE_HOME": str(tmp_path / "home"),
         "HEADRACE_RAW_DATABASE": "raw_cli_frozen",
         "HEADRACE_INGEST_MAX_SECONDS": "5",
+        "HEADRACE_INGEST_IDLE_SECONDS": "0.5",
         "HEADRACE_LOCK_SECONDS": "1",
     }
     folder = tmp_path / "home" / "archive" / "events"
