@@ -95,6 +95,7 @@ with file_lock(Path(sys.argv[1]), "publishing", Patience(9, 9)):
 def test_a_frozen_publisher_keeps_nobody_from_landing_and_is_named(stack: Stack, tmp_path: Path) -> None:
     env = {
         **stack.environment,
+        "HEADRACE_LAKE_URI": str(tmp_path / "lake"),
         "HEADRACE_HOME": str(tmp_path / "home"),
         "HEADRACE_RAW_DATABASE": "raw_cli_frozen",
         "HEADRACE_INGEST_MAX_SECONDS": "5",
