@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -142,6 +143,27 @@ RIGHT = [
     'x: Time = field("x", ge=datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc))',
     'x: pl.Int32 = field("x", gt=1, lt=3, notin=[7])',
 ]
+
+
+THREADS = """
+import os, pathlib, sys, headrace.pipelines as p
+sys.path.insert(0, sys.argv[1])
+before = len(os.listdir("/proc/self/task"))
+import declared
+print(before, len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted by Linux")
+def test_declaring_starts_no_threads_which_forked_workers_would_wait_for(tmp_path: Path) -> None:
+    (tmp_path / "declared.py").write_text(
+        MODEL.format(field='x: pl.String = field("x", default="a", str_matches="^a", length=(1, 2))')
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    before, after = done.stdout.split()
+    assert before == after
 
 
 @pytest.mark.parametrize("line", RIGHT)

@@ -1,4 +1,8 @@
-"""Find what a contract declares and Headrace cannot keep, where it is declared: at import, not in a run at night."""
+"""Find what a contract declares and Headrace cannot keep, where it is declared: at import, not in a run at night.
+
+Nothing here computes with Polars: its threads, once started, would be missing in the workers that the code server
+forks, and these would wait for them for ever. So the built-in checks are asked in Python.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pandera.polars as pa
 import polars as pl
 
-from headrace.batch import STRING_MAP
 from headrace.contracts.dtypes import INT_RANGE, SUPPORTED, WIRE_OF_DTYPE, WIRES_OF_DTYPE
 
 if TYPE_CHECKING:
@@ -26,10 +30,30 @@ _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 #: A stream's rejected table is named ``<stream>_rejected``, which must be an identifier too.
 _LONGEST_NAME = 63 - len("_rejected")
 _HIGHEST_VERSION = 2**31 - 1
-_SAMPLE: dict[str, Any] = {"string": "a", "object": "{}", "number": 1.0, "integer": 1, "time": 0, "map": []}
 #: Where checks of a number begin and end, and whether the end itself passes.
 _LOW = {"greater_than": False, "greater_than_or_equal_to": True}
 _HIGH = {"less_than": False, "less_than_or_equal_to": True}
+#: What a value must be, by JSON type.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "object": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "time": (datetime,),
+}
+#: Built-in checks that compare with one value, and with which.
+_COMPARED = {
+    "greater_than": "min_value",
+    "greater_than_or_equal_to": "min_value",
+    "less_than": "max_value",
+    "less_than_or_equal_to": "max_value",
+    "equal_to": "value",
+    "not_equal_to": "value",
+}
+#: What Polars' regular expressions do not have: look-around, atomic groups, conditions, references.
+_NOT_IN_POLARS = re.compile(r"\(\?(?:<?[=!]|>|\(|P=)|\\[1-9]")
+#: What they have and Python's do not.
+_NOT_IN_PYTHON = re.compile(r"\\[pPz]|\\x\{|\[:|\(\?<[^=!]|&&")
 
 
 def faults(contract: Contract, *, asking: bool = True) -> list[str]:
@@ -211,8 +235,8 @@ def _of_checks(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
     """Checks that fail themselves, contradict each other, or refuse what the field itself names."""
     well = True
     for check in column.checks:
-        said = _asked(check, name, _SAMPLE[wire], dtype) if _builtin(check) else True
-        if isinstance(said, str):
+        said = _why_not(check, wire) if _builtin(check) else None
+        if said is not None:
             well = False
             yield f"has a check that cannot be asked, {_shown(check)}: {said}"
     if not well:
@@ -220,8 +244,8 @@ def _of_checks(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
     yield from _of_bounds(column, dtype)
     for check in column.checks:
         if check.name == "isin":
-            yield from _of_choices(name, column, dtype, list(check.statistics["allowed_values"]))
-    yield from _of_default(name, column, dtype, wire)
+            yield from _of_choices(column, list(check.statistics["allowed_values"]))
+    yield from _of_default(column, dtype, wire)
 
 
 def _of_bounds(column: Any, dtype: Any) -> Iterator[str]:
@@ -249,16 +273,16 @@ def _of_bounds(column: Any, dtype: Any) -> Iterator[str]:
         yield f"has checks that no value passes: {below[2]} and {above[2]}"
 
 
-def _of_choices(name: str, column: Any, dtype: Any, choices: list[Any]) -> Iterator[str]:
+def _of_choices(column: Any, choices: list[Any]) -> Iterator[str]:
     if not choices:
         yield "has isin=[], which no value passes"
     for value in choices:
         for check in column.checks:
-            if check.name != "isin" and _builtin(check) and _asked(check, name, value, dtype) is not True:
+            if check.name != "isin" and not _passes(check, value):
                 yield f"names {value!r} in isin, which its own {_shown(check)} refuses"
 
 
-def _of_default(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
+def _of_default(column: Any, dtype: Any, wire: str) -> Iterator[str]:
     default = (column.metadata or {}).get("default")
     if default is None:
         return
@@ -266,11 +290,10 @@ def _of_default(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
         if default != {}:
             yield f"has default {default!r}; that of a map is {{}}"
         return
-    kinds: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float), "integer": (int,)}
-    if wire not in kinds:
+    if wire in ("time", "object"):
         yield f"has default {default!r}; {'a time' if wire == 'time' else 'an object'} takes none"
         return
-    fits = isinstance(default, kinds[wire]) and not isinstance(default, bool) and not _strange(default)
+    fits = _is(default, wire) and not (isinstance(default, float) and not math.isfinite(default))
     if fits and dtype in INT_RANGE:
         least, most = INT_RANGE[dtype]
         fits = least <= default <= most
@@ -278,13 +301,8 @@ def _of_default(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
         yield f"has default {default!r}, which is no {dtype}"
         return
     for check in column.checks:
-        said = _asked(check, name, default, dtype)
-        if said is not True:
+        if not _passes(check, default):
             yield f"has default {default!r}, which its own {_shown(check)} refuses"
-
-
-def _strange(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _builtin(check: pa.Check) -> bool:
@@ -299,11 +317,84 @@ def _shown(check: pa.Check) -> str:
     return f"{check.name}({statistics})"
 
 
-def _asked(check: pa.Check, name: str, value: object, dtype: Any) -> bool | str:
-    """What a check says of one value; why it cannot say."""
+def _is(value: object, wire: str) -> bool:
+    if isinstance(value, datetime):
+        return wire == "time" and value.tzinfo is not None
+    return isinstance(value, _TYPES[wire]) and not isinstance(value, bool)
+
+
+def _why_not(check: pa.Check, wire: str) -> str | None:
+    """Why a built-in check cannot be asked of a column."""
+    s, said = check.statistics or {}, {"string": "text", "object": "text", "time": "a time with a zone"}
+    if wire == "map":
+        return "a map has no checks"
+    if str(check.name).startswith("str_"):
+        if wire not in ("string", "object"):
+            return "it is for text alone"
+        return _why_no_pattern(s["pattern"]) if "pattern" in s else None
+    if check.name in _COMPARED:
+        asked = [s[_COMPARED[check.name]]]
+    elif check.name == "in_range":
+        asked = [s["min_value"], s["max_value"]]
+    elif check.name in ("isin", "notin"):
+        asked = list(s.get("allowed_values", s.get("forbidden_values", ())))
+    else:
+        return None
+    # a bound of integers may be a fraction
+    loose = "number" if wire == "integer" and check.name not in ("isin", "notin") else wire
+    wrong = [value for value in asked if not _is(value, loose)]
+    return f"{wrong[0]!r} is no {said.get(loose, loose)}" if wrong else None
+
+
+def _why_no_pattern(pattern: Any) -> str | None:
+    text = str(getattr(pattern, "pattern", pattern))
+    bare = re.sub(r"\[[^\]]*\]", "", re.sub(r"\\[^1-9]", "", text))
+    if _NOT_IN_POLARS.search(bare):
+        return "Polars' regular expressions have no look-around and no references"
     try:
-        frame = pl.DataFrame({name: pl.Series([value], dtype=STRING_MAP if value == [] else dtype)})
-        found: Any = check(frame.lazy(), name)
-        return bool(found.check_passed.collect().item())
-    except Exception as error:  # whatever the check does
-        return " ".join(str(error).split("Resolved plan")[0].split())[:200]
+        re.compile(text)
+    except re.error as error:
+        return None if _NOT_IN_PYTHON.search(text) else f"the pattern is wrong: {error}"
+    return None
+
+
+def _passes(check: pa.Check, value: Any) -> bool:
+    """Whether a built-in check that can be asked takes a value; true for what cannot be told."""
+    s = check.statistics or {}
+    match check.name if _builtin(check) else "":
+        case "greater_than":
+            return bool(value > s["min_value"])
+        case "greater_than_or_equal_to":
+            return bool(value >= s["min_value"])
+        case "less_than":
+            return bool(value < s["max_value"])
+        case "less_than_or_equal_to":
+            return bool(value <= s["max_value"])
+        case "equal_to":
+            return bool(value == s["value"])
+        case "not_equal_to":
+            return bool(value != s["value"])
+        case "in_range":
+            low, high = s["min_value"], s["max_value"]
+            above = value >= low if s.get("include_min", True) else value > low
+            return bool(above and (value <= high if s.get("include_max", True) else value < high))
+        case "isin":
+            return bool(value in s["allowed_values"])
+        case "notin":
+            return bool(value not in s["forbidden_values"])
+        case "str_length":
+            exact, low, high = (s.get(name) for name in ("exact_value", "min_value", "max_value"))
+            if exact is not None:
+                return bool(len(value) == exact)
+            return bool((low is None or len(value) >= low) and (high is None or len(value) <= high))
+        case "str_matches" | "str_contains" as name:
+            try:
+                pattern = re.compile(getattr(s["pattern"], "pattern", s["pattern"]))
+            except re.error:
+                return True
+            return (pattern.match(value) if name == "str_matches" else pattern.search(value)) is not None
+        case "str_startswith":
+            return bool(value.startswith(s["string"]))
+        case "str_endswith":
+            return bool(value.endswith(s["string"]))
+    return True
