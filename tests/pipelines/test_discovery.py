@@ -189,7 +189,7 @@ def test_status_and_doctor_name_it(orders: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HEADRACE_PIPELINES", str(orders))
     monkeypatch.setattr(doctor, "_services", lambda _: iter(()))
     monkeypatch.setattr(doctor, "_migrations", lambda _: doctor.Finding("migrations", True, "not asked"))
-    monkeypatch.setattr(doctor, "_dbt", lambda _: "not asked")
+    monkeypatch.setattr(doctor, "_dbt", lambda _: doctor.Finding("dbt project", True, "not asked"))
     (orders / "orders_contract.py").write_text(CONTRACT.format(dtype="pl.Boolean"))
     sys.modules.pop("orders_contract", None)
     findings = {one.what: one for one in doctor.examine()}
