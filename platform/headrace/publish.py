@@ -1,16 +1,19 @@
 """Lake versions to the warehouse, in order, each exactly once.
 
 For each version after the last published one, its added rows go in with the token
-``<table>:<lake id>:<version>:<n>``; then the version is recorded. A crash in between sends the same chunks with
-the same tokens again, and the warehouse adds only what is missing. Commits that change no data add nothing. A
-version that took rows away (an erasure) replaces the days that it changed, which can be done any number of times.
+``<table>:<lake id>:<version>:<n>``; then the version is recorded. A crash in between sends the same chunks with the
+same tokens again, and the warehouse adds only what is missing. Where rows of the next version are there when a
+process begins to publish, its days are replaced instead: in a power cut the warehouse may have lost the
+tokens. Commits that change no data add nothing. A version that took rows away (an erasure) replaces the days
+that it changed, which can be done any number of times.
 
-A lake that was restored from an older copy counts on from there: its numbers come again with other rows. That is seen
-where the last published version is beyond the newest, or is another commit than it was. Then the newest version is
-taken whole, too, and a new epoch begins, whose number is in the tokens (docs/adr/0032).
+A lake that was restored from an older copy counts on from there: its numbers come again with other rows. That
+is seen where the last published version is beyond the newest, or is another commit than it was. Then the
+newest version is taken whole, too, and a new epoch begins, whose number is in the tokens (docs/adr/0032).
 
-Where the log or the files of the next version are gone (the warehouse was away for longer than the lake keeps its
-history, or is new and somebody has been erased since), the newest version is taken whole: every day is replaced.
+Where the log or the files of the next version are gone (the warehouse was away for longer than the lake keeps
+its history, or is new and somebody has been erased since), the newest version is taken whole: every day is
+replaced.
 """
 
 from __future__ import annotations
@@ -64,7 +67,11 @@ class Published:
 
 
 def publish(
-    table: LakeTable, warehouse: Warehouse, *, alone: AbstractContextManager[object] | None = None
+    table: LakeTable,
+    warehouse: Warehouse,
+    *,
+    alone: AbstractContextManager[object] | None = None,
+    unsure: bool = True,
 ) -> Published:
     """Bring the warehouse up to the newest lake version.
 
@@ -75,6 +82,7 @@ def publish(
         table: The lake table.
         warehouse: Where its rows go.
         alone: Lock of the warehouse table.
+        unsure: Whether the warehouse may have lost tokens of rows that it holds, since this process began or before.
 
     Raises:
         Retriable: The warehouse or the lake is away; the next call goes on from here.
@@ -92,7 +100,15 @@ def publish(
         done, epoch = Published(end=last.version + 1 if last else 0), last.epoch if last else 0
         for version in range(done.end, newest + 1):
             try:
-                done += _publish_version(table, warehouse, version, epoch)
+                added = table.describe(version)
+                half_in = unsure and _half_in(table, warehouse, added)
+                unsure = half_in or (
+                    unsure and not added.rows
+                )  # those after the first that is not in are not either
+                if half_in or added.rewritten:
+                    done += _replace(table, warehouse, added, added.days, epoch)
+                else:
+                    done += _publish_version(table, warehouse, added, epoch)
             except HistoryGone as gone:
                 log.warning("%s; publishing version %d of %s whole", gone, newest, table.table.name)
                 return done + _publish_whole(table, warehouse, newest, epoch)
@@ -133,10 +149,16 @@ def first_unpublished(table: LakeTable, warehouse: Warehouse) -> tuple[int, int]
     return newest if another_history(table, newest, last) else last.version + 1, newest
 
 
-def _publish_version(table: LakeTable, warehouse: Warehouse, version: int, epoch: int) -> Published:
-    added = table.describe(version)
-    if added.rewritten:
-        return _replace(table, warehouse, added, added.days, epoch)
+def _half_in(table: LakeTable, warehouse: Warehouse, added: LakeVersion) -> bool:
+    """Whether rows of a version are there that is not recorded: whoever sent them was killed, or lost its power.
+
+    ClickHouse syncs rows, if it is told to, and never the tokens that it has seen (docs/adr/0026).
+    """
+    return bool(added.rows and added.batches) and warehouse.holds(table.table, added.batches, added.days)
+
+
+def _publish_version(table: LakeTable, warehouse: Warehouse, added: LakeVersion, epoch: int) -> Published:
+    version = added.version
     landed: set[date] = set()
     lake = f"{table.id}~{epoch}" if epoch else table.id
     for n, chunk in enumerate(table.read(added)):

@@ -96,6 +96,9 @@ class Stream:
         self.settings = settings
         self._sqs = sqs
         self._sources: dict[tuple[str, int | None], Source] = {}
+        self._sure: set[str] = (
+            set()
+        )  # tables whose tokens the warehouse has kept since this process published
         self._guards = {name: Guard(name, settings, patient=patient) for name in SERVICES}
 
     @property
@@ -321,7 +324,13 @@ class Stream:
         return self._publish(self.lake.good)
 
     def _publish(self, table: DeltaLakeTable) -> Published:
-        done = publish(table, self.warehouse, alone=self._alone(table))
+        name = table.table.name
+        unsure = name not in self._sure
+        self._sure.discard(
+            name
+        )  # until it ends well: a warehouse that went away may come back without its tokens
+        done = publish(table, self.warehouse, alone=self._alone(table), unsure=unsure)
+        self._sure.add(name)
         if (
             self.settings.lake_log_commits
         ):  # the last published version is what lake and warehouse are compared by

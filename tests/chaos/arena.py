@@ -138,6 +138,7 @@ class Arena:
         self.database = f"raw_{number}"
         #: Where everything really is, whatever a scenario puts before it for Headrace.
         self.services = {**bench.settings, **(durable.settings if durable else {})}
+        self.warehouse = bench.settings  # how who judges reaches it
         self.settings = {**self.services, "lake_uri": str(self.lake), "raw_database": self.database}
         self.launcher = bench.launcher
         self.hits_file = self.folder / "hits"
@@ -151,13 +152,20 @@ class Arena:
         self._jobs = 0
         self.sender: Sender | None = None
         self.reader: Reader | None = None
+        self._seen: tuple[dict[str, list[Row]], dict[str, list[Row]]] | None = None
 
     def open(self, *, watch_lake: bool = True) -> None:
         """Create topic or queue, and begin to send and to watch."""
         self.create()
         self.sender = self.produce(self.size.messages)
-        lake = self.lake if watch_lake else None
-        self.reader = Reader(lake, self.bench.settings, self.database)
+        self.watch(lake=watch_lake)
+
+    def watch(self, *, lake: bool = True) -> None:
+        """Watch warehouse and lake, anew if that was done before."""
+        if self.reader:
+            self.reader.finish()
+            self.objections += self.reader.objections
+        self.reader = Reader(self.lake if lake else None, self.warehouse, self.database)
         self.reader.start()
 
     def create(self) -> None:
@@ -343,9 +351,10 @@ class Arena:
         good, rejected = (Counter(row[:2] for row in set(lake.rows(table))) for table in TABLES)
         return {m for m, r in known.items() if (good[m], rejected[m]) == (r.good, r.rejected)}
 
-    def judged(self) -> Judgement:
-        """Collect the evidence and judge it."""
-        assert self.sender is not None and self.reader is not None
+    def collect(self) -> None:
+        """Collect the evidence, once: a scenario does so before it takes away what holds it."""
+        if self._seen is not None:
+            return
         lake: dict[str, list[Row]] = {table: [] for table in TABLES}
         there: dict[str, list[Row]] = {table: [] for table in TABLES}
         try:
@@ -354,12 +363,20 @@ class Arena:
             elif not self.kafka and (left := waiting(self.services["sqs_endpoint_url"], self.name)):
                 self.objections.append(f"{left} messages are still in the queue")
             lake = {table: Lake(self.lake, whole=self.whole).rows(table) for table in TABLES}
-            warehouse = Warehouse(self.bench.settings, self.database, whole=self.whole)
+            warehouse = Warehouse(self.warehouse, self.database, whole=self.whole)
             there = {table: warehouse.rows(table) for table in TABLES}
             warehouse.drop()
             warehouse.close()
         except Exception as error:
             self.unreadable.append(f"{type(error).__name__}: {error}")
+        self._seen = lake, there
+
+    def judged(self) -> Judgement:
+        """Collect the evidence and judge it."""
+        assert self.sender is not None and self.reader is not None
+        self.collect()
+        assert self._seen is not None
+        lake, there = self._seen
         if not self.reader.looks:
             self.unreadable.append("the concurrent reader never saw anything")
         return judge(

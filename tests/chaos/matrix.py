@@ -95,6 +95,10 @@ def _services() -> Iterator[Cell]:
         for at in (10, 50):
             yield Cell(source, "lake", "full_disk", at, scenario="full_disk")
         yield Cell(source, source, "forgets", 50, scenario="forgetful")
+        for at in PLACES:
+            yield Cell(source, "machine", "power_cut", at, scenario="power_cut")
+        yield Cell(source, "between_tables", "freeze_stricter", 1, scenario="stricter")
+    yield Cell("sqs", "written_not_acknowledged", "kill_clock_behind", 50, scenario="wrong_clock")
     yield Cell("kafka", "between_tables", "kill_then_later", 10, scenario="clock")
 
 
@@ -115,6 +119,7 @@ def controls() -> Iterator[Cell]:
             yield Cell(source, "mid_write", action, expect=Verdict.VIOLATED)
         for action in ("double_warehouse", "drop_warehouse"):
             yield Cell(source, "published_not_recorded", action, expect=Verdict.VIOLATED)
+    yield Cell("sqs", "machine", "unsynced", 50, scenario="power_cut", expect=Verdict.VIOLATED)
 
 
 #: The short form: one of each kind.

@@ -6,17 +6,22 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from chaos.arena import Arena, Bench
+from chaos.disk import Disk
+from chaos.endpoint import Endpoint
 from chaos.faults import Network, broker_behind, free_port
 from chaos.judge import Judgement, Records, Verdict
 from chaos.launcher import Launcher, Refused
 from chaos.matrix import Cell
+from chaos.reader import TABLES, Lake
 from chaos.worker import EXIT_FATAL
 from services.fetch import Missing
 
@@ -189,6 +194,84 @@ def full_disk(arena: Arena) -> None:
     arena.reader.finish()
 
 
+def power_cut(arena: Arena) -> None:
+    """The power of the machine that holds lake and warehouse is cut while a worker lands and publishes."""
+    with ExitStack() as machine:
+        disk = machine.enter_context(Disk(arena.folder / "disk.img", arena.folder / "disk"))
+        endpoint = machine.enter_context(Endpoint(disk.folder / "stack"))
+        arena.lake = disk.folder / "lake"
+        arena.lake.mkdir()
+        arena.warehouse = {**arena.warehouse, **endpoint.settings}
+        arena.settings |= {**endpoint.settings, "lake_uri": str(arena.lake)}
+        if arena.cell.action == "unsynced":
+            arena.settings["lake_sync"] = "false"
+        arena.open(watch_lake=False)  # what was seen before it was synced may be gone
+        assert arena.sender is not None and arena.reader is not None
+        worker = arena.start("keep")
+        enough = arena.size.messages * arena.cell.at // 100
+        arena.until(lambda: _messages_in(arena) >= enough, f"landing of {arena.cell.at} %")
+        arena.reader.finish()
+        disk.cut()
+        arena.hits.append("power cut")
+        arena.thaw(worker, kill=True)
+        endpoint.kill()
+        disk.again()
+        endpoint.start()
+        arena.watch()
+        arena.settle(arena.start("keep"))
+        arena.collect()
+
+
+def _messages_in(arena: Arena) -> int:
+    lake = Lake(arena.lake)
+    return len({row[:2] for table in TABLES for row in lake.rows(table)})
+
+
+def stricter(arena: Arena) -> None:
+    """The victim freezes between its commits, one that rejects all freezes between its own, and the victim goes on."""
+    arena.open()
+    sender = arena.sender
+    assert sender is not None
+    arena.until(lambda: sender.enough, "sending")
+    sender.finish()
+    point = {"window": arena.cell.window, "nth": 1, "action": "freeze"}
+    job: dict[str, Any] = {"failpoint": point, "batch_messages": 10 * arena.size.messages}
+    victim = arena.start("keep", **job)
+    victim.wait("stopped", "exit")
+    arena.settings["event_time_min"] = (datetime.now(UTC) + timedelta(minutes=50)).isoformat()
+    strict = arena.start("keep", home="elsewhere", **job)
+    strict.wait("stopped", "exit")
+    del arena.settings["event_time_min"]
+    if victim.state == strict.state == "stopped":
+        arena.hits += ["between_tables #1"] * 2
+    arena.stop()
+    arena.thaw(victim)
+    arena.until(lambda: victim.state == "exit" or _messages_in(arena), "the victim's second commit")
+    arena.thaw(strict)
+    arena.settle(victim, strict)
+    # either may have judged a message; each record counts once
+    lake = Lake(arena.lake)
+    good, rejected = (Counter(row[:2] for row in set(lake.rows(table))) for table in TABLES)
+    sender.acknowledged = {
+        message: Records(good[message], rejected[message])
+        if good[message] + rejected[message] == records.good + records.rejected
+        else records
+        for message, records in sender.acknowledged.items()
+    }
+
+
+def wrong_clock(arena: Arena) -> None:
+    """Messages land while the clock is 20 days behind, their acknowledgement is lost, and they come again."""
+    arena.settings |= {"event_time_ahead": "P999D"}  # nothing is rejected for the clock's sake
+    arena.open()
+    arena.settings |= {"chaos_clock_days": "-20"}
+    victim = arena.start("keep", failpoint={"window": arena.cell.window, "nth": 5, "action": "kill"})
+    del arena.settings["chaos_clock_days"]
+    if victim.wait("exit") and victim.code == -9:
+        arena.hits.append("written_not_acknowledged #5")
+    arena.settle(arena.start("keep"))
+
+
 def forgetful(arena: Arena) -> None:
     """kill -9 of an in-memory broker: what it lost is its own loss, and Headrace must name it."""
     arena.open()
@@ -285,5 +368,18 @@ def clock(arena: Arena) -> None:
 
 SCENARIOS: dict[str, Callable[[Arena], None]] = {
     f.__name__: f
-    for f in (fault, zombie, thaw, service_kill, source_kill, network, full_disk, forgetful, clock)
+    for f in (
+        fault,
+        zombie,
+        thaw,
+        service_kill,
+        source_kill,
+        network,
+        full_disk,
+        forgetful,
+        clock,
+        power_cut,
+        stricter,
+        wrong_clock,
+    )
 }

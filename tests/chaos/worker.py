@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 import headrace.lake.chunks
+import headrace.read_ahead
 from chaos.windows import ChaosStream, Failpoint, watch_swaps
 from headrace.contracts import EVENTS
 from headrace.errors import Fatal, HeadraceError, Retriable
@@ -169,11 +171,26 @@ def _tune(names: dict[str, Any], name: str, value: int) -> None:
     names[name] = value
 
 
+def _set_clock(days: int) -> None:
+    """Have the clock that rows are landed by wrong by so many days."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(days=days)
+
+    assert hasattr(headrace.read_ahead, "datetime"), (
+        "the product reads its clock elsewhere: adapt the chaos suite"
+    )
+    headrace.read_ahead.datetime = Wrong if days else datetime  # type: ignore[attr-defined]
+
+
 def perform(job: dict[str, Any]) -> int:
     """Do a job in this process; returns its exit status."""
     _tune(SqsSource.__init__.__kwdefaults__, "visibility_seconds", job["visibility_seconds"])
     _tune(vars(headrace.lake.chunks), "CHUNK_ROWS", job["chunk_rows"])
     point = job.get("failpoint") or {"window": "", "nth": 1, "action": ""}
+    _set_clock(int(job["settings"].pop("chaos_clock_days", 0)))
     points = Failpoint(point["window"], point["nth"], point["action"], Path(job["hits"]))
     watch_swaps(points)
     result: dict[str, Any] = {"error": "", "kind": ""}

@@ -128,7 +128,8 @@ class MemoryLakeTable:
             return LakeVersion(version, 0, days, (), rewritten=True, fingerprint=self._names[version])
         days = tuple(rows[self.table.partition].unique().sort().to_list())
         files = (rows,) if rows.height else ()
-        return LakeVersion(version, rows.height, days, files, fingerprint=self._names[version])
+        batches = tuple(rows["_batch_id"].unique().sort().to_list())
+        return LakeVersion(version, rows.height, days, files, False, batches, self._names[version])
 
     def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
         """The added rows as one chunk."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
@@ -78,6 +78,9 @@ class Warehouse(Protocol):
 
     def record(self, table: Table, publication: Publication, /) -> None:
         """Note that a version is wholly in; recording twice is a no-op."""
+
+    def holds(self, table: Table, batches: Collection[str], days: Collection[date], /) -> bool:
+        """Whether any row of these micro-batches is there, on these days."""
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Swap one day's partition for ``chunks``; returns the rows of the day afterwards."""

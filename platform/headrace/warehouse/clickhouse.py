@@ -10,7 +10,7 @@ https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -155,6 +155,18 @@ class ClickHouse:
             "epoch": p.epoch,
         }
         self._server.append(self._config.raw_database, "_publications", row)
+
+    def holds(self, table: Table, batches: Collection[str], days: Collection[date], /) -> bool:
+        """Whether any row of these micro-batches is there, on these days."""
+        self.prepare(table)
+        [(rows,)] = self.query(
+            f"SELECT count() FROM (SELECT 1 FROM {self._name(table)}"
+            f" WHERE {ddl.quoted(table.partition)} IN {{days:Array(Date)}}"
+            " AND _batch_id IN {batches:Array(String)} LIMIT 1)",
+            days=sorted(days),
+            batches=sorted(batches),
+        )
+        return bool(rows)
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Fill a staging table of its own with the day and swap its partition in.

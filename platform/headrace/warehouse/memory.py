@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -52,6 +52,15 @@ class MemoryWarehouse:
         """Note a version."""
         known = self._publications.setdefault((table.name, publication.lake_id), {})
         known[publication.version] = publication
+
+    def holds(self, table: Table, batches: Collection[str], days: Collection[date], /) -> bool:
+        """Look at all rows."""
+        rows = self.rows(table)
+        return bool(rows.height) and bool(rows["_batch_id"].is_in(list(batches)).any())
+
+    def forget_tokens(self) -> None:
+        """Lose the tokens and no row, as a ClickHouse whose machine lost its power."""
+        self._tokens.clear()
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Swap one day."""
