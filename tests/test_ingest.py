@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from builders import event
 from headrace.batch import MicroBatch, Position
-from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts import EVENTS, Limits, check, unknown
 from headrace.errors import Conflict, Retriable
 from headrace.ingest import Landed, Pace, StreamLake, ingest, land
 from headrace.lake.delta import DeltaLakeTable
@@ -450,3 +452,45 @@ def test_the_next_batch_is_read_while_one_is_written_unless_it_would_be_taken_ou
     drain(source, lake)
     exactly_once(lake, 6)
     assert good.overlapped is ahead
+
+
+def log_of(*messages: bytes) -> MemoryLog:
+    log = MemoryLog("test")
+    log.publish(messages)
+    return log
+
+
+@pytest.mark.parametrize("kind", ["memory", "delta"])
+def test_a_commit_notes_the_fields_that_its_contract_does_not_name(tmp_path: Path, kind: str) -> None:
+    lake = memory_lake() if kind == "memory" else delta_lake(tmp_path / "a lake")
+    log = log_of(event(country="DE"), event(city="Bonn", country="FR"), b"bad", event(), event(x=1))
+    landed = drain(log, lake)
+    assert (landed.good, landed.rejected) == (4, 1)
+    assert landed.unknown == {"country": 2, "city": 1, "x": 1}
+
+    def noted(since: timedelta) -> dict[str, int]:
+        found = unknown.seen(lake.good.notes(unknown.NOTE, datetime.now(UTC) - since))
+        return {name: one.records for name, one in found.items()}
+
+    assert noted(timedelta(hours=1)) == landed.unknown, "two commits"
+    assert noted(timedelta(hours=-1)) == {}
+    assert not lake.rejected.notes(unknown.NOTE, datetime.now(UTC) - timedelta(hours=1))
+    assert drain(log, lake).unknown == {}
+
+
+def test_fields_of_a_batch_that_loses_a_race_are_noted_once() -> None:
+    lake = memory_lake()
+    log = log_of(event(country="DE"))
+    lake.good.fail_next_append, lake.good.fail_after_commit = Conflict("somebody was first"), False
+    assert drain(log, lake).unknown == {"country": 1}
+    [(_, note)] = lake.good.notes(unknown.NOTE, datetime.now(UTC) - timedelta(hours=1))
+    assert json.loads(note) == {"country": 1}
+
+
+def test_kept_fields_land_in_a_column_of_their_own(tmp_path: Path) -> None:
+    keeping = replace(EVENTS, unknown="keep")
+    lake = StreamLake(*(DeltaLakeTable(str(tmp_path), t) for t in (keeping.table, keeping.rejected_table)))
+    log = log_of(event(country="DE"), event())
+    landed = sum(ingest(log, keeping, lake, Limits(), QUICK), Landed())
+    assert landed.unknown == {"country": 1}
+    assert sorted(lake.good.scan().collect()["_extra"].to_list(), key=str) == [None, '{"country":"DE"}']

@@ -244,11 +244,13 @@ class Checked:
         good: The contract's typed columns, its partition column, and ``ORIGIN_SCHEMA``.
         rejected: ``REJECTED_SCHEMA``.
         batch_id: In every row of both.
+        unknown: Records by field that the contract does not name; unless it rejects them.
     """
 
     good: pl.DataFrame
     rejected: pl.DataFrame
     batch_id: str
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

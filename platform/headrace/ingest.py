@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Generic, TypeVar
@@ -29,6 +29,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Checked, Gap, MicroBatch, Position
 from headrace.contracts import Contract, Limits
+from headrace.contracts.unknown import added, noted
 from headrace.errors import Conflict
 from headrace.lake import ERASED, LakeTable, Snapshot
 from headrace.read_ahead import Reader, Tables, judged
@@ -89,6 +90,7 @@ class Landed:
         days: Partitions of the lake table that were touched.
         gaps: Ranges that the source had lost.
         refused: Why something in the source could not be read at all, a line each.
+        unknown: Records by field that the contract does not name. Repeated messages count again beside new ones.
     """
 
     messages: int = 0
@@ -99,6 +101,7 @@ class Landed:
     gaps: tuple[Gap, ...] = ()
     refused: tuple[str, ...] = ()
     erased: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Landed) -> Landed:
         return Landed(
@@ -110,6 +113,7 @@ class Landed:
             self.gaps + other.gaps,
             self.refused + other.refused,
             self.erased + other.erased,
+            added(self.unknown, other.unknown),
         )
 
 
@@ -447,6 +451,7 @@ class _Group:
             days=frozenset(good[self._contract.partition].unique().to_list()),
             gaps=batch.gaps,
             refused=batch.refused,
+            unknown=checked.unknown if good.height or rejected.height else {},
         )
 
     def commit(self) -> None:
@@ -458,11 +463,12 @@ class _Group:
         if self._staged[0].height:
             self._overtake()
         erased = {ERASED + cursor: n for cursor, n in self._erased.items()}
-        for table, staged, counted in zip(self.tables, self._staged, ({}, erased), strict=True):
+        notes: tuple[dict[str, str], ...] = ({}, noted(self.landed.unknown))
+        for table, staged, counted, note in zip(self.tables, self._staged, ({}, erased), notes, strict=True):
             now = table.position([*self._moved, *counted])  # never backwards
             advance = {c: max(o, now.get(c, 0)) for c, o in self._moved.items()}
             advance |= {name: now.get(name, 0) + n for name, n in counted.items()}
-            table.append(staged, advance, ",".join(self._ids))
+            table.append(staged, advance, ",".join(self._ids), note)
 
     def _overtake(self) -> None:
         """Have the good commit of anyone refused who is between the two commits: it may hold what is rejected here.

@@ -183,19 +183,26 @@ class WatchedSnapshot(_Proxy):
         super().__init__(table.open(), points)
         self._table, self._good = table, good
 
-    def append(self, rows: Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
+    def append(
+        self,
+        rows: Staged,
+        advance: Mapping[str, int],
+        batch_id: str,
+        notes: Mapping[str, str] | None = None,
+        /,
+    ) -> int:
         points = self._points
         if not self._good:
-            version = int(self._real.append(rows, advance, batch_id))
+            version = int(self._real.append(rows, advance, batch_id, notes))
             points.passing("between_tables")
             return version
         if rows.height and points.breach("mid_write", "drop_lake"):
-            return int(self._real.append(self._table.stage(), advance, batch_id))
+            return int(self._real.append(self._table.stage(), advance, batch_id, notes))
         if rows.height and points.breach("mid_write", "double_lake"):
-            self._real.append(rows, advance, batch_id)
+            self._real.append(rows, advance, batch_id, notes)
             return int(self._table.open().append(rows, {}, batch_id))
         with points.inside("mid_write", Path(self._table.uri)):
-            return int(self._real.append(rows, advance, batch_id))
+            return int(self._real.append(rows, advance, batch_id, notes))
 
 
 class WatchedWarehouse(_Proxy):

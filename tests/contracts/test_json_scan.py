@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from polars.testing import assert_frame_equal, assert_series_equal
 from builders import METRIC, event, metric
 from headrace.contracts import EVENTS, METRICS, Contract, decode, json_columns
 from headrace.contracts.decode import Decoded
+from headrace.contracts.unknown import EXTRA, POLICIES
 
 _LIMIT = 4_000
 
@@ -32,7 +34,18 @@ def odd_of(contract: Contract, payloads: list[bytes]) -> list[bool]:
 
 def compare(contract: Contract, messages: list[bytes | None], limit: int = _LIMIT) -> None:
     payloads = pl.Series(messages, dtype=pl.Binary)
+    for policy in POLICIES:
+        compare_by(replace(contract, unknown=policy), payloads, limit)
+
+
+def compare_by(contract: Contract, payloads: pl.Series, limit: int) -> None:
     found, expected = decode.decode(contract, payloads, limit), by_msgspec_alone(contract, payloads, limit)
+    assert found.unknown == expected.unknown
+    if contract.unknown == "keep":
+        kept = [[text and json.loads(text) for text in of.rows[EXTRA]] for of in (found, expected)]
+        assert kept[0] == kept[1]
+        assert all(text is None or text for text in kept[0])
+        found.rows, expected.rows = found.rows.drop(EXTRA), expected.rows.drop(EXTRA)
     assert_frame_equal(found.rows, expected.rows, check_exact=True)
     assert_series_equal(found.message, expected.message)
     assert_series_equal(found.index, expected.index)

@@ -7,6 +7,7 @@ import gzip
 import io
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from headrace.batch import STRING_MAP, Checked
 from headrace.contracts import EVENTS, METRICS
+from headrace.contracts.unknown import Policy
 from headrace.errors import BadData
 from headrace.formats import base, records
 from headrace.formats.records import FileChunk, Reader, read_file
@@ -204,6 +206,34 @@ def test_csv_headers_are_checked(write: Write, header: str, said: str) -> None:
     with pytest.raises(BadData) as caught:
         read(write("a.csv", header.encode() + b"\n1,2\n"))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("unknown", ["count", "keep", "reject"])
+def test_columns_that_the_contract_does_not_name_are_fields_of_their_records(
+    write: Write, tmp_path: Path, judge: Callable[..., Checked], unknown: Policy
+) -> None:
+    contract = replace(METRICS, unknown=unknown)
+    table = (
+        metrics_table()
+        .drop("dimensions")
+        .with_columns(country=pl.Series(["DE", None]), day=pl.date(2026, 1, 1))
+    )
+    table.write_parquet(tmp_path / "m.parquet")
+    text = table.with_columns(pl.col("occurred_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv()
+    for path in (tmp_path / "m.parquet", write("m.csv", text.encode())):
+        if unknown == "reject":
+            with pytest.raises(BadData, match="metrics has no column 'country'; the columns are"):
+                [*read_file(path, contract)]
+            continue
+        [chunk] = read_file(path, contract)
+        found = judge(contract, [*chunk.payloads])
+        assert (found.good.height, found.rejected.height) == (2, 0), found.rejected
+        assert found.unknown == {"country": 1, "day": 2}
+        if unknown == "keep":
+            assert found.good["_extra"].to_list() == [
+                '{"country":"DE","day":"2026-01-01"}',
+                '{"day":"2026-01-01"}',
+            ]
 
 
 def metrics_table() -> pl.DataFrame:

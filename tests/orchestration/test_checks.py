@@ -13,6 +13,7 @@ from dagster import AssetCheckSeverity, AssetKey, DagsterInstance, Definitions
 from builders import event
 from headrace.batch import Position
 from headrace.contracts import EVENTS, violations
+from headrace.contracts.unknown import Seen
 from headrace.health.audit import Audit
 from headrace.health.parity import Parity
 from headrace.orchestration import checks
@@ -152,6 +153,21 @@ def test_rows_that_somebody_else_wrote_are_held_against_the_contract(judge: Any)
     found = checks.kept(broken, wrong.height)
     assert not found.passed
     assert "channel" in (found.description or "")
+
+
+def test_fields_outside_the_contract_warn_unless_they_are_kept() -> None:
+    late = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    seen = {name: Seen(n, late) for n, name in enumerate(["country", "city", "zip", "street"], 1)}
+    assert checks.named({}, "count").passed
+    found = checks.named(seen, "count")
+    assert (found.passed, found.severity) == (False, AssetCheckSeverity.WARN)
+    assert found.description == (
+        "dropped: 'country' in 1 records, 'city' in 2 records, 'zip' in 3 records and 1 more, the newest"
+        " 2026-01-02 03:04 UTC; add them to the contract, or let it say unknown='keep' or 'reject'"
+    )
+    assert found.metadata["fields"].value["street"]["records"] == 4  # type: ignore[index]
+    kept = checks.named(seen, "keep")
+    assert kept.passed and str(kept.description).startswith("kept in _extra: 'country' in 1 records")
 
 
 def test_a_pipeline_chooses_severity_and_thresholds() -> None:

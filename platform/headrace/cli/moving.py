@@ -104,6 +104,7 @@ def ingest(
             "published": step.published.rows,
             "lost_offsets": [str(gap) for gap in step.landed.gaps],
             "refused_files": list(step.landed.refused),
+            "unknown_fields": dict(step.landed.unknown),
         }
         for name, step in totals.items()
     }
@@ -113,6 +114,10 @@ def ingest(
         + (f", {t['erased']:,} dropped of people who were erased" if t["erased"] else "")
         + "".join(f"\n  [red]lost offsets {gap}[/]" for gap in t["lost_offsets"])
         + "".join(f"\n  [red]{escape(why)}[/]" for why in t["refused_files"])
+        + "".join(
+            f"\n  [yellow]{n:,} records have the field {escape(repr(field))}, which the contract does not name[/]"
+            for field, n in t["unknown_fields"].items()
+        )
         for name, t in value.items()
     ]
     emit(value, as_json, lines)

@@ -12,6 +12,7 @@ import polars as pl
 
 from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table
 from headrace.contracts.dtypes import INT_RANGE, WIRE_OF_DTYPE, Time, Wire
+from headrace.contracts.unknown import EXTRA, Policy
 from headrace.contracts.verify import faults
 from headrace.errors import Fatal
 
@@ -78,6 +79,9 @@ class Contract:
         time: Column with the time of the event; must lie in the window of ``Limits``.
         partition: Derived column, the UTC date of ``time``.
         order_by: Sorting key of the raw warehouse table: leading columns of the marts' filters.
+        unknown: What becomes of top-level fields that the model does not name. ``count``: the rest of the record
+            lands, and a check warns with their names. ``reject``: each is a reason to reject the record. ``keep``:
+            they land as a JSON object in the column ``_extra``.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Contract:
     time: str
     partition: str
     order_by: tuple[str, ...]
+    unknown: Policy = "count"
 
     def __post_init__(self) -> None:
         """Refuse what Headrace cannot land, where it is declared.
@@ -113,24 +118,30 @@ class Contract:
     @cached_property
     def landed_schema(self) -> pl.Schema:
         """Columns of ``Checked.good`` and of the lake table: the contract's, the partition's, the origin's."""
-        own = {c.name: c.dtype for c in self.columns}
+        own: dict[str, Any] = {c.name: c.dtype for c in self.columns}
+        if self.unknown == "keep":
+            own[EXTRA] = pl.String()
         return pl.Schema({**own, self.partition: pl.Date(), **ORIGIN_SCHEMA})
 
     @cached_property
     def table(self) -> Table:
         """The table of good rows, in lake and warehouse alike."""
+        extra = frozenset({EXTRA} if self.unknown == "keep" else ())
         return Table(
             name=self.name,
             schema=self.landed_schema,
             partition=self.partition,
             order_by=self.order_by,
-            nullable=frozenset(c.name for c in self.columns if c.nullable) | _NULLABLE_ORIGINS,
+            nullable=frozenset(c.name for c in self.columns if c.nullable) | _NULLABLE_ORIGINS | extra,
             low_cardinality=frozenset(c.name for c in self.columns if c.low_cardinality) | _FEW_ORIGINS,
             distinct=frozenset(c.name for c in self.columns if c.wire in _DISTINCT)
-            | {self.key, *_OWN_ORIGINS},
+            | {self.key, *extra, *_OWN_ORIGINS},
             ranges=("_ingested_at",),
             description=(self.model.__doc__ or "").strip(),
-            comments={c.name: c.description for c in self.columns},
+            comments={
+                **{c.name: c.description for c in self.columns},
+                **dict.fromkeys(extra, "fields that the contract does not name, a JSON object"),
+            },
         )
 
     @cached_property

@@ -17,6 +17,7 @@ from headrace.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, 
 from headrace.contracts.base import Contract
 from headrace.contracts.decode import SHOWN, Decoded, decode
 from headrace.contracts.json_array import taken
+from headrace.contracts.unknown import EXTRA
 from headrace.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
@@ -142,7 +143,8 @@ def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limit
     # the same text in every batch, so that rejects can be counted by reason
     said = f"event_time_window({limits.event_time_min:%Y-%m-%dT%H:%M:%SZ}, ingestion + {limits.event_time_ahead})"
     window = pa.Check.in_range(limits.event_time_min, now + limits.event_time_ahead, error=said)
-    found = _failures(contract.schema, decoded.rows, {contract.time: window})
+    rows = decoded.rows.drop(EXTRA) if contract.unknown == "keep" else decoded.rows
+    found = _failures(contract.schema, rows, {contract.time: window})
     if found is None:
         return reasons
     if found["index"].null_count():
@@ -308,9 +310,10 @@ def _split(
     good = good.with_columns(pl.col(contract.time).dt.date().alias(contract.partition))
     good = good.select(contract.landed_schema.names())
     if bad is None:
-        return Checked(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id)
+        return Checked(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id, decoded.unknown)
     payload = _payloads(batch.records["payload"], decoded, bad)
-    return Checked(good, _rejected(contract, origin.filter(bad), bad, reasons, payload), batch_id)
+    rejected = _rejected(contract, origin.filter(bad), bad, reasons, payload)
+    return Checked(good, rejected, batch_id, decoded.unknown)
 
 
 def _mask(rejected: pl.Series, height: int) -> pl.Series | None:

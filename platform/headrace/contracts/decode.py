@@ -26,6 +26,8 @@ from headrace.batch import STRING_MAP
 from headrace.contracts.base import INT_RANGE, Column, Contract
 from headrace.contracts.json_array import BROKEN, is_array, lone_surrogate, split
 from headrace.contracts.json_numbers import whole_number
+from headrace.contracts.unknown import CHECK as UNKNOWN_FIELD
+from headrace.contracts.unknown import EXTRA, OTHERS, added
 
 _TYPES: dict[str, Any] = {
     "string": str | None,
@@ -40,6 +42,8 @@ _RAW = {"time": pl.String(), "object": pl.Binary()}
 _NULL = msgspec.Raw(b"null")
 #: Characters of a wrong value that its reason shows.
 SHOWN = 256
+#: Reasons of one record, and names of unknown fields of one batch.
+_MOST_REASONS, _MOST_COUNTED = 32, 1_000
 #: Messages whose structs are there at once: few enough that they stay in the processor's cache.
 _AT_ONCE = 2_048
 
@@ -73,11 +77,12 @@ class Decoded:
     """One row per record.
 
     Attributes:
-        rows: The contract's columns, typed; null in a column that failed.
+        rows: The contract's columns, typed; null in a column that failed. Then ``_extra``, if unknown fields are kept.
         message: Row of the message in ``MicroBatch.records``, one per record.
         index: Place of the record in its message, one per record.
         failures: Reasons, by row.
         arrays: Messages whose records are elements of an array; a row of any other message is all of it.
+        unknown: Records by field that the contract does not name.
     """
 
     rows: pl.DataFrame
@@ -85,6 +90,7 @@ class Decoded:
     index: pl.Series
     failures: Failures
     arrays: list[int] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,10 @@ class _Wire:
     """What is derived from a contract once."""
 
     struct: type[msgspec.Struct]
-    record: Callable[[Any], Any]
+    record: Callable[[Any], Any]  # these two refuse fields that the contract does not name
     array: Callable[[Any], list[Any]]
+    lenient: Callable[[Any], Any]
+    names: frozenset[str]
     fields: tuple[tuple[Column, msgspec.json.Decoder[Any]], ...]
     raw: dict[str, pl.DataType]
 
@@ -105,10 +113,14 @@ def _wire(contract: Contract) -> _Wire:
         default = _NULL if c.wire == "object" else None if c.wire == "map" else c.default
         fields.append((c.name, _TYPES[c.wire], default))
     struct = msgspec.defstruct(contract.name, fields, gc=False)
+    strict = msgspec.defstruct(contract.name, fields, gc=False, forbid_unknown_fields=True)
     decoders = tuple((c, msgspec.json.Decoder(_TYPES[c.wire])) for c in contract.columns)
-    record, array = msgspec.json.Decoder(struct), msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
+    record, array = msgspec.json.Decoder(strict), msgspec.json.Decoder(list[strict])  # type: ignore[valid-type]
     raw = {c.name: _RAW.get(c.wire, c.dtype) for c in contract.columns}
-    return _Wire(struct, record.decode, array.decode, decoders, raw)
+    names = frozenset(c.name for c in contract.columns)
+    return _Wire(
+        struct, record.decode, array.decode, msgspec.json.Decoder(struct).decode, names, decoders, raw
+    )
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -138,16 +150,18 @@ def decode(
     from headrace.contracts.json_columns import scanned
 
     odd = ~_plain(payloads, max_message_bytes)
-    sure = pl.concat(scanned(contract, payloads, odd), rechunk=True)
+    frames, unknown = scanned(contract, payloads, odd)
+    sure = pl.concat(frames, rechunk=True)
     if not odd.any():
         message = pl.int_range(len(payloads), dtype=pl.UInt32, eager=True)
-        return Decoded(sure, message.alias("message"), _zeros(len(payloads)), Failures())
+        return Decoded(sure, message.alias("message"), _zeros(len(payloads)), Failures(), unknown=unknown)
     at = np.flatnonzero(odd)
     rest = _Decoding(
         contract, payloads[at], max_message_bytes, lambda row, records: refusal(int(at[row]), records)
     ).decoded()
     rest.message = pl.Series("message", at.astype(np.uint32))[rest.message]
     rest.arrays = at[rest.arrays].tolist()
+    rest.unknown = added(unknown, rest.unknown)
     return rest if odd.all() else _merged(sure, odd, rest)
 
 
@@ -162,7 +176,7 @@ def _merged(sure: pl.DataFrame, odd: npt.NDArray[np.bool_], rest: Decoded) -> De
     failures.row = place[right.size + np.array(failures.row, np.int64)].tolist()
     rows = pl.concat([sure.filter(pl.Series(~odd)), rest.rows], rechunk=True)[order]
     index = pl.concat([_zeros(right.size), rest.index])
-    return Decoded(rows, message[order], index[order], failures, rest.arrays)
+    return Decoded(rows, message[order], index[order], failures, rest.arrays, rest.unknown)
 
 
 def _zeros(rows: int) -> pl.Series:
@@ -187,6 +201,8 @@ class _Decoding:
         self._message: list[Iterable[int]] = []
         self._index: list[Iterable[int]] = []
         self._arrays: list[int] = []
+        self._unknown: dict[str, int] = {}
+        self._extra: dict[int, bytes] = {}  # by row
 
     def decoded(self) -> Decoded:
         plain = pl.Series(_plain(self._payloads, self._max))
@@ -196,6 +212,8 @@ class _Decoding:
             self._frame()
         raw = pl.concat([pl.DataFrame(schema=self._wire.raw), *self._frames], rechunk=True)
         rows = pl.DataFrame([_typed(c, raw[c.name], self._failures) for c in self._contract.columns])
+        if self._contract.unknown == "keep":
+            rows = rows.with_columns(self._extras(rows.height))
         message, index = (
             pl.Series(name, np.fromiter(chain.from_iterable(parts), np.int64), dtype=dtype)
             for name, parts, dtype in (
@@ -203,7 +221,13 @@ class _Decoding:
                 ("index", self._index, pl.Int32),
             )
         )
-        return Decoded(rows, message, index, self._failures, self._arrays)
+        return Decoded(rows, message, index, self._failures, self._arrays, added(self._unknown))
+
+    def _extras(self, height: int) -> pl.Series:
+        texts: list[str | None] = [None] * height
+        for row, text in self._extra.items():
+            texts[row] = text.decode()
+        return pl.Series(EXTRA, texts, dtype=pl.String)
 
     def _chunk(self, first: int, payloads: list[bytes | None]) -> None:
         """Structs of messages: as many as are right in one call, then one that is not."""
@@ -239,7 +263,7 @@ class _Decoding:
         elif is_array(payload):
             self._array(at, payload)
         else:
-            self._structs.append(self._salvaged(payload))
+            self._structs.append(self._record(payload))
             self._keep((at,), (0,))
 
     def _failed(self, at: int, check: str, value: str = "") -> None:
@@ -283,7 +307,32 @@ class _Decoding:
         try:
             return self._wire.record(raw)
         except BROKEN:
+            pass
+        try:
+            struct = self._wire.lenient(raw)
+        except BROKEN:
             return self._salvaged(raw)
+        self._strangers(_OBJECT.decode(raw))
+        return struct
+
+    def _strangers(self, parts: dict[str, msgspec.Raw]) -> None:
+        """Do with the fields that the contract does not name as it says."""
+        strange = {name: part for name, part in parts.items() if name not in self._wire.names}
+        if not strange:
+            return
+        if self._contract.unknown == "reject":
+            for name, part in list(strange.items())[:_MOST_REASONS]:
+                self._failures.add(self._row(), UNKNOWN_FIELD, name[:SHOWN] or '""', _shown(part))
+            if len(strange) > _MOST_REASONS:
+                self._failures.add(
+                    self._row(), UNKNOWN_FIELD, OTHERS, f"{len(strange) - _MOST_REASONS} more fields"
+                )
+            return
+        for name in strange:  # of names without end, those that are new by then are others
+            known = name in self._unknown or len(self._unknown) < _MOST_COUNTED
+            self._unknown[name if known else OTHERS] = self._unknown.get(name if known else OTHERS, 0) + 1
+        if self._contract.unknown == "keep":
+            self._extra[self._row()] = msgspec.json.encode(strange)
 
     def _salvaged(self, raw: bytes | msgspec.Raw) -> Any:
         """Name every reason why ``raw`` is no record, and keep the fields that are right."""
@@ -296,6 +345,7 @@ class _Decoding:
         except BROKEN as error:
             failures.add(row, "json", "", lone_surrogate(bytes(raw)) or str(error))
             return self._wire.struct()
+        self._strangers(parts)
         right: dict[str, Any] = {}
         for column, decoder in self._wire.fields:
             part = parts.get(column.name)

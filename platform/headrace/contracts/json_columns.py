@@ -22,6 +22,8 @@ from headrace.contracts.json_scan import (
     INTEGER,
     MAP,
     MISSING,
+    MOST_STRANGE,
+    NAMES,
     NUMBER,
     OBJECT,
     PRESENT,
@@ -29,9 +31,11 @@ from headrace.contracts.json_scan import (
     TIME,
     Columns,
     Fields,
+    Strange,
     scan,
 )
 from headrace.contracts.json_scan import times as read_times
+from headrace.contracts.unknown import EXTRA, OTHERS, added
 
 #: Bytes that are laid end to end at once: a view counts its place in 31 bits.
 _AT_ONCE = 1 << 30
@@ -70,8 +74,10 @@ def _layout(contract: Contract) -> _Layout:
     return _Layout(fields, *(next(store[kind]) for kind in (STRING, NUMBER, INTEGER, MAP)))
 
 
-def scanned(contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_]) -> list[pl.DataFrame]:
-    """The contract's columns, a row per payload.
+def scanned(
+    contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_]
+) -> tuple[list[pl.DataFrame], dict[str, int]]:
+    """The contract's columns, a row per payload, and how many rows have which field that it does not name.
 
     Args:
         contract: What the payloads should be.
@@ -80,16 +86,18 @@ def scanned(contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_])
             right record; their rows are null.
 
     Returns:
-        Frames in the payloads' order.
+        Frames in the payloads' order, with ``_extra`` where the contract keeps unknown fields; and their counts.
     """
     if len(payloads) > 1 and int(payloads.bin.size().sum()) > _AT_ONCE:
         half = len(payloads) // 2
-        return scanned(contract, payloads[:half], odd[:half]) + scanned(contract, payloads[half:], odd[half:])
-    rows, layout = len(payloads), _layout(contract)
+        first, counted = scanned(contract, payloads[:half], odd[:half])
+        second, more = scanned(contract, payloads[half:], odd[half:])
+        return first + second, added(counted, more)
+    rows, layout, keep = len(payloads), _layout(contract), contract.unknown == "keep"
     data, offsets = _end_to_end(payloads)
     columns = Columns(
-        presence=np.zeros((len(contract.columns), rows), np.uint8),
-        views=np.zeros((layout.texts, rows, 4), np.int32),
+        presence=np.zeros((len(contract.columns) + keep, rows), np.uint8),
+        views=np.zeros((layout.texts + keep, rows, 4), np.int32),
         numbers=np.zeros((layout.numbers, rows), np.float64),
         integers=np.zeros((layout.integers, rows), np.int64),
         sizes=np.zeros((layout.maps, rows), np.int64),
@@ -97,12 +105,32 @@ def scanned(contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_])
         text=np.empty(data.size, np.uint8),
         used=np.zeros(1 + layout.maps, np.int64),
     )
-    scan(data, offsets, layout.fields, columns, odd)
+    strange = Strange(
+        places=np.zeros((1 + MOST_STRANGE, 4), np.int64),
+        hashes=np.zeros(NAMES, np.uint64),
+        tally=np.zeros((NAMES + 1, 3), np.int64),
+        kept=layout.texts if keep else -1,
+    )
+    strange.places[0, 1] = 0 if contract.unknown == "reject" else MOST_STRANGE
+    scan(data, offsets, layout.fields, columns, strange, odd)
     series = [
         _series(column, layout.fields.slot[n], columns.presence[n], columns, data).alias(column.name)
         for n, column in enumerate(contract.columns)
     ]
-    return [pl.DataFrame(series)]
+    if keep:
+        known = columns.presence[-1] == PRESENT
+        series.append(viewed(pa.string_view(), columns.views[-1], known, data, columns.text).alias(EXTRA))
+    return [pl.DataFrame(series)], _counted(strange, data)
+
+
+def _counted(strange: Strange, data: npt.NDArray[np.uint8]) -> dict[str, int]:
+    found = {
+        data[begin:end].tobytes().decode(): int(records)
+        for records, begin, end in strange.tally[:NAMES]
+        if records
+    }
+    others = int(strange.tally[NAMES, 0])
+    return added(found, {OTHERS: others} if others else {})
 
 
 def times(texts: pl.Series) -> pl.Series:

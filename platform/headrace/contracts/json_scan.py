@@ -26,6 +26,12 @@ MISSING, NULL, PRESENT = range(3)
 #: No record: what a step returns instead of where it ended.
 _NO = -1
 _DEEPEST = 60
+#: Fields outside the contract that one record may have here; one with more is left to ``decode``.
+MOST_STRANGE = 32
+#: Names of them that are told apart in one call: a power of two, some of it stays empty.
+NAMES = 64
+_MOST_NAMES = 48
+_FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _MAX_PAIRS = 64
 #: Digits that surely fit into a 64-bit integer.
 _DIGITS = 18
@@ -62,11 +68,29 @@ class Fields(NamedTuple):
     high: npt.NDArray[np.int64]
 
 
+class Strange(NamedTuple):
+    """Fields outside the contract.
+
+    Attributes:
+        places: Of the record in work: in the first row how many it has and how many it may have (0: one that has any
+            is odd); then of each where its name and its value begin and end.
+        hashes: By slot of a table: hash of a name; 0 for an empty slot.
+        tally: By slot: in how many records the name was, and where it begins and ends once. The last slot counts
+            names that found no other.
+        kept: Slot of ``Columns.views`` for their JSON text, whose presence is behind that of the fields; or -1.
+    """
+
+    places: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint64]
+    tally: npt.NDArray[np.int64]
+    kept: int
+
+
 class Columns(NamedTuple):
     """Where it goes.
 
     Attributes:
-        presence: By field and row: MISSING, NULL or PRESENT.
+        presence: By field and row: MISSING, NULL or PRESENT; where ``Strange`` are kept, of them in one more.
         views: By slot and row: the views of text.
         numbers: By slot and row.
         integers: By slot and row; also times.
@@ -87,7 +111,7 @@ class Columns(NamedTuple):
 
 
 @compiled
-def scan(data: Any, offsets: Any, fields: Any, columns: Any, odd: Any) -> None:
+def scan(data: Any, offsets: Any, fields: Any, columns: Any, strange: Any, odd: Any) -> None:
     """Fill ``columns`` with the records between the ``offsets``, and mark in ``odd`` those that it is not sure of.
 
     Args:
@@ -95,21 +119,30 @@ def scan(data: Any, offsets: Any, fields: Any, columns: Any, odd: Any) -> None:
         offsets: Where each record begins, and where the last one ends.
         fields: See ``Fields``.
         columns: See ``Columns``; zeros.
+        strange: See ``Strange``; zeros, but for how many fields a record may have.
         odd: By row; those that are true already are left out.
     """
     # a tuple's arrays are taken out of it once: it costs more than a field does
     names, name_at, kinds, slots, low, high = fields
     presence, views, numbers, integers, sizes, pairs, text, used = columns
+    places, hashes, tally, kept = strange
     for row in range(offsets.size - 1):
         if odd[row]:
             continue
         before = used[0]
+        places[0, 0] = 0
         whole = _record(
             data, offsets[row], offsets[row + 1], row,
             names, name_at, kinds, slots, low, high,
-            presence, views, numbers, integers, sizes, pairs, text, used,
+            presence, views, numbers, integers, sizes, pairs, text, used, places,
         )  # fmt: skip
-        if not whole:
+        if whole:
+            if places[0, 0]:
+                _note(data, places, hashes, tally)
+                if kept >= 0:
+                    presence[kinds.size, row] = PRESENT
+                    _keep(data, places, views, kept, row, text, used)
+        else:
             odd[row] = True
             used[0] = before
             for field in range(kinds.size):
@@ -124,6 +157,7 @@ def _record(
     data: Any, at: int, end: int, row: int,
     names: Any, name_at: Any, kinds: Any, slots: Any, low: Any, high: Any,
     presence: Any, views: Any, numbers: Any, integers: Any, sizes: Any, pairs: Any, text: Any, used: Any,
+    places: Any,
 ) -> bool:  # fmt: skip
     """Whether all of the bytes is one object of which every field was understood."""
     at = _space(data, at, end)
@@ -134,6 +168,7 @@ def _record(
         return _space(data, at + 1, end) == end
     expected = 0
     while True:
+        name = at + 1
         if expected < kinds.size and _named(data, at, end, expected, names, name_at):
             field, close = expected, at + 1 + name_at[expected + 1] - name_at[expected]
         else:
@@ -148,7 +183,10 @@ def _record(
         if at >= end:
             return False
         if field < 0:
+            value = at
             at = _skip(data, at, end)
+            if at < 0 or not _stranger(data, name, close, value, at, places):
+                return False
         elif presence[field, row] != MISSING:
             return False
         elif byte_at(data, at) == 0x6E:
@@ -199,6 +237,72 @@ def _record(
         if byte_at(data, at) != 0x2C:
             return False
         at = _space(data, at + 1, end)
+
+
+@compiled
+def _stranger(data: Any, name: int, close: int, value: int, end: int, places: Any) -> bool:
+    """Remember where a field outside the contract is; not if it is one too many, or there twice."""
+    count = places[0, 0]
+    if count == places[0, 1]:
+        return False
+    for n in range(1, count + 1):
+        if places[n, 1] - places[n, 0] == close - name and _equal(data, places[n, 0], name, close - name):
+            return False
+    count += 1
+    places[count, 0], places[count, 1], places[count, 2], places[count, 3] = name, close, value, end
+    places[0, 0] = count
+    return True
+
+
+@compiled
+def _equal(data: Any, one: int, other: int, size: int) -> bool:
+    differ = 0
+    for n in range(size):
+        differ += byte_at(data, one + n) != byte_at(data, other + n)
+    return differ == 0
+
+
+@compiled
+def _note(data: Any, places: Any, hashes: Any, tally: Any) -> None:
+    """Count the record once for each of its fields outside the contract (FNV-1a, open addressing)."""
+    for n in range(1, places[0, 0] + 1):
+        begin, end = places[n, 0], places[n, 1]
+        hashed = _FNV_OFFSET
+        for at in range(begin, end):
+            hashed = (hashed ^ np.uint64(byte_at(data, at))) * _FNV_PRIME
+        hashed |= np.uint64(1)  # 0 is an empty slot
+        slot: Any = np.int64(hashed >> np.uint64(58))
+        while hashes[slot] != hashed and hashes[slot] != 0:
+            slot = (slot + 1) & (NAMES - 1)
+        if hashes[slot] == 0:
+            if tally[NAMES, 1] == _MOST_NAMES:
+                slot = NAMES
+            else:
+                tally[NAMES, 1] += 1
+                hashes[slot], tally[slot, 1], tally[slot, 2] = hashed, begin, end
+        tally[slot, 0] += 1
+
+
+@compiled
+def _keep(data: Any, places: Any, views: Any, column: int, row: int, text: Any, used: Any) -> None:
+    """Write the fields outside the contract as a JSON object; it is no longer than the record."""
+    begin = to = used[0]
+    for n in range(1, places[0, 0] + 1):
+        text[to] = 0x7B if n == 1 else 0x2C
+        text[to + 1] = 0x22
+        to += 2
+        for at in range(places[n, 0], places[n, 1]):
+            text[to] = byte_at(data, at)
+            to += 1
+        text[to], text[to + 1] = 0x22, 0x3A
+        to += 2
+        for at in range(places[n, 2], places[n, 3]):
+            text[to] = byte_at(data, at)
+            to += 1
+    text[to] = 0x7D
+    to += 1
+    write_view(text, begin, to - begin, 1, views, column, row)
+    used[0] = to
 
 
 @compiled

@@ -32,6 +32,7 @@ def json_schema(contract: Contract) -> dict[str, Any]:
         "title": f"{contract.name} v{contract.version}",
         "type": "object",
         "properties": {column.name: _property(column) for column in contract.columns},
+        **({"additionalProperties": False} if contract.unknown == "reject" else {}),
         "required": [c.name for c in contract.columns if not c.nullable and c.default is None],
     }
 

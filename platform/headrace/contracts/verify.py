@@ -22,6 +22,7 @@ import pandera.polars as pa
 import polars as pl
 
 from headrace.contracts.dtypes import INT_RANGE, SUPPORTED, WIRE_OF_DTYPE, WIRES_OF_DTYPE
+from headrace.contracts.unknown import POLICIES
 
 if TYPE_CHECKING:
     from headrace.contracts.base import Contract
@@ -83,6 +84,8 @@ def _of_names(contract: Contract) -> Iterator[str]:
     version = contract.version
     if type(version) is not int or not 1 <= version <= _HIGHEST_VERSION:
         yield f"version {version!r} is no integer from 1 on"
+    if contract.unknown not in POLICIES:
+        yield f"unknown {contract.unknown!r} is no policy; {near(contract.unknown, POLICIES)}"
 
 
 def _of_model(contract: Contract, asking: bool) -> Iterator[str]:

@@ -94,17 +94,23 @@ def json_value(text: str) -> object:
 def require_columns(name: str, contract: Contract, names: Sequence[str]) -> None:
     """Hold a table's columns against the contract's.
 
+    Columns that it does not name become fields of the records, unless it rejects those: then every record would be.
+
     Raises:
-        BadData: One is unknown, there twice, or missing.
+        BadData: One is unknown and rejected, or is most likely meant for one that is missing; one is there twice, or
+            missing.
     """
     known = [c.name for c in contract.columns]
+    missing = [
+        c.name for c in contract.columns if not c.nullable and c.default is None and c.name not in names
+    ]
+    strange = [column for column in names if column not in known]
+    if strange and (missing or contract.unknown == "reject"):
+        near = difflib.get_close_matches(strange[0], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(known)}"
+        raise BadData(f"{name}: {contract.name} has no column {strange[0]!r}; {hint}")
     for column in names:
-        if column not in known:
-            near = difflib.get_close_matches(column, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(known)}"
-            raise BadData(f"{name}: {contract.name} has no column {column!r}; {hint}")
         if names.count(column) > 1:
             raise BadData(f"{name}: column {column!r} appears twice; rename one of them")
-    for c in contract.columns:
-        if not c.nullable and c.default is None and c.name not in names:
-            raise BadData(f"{name}: column {c.name!r} is missing; {contract.name} requires it")
+    if missing:
+        raise BadData(f"{name}: column {missing[0]!r} is missing; {contract.name} requires it")

@@ -28,7 +28,8 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
     delimiter = delimiter_of(first)
     names = header(first, name)
     require_columns(name, contract, names)
-    converters = [_CELLS.get(c.wire, _text) for name in names for c in contract.columns if c.name == name]
+    wires = {c.name: c.wire for c in contract.columns}
+    converters = [_CELLS.get(wires.get(name, ""), _text) for name in names]
     column = key_column(contract)
     lines = _Lines(text)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)

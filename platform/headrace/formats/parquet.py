@@ -39,15 +39,16 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
     landed = set(contract.landed_schema.names()) - {c.name for c in contract.columns}
     names = [name for name in table.schema_arrow.names if name not in landed]
     require_columns(name, contract, names)
-    _require_zones(table, name, names)
     wires = {c.name: c.wire for c in contract.columns}
+    _require_zones(table, name, [n for n in names if n in wires])
     key = key_column(contract)
     number = 0
     for batch in table.iter_batches(CHUNK, columns=names):
-        columns = [_column(batch.column(n), wires[n]) for n in names]
+        columns = [_column(batch.column(n), wires.get(n)) for n in names]
         wrong: dict[int, str] = {}
         for column_name, column in zip(names, columns, strict=True):
-            for row, why in column.wrong.items():
+            # of a column that the contract does not name, what comes nearest will do
+            for row, why in column.wrong.items() if column_name in wires else ():
                 column.values[row] = (why, column.values[row])
                 wrong.setdefault(row, f"column {column_name!r}: {why}")
         for row, values in enumerate(zip(*(column.values for column in columns), strict=True)):
@@ -93,7 +94,7 @@ def read_packed(file: IO[bytes], name: str, contract: Contract) -> Iterator[Reco
         yield from read(plain, name, contract)
 
 
-def _column(array: pa.Array, wire: Wire) -> JsonColumn:
+def _column(array: pa.Array, wire: Wire | None) -> JsonColumn:
     """A column as a field of that type has it."""
     column = json_column(array)
     if wire not in ("object", "map"):

@@ -49,7 +49,8 @@ class Reader:
     @property
     def version(self) -> str:
         """Changes when the same file may hold other records than before."""
-        return f"{self.contract.name} v{self.contract.version} {self.format or 'by content'}"
+        contract = self.contract
+        return f"{contract.name} v{contract.version} {contract.unknown} {self.format or 'by content'}"
 
     def records(self, open: Open, name: str) -> Generator[Record, None, None]:
         """Every record of a file, in order; the same file gives the same records every time.

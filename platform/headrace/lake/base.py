@@ -121,7 +121,14 @@ class Snapshot(Protocol):
     def erased(self, cursor: str, /) -> int:
         """Messages of a cursor of which nothing is left because their person was erased, by the count of this table."""
 
-    def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
+    def append(
+        self,
+        rows: pl.DataFrame | Staged,
+        advance: Mapping[str, int],
+        batch_id: str,
+        notes: Mapping[str, str] | None = None,
+        /,
+    ) -> int:
         """Add rows and move cursors in one atomic commit; the snapshot is then of the version returned.
 
         What it holds survives a power cut then, unless the lake is told not to care.
@@ -130,6 +137,7 @@ class Snapshot(Protocol):
             rows: Those of a frame, or what the table has staged; none at all move only the cursors.
             advance: Next offset of each cursor that moves.
             batch_id: Kept with the commit.
+            notes: Texts by name, kept with the commit too: see ``LakeTable.notes``.
 
         Raises:
             Conflict: Another writer moved one of the cursors first; nothing was added.
@@ -205,6 +213,12 @@ class LakeTable(Protocol):
 
     def extent(self) -> Extent:
         """Size of the newest version."""
+
+    def notes(self, name: str, since: datetime, /) -> list[tuple[datetime, str]]:
+        """What commits ``since`` then noted under a name, the newest first, each with its time (UTC).
+
+        Reaches back some hundred commits at most.
+        """
 
     def committed_at(self, version: int, /) -> datetime:
         """When ``version`` was committed (UTC).

@@ -68,6 +68,8 @@ _ERASING = Retrying(
 _COMPACTED_BYTES = 256 << 20
 #: Rows that ``batches`` gives at a time, at most.
 _BATCH_ROWS = 16_384
+#: Commits that are looked at for notes: a file each.
+_NOTES_COMMITS = 300
 #: Commits between two looks whether the log can be shortened.
 _SHORTENED_EVERY = 100
 
@@ -320,6 +322,15 @@ class DeltaLakeTable:
         if not actions.height:
             return Extent()
         return Extent(int(actions["num_records"].sum()), int(actions["size_bytes"].sum()), actions.height)
+
+    def notes(self, name: str, since: datetime, /) -> list[tuple[datetime, str]]:
+        """From the commits' custom metadata."""
+        with _translated(self.uri):
+            commits = self._newest().history(_NOTES_COMMITS)
+        found = [
+            (datetime.fromtimestamp(c["timestamp"] / 1000, UTC), str(c[name])) for c in commits if name in c
+        ]
+        return [(at, text) for at, text in found if at >= since]
 
     def committed_at(self, version: int, /) -> datetime:
         """By the clock of whoever committed."""
@@ -728,7 +739,14 @@ class _Snapshot:
     def erased(self, cursor: str, /) -> int:
         return self.position([ERASED + cursor]).get(ERASED + cursor, 0)
 
-    def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
+    def append(
+        self,
+        rows: pl.DataFrame | Staged,
+        advance: Mapping[str, int],
+        batch_id: str,
+        notes: Mapping[str, str] | None = None,
+        /,
+    ) -> int:
         owner, before = self._owner, self.version
         moves = [Transaction(cursor, offset) for cursor, offset in sorted(advance.items())]
         staged = owner.stage() if isinstance(rows, pl.DataFrame) else rows
@@ -738,7 +756,9 @@ class _Snapshot:
         added = owner._through(lambda: owner._written(staged, self._handle)) if staged.height else []
 
         # a commit that succeeded although it raised is refused when it is made again, and then found to have landed
-        owner._through(lambda: owner._write(self._handle, added, moves, {_BATCHES: batch_id}))
+        owner._through(
+            lambda: owner._write(self._handle, added, moves, {_BATCHES: batch_id, **(notes or {})})
+        )
         with _translated(owner.uri):
             self._handle.update_incremental()
         owner.sync(self.version)

@@ -26,6 +26,7 @@ class MemoryLakeTable:
         self.fail_after_commit = False
         self._times = [datetime.now(UTC)]  # of the commits
         self._names = [str(uuid.uuid4())]  # of the commits
+        self._notes: dict[int, dict[str, str]] = {}  # by version
         self._erased: dict[int, pl.DataFrame] = {}  # origins taken away, by version
         self.marks: dict[int, str] = {}  # by version
         self._lock = threading.Lock()
@@ -41,7 +42,13 @@ class MemoryLakeTable:
         """Empty so far."""
         return MemoryStaged(self.table)
 
-    def commit(self, seen: int, rows: pl.DataFrame, advance: Mapping[str, int]) -> int:
+    def commit(
+        self,
+        seen: int,
+        rows: pl.DataFrame,
+        advance: Mapping[str, int],
+        notes: Mapping[str, str] | None = None,
+    ) -> int:
         """Append if nobody moved the same cursors after version ``seen``."""
         with self._lock:
             fault, self.fail_next_append = self.fail_next_append, None
@@ -56,6 +63,7 @@ class MemoryLakeTable:
             )
             self._times.append(datetime.now(UTC))
             self._names.append(str(uuid.uuid4()))
+            self._notes[len(self.commits) - 1] = dict(notes or {})
             if fault is not None:
                 raise fault
             return len(self.commits) - 1
@@ -157,6 +165,13 @@ class MemoryLakeTable:
         """All rows; there are no files."""
         return Extent(rows=self.rows().height)
 
+    def notes(self, name: str, since: datetime, /) -> list[tuple[datetime, str]]:
+        """Of all commits."""
+        found = [
+            (self._times[version], notes[name]) for version, notes in self._notes.items() if name in notes
+        ]
+        return [(at, text) for at, text in reversed(found) if at >= since]
+
     def committed_at(self, version: int, /) -> datetime:
         """When ``commit`` was called."""
         if not 0 <= version < len(self._times):
@@ -222,9 +237,16 @@ class MemorySnapshot:
         """As of this snapshot."""
         return self.position([ERASED + cursor]).get(ERASED + cursor, 0)
 
-    def append(self, rows: pl.DataFrame | Staged, advance: Mapping[str, int], batch_id: str, /) -> int:
+    def append(
+        self,
+        rows: pl.DataFrame | Staged,
+        advance: Mapping[str, int],
+        batch_id: str,
+        notes: Mapping[str, str] | None = None,
+        /,
+    ) -> int:
         """Commit, or Conflict."""
         assert isinstance(rows, pl.DataFrame | MemoryStaged)
         frame = rows if isinstance(rows, pl.DataFrame) else rows.frame
-        self.version = self._owner.commit(self.version, frame, advance)
+        self.version = self._owner.commit(self.version, frame, advance, notes)
         return self.version

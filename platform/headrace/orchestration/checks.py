@@ -24,7 +24,7 @@ from dagster import (
 )
 
 from headrace.batch import Position
-from headrace.contracts import violations
+from headrace.contracts import unknown, violations
 from headrace.days import days_between
 from headrace.errors import Fatal, HeadraceError
 from headrace.health.audit import Audit, Skipped
@@ -138,6 +138,13 @@ def _checks(pipeline: Pipeline, settings: Settings) -> list[_Check]:
             _offsets_reconcile,
         ),
         _Check("contract_holds", lake, "The newest rows of the lake keep their contract.", _contract_holds),
+        _Check(
+            "unknown_fields",
+            lake,
+            "No record of the last day has a field that the contract does not name.",
+            _unknown_fields,
+            _WARN,
+        ),
         _Check(
             "reject_rate",
             lake,
@@ -275,6 +282,35 @@ def kept(broken: Mapping[tuple[str, str], int], rows: int) -> AssetCheckResult:
         passed=not broken,
         description="broken by " + "; ".join(said) if said else f"the newest {rows:,} rows keep it",
         metadata={"rows": rows},
+    )
+
+
+def _unknown_fields(stream: Stream, _: Sequence[date] | None) -> AssetCheckResult:
+    notes = stream.lake.good.notes(unknown.NOTE, datetime.now(UTC) - timedelta(days=1))
+    return named(unknown.seen(notes), stream.contract.unknown)
+
+
+def named(fields: Mapping[str, unknown.Seen], policy: unknown.Policy) -> AssetCheckResult:
+    """Judge the fields of late that a contract does not name; those that it keeps are no fault."""
+    said = [f"{name!r} in {one.records:,} records" for name, one in fields.items()]
+    more = f" and {len(said) - _NAMED:,} more" if len(said) > _NAMED else ""
+    listed = ", ".join(said[:_NAMED]) + more
+    if not fields:
+        text = "every field of the last day is in the contract"
+    elif policy == "keep":
+        text = f"kept in {unknown.EXTRA}: {listed}"
+    else:
+        newest = max(one.newest for one in fields.values())
+        text = (
+            f"dropped: {listed}, the newest {newest:%Y-%m-%d %H:%M} UTC; add them to the contract, or let it say"
+            " unknown='keep' or 'reject'"
+        )
+    found = {name: {"records": one.records, "newest": one.newest.isoformat()} for name, one in fields.items()}
+    return AssetCheckResult(
+        passed=not fields or policy == "keep",
+        severity=_WARN,
+        description=text,
+        metadata={"fields": MetadataValue.json(found)},
     )
 
 

@@ -20,6 +20,7 @@ from dagster import (
     TableSchema,
 )
 
+from headrace.contracts.unknown import added
 from headrace.errors import HeadraceError
 from headrace.lake import Extent
 from headrace.orchestration import metadata
@@ -149,6 +150,9 @@ def _metadata(
     }
     if gaps:
         found["lost_offsets"] = MetadataValue.md("\n".join(f"- `{gap}`" for gap in gaps))
+    unknown = added(*(s.landed.unknown for s in totals.values()))
+    if unknown:
+        found["unknown_fields"] = MetadataValue.json(unknown)
     refused = [why for s in totals.values() for why in s.landed.refused]
     if refused:
         found["refused_files"] = MetadataValue.md("\n".join(f"- {why}" for why in refused))

@@ -30,6 +30,7 @@ CHECKS = (
     "every_message_once",
     "offsets_reconcile",
     "contract_holds",
+    "unknown_fields",
     "reject_rate",
     "lag",
     "freshness",
