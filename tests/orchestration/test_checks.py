@@ -197,7 +197,7 @@ def test_bad_data_goes_no_further_and_its_check_says_why(defs: Definitions, adop
     """A day whose raw rows are not those of the lake: the blocking check fails, and no mart is built of it."""
     adopted.export()
     producer = KafkaProducer(adopted.kafka_bootstrap_servers, "analytics_events")
-    producer.send([event(event_id="blocked-1", occurred_at="2026-02-11T10:00:00Z")])
+    producer.send([event(event_id="blocked-1", occurred_at="2026-02-11T10:00:00Z", plan="free")])
     producer.flush()
     producer.close()
     found = streams(adopted)["events"]
@@ -216,6 +216,9 @@ def test_bad_data_goes_no_further_and_its_check_says_why(defs: Definitions, adop
     assert not verdicts["parity_with_lake"].passed
     assert "1 day differs: 2026-02-11" in (verdicts["parity_with_lake"].description or "")
     assert verdicts["every_message_once"].passed
+    strange = verdicts["unknown_fields"]
+    assert (strange.passed, strange.severity) == (False, AssetCheckSeverity.WARN)
+    assert "'plan' in 1 records" in (strange.description or "")
     assert not instance.get_materialized_partitions(AssetKey(["marts", "event_metrics"]))
     list(found.replace_days([date(2026, 2, 11)]))
     found.close()

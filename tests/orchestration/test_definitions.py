@@ -256,7 +256,7 @@ def test_a_backlog_becomes_one_run_and_that_run_drains_it(defs: Definitions, ado
     waiting = looking.backlog("kafka/analytics_events").waiting  # of other tests of this process
     looking.close()
     producer = KafkaProducer(adopted.kafka_bootstrap_servers, "analytics_events")
-    producer.send([event(event_id="s-1"), event(event_id="s-2"), b"bad"])
+    producer.send([event(event_id="s-1"), event(event_id="s-2", country="DE"), b"bad"])
     producer.flush()
     producer.close()
     requests: list[RunRequest] = list(tick(defs, "events_backlog", instance).run_requests)
@@ -273,6 +273,7 @@ def test_a_backlog_becomes_one_run_and_that_run_drains_it(defs: Definitions, ado
     metadata = landed.materialization.metadata
     assert metadata["messages"].value == waiting + 3
     assert metadata["rejected"].value >= 1
+    assert metadata["unknown_fields"].value == {"country": 1}
     assert "refused_files" not in metadata
     days = instance.get_materialized_partitions(AssetKey(["warehouse", "events"]))
     assert "2026-01-02" in days

@@ -69,7 +69,7 @@ _COMPACTED_BYTES = 256 << 20
 #: Rows that ``batches`` gives at a time, at most.
 _BATCH_ROWS = 16_384
 #: Commits that are looked at for notes: a file each.
-_NOTES_COMMITS = 300
+_NOTES_COMMITS = 500
 #: Commits between two looks whether the log can be shortened.
 _SHORTENED_EVERY = 100
 
