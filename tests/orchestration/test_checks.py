@@ -162,12 +162,12 @@ def test_fields_outside_the_contract_warn_unless_they_are_kept() -> None:
     found = checks.named(seen, "count")
     assert (found.passed, found.severity) == (False, AssetCheckSeverity.WARN)
     assert found.description == (
-        "dropped: 'country' in 1 records, 'city' in 2 records, 'zip' in 3 records and 1 more, the newest"
+        "dropped: 'country' in 1 record, 'city' in 2 records, 'zip' in 3 records and 1 more, the newest"
         " 2026-01-02 03:04 UTC; add them to the contract, or let it say unknown='keep' or 'reject'"
     )
     assert found.metadata["fields"].value["street"]["records"] == 4  # type: ignore[index]
     kept = checks.named(seen, "keep")
-    assert kept.passed and str(kept.description).startswith("kept in _extra: 'country' in 1 records")
+    assert kept.passed and str(kept.description).startswith("kept in _extra: 'country' in 1 record")
 
 
 def test_a_pipeline_chooses_severity_and_thresholds() -> None:
@@ -218,7 +218,7 @@ def test_bad_data_goes_no_further_and_its_check_says_why(defs: Definitions, adop
     assert verdicts["every_message_once"].passed
     strange = verdicts["unknown_fields"]
     assert (strange.passed, strange.severity) == (False, AssetCheckSeverity.WARN)
-    assert "'plan' in 1 records" in (strange.description or "")
+    assert "'plan' in 1 record" in (strange.description or "")
     assert not instance.get_materialized_partitions(AssetKey(["marts", "event_metrics"]))
     list(found.replace_days([date(2026, 2, 11)]))
     found.close()

@@ -110,6 +110,20 @@ def test_every_version_arrives_once(warehouse: Any, land: Callable[..., LakeTabl
     assert total(warehouse) == 4
 
 
+def test_fields_that_a_contract_keeps_arrive_too(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+    keeping = replace(EVENTS, name="keeping", unknown="keep")
+    table = land([event(country="DE"), event(event_id="e-2")], contract=keeping)
+    assert publish(table, warehouse).rows == 2
+    if isinstance(warehouse, MemoryWarehouse):
+        kept = warehouse.rows(keeping.table).select("event_id", "_extra").sort("event_id").rows()
+    else:
+        raw = warehouse.query(
+            "SELECT database FROM system.tables WHERE name = 'keeping' ORDER BY metadata_modification_time DESC LIMIT 1"
+        )
+        kept = warehouse.query(f"SELECT event_id, _extra FROM {raw[0][0]}.keeping ORDER BY event_id")
+    assert kept == [("e-1", '{"country":"DE"}'), ("e-2", None)]
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_between_insert_and_record_adds_nothing_twice(
     warehouse: Any, land: Callable[..., LakeTable], fail_next_insert: Fault, after: bool

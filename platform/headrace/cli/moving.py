@@ -115,7 +115,7 @@ def ingest(
         + "".join(f"\n  [red]lost offsets {gap}[/]" for gap in t["lost_offsets"])
         + "".join(f"\n  [red]{escape(why)}[/]" for why in t["refused_files"])
         + "".join(
-            f"\n  [yellow]{n:,} records have the field {escape(repr(field))}, which the contract does not name[/]"
+            f"\n  [yellow]field {escape(repr(field))} of {n:,} records is not in the contract[/]"
             for field, n in t["unknown_fields"].items()
         )
         for name, t in value.items()

@@ -292,7 +292,10 @@ def _unknown_fields(stream: Stream, _: Sequence[date] | None) -> AssetCheckResul
 
 def named(fields: Mapping[str, unknown.Seen], policy: unknown.Policy) -> AssetCheckResult:
     """Judge the fields of late that a contract does not name; those that it keeps are no fault."""
-    said = [f"{name!r} in {one.records:,} records" for name, one in fields.items()]
+    said = [
+        f"{name!r} in {one.records:,} {'record' if one.records == 1 else 'records'}"
+        for name, one in fields.items()
+    ]
     more = f" and {len(said) - _NAMED:,} more" if len(said) > _NAMED else ""
     listed = ", ".join(said[:_NAMED]) + more
     if not fields:
