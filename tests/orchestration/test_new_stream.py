@@ -93,6 +93,7 @@ def up(tmp_path: Path) -> Any:
         "HEADRACE_PIPELINES": str(folder),
         "HEADRACE_PROJECT_DIR": str(checkout),
         "HEADRACE_INGEST_LINGER_SECONDS": "0",  # its run ends when idle
+        "HEADRACE_PIPELINE_SECONDS": "5",
         "COLUMNS": "200",
     }
     output = tmp_path / "up.log"
@@ -137,6 +138,11 @@ def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(
     (folder / "orders_contract.py").write_text(CONTRACT)
     (folder / "orders_pipeline.py").write_text(PIPELINE)
     (folder / "half_pipeline.py").write_text("pipeline = 3\n")
+    (folder / "stuck_pipeline.py").write_text("import time\ntime.sleep(100_000)\n")
+    (folder / "exiting_pipeline.py").write_text("import sys\n\nsys.exit(3)\n")
+    flagged = CONTRACT.replace("pl.Float64", "pl.Boolean")
+    (folder / "flagged_contract.py").write_text(flagged)
+    (folder / "flagged_pipeline.py").write_text(PIPELINE.replace("orders_contract", "flagged_contract"))
     assert "orders" in headrace(env, "stack", "create")["topics"]
 
     def ask(query: str) -> Any:
@@ -149,10 +155,17 @@ def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(
         lambda: {"lake/orders", "warehouse/orders", "broken/half_pipeline"} <= assets(), 120,
         "the stream, without anybody pressing Reload",
     )  # fmt: skip
+    broken = {"broken/stuck_pipeline", "broken/exiting_pipeline", "broken/flagged_pipeline"}
+    eventually(lambda: broken <= assets(), 120, "the broken ones")
     assert "lake/events" in assets(), "a broken file must not take the others down"
     found = {finding["what"]: finding for finding in headrace(env, "doctor")}
     assert not found["half_pipeline.py"]["ok"]
     assert "define `pipeline = Pipeline(...)`" in found["half_pipeline.py"]["said"]
+    assert found["stuck_pipeline.py"]["said"].startswith("line 2: it still loads after 5 s")
+    assert found["exiting_pipeline.py"]["said"] == "line 3: it ends the process: SystemExit(3)"
+    assert "field 'amount' has dtype Boolean, which is not supported" in found["flagged_pipeline.py"]["said"]
+    line = CONTRACT[: CONTRACT.index("ORDERS = ")].count("\n") + 1
+    assert found["flagged_pipeline.py"]["said"].startswith(f"flagged_contract.py line {line}: contract ")
 
     producer = KafkaProducer(servers.kafka_bootstrap_servers, "orders")
     order = {"order_id": "o-1", "placed_at": "2026-05-01T10:00:00Z", "amount": 12.5, "country": "DE"}
