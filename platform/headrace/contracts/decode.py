@@ -309,10 +309,10 @@ class _Decoding:
         except BROKEN:
             pass
         try:
-            struct = self._wire.lenient(raw)
+            struct, parts = self._wire.lenient(raw), _OBJECT.decode(raw)
         except BROKEN:
             return self._salvaged(raw)
-        self._strangers(_OBJECT.decode(raw))
+        self._strangers(parts)
         return struct
 
     def _strangers(self, parts: dict[str, msgspec.Raw]) -> None:
