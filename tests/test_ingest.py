@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -424,10 +425,10 @@ class Slow(MemoryLakeTable):
         self.asked, self.patience = asked, patience
         self.overlapped: bool | None = None
 
-    def commit(self, seen: int, rows: pl.DataFrame, advance: Mapping[str, int]) -> int:
+    def commit(self, seen: int, rows: pl.DataFrame, advance: Mapping[str, int], notes: Any = None) -> int:
         if self.overlapped is None:
             self.overlapped = self.asked.wait(self.patience)
-        return super().commit(seen, rows, advance)
+        return super().commit(seen, rows, advance, notes)
 
 
 @pytest.mark.parametrize(("kind", "ahead"), [(MemoryLog, True), (MemoryQueue, False)])

@@ -12,6 +12,7 @@ import pytest
 
 from headrace import doctor, status
 from headrace.pipelines import Discovered, discover
+from headrace.pipelines.loading import left_behind
 from headrace.settings import load_settings
 
 CONTRACT = '''
@@ -182,6 +183,7 @@ def test_a_thread_may_discover(orders: Path) -> None:
     thread.join(60)
     assert set(found[0].pipelines) == BUILT_IN | {"orders"}
     assert found[0].broken["stuck_pipeline.py"].startswith("line 2: it still loads")
+    assert left_behind() >= 1
 
 
 def test_status_and_doctor_name_it(orders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

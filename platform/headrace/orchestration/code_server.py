@@ -195,9 +195,18 @@ def _import(names: Sequence[str]) -> None:
     gc.enable()
 
 
+def _left_behind() -> int:
+    """Threads of pipeline files that hang: they wait at one place for ever, and what they hold nobody else asks for."""
+    if DEFINITIONS not in sys.modules:
+        return 0
+    from headrace.pipelines.loading import left_behind
+
+    return left_behind()
+
+
 def _start_forking() -> None:
     """Start multiprocessing's fork server, with all that this process has imported."""
-    if threading.active_count() == 1:
+    if threading.active_count() - _left_behind() == 1:
         resource_tracker.ensure_running()  # started by the fork server else, and not to be forked
         util.spawnv_passfds = _fork  # type: ignore[assignment]
         try:

@@ -27,6 +27,9 @@ _LONGEST = 600
 _LAST_SECONDS = 0.2
 
 
+_left: list[threading.Thread] = []
+
+
 class BrokenFile(Exception):
     """A pipeline file does not load; the message says where and why, in one line."""
 
@@ -50,6 +53,7 @@ def load(path: Path, module: str, seconds: float) -> Pipeline:
         finally:
             stuck = loading.is_alive()
             if stuck:
+                _left.append(loading)
                 at = _frame_place(sys._current_frames().get(loading.ident or 0), path)
                 _interrupt(loading)
     if isinstance(loading.found, Pipeline) and not stuck:
@@ -64,6 +68,11 @@ def load(path: Path, module: str, seconds: float) -> Pipeline:
         raise BrokenFile(reason(loading.failed, path))
     was = "" if loading.found is None else f"; it is {type(loading.found).__name__} {loading.found!r:.60}"
     raise BrokenFile(_one_line(f"define `pipeline = Pipeline(...)` at the top level{was}"))
+
+
+def left_behind() -> int:
+    """Count the threads whose files were given up and that could not be ended."""
+    return sum(thread.is_alive() for thread in _left)
 
 
 def reason(error: BaseException, path: Path) -> str:
