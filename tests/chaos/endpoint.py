@@ -55,6 +55,7 @@ class Endpoint:
         deadline, never = time.monotonic() + _READY_WITHIN, threading.Event()
         while not self._answers():
             if time.monotonic() > deadline:
+                self.kill()  # nobody leaves a context that was not entered
                 raise TimeoutError("the endpoint does not answer")
             never.wait(0.1)
 
