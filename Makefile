@@ -2,7 +2,7 @@
 # this folder.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-services ui-test chaos busy-hour bench lint format clean
+.PHONY: help install demo up test test-services ui-test chaos sabotage busy-hour bench lint format clean
 
 # uv from the PATH, or one of our own in .tools
 UV_VERSION := 0.13.9
@@ -69,6 +69,9 @@ MINUTES ?= 60
 
 busy-hour: install ## Live traffic beside a load, all checks every minute: no false alarm, faults found; MINUTES=60
 	@PYTHONPATH=tests "$(RUN)python" -m busy --minutes "$(MINUTES)" $(BUSY_ARGS)
+
+sabotage: install ## Mistakes of people in a platform that runs: named, nobody else stopped, well after the repair; ~40 min
+	@PYTHONPATH=tests "$(RUN)python" -m sabotage $(SABOTAGE_ARGS)
 
 # peers ask for older versions of some packages than Headrace does: an environment of its own
 .tools/bench/.installed: uv.lock pyproject.toml $(if $(SYSTEM_UV),,.tools/bin/uv)

@@ -66,9 +66,10 @@ class Said:
 class Installation:
     """The platform in the foreground of a process of its own, with a feeder for the stream ``well``."""
 
-    def __init__(self, root: Path, rate: float = 20.0) -> None:
+    def __init__(self, root: Path, environment: Mapping[str, str], rate: float = 20.0) -> None:
         """Args:
         root: A new folder for everything.
+        environment: More settings.
         rate: Simulated events per second.
         """
         self.root = root
@@ -86,7 +87,9 @@ class Installation:
             "HEADRACE_HOME": str(self.home),
             "HEADRACE_PIPELINES": str(self.pipelines),
             "COLUMNS": "400",
+            **environment,
         }
+        self.lake = Path(self.env.get("HEADRACE_LAKE_URI", self.home / "lake"))
         self._log = root / "up.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -136,7 +139,7 @@ class Installation:
         producer: Producer | None = None
         while not self._stop.wait(1.0):
             try:
-                producer = producer or self._producer()
+                producer = producer or self.producer("well")
                 now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
                 rows = [{"id": f"w-{self.sent + n}", "at": now, "kind": "fed", "size": 1.0} for n in range(5)]
                 producer.send([json.dumps(row).encode() for row in rows])
@@ -147,8 +150,9 @@ class Installation:
         if producer is not None:
             producer.close()
 
-    def _producer(self) -> KafkaProducer:
-        return KafkaProducer(self.stack_env()["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"], "well")
+    def producer(self, topic: str) -> KafkaProducer:
+        """For one of its topics."""
+        return KafkaProducer(self.stack_env()["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"], topic)
 
     def stack_env(self) -> dict[str, str]:
         """What points at its services."""
@@ -214,7 +218,7 @@ class Installation:
         """Rows of a stream in the lake; read beside Headrace, with delta-rs alone."""
         from deltalake import DeltaTable
 
-        folder = self.home / "lake" / stream
+        folder = self.lake / stream
         if not (folder / "_delta_log").is_dir():
             return 0
         return int(sum(DeltaTable(str(folder)).get_add_actions(flatten=True)["num_records"].to_pylist()))

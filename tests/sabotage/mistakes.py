@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: Where files are planted: the folder of ``HEADRACE_PIPELINES``, the dbt project, the migrations, ``HEADRACE_HOME``.
-Place = Literal["pipelines", "models", "migrations", "home"]
+#: Where files are planted: the folder of ``HEADRACE_PIPELINES``, the dbt project, the migrations, ``HEADRACE_HOME``; or
+#: the topic of the stream ``well``, whose messages they are.
+Place = Literal["pipelines", "models", "migrations", "home", "topic"]
 
 
 @dataclass(frozen=True)
@@ -234,8 +235,52 @@ MIGRATIONS = (
         {"0999_more.sql": b"create table {{row}}.x (a Int8) engine = Memory"},
         r"0999_more\.sql.*row",
     ),
-    Mistake("broken SQL", "migrations", {"0999_broken.sql": b"create tabel {{raw}}.x"}, r"0999_broken\.sql"),
     Mistake("quote without an end", "migrations", {"0999_open.sql": b"select 'x"}, r"0999_open\.sql"),
+)
+
+
+#: Only the warehouse can say what is wrong with it.
+LIVE_MIGRATIONS = (
+    Mistake("broken SQL", "migrations", {"0999_broken.sql": b"create tabel {{raw}}.x"}, r"0999_broken\.sql"),
+)
+
+#: What dbt parses and the warehouse refuses, or never answers.
+BUILDS = (
+    Mistake(
+        "a view of nothing",
+        "models",
+        {"models/intermediate/int_nothing.sql": b"select no_such_column from {{ ref('stg_events') }}\n"},
+        "no_such_column",
+    ),
+    Mistake(
+        "a view by another name",
+        "models",
+        {"models/intermediate/int_odd.sql": b"selekt 1 as one\n"},
+        "int_odd|selekt",
+    ),
+)
+
+#: Messages.
+DATA = (
+    Mistake(
+        "a huge payload",
+        "topic",
+        {"1": b'{"id": "' + b"x" * (4 << 20) + b'"}'},
+        "max_message_bytes|bytes|size|large|long",
+    ),
+    Mistake(
+        "an array of wrong elements",
+        "topic",
+        {"1": b"[" + b",".join([b"1"] * 200_000) + b"]"},
+        "record|object",
+    ),
+    Mistake(
+        "no JSON",
+        "topic",
+        {"1": b"\x00\xff\xfe", "2": b"", "3": b'{"id":', "4": b"[[[[" * 1000},
+        "json|utf|empty",
+    ),
+    Mistake("other types", "topic", {"1": b'{"id": 1, "at": 2, "kind": [], "size": "x"}'}, "type"),
 )
 
 
