@@ -302,30 +302,29 @@ def main() -> int:
     logging.getLogger("headrace").setLevel(logging.CRITICAL)
     console = Console(width=None if sys.stdout.isatty() else 160)
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="headrace-sabotage-", ignore_cleanup_errors=True) as root:
-        with small_disk(Path(root)) as lake:
-            there = Installation(Path(root), {"HEADRACE_LAKE_URI": str(lake)} if lake else {})
-            try:
-                there.start()
-                judge = Judge(there)
-                console.print("up; waiting until all streams are published", highlight=False)
-                until(lambda: all(there.rows(stream) > 0 for stream in OTHERS), 300, "rows of every stream")
-                for n, one in enumerate(chosen, 1):
-                    if one.mistake is full_disk and lake is None:
-                        console.print(
-                            f"{n:3}/{len(chosen)} - {one.name}: left out, no disk can be mounted here"
-                        )
-                        continue
-                    outcomes.append(judge.play(one))
-                    mark = "✗" if outcomes[-1].wrong else "✓"
-                    console.print(
-                        f"{n:3}/{len(chosen)} {mark} {one.name} {'; '.join(outcomes[-1].wrong)}",
-                        highlight=False,
-                        markup=False,
-                        soft_wrap=True,
-                    )
-            finally:
-                there.stop()
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-sabotage-", ignore_cleanup_errors=True) as root,
+        small_disk(Path(root)) as lake,
+    ):
+        there = Installation(Path(root), {"HEADRACE_LAKE_URI": str(lake)} if lake else {})
+        try:
+            there.start()
+            judge = Judge(there)
+            say("up; waiting until all streams are published")
+            until(lambda: all(there.rows(stream) > 0 for stream in OTHERS), 300, "rows of every stream")
+            for n, one in enumerate(chosen, 1):
+                if one.mistake is full_disk and lake is None:
+                    say(f"{n:3}/{len(chosen)} - {one.name}: left out, no disk can be mounted here")
+                    continue
+                outcomes.append(judge.play(one))
+                mark = "✗" if outcomes[-1].wrong else "✓"
+                say(f"{n:3}/{len(chosen)} {mark} {one.name} {'; '.join(outcomes[-1].wrong)}")
+        finally:
+            there.stop()
     show(outcomes, console)
     if given.json:
         given.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
