@@ -28,9 +28,7 @@ from headrace.settings import PROJECT_ROOT
 from sabotage.mistakes import WELL, Place
 
 T = TypeVar("T")
-_NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", ".headrace", ".tools", ".*_cache", "__pycache__", "docs", "tests"
-)
+_COPIED = ("platform", "dbt_project", "dagster_home")
 _SHOWN = """
 query Shown {
   assetNodes { assetKey { path } description }
@@ -74,7 +72,9 @@ class Installation:
         """
         self.root = root
         self.project, self.home, self.pipelines = root / "checkout", root / "home", root / "my pipelines"
-        shutil.copytree(PROJECT_ROOT, self.project, ignore=_NOT_COPIED)
+        unwanted = shutil.ignore_patterns("__pycache__", "target", "logs")
+        for folder in _COPIED:
+            shutil.copytree(PROJECT_ROOT / folder, self.project / folder, ignore=unwanted)
         self.pipelines.mkdir()
         (self.pipelines / "well_pipeline.py").write_bytes(WELL.source)
         clean = {
@@ -182,7 +182,11 @@ class Installation:
             data = self.api._ask(_SHOWN)
         except HeadraceError as error:
             return str(error)
-        said = ["/".join(n["assetKey"]["path"]) + " " + (n["description"] or "") for n in data["assetNodes"]]
+        said = [
+            f"{n['assetKey']['path']} {n['description']}"
+            for n in data["assetNodes"]
+            if n["assetKey"]["path"][0] == "broken"
+        ]
         for entry in (data["workspaceOrError"] or {}).get("locationEntries", []):
             said.append((entry["locationOrLoadError"] or {}).get("message", ""))
         for sensor in (data["sensorsOrError"] or {}).get("results", []):
