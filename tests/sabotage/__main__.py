@@ -33,6 +33,7 @@ from sabotage.mistakes import (
     MODELS,
     PIPELINES,
     STATE,
+    UNTAGGED,
     Mistake,
 )
 
@@ -160,7 +161,7 @@ def sent(mistake: Mistake) -> Callable[[Installation], AbstractContextManager[No
 
 def rounds() -> Iterator[Round]:
     """Every mistake, those of files that do not touch each other together."""
-    both = (*PIPELINES, *CONTRACTS)
+    both = (*PIPELINES, *UNTAGGED, *CONTRACTS)
     yield Round("pipeline files", together(both), {one.name: one.named for one in both})
     for one in MODELS:
         yield Round(f"models: {one}", files(one), {one.name: one.named})

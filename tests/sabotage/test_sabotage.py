@@ -30,6 +30,7 @@ from sabotage.mistakes import (
     PIPELINES,
     SETTINGS,
     STATE,
+    UNTAGGED,
     WELL,
     Mistake,
     Setting,
@@ -73,7 +74,11 @@ def house(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
             PROJECT_ROOT / folder, project / folder, ignore=shutil.ignore_patterns("target", "logs")
         )
     before = dict(os.environ)
-    own = {"HEADRACE_PIPELINES": str(pipelines), "HEADRACE_PROJECT_DIR": str(project)}
+    own = {
+        "HEADRACE_PIPELINES": str(pipelines),
+        "HEADRACE_PROJECT_DIR": str(project),
+        "HEADRACE_PIPELINE_SECONDS": "10",
+    }
     config = adopt({**stack.environment, **own})
     models.manifest(config)  # it has been well once
     yield House(config, {**stack.environment, **own}, pipelines, project)
@@ -113,7 +118,7 @@ def said_by_dagster(defs: Definitions) -> str:
 @pytest.mark.parametrize("mistake", FILES, ids=str)
 def test_a_broken_pipeline_file_is_named_and_takes_nobody_down(house: House, mistake: Mistake) -> None:
     with planted(house.pipelines, mistake.files):
-        found = discover(house.pipelines)
+        found = discover(house.pipelines, seconds=house.settings.pipeline_seconds)
     said = "\n".join(f"{name}: {why}" for name, why in found.broken.items())
     assert set(found.pipelines) == OTHERS
     assert len(found.broken) == 1
@@ -121,7 +126,8 @@ def test_a_broken_pipeline_file_is_named_and_takes_nobody_down(house: House, mis
 
 
 def test_all_of_them_at_once_are_named_wherever_a_person_looks(house: House) -> None:
-    files = {path: content for mistake in FILES for path, content in mistake.files.items()}
+    mistakes = [*FILES, *UNTAGGED]
+    files = {path: content for mistake in mistakes for path, content in mistake.files.items()}
     with planted(house.pipelines, files):
         places = {
             "doctor": said_by_doctor(),
@@ -129,7 +135,7 @@ def test_all_of_them_at_once_are_named_wherever_a_person_looks(house: House) -> 
             "Dagster": said_by_dagster(definitions.build(house.settings)),
         }
     for where, said in places.items():
-        missing = [m.name for m in FILES if not re.search(m.named, said, re.DOTALL)]
+        missing = [m.name for m in mistakes if not re.search(m.named, said, re.DOTALL)]
         assert not missing, f"{where} does not name {missing}:\n{said}"
     defs = definitions.build(house.settings)
     assert "broken/" not in said_by_dagster(defs), "what is repaired is not named any more"
