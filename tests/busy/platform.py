@@ -20,6 +20,7 @@ import requests
 
 from headrace.errors import HeadraceError
 from headrace.local.dagster_api import DagsterApi, Run
+from headrace.packed import unpacked
 from headrace.settings import Settings, exported, load_settings
 
 _LOCATIONS = (
@@ -119,7 +120,7 @@ class Platform:
 
 
 def _evaluation(number: int, asset: str, name: str, run_id: str, status: str, event: str) -> Evaluation:
-    found = json.loads(event)["dagster_event"]["event_specific_data"]
+    found = json.loads(unpacked(event))["dagster_event"]["event_specific_data"]
     metadata = found.get("metadata") or {}
     rows = metadata.get("dagster_dbt/failed_row_count", {}).get("value")
     return Evaluation(
