@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: So often a day is replaced at most while rows of it keep landing. Beside publishers of one machine once is enough.
 _REPLACED_AGAIN = 3
+#: Between two looks whether somebody else has recorded a version.
+_LOOK_SECONDS = 0.2
 #: Between two attempts while the warehouse is away.
 _AGAIN_SECONDS = 10.0
 
@@ -72,6 +75,7 @@ def publish(
     *,
     alone: AbstractContextManager[object] | None = None,
     unsure: bool = True,
+    settle_seconds: float = 0.0,
 ) -> Published:
     """Bring the warehouse up to the newest lake version.
 
@@ -83,6 +87,8 @@ def publish(
         warehouse: Where its rows go.
         alone: Lock of the warehouse table.
         unsure: Whether the warehouse may have lost tokens of rows that it holds, since this process began or before.
+        settle_seconds: A version that is half in is replaced once nobody has recorded it for so long: a publisher of
+            another machine, which knows no lock of this one, may be at it.
 
     Raises:
         Retriable: The warehouse or the lake is away; the next call goes on from here.
@@ -98,10 +104,13 @@ def publish(
             log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
             return _publish_whole(table, warehouse, newest, last.epoch + 1)
         done, epoch = Published(end=last.version + 1 if last else 0), last.epoch if last else 0
-        for version in range(done.end, newest + 1):
+        while (version := done.end) <= newest:
             try:
                 added = table.describe(version)
                 half_in = unsure and _half_in(table, warehouse, added)
+                if half_in and (end := _recorded(table, warehouse, version, settle_seconds)):
+                    done += Published(end=end)
+                    continue
                 unsure = half_in or (
                     unsure and not added.rows
                 )  # those after the first that is not in are not either
@@ -155,6 +164,17 @@ def _half_in(table: LakeTable, warehouse: Warehouse, added: LakeVersion) -> bool
     ClickHouse syncs rows, if it is told to, and never the tokens that it has seen (docs/adr/0026).
     """
     return bool(added.rows and added.batches) and warehouse.holds(table.table, added.batches, added.days)
+
+
+def _recorded(table: LakeTable, warehouse: Warehouse, version: int, seconds: float) -> int:
+    """Wait until somebody else has recorded a version; returns the first unpublished one then, 0 for nobody."""
+    until, pause = time.monotonic() + seconds, threading.Event()
+    while time.monotonic() < until:
+        last = warehouse.published(table.table, table.id)
+        if last is not None and last.version >= version:
+            return last.version + 1
+        pause.wait(_LOOK_SECONDS)
+    return 0
 
 
 def _publish_version(table: LakeTable, warehouse: Warehouse, added: LakeVersion, epoch: int) -> Published:

@@ -50,6 +50,8 @@ _LOOKS_AGAIN = (
     10.0  # seconds in which lake and warehouse can be compared, unless days are rewritten all the time
 )
 
+#: A version that is half in is another publisher's for so long, seconds.
+_HALF_IN_SECONDS = 3.0
 #: Versions in which the last one with rows is looked for.
 _LOOK_BACK = 20
 
@@ -329,7 +331,13 @@ class Stream:
         self._sure.discard(
             name
         )  # until it ends well: a warehouse that went away may come back without its tokens
-        done = publish(table, self.warehouse, alone=self._alone(table), unsure=unsure)
+        done = publish(
+            table,
+            self.warehouse,
+            alone=self._alone(table),
+            unsure=unsure,
+            settle_seconds=_HALF_IN_SECONDS,
+        )
         self._sure.add(name)
         if (
             self.settings.lake_log_commits

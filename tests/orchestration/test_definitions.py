@@ -232,7 +232,13 @@ def test_a_new_home_with_a_broken_project_ingests(stack: Stack, tmp_path: Path) 
     assert {"broken/dbt_project", "lake/events", "warehouse/metrics"} <= keys_of(found)
     assert not {key for key in keys_of(found) if key.startswith("marts/")}
     names = {sensor.name for sensor in found.get_repository_def().sensor_defs}
-    assert names == {"alerts", "events_backlog", "metrics_backlog"}
+    assert names == {
+        "alerts",
+        "events_backlog",
+        "events_catalogue",
+        "metrics_backlog",
+        "metrics_catalogue",
+    }
     jobs = {job.name for job in found.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {
         "health",

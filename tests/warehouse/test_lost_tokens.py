@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +105,37 @@ def test_it_asks_until_a_version_is_not_there_at_all(
     assert len(asked) == 1
     publish(table, warehouse)
     assert len(asked) == 1, "there is nothing to ask for"
+
+
+def test_what_another_machine_is_publishing_is_left_to_it(
+    warehouse: Any, table: DeltaLakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replacing its days would take away what it has added of later versions by then."""
+    recording, recorded = threading.Event(), warehouse.record
+
+    def slowly(of: Any, publication: Publication, /) -> None:
+        if publication.version == 1 and threading.current_thread() is not threading.main_thread():
+            recording.set()
+            assert looked.wait(30)
+        recorded(of, publication)
+
+    looked = threading.Event()
+    real = warehouse.holds
+
+    def holds(*asked: Any) -> bool:
+        found = bool(real(*asked))
+        looked.set()
+        return found
+
+    replaced: list[Any] = []
+    swap = warehouse.replace_partition
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as other:
+        patched.setattr(warehouse, "record", slowly)
+        patched.setattr(warehouse, "replace_partition", lambda *a: replaced.append(a) or swap(*a))
+        elsewhere = other.submit(publish, table, warehouse, unsure=False)
+        assert recording.wait(30)
+        patched.setattr(warehouse, "holds", holds)
+        publish(table, warehouse, settle_seconds=30)
+        elsewhere.result(60)
+    assert not replaced
+    assert warehouse.counts_by_day(EVENTS.table) == table.counts_by_day()
