@@ -10,6 +10,7 @@ from headrace import alerts, dbt_versions
 from headrace.alerts import Problem, length
 from headrace.errors import Fatal, HeadraceError, NotSet, Retriable
 from headrace.lake.durable import SET_ASIDE
+from headrace.models import untagged
 from headrace.pipelines import discover
 from headrace.recorded import Check, last_checks, pauses
 from headrace.resilience import Circuit, circuits
@@ -114,8 +115,12 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
     """
     found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     problems = [f"{name} does not load: {why}" for name, why in found.broken.items()]
-    if complaint := dbt_versions.known(config).complaint:
-        problems.append(complaint)
+    project = dbt_versions.known(config)
+    if project.complaint:
+        problems.append(project.complaint)
+    if project.usable is not None:
+        wrong = untagged(project.usable.manifest, found.pipelines)
+        problems += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
     book = alerts.desk(config).book()
     checks: list[Check] | None = None
     failing: list[Pause] = []

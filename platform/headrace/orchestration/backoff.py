@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -86,7 +87,9 @@ def beside(file: Path) -> str:
     """Checksum of the modules in the folder of a pipeline's file: it may import any of them."""
     digest = hashlib.sha256()
     for path in sorted([*file.parent.glob("*.py"), *file.parent.glob("*/*.py")]):
-        digest.update(f"{path.name}\0".encode() + path.read_bytes())
+        digest.update(f"{path.name}\0".encode())
+        with suppress(OSError):  # a folder of that name, a link to nowhere: nobody can import it
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
