@@ -28,7 +28,7 @@ from dagster import (
 from headrace.errors import Fatal
 from headrace.orchestration.alerts import alerts_sensor
 from headrace.orchestration.instance import verify_postgres
-from headrace.orchestration.storage import forget_runs
+from headrace.orchestration.retention import Keep, forget
 from headrace.settings import PROJECT_ROOT, load_settings, settings
 
 from . import servers
@@ -150,7 +150,8 @@ def test_two_homes_share_what_is_in_postgres(tmp_path_factory: pytest.TempPathFa
     with DagsterInstance.get() as instance:
         run = materialize([shared], instance=instance).run_id
         # what upkeep removes later on is not what the catalogue is made of
-        assert forget_runs(instance, datetime.now(UTC) + timedelta(minutes=1)) >= 1
+        soon = datetime.now(UTC) + timedelta(minutes=1)
+        assert forget(instance, Keep(since=soon, runs=50, listed=500, history=10)).logs >= 1
         assert instance.get_latest_materialization_event(AssetKey("shared"))
     assert rows(url, f"SELECT count(*) FROM event_logs WHERE run_id = '{run}' AND asset_key IS NULL") == [
         (0,)
