@@ -89,7 +89,8 @@ def test_up_lands_live_traffic_until_it_is_interrupted(
 ) -> None:
     home = tmp_path / f"up {uuid.uuid4().hex}"
     env = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "DAGSTER_", "AWS_"))}
-    env |= {"HEADRACE_HOME": str(home), "COLUMNS": "200"}
+    lake = tmp_path / "a lake of one's own"
+    env |= {"HEADRACE_HOME": str(home), "HEADRACE_LAKE_URI": str(lake), "COLUMNS": "200"}
 
     monkeypatch.setenv("HEADRACE_HOME", str(home))  # where its settings are
 
@@ -110,6 +111,9 @@ def test_up_lands_live_traffic_until_it_is_interrupted(
         asked = [sys.executable, "-m", "headrace.cli", "status", "--json"]
         done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=60, check=False)
         assert all(state["warehouse_rows"] > 0 for state in json.loads(done.stdout)["streams"])
+        assert all(state["lake_rows"] > 0 for state in json.loads(done.stdout)["streams"])
+        assert (lake / "events").is_dir()
+        assert not (home / "lake").exists()
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 0
     finally:

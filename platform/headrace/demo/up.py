@@ -18,7 +18,7 @@ from headrace.local.reload import Reloader
 from headrace.local.supervisor import stop_on_signals
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers.traffic import run_traffic
-from headrace.settings import Settings
+from headrace.settings import Settings, load_settings
 from headrace.stream import producer
 
 
@@ -41,9 +41,13 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
 
     require_ui_port(ui_port)
     stop = threading.Event()
+    lake = load_settings().lake_uri
+    own = (
+        {"HEADRACE_LAKE_URI": lake} if lake else {}
+    )  # a lake of the person's own, which commands look at, too
     with ExitStack() as stack:
         with console.status("starting broker, queue and warehouse"):
-            services, settings = stack.enter_context(backing_services(home, report=say))
+            services, settings = stack.enter_context(backing_services(home, own, report=say))
         with console.status("starting Dagster"):
             reloader = Reloader(settings, say)
             if reloader.project.problem:
