@@ -208,18 +208,33 @@ def test_a_warehouse_that_was_away_gets_it_without_another_message() -> None:
     assert len(tried) == 3 and publishing.published.versions == 1
 
 
-def test_what_ends_publishing_is_raised_and_ends_the_run() -> None:
+def test_a_warehouse_that_needs_a_person_does_not_end_landing() -> None:
+    tried = threading.Event()
+
     def publish() -> Published:
-        raise Fatal("the warehouse refuses")
+        tried.set()
+        raise Fatal("migration 0009_more.sql failed")
+
+    publishing = Publishing(publish, again_seconds=0.01)
+    publishing.more()
+    assert tried.wait(10)
+    publishing.more()
+    publishing.close()
+    assert "0009_more.sql" in str(publishing.put_off)
+
+
+def test_a_defect_ends_publishing_and_the_run() -> None:
+    def publish() -> Published:
+        raise RuntimeError("the warehouse refuses")
 
     publishing = Publishing(publish)
     publishing.more()
     assert publishing._thread is not None
     publishing._thread.join(10)
     assert publishing.failed()
-    with pytest.raises(Fatal, match="refuses"):
+    with pytest.raises(RuntimeError, match="refuses"):
         publishing.more()
-    with pytest.raises(Fatal, match="refuses"):
+    with pytest.raises(RuntimeError, match="refuses"):
         publishing.close()
 
 

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.batch import Chunk
-from headrace.errors import HistoryGone, Retriable
+from headrace.errors import HeadraceError, HistoryGone
 from headrace.lake import LakeTable, LakeVersion
 from headrace.warehouse import Publication, Warehouse
 
@@ -268,7 +268,10 @@ def _touches(table: LakeTable, version: int, day: date) -> bool:
 
 
 class Publishing:
-    """Publish in the background whenever there is more, and again after a pause where the warehouse is away."""
+    """Publish in the background whenever there is more, and again after a pause where the warehouse is away.
+
+    Nor does a warehouse that needs a person (a broken migration) end it: who closes it publishes once more and is told.
+    """
 
     def __init__(self, publish: Callable[[], Published], again_seconds: float = _AGAIN_SECONDS) -> None:
         """Args:
@@ -281,7 +284,7 @@ class Publishing:
         self._thread: threading.Thread | None = None
         self.published = Published()
         #: Why the last attempt was put off; None after one that went well.
-        self.put_off: Retriable | None = None
+        self.put_off: HeadraceError | None = None
 
     def more(self) -> None:
         """Something has landed.
@@ -310,7 +313,9 @@ class Publishing:
             try:
                 self.published += self._publish()
                 again, self.put_off = None, None
-            except Retriable as error:  # what is not published now is published later
+            except (
+                HeadraceError
+            ) as error:  # landing goes on, and what is not published now is published later
                 log.warning("publishing waits: %s", error)
                 again, self.put_off = self._again_seconds, error
             except BaseException as error:

@@ -258,7 +258,7 @@ BUILDS = (
         "a view of nothing",
         "models",
         {"models/intermediate/int_nothing.sql": b"select no_such_column from {{ ref('stg_events') }}\n"},
-        "no_such_column",
+        "int_nothing",
     ),
     Mistake(
         "a view by another name",

@@ -109,6 +109,18 @@ def test_one_whose_file_is_gone_is_refused(migrations: Make) -> None:
         migrations(ONE, three).up()
 
 
+def test_one_that_failed_at_once_may_be_taken_back_and_one_that_did_something_not(migrations: Make) -> None:
+    wrong = Migration(2, TWO.name, "CREATE TABEL {{raw}}.nonsense (a Int8) ENGINE = Memory;\n")
+    with pytest.raises(Fatal, match=r"0002_two\.sql failed at statement 1 of 1"):
+        migrations(ONE, wrong).up()
+    assert [one.state for one in migrations(ONE).status()] == ["applied"]
+    assert migrations(ONE).up() == []
+    with pytest.raises(Fatal, match=r"failed at statement 2 of 3"):
+        migrations(ONE, BROKEN).up()
+    with pytest.raises(Fatal, match=r"0002_two\.sql was run by Headrace"):
+        migrations(ONE).up()
+
+
 def test_a_database_of_a_newer_headrace_is_refused(migrations: Make) -> None:
     migrations(ONE, TWO).up()
     assert migrations(ONE).status()[-1].state == "newer"

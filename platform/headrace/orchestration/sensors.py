@@ -363,7 +363,7 @@ def views_sensor(
     @sensor(
         name="views_version",
         job=job,
-        minimum_interval_seconds=max(30, settings.sensor_seconds),  # a project changes only with the code
+        minimum_interval_seconds=max(10, settings.sensor_seconds),  # a project changes only with the code
         default_status=DefaultSensorStatus.RUNNING,
         description="Deploys staging and intermediate views when they changed.",
     )

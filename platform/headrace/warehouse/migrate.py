@@ -115,6 +115,8 @@ def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[Sta
         file, attempt = files.get(number), last.get(number)
         if file is None:
             assert attempt is not None
+            if attempt.state == "failed" and attempt.statement <= 1:
+                continue  # it was taken back, and nothing of it was done
             found.append(_without_file(attempt, newest))
         elif attempt is None:
             found.append(Standing(number, file.name, "pending"))
