@@ -161,9 +161,15 @@ def first_unpublished(table: LakeTable, warehouse: Warehouse) -> tuple[int, int]
 def _half_in(table: LakeTable, warehouse: Warehouse, added: LakeVersion) -> bool:
     """Whether rows of a version are there that is not recorded: whoever sent them was killed, or lost its power.
 
-    ClickHouse syncs rows, if it is told to, and never the tokens that it has seen (docs/adr/0026).
+    ClickHouse syncs rows, if it is told to, and never the tokens that it has seen (docs/adr/0026). Where it has been up
+    since the version was committed it knows them all, and whoever sent the rows may wake up and go on.
     """
-    return bool(added.rows and added.batches) and warehouse.holds(table.table, added.batches, added.days)
+    if not (added.rows and added.batches and warehouse.holds(table.table, added.batches, added.days)):
+        return False
+    try:
+        return warehouse.restarted_since(table.committed_at(added.version))
+    except HistoryGone:  # it does not say when
+        return True
 
 
 def _recorded(table: LakeTable, warehouse: Warehouse, version: int, seconds: float) -> int:

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def forget_tokens(warehouse: Any) -> None:
     if isinstance(warehouse, MemoryWarehouse):
         warehouse.forget_tokens()
         return
+    warehouse.restarted_since = lambda _: True
     name = f"{warehouse._config.raw_database}.events"
     for window in (0, 10_000):
         warehouse._server.command(
@@ -131,6 +133,7 @@ def test_what_another_machine_is_publishing_is_left_to_it(
     swap = warehouse.replace_partition
     with monkeypatch.context() as patched, ThreadPoolExecutor(1) as other:
         patched.setattr(warehouse, "record", slowly)
+        patched.setattr(warehouse, "restarted_since", lambda _: True)
         patched.setattr(warehouse, "replace_partition", lambda *a: replaced.append(a) or swap(*a))
         elsewhere = other.submit(publish, table, warehouse, unsure=False)
         assert recording.wait(30)
@@ -139,3 +142,20 @@ def test_what_another_machine_is_publishing_is_left_to_it(
         elsewhere.result(60)
     assert not replaced
     assert warehouse.counts_by_day(EVENTS.table) == table.counts_by_day()
+
+
+def test_a_warehouse_that_has_been_up_knows_its_tokens(
+    stack: Stack, table: DeltaLakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sent half of a version may be frozen, and go on: its tokens must be known by then."""
+    found = ClickHouse(stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"}))
+    replaced: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(found, "record", lambda *_: None)
+        publish(table, found)
+    monkeypatch.setattr(found, "replace_partition", lambda *a: replaced.append(a))
+    assert found.restarted_since(datetime.fromtimestamp(0, UTC))
+    publish(table, found)
+    assert not replaced
+    assert found.counts_by_day(EVENTS.table) == table.counts_by_day()
+    found.close()

@@ -82,6 +82,9 @@ class Warehouse(Protocol):
     def holds(self, table: Table, batches: Collection[str], days: Collection[date], /) -> bool:
         """Whether any row of these micro-batches is there, on these days."""
 
+    def restarted_since(self, moment: datetime, /) -> bool:
+        """Whether it may have lost tokens that it had seen before a moment (UTC): it has begun anew."""
+
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Swap one day's partition for ``chunks``; returns the rows of the day afterwards."""
 

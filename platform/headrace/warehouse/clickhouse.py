@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from headrace.batch import Chunk, Table
@@ -167,6 +167,11 @@ class ClickHouse:
             batches=sorted(batches),
         )
         return bool(rows)
+
+    def restarted_since(self, moment: datetime, /) -> bool:
+        """Ask the server how long it has been up."""
+        [(up,)] = self.query("SELECT uptime()")
+        return datetime.now(UTC) - timedelta(seconds=int(up) + 1) > moment
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Fill a staging table of its own with the day and swap its partition in.

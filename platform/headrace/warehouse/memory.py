@@ -58,6 +58,10 @@ class MemoryWarehouse:
         rows = self.rows(table)
         return bool(rows.height) and bool(rows["_batch_id"].is_in(list(batches)).any())
 
+    def restarted_since(self, moment: datetime, /) -> bool:
+        """It cannot tell."""
+        return True
+
     def forget_tokens(self) -> None:
         """Lose the tokens and no row, as a ClickHouse whose machine lost its power."""
         self._tokens.clear()
