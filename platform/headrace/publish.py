@@ -4,8 +4,8 @@ For each version after the last published one, its added rows go in with the tok
 ``<table>:<lake id>:<version>:<n>``; then the version is recorded. A crash in between sends the same chunks with the
 same tokens again, and the warehouse adds only what is missing. Where rows of the next version are there when a
 process begins to publish, and the warehouse has begun anew since, its days are replaced instead: in a power cut it may
-have lost the tokens. Commits that change no data add nothing. A version that took rows away (an erasure) replaces the days
-that it changed, which can be done any number of times.
+have lost the tokens. Commits that change no data add nothing. A version that took rows away (an erasure)
+replaces the days that it changed, which can be done any number of times.
 
 A lake that was restored from an older copy counts on from there: its numbers come again with other rows. That
 is seen where the last published version is beyond the newest, or is another commit than it was. Then the
