@@ -31,7 +31,7 @@ help: ## List the targets
 	@echo "installing the locked packages into .venv: a minute or two where they are not in the cache of uv"
 	@$(UV) sync --frozen --python "$(PYTHON)" $(UV_SAYS)
 	@echo "compiling the decoder and parsing the dbt project, once: about half a minute"
-	@"$(RUN)python" -m headrace.prepare
+	@"$(RUN)python" -m headrace.local.prepare
 	@touch $@
 	@echo "installed; try 'make demo', or '.venv/bin/headrace --help'"
 

@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from builders import NOW
-from headrace.batch import RECORD_SCHEMA, Checked, MicroBatch, Position
+from headrace.config.settings import Settings, load_settings
 from headrace.contracts import Contract, Limits, check
+from headrace.core.batch import RECORD_SCHEMA, Checked, MicroBatch, Position
 from headrace.local.embedded import EmbeddedStack
-from headrace.settings import Settings, load_settings
 
 #: The files that take longest, the longest first: begun last, one of them would be what all wait for in the end.
 LONGEST = (

@@ -20,7 +20,7 @@ def test_install_says_what_it_does_before_it_does_it() -> None:
         "installing the locked packages",
         " sync --frozen",
         "compiling the decoder",
-        "headrace.prepare",
+        "headrace.local.prepare",
         "installed; try",
     )
     place = {what: next(n for n, line in enumerate(lines) if what in line) for what in said}

@@ -13,14 +13,14 @@ import pytest
 from pydantic import ValidationError
 
 from conftest import Stack
-from headrace.batch import Checked
 from headrace.bench import peers
 from headrace.bench.load import live
 from headrace.bench.peers import PEERS, Peer, by_hand, peering
 from headrace.bench.peers.record import SCHEMA, Event, is_right, with_times
 from headrace.bench.throughput import seed_topic
 from headrace.contracts import EVENTS
-from headrace.errors import Fatal
+from headrace.core.batch import Checked
+from headrace.core.errors import Fatal
 from headrace.producers.malformed import MalformedMessage, malformed_events
 
 #: What a function over a dict or a Pydantic model does not say: limits relative to the moment, and what is decoded.

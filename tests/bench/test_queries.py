@@ -17,7 +17,7 @@ from headrace.bench.queries import Asked, Queried, fill
 from headrace.cli import app
 from headrace.contracts import EVENTS
 from headrace.contracts.check import violations
-from headrace.stream import Stream, streams
+from headrace.streams.stream import Stream, streams
 from headrace.warehouse.server import Server
 
 DAY = date(2025, 3, 1)

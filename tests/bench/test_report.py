@@ -19,7 +19,7 @@ from headrace.bench.profile import Stage, summarised
 from headrace.bench.scale import Committed, Drained, Mark, Scaled
 from headrace.bench.throughput import NAMES, Throughput
 from headrace.cli import app
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def test_parts_are_chosen_by_name() -> None:
 
 
 def test_the_profile_tells_stages_and_threads_apart() -> None:
-    lead = "thread (1): MainThread;<module> (x.py:1);Stream.drain (headrace/stream.py:242);"
+    lead = "thread (1): MainThread;<module> (x.py:1);Stream.drain (headrace/streams/stream.py:242);"
     other = "thread (2): publish_0;Thread._bootstrap (threading.py:1);"
     stacks = [
         "thread (1): MainThread;<module> (x.py:1);_find (<frozen importlib>:9) 500",
-        lead + "check (headrace/contracts/check.py:48);decode (headrace/contracts/decode.py:3) 50",
-        lead + "ingest (headrace/ingest.py:1);Event.wait (threading.py:629) 20",
-        lead + "ingest (headrace/ingest.py:1);poll (kafka/consumer/group.py:7);Event.wait (threading.py:629) 30",
-        other + "publish (headrace/publish.py:1);insert (headrace/warehouse/server.py:3);readinto (socket.py:706) 40",
+        lead + "check (headrace/contracts/check.py:48);decode (headrace/contracts/wire/decode.py:3) 50",
+        lead + "ingest (headrace/flow/ingest.py:1);Event.wait (threading.py:629) 20",
+        lead + "ingest (headrace/flow/ingest.py:1);poll (kafka/consumer/group.py:7);Event.wait (threading.py:629) 30",
+        other + "publish (headrace/flow/publish.py:1);insert (headrace/warehouse/server.py:3);read (socket.py:7) 40",
         other + "_worker (concurrent/futures/thread.py:81) 900",
         "thread (3): kafka-io;Thread._bootstrap (threading.py:1);select (selectors.py:468) 900",
     ]  # fmt: skip

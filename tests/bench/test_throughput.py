@@ -15,7 +15,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from conftest import Stack
-from headrace.batch import Checked
 from headrace.bench import throughput as bench
 from headrace.bench.load import Seeded, live
 from headrace.bench.measure import Run, Series, alone, interleaved, peak_memory
@@ -24,6 +23,7 @@ from headrace.bench.tasks import draining, landing
 from headrace.bench.throughput import MALFORMED, NAMES, Throughput, measure, seed_queue, seed_topic
 from headrace.cli import app
 from headrace.contracts import EVENTS
+from headrace.core.batch import Checked
 from headrace.local.queue import create_queues
 from headrace.pipelines import Sqs
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from busy.faults import FAULTS, Fault
 from busy.platform import Platform, load, platform, waited
-from headrace.stream import Stream, streams
+from headrace.streams.stream import Stream, streams
 
 #: A run of all checks beside the load, seconds.
 _PATIENCE = 900

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from headrace.errors import Conflict
-from headrace.stream import Stream
+from headrace.core.errors import Conflict
+from headrace.streams.stream import Stream
 from headrace.warehouse.server import Server
 
 _RACES = Retrying(

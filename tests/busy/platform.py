@@ -18,10 +18,10 @@ from typing import Any
 
 import requests
 
-from headrace.errors import HeadraceError
+from headrace.config.settings import Settings, exported, load_settings
+from headrace.core.errors import HeadraceError
+from headrace.core.packed import unpacked
 from headrace.local.dagster_api import DagsterApi, Run
-from headrace.packed import unpacked
-from headrace.settings import Settings, exported, load_settings
 
 _LOCATIONS = (
     "query { repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"

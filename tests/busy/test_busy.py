@@ -22,16 +22,16 @@ import pytest
 from builders import event, eventually
 from busy import faults
 from conftest import Stack
-from headrace.batch import Table
+from headrace.config.settings import Settings
 from headrace.contracts import EVENTS
-from headrace.errors import Retriable
-from headrace.ingest import Pace
+from headrace.core.batch import Table
+from headrace.core.errors import Retriable
+from headrace.flow.ingest import Pace
 from headrace.local.broker import create_topics
 from headrace.orchestration import checks
 from headrace.pipelines import Kafka, Pipeline
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import Settings
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 from headrace.warehouse import Publication
 
 ROUNDS = 200

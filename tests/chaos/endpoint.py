@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from chaos.faults import free_port
+from headrace.config.settings import child_environment
 from headrace.local.embedded import CLICKHOUSE_USER, clickhouse_service
-from headrace.settings import child_environment
 
 _READY_WITHIN = 60.0
 

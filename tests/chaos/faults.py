@@ -11,11 +11,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from headrace.config.settings import child_environment
 from headrace.local import broker, probes, processes, stack
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service
 from headrace.local.supervisor import Supervisor
-from headrace.settings import child_environment
 
 
 class Network:

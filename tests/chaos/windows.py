@@ -19,11 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from headrace.batch import Chunk, MicroBatch, Position, Table
-from headrace.errors import Retriable
-from headrace.ingest import StreamLake
+from headrace.core.batch import Chunk, MicroBatch, Position, Table
+from headrace.core.errors import Retriable
+from headrace.flow.ingest import StreamLake
 from headrace.lake.base import Staged
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 from headrace.warehouse import Publication
 
 #: What every window means; the names of the report.

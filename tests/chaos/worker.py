@@ -31,14 +31,14 @@ from typing import Any
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+import headrace.flow.read_ahead
 import headrace.lake.chunks
-import headrace.read_ahead
 from chaos.windows import ChaosStream, Failpoint, watch_swaps
+from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
-from headrace.errors import Fatal, HeadraceError, Retriable
-from headrace.ingest import Landed, Pace, ingest
+from headrace.core.errors import Fatal, HeadraceError, Retriable
+from headrace.flow.ingest import Landed, Pace, ingest
 from headrace.pipelines import Kafka, Pipeline, Sqs
-from headrace.settings import load_settings
 from headrace.sources.sqs import SqsSource
 
 EXIT_RETRIABLE, EXIT_FATAL, EXIT_DEFECT = 75, 65, 70
@@ -179,10 +179,10 @@ def _set_clock(days: int) -> None:
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
             return datetime.now(tz) + timedelta(days=days)
 
-    assert hasattr(headrace.read_ahead, "datetime"), (
+    assert hasattr(headrace.flow.read_ahead, "datetime"), (
         "the product reads its clock elsewhere: adapt the chaos suite"
     )
-    headrace.read_ahead.datetime = Wrong if days else datetime  # type: ignore[attr-defined]
+    headrace.flow.read_ahead.datetime = Wrong if days else datetime  # type: ignore[attr-defined]
 
 
 def perform(job: dict[str, Any]) -> int:

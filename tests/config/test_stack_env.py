@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import doctor
 from headrace.config import stack_env
+from headrace.config.settings import load_settings
 from headrace.config.stack_env import Damaged
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
+from headrace.health import doctor
 from headrace.local import runtime
 from headrace.pipelines import Kafka
-from headrace.settings import load_settings
-from headrace.stream import producer, streams
+from headrace.streams.stream import producer, streams
 
 GOOD = b"HEADRACE_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1\nHEADRACE_CLICKHOUSE_PORT=1\n"
 #: What is wrong, and the line that is named; 0 for the whole file.

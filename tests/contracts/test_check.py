@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import EVENT, METRIC, NOW, event, metric
-from headrace.batch import RECORD_SCHEMA, REJECTED_SCHEMA, Checked, MicroBatch, Position
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.contracts.schema import json_schema
+from headrace.core.batch import RECORD_SCHEMA, REJECTED_SCHEMA, Checked, MicroBatch, Position
 
 Batch = Callable[..., MicroBatch]
 check_module: Any = sys.modules["headrace.contracts.check"]  # its name in the package is the function's

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from builders import EVENT, NOW, event
-from headrace.batch import MicroBatch
 from headrace.contracts import EVENTS, Limits, check, decode, json_array
+from headrace.core.batch import MicroBatch
 
 Batch = Callable[..., MicroBatch]
 check_module: Any = sys.modules["headrace.contracts.check"]  # its name in the package is the function's

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from builders import METRIC, event, metric
-from headrace.batch import Checked
 from headrace.contracts import EVENTS, METRICS, unknown
 from headrace.contracts.schema import json_schema
+from headrace.core.batch import Checked
 from headrace.producers import flights
 from headrace.producers.malformed import malformed_events, malformed_metrics
 from headrace.producers.traffic import Traffic

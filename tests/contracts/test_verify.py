@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import event
-from headrace.batch import ORIGIN_SCHEMA, Checked
 from headrace.contracts import EVENTS, METRICS, Contract
 from headrace.contracts.verify import faults
-from headrace.errors import Fatal
+from headrace.core.batch import ORIGIN_SCHEMA, Checked
+from headrace.core.errors import Fatal
 from headrace.warehouse.ddl import create_table
 
 MODEL = """
@@ -30,7 +30,7 @@ from typing import Optional
 import pandera.polars as pa
 import polars as pl
 
-from headrace.batch import STRING_MAP
+from headrace.core.batch import STRING_MAP
 from headrace.contracts import Contract, Time, field
 
 

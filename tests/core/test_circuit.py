@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.config.settings import Settings, load_settings
 from headrace.core import circuit
 from headrace.core.circuit import CircuitFile
-from headrace.errors import Fatal, Retriable
-from headrace.resilience import Guard, LeftAlone, circuits
-from headrace.settings import Settings, load_settings
+from headrace.core.errors import Fatal, Retriable
+from headrace.core.guard import Guard, LeftAlone, circuits
 
 FAILING = """
 import sys
@@ -31,9 +31,9 @@ for _ in range(1_500):
 NO_ROOM = """
 import resource, sys
 from pathlib import Path
-from headrace.errors import Retriable
-from headrace.resilience import Guard, circuits
-from headrace.settings import load_settings
+from headrace.core.errors import Retriable
+from headrace.core.guard import Guard, circuits
+from headrace.config.settings import load_settings
 settings = load_settings(home=Path(sys.argv[1]), breaker_failures=2)
 guard = Guard("warehouse", settings, patient=False)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -25,12 +25,12 @@ from dbt.cli.main import dbtRunner
 from dbt.contracts.graph.manifest import Manifest
 from pydantic import SecretStr
 
-from headrace.batch import Chunk, Table
 from headrace.contracts.base import Contract
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
+from headrace.core.batch import Chunk, Table
+from headrace.core.locks import Patience, file_lock
 from headrace.lake.arrow import to_arrow
-from headrace.locks import Patience, file_lock
 from headrace.warehouse.clickhouse import ClickHouse
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"

@@ -15,10 +15,10 @@ from typing import Any
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from headrace.batch import STRING_MAP
 from headrace.contracts.base import Contract
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
+from headrace.core.batch import STRING_MAP
 
 ORDER_OF_ARRIVAL = ["_ingested_at", "_cursor", "_offset", "_message_id", "_index"]
 CONVERSIONS = ("purchase", "signup", "order")

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from headrace.batch import Chunk
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
+from headrace.core.batch import Chunk
 from headrace.lake.arrow import to_arrow
 
 from . import histories

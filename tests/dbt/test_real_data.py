@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
+from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.formats import read_file
 from headrace.producers.flights import flight_events, weather_messages
 

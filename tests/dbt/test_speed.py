@@ -11,9 +11,9 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from polars.testing import assert_frame_equal
 
-from headrace.batch import Chunk
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
+from headrace.core.batch import Chunk
 from headrace.lake.arrow import to_arrow
 
 from . import rows

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.batch import Checked
 from headrace.contracts import EVENTS
+from headrace.core.batch import Checked
 from headrace.formats import read_file
 from headrace.formats.access_log import SESSION_GAP, AccessLog, is_access_log
 

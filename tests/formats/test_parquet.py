@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.batch import Checked
 from headrace.contracts import EVENTS, METRICS, Contract
-from headrace.errors import BadData
+from headrace.core.batch import Checked
+from headrace.core.errors import BadData
 from headrace.formats.arrow_json import json_column
 from headrace.formats.base import Record
 from headrace.formats.records import Reader

@@ -19,10 +19,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.batch import STRING_MAP, Checked
 from headrace.contracts import EVENTS, METRICS
 from headrace.contracts.unknown import Policy
-from headrace.errors import BadData
+from headrace.core.batch import STRING_MAP, Checked
+from headrace.core.errors import BadData
 from headrace.formats import base, records
 from headrace.formats.records import FileChunk, Reader, read_file
 

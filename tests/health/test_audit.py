@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from builders import event
 from conftest import Stack
-from headrace.batch import MicroBatch, Position
-from headrace.errors import HistoryGone
+from headrace.core.batch import MicroBatch, Position
+from headrace.core.errors import HistoryGone
+from headrace.flow.ingest import StreamLake, land
+from headrace.flow.read_ahead import judged
 from headrace.health import audit as audits
 from headrace.health.audit import Skipped, audit, skipped
-from headrace.ingest import StreamLake, land
 from headrace.lake.delta import DeltaLakeTable, _Snapshot
 from headrace.local.broker import create_topics
 from headrace.orchestration import checks
 from headrace.producers.kafka import KafkaProducer
-from headrace.read_ahead import judged
-from headrace.sources.kafka import KafkaSource
-from headrace.stream import Stream, streams
+from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.stream import Stream, streams
 
 Batch = Callable[..., MicroBatch]
 CURSOR = "test/0"

@@ -12,13 +12,13 @@ import pytest
 
 from builders import event
 from conftest import Stack
-from headrace.batch import MicroBatch
-from headrace.errors import HistoryGone
+from headrace.core.batch import MicroBatch
+from headrace.core.errors import HistoryGone
+from headrace.flow.ingest import land
 from headrace.health import parity
 from headrace.health.parity import Parity, arriving, compare
-from headrace.ingest import land
 from headrace.orchestration import checks
-from headrace.stream import Stream, streams
+from headrace.streams.stream import Stream, streams
 from headrace.warehouse.server import Server
 
 DAY, NEXT = date(2026, 1, 2), date(2026, 1, 3)

@@ -12,17 +12,17 @@ import pytest
 
 from builders import event
 from conftest import Stack
-from headrace import rejects
-from headrace.batch import Checked, MicroBatch
+from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
+from headrace.core.batch import Checked, MicroBatch
+from headrace.flow.ingest import land
 from headrace.health.reject_rate import DAY, FLOOR, Arrived, judge
-from headrace.ingest import land
+from headrace.health.status import inspect
 from headrace.lake.delta import DeltaLakeTable
 from headrace.orchestration import checks
-from headrace.redrive import redrive
-from headrace.settings import load_settings
-from headrace.status import inspect
-from headrace.stream import Stream, streams
+from headrace.repair import rejects
+from headrace.repair.redrive import redrive
+from headrace.streams.stream import Stream, streams
 
 QUARTER = timedelta(minutes=15)
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

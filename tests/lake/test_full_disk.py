@@ -16,12 +16,12 @@ import polars as pl
 sys.path.insert(0, TESTS)
 from builders import NOW, event
 from deltalake import DeltaTable
-from headrace.batch import ORIGIN_KEY, RECORD_SCHEMA, MicroBatch, Position
+from headrace.core.batch import ORIGIN_KEY, RECORD_SCHEMA, MicroBatch, Position
 from headrace.contracts import EVENTS, Limits
-from headrace.errors import HeadraceError
-from headrace.ingest import StreamLake, land
+from headrace.core.errors import HeadraceError
+from headrace.flow.ingest import StreamLake, land
 from headrace.lake.delta import DeltaLakeTable
-from headrace.suppression import ERASURES, Erasures
+from headrace.lake.suppression import ERASURES, Erasures
 
 def batch(n, rows=5_000):
     payloads = [event(event_id=uuid.uuid4().hex * 3, user_id=f"u{i % 50}") for i in range(rows)]

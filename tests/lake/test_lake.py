@@ -17,9 +17,9 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from builders import NOW, event, metric
-from headrace.batch import MicroBatch, sent_stamp
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
-from headrace.errors import Conflict, Fatal, HistoryGone
+from headrace.core.batch import MicroBatch, sent_stamp
+from headrace.core.errors import Conflict, Fatal, HistoryGone
 from headrace.lake import LakeTable
 from headrace.lake.arrow import to_arrow
 from headrace.lake.delta import DeltaLakeTable
@@ -203,7 +203,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_lake_that_cannot_be_written_is_one_clear_line(read_only: Path) -> None:
-    from headrace.errors import HeadraceError
+    from headrace.core.errors import HeadraceError
 
     with pytest.raises(HeadraceError) as raised:
         DeltaLakeTable(str(read_only), EVENTS.table).open()

@@ -10,10 +10,10 @@ from deltalake import DeltaTable
 
 from builders import NOW, event
 from conftest import Stack
-from headrace.batch import MicroBatch
 from headrace.bench.tasks import own_stream
 from headrace.contracts import EVENTS, Limits, check
-from headrace.errors import HistoryGone
+from headrace.core.batch import MicroBatch
+from headrace.core.errors import HistoryGone
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.local_log import shorten
 from headrace.pipelines import Kafka

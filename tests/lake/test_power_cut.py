@@ -14,18 +14,18 @@ import pytest
 from deltalake import DeltaTable
 
 from builders import NOW, event
-from headrace.batch import Chunk, MicroBatch, Table
+from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS, Limits, check
-from headrace.errors import Fatal
-from headrace.ingest import Landed, Pace, StreamLake, ingest
+from headrace.core.batch import Chunk, MicroBatch, Table
+from headrace.core.errors import Fatal
+from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
+from headrace.flow.publish import publish
+from headrace.health.status import torn_ends
 from headrace.lake import durable
 from headrace.lake.delta import DeltaLakeTable
 from headrace.pipelines import discover
-from headrace.publish import publish
-from headrace.settings import load_settings
 from headrace.sources.memory import MemoryLog, MemoryQueue
-from headrace.status import torn_ends
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 from headrace.warehouse import Publication
 from headrace.warehouse.memory import MemoryWarehouse
 from lake.unsafe_disk import UnsafeDisk

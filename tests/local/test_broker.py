@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.errors import Retriable
+from headrace.core.errors import Retriable
 from headrace.local import broker
 
 

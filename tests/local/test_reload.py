@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from builders import eventually
-from headrace.errors import Retriable
+from headrace.config.settings import load_settings
+from headrace.core.errors import Retriable
 from headrace.local import reload
 from headrace.local.dagster_api import DagsterApi
 from headrace.local.reload import Reloader
-from headrace.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 

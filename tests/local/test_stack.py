@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.local import broker, processes, queue, runtime, stack
 from headrace.local.embedded import USUAL_PORTS
 from headrace.local.service import State

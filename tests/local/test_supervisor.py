@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import Fatal, Retriable
+from headrace.core.errors import Fatal, Retriable
 from headrace.local import processes
 from headrace.local.service import levels, log_tail
 from headrace.local.supervisor import Service, ServiceFailed, State, Supervisor, stop_on_signals

@@ -9,14 +9,14 @@ import pytest
 from dagster import Definitions
 
 from conftest import Stack
+from headrace.config.settings import Settings, adopt
 from headrace.orchestration import checks, definitions
-from headrace.settings import Settings, adopt
 
 
 @pytest.fixture(scope="module")
 def adopted(stack: Stack) -> Iterator[Settings]:
     """This process's settings point at the embedded stack, as a code location's do."""
-    from headrace.settings import settings
+    from headrace.config.settings import settings
 
     before = dict(os.environ)
     yield adopt(stack.environment)

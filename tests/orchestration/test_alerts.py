@@ -27,10 +27,10 @@ from dagster import (
 from dagster_shared.error import SerializableErrorInfo
 from pytest_httpserver import HTTPServer
 
-from headrace.errors import Fatal, Retriable
+from headrace.config.settings import Settings, load_settings
+from headrace.core.errors import Fatal, Retriable
 from headrace.orchestration import alerts, backoff
 from headrace.pipelines import Pipeline, Thresholds, discover
-from headrace.settings import Settings, load_settings
 
 FOUND = discover().pipelines
 

@@ -24,11 +24,11 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 
 from builders import event
+from headrace.config.settings import Settings
 from headrace.orchestration import resume, sensors
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import Settings
-from headrace.stream import streams
+from headrace.streams.stream import streams
 
 NOW = datetime(2026, 3, 10, 1, 20, tzinfo=UTC)
 
@@ -51,7 +51,7 @@ def test_yesterday_is_closed_every_night_once(defs: Definitions) -> None:
 def test_the_hourly_schedule_leaves_fresh_days_to_the_sensor(
     defs: Definitions, adopted: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.stream import Stream
+    from headrace.streams.stream import Stream
     from headrace.warehouse import Touched
 
     old, fresh = NOW - timedelta(hours=3), NOW - timedelta(minutes=5)
@@ -135,7 +135,7 @@ def test_a_rebuild_that_died_goes_on_with_the_days_that_are_left(
     for _ in found.drain("kafka/analytics_events"):
         pass
     found.close()
-    from headrace.stream import Stream
+    from headrace.streams.stream import Stream
 
     replaced: list[date] = []
     real = Stream.replace_days

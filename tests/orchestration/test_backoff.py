@@ -13,14 +13,15 @@ import pytest
 from dagster import DagsterInstance, Definitions, build_sensor_context, job, op
 
 from builders import event
-from headrace import recorded, status
 from headrace.alerts import Book, News
-from headrace.errors import Fatal, Retriable
+from headrace.config.settings import Settings
+from headrace.core.errors import Fatal, Retriable
+from headrace.health import check_history as recorded
+from headrace.health import status
 from headrace.orchestration import alerts, backoff, sensors
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import Settings
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 from headrace.warehouse import Touched
 
 KAFKA = {"headrace/stream": "events", sensors.SOURCE: "kafka/analytics_events"}
@@ -185,7 +186,7 @@ def test_a_view_that_cannot_be_deployed_holds_up_the_marts_above_it_alone(
 ) -> None:
     from dagster import AssetMaterialization, Output
 
-    from headrace.models import manifest
+    from headrace.models.project import manifest
     from headrace.orchestration import dbt
     from headrace.pipelines import discover
 

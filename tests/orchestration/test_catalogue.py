@@ -23,14 +23,14 @@ from dagster import (
 )
 
 from builders import event
-from headrace.days import ranges
+from headrace.config.settings import Settings, load_settings
+from headrace.core.days import ranges
 from headrace.orchestration import first_day, partitions, schedules
 from headrace.orchestration.catalogue import Filled, catalogue_sensor, unreported
 from headrace.orchestration.resources import streams_resource
 from headrace.pipelines import Pipeline, discover
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import Settings, load_settings
-from headrace.stream import Stream, streams
+from headrace.streams.stream import Stream, streams
 
 FIRST, SECOND = date(2015, 5, 17), date(2015, 5, 18)
 MARTS = [AssetKey(["marts", "event_metrics"]), AssetKey(["marts", "events_by_page"])]

@@ -11,16 +11,16 @@ import pytest
 from dagster import AssetCheckSeverity, AssetKey, DagsterInstance, Definitions
 
 from builders import event
-from headrace.batch import Position
+from headrace.config.settings import Settings, load_settings
 from headrace.contracts import EVENTS, violations
 from headrace.contracts.unknown import Seen
+from headrace.core.batch import Position
 from headrace.health.audit import Audit
 from headrace.health.parity import Parity
 from headrace.orchestration import checks
 from headrace.pipelines import Thresholds, discover
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import Settings, load_settings
-from headrace.stream import Standing, streams
+from headrace.streams.stream import Standing, streams
 
 CURSOR = "kafka/t/i/0"
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from dagster import AssetCheckResult, AssetKey, MetadataValue, Output
 
-from headrace import lineage, models
+from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
-from headrace.lineage import Lineage
+from headrace.models import lineage
+from headrace.models import project as models
+from headrace.models.lineage import Lineage
 from headrace.orchestration import columns
 from headrace.orchestration.dbt import Translator
 from headrace.pipelines import discover
-from headrace.settings import load_settings
 
 MARTS = {
     "cohort_days", "conversion_funnel", "daily_active_users", "data_quality_daily", "event_metrics",
@@ -96,7 +97,7 @@ def test_a_model_that_cannot_be_followed_is_left_out_and_said(
     damaged["nodes"]["model.headrace.user_days"]["compiled_code"] = "select from ((("
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(damaged))
-    with caplog.at_level(logging.DEBUG, logger="headrace.lineage"):
+    with caplog.at_level(logging.DEBUG, logger="headrace.models.lineage"):
         lineage.write(path, [EVENTS.table])
     found = lineage.read(path).columns
     assert "model.headrace.user_days" not in found

@@ -26,13 +26,13 @@ from dagster import (
 
 from builders import event, metric
 from conftest import Stack
-from headrace.days import ranges
+from headrace.config.settings import Settings, load_settings
+from headrace.core.days import ranges
 from headrace.orchestration import checks, definitions, sensors
 from headrace.orchestration.checks import stream_checks
 from headrace.pipelines import Pipeline, discovery
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import Settings, load_settings
-from headrace.stream import streams
+from headrace.streams.stream import streams
 from headrace.warehouse import Touched
 from headrace.warehouse.server import Server
 
@@ -409,7 +409,7 @@ def test_models_wait_for_quiet_but_not_for_ever() -> None:
 def test_a_batch_of_events_is_stored_like_single_ones(tmp_path: Path) -> None:
     from dagster import AssetExecutionContext, AssetMaterialization, asset
 
-    from headrace.orchestration.storage import report_materializations
+    from headrace.orchestration.runtime.storage import report_materializations
 
     config = Path(__file__).parents[2] / "dagster_home" / "dagster.yaml"
     (tmp_path / "dagster.yaml").write_text(config.read_text())

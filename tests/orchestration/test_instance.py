@@ -11,9 +11,9 @@ import pytest
 from dagster import DagsterInstance
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
-from headrace.errors import Fatal
-from headrace.orchestration.instance import verify_postgres
-from headrace.settings import PROJECT_ROOT, load_settings, settings
+from headrace.config.settings import PROJECT_ROOT, load_settings, settings
+from headrace.core.errors import Fatal
+from headrace.orchestration.runtime.instance import verify_postgres
 
 
 @pytest.fixture

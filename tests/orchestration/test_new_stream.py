@@ -17,9 +17,9 @@ import pytest
 import requests
 
 from builders import eventually
+from headrace.config.settings import load_settings
 from headrace.local.dagster_api import DagsterApi
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import load_settings
 from headrace.warehouse.server import Server
 
 pytestmark = pytest.mark.timeout(600)

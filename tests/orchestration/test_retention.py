@@ -30,9 +30,9 @@ from dagster._core.scheduler.instigation import TickData, TickStatus
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.core.packed import packed, unpacked
 from headrace.orchestration.retention import Keep, forget
-from headrace.orchestration.storage import report_materializations
-from headrace.packed import packed, unpacked
+from headrace.orchestration.runtime.storage import report_materializations
 
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
 BUILT = AssetKey("built")
@@ -220,6 +220,6 @@ def test_the_dictionary_never_changes() -> None:
     """What was packed with it could not be read any more: a better one is another version beside it."""
     from hashlib import sha256
 
-    from headrace import packed as module
+    from headrace.core import packed as module
 
     assert sha256(module._dictionary()).hexdigest().startswith("11e8ec280e5a")

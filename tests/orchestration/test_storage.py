@@ -22,7 +22,7 @@ from dagster._core.events import (
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
-from headrace.orchestration.storage import BatchingSqliteEventLogStorage
+from headrace.orchestration.runtime.storage import BatchingSqliteEventLogStorage
 
 RUN = "5f0c8d56-0000-4000-8000-000000000000"
 DAYS = [f"2026-01-{n:02d}" for n in range(1, 6)]

@@ -11,13 +11,13 @@ from dagster import DagsterInstance, Definitions
 
 from builders import NOW, event
 from conftest import Stack
-from headrace.batch import MicroBatch
 from headrace.bench.tasks import own_stream
 from headrace.contracts import EVENTS, Limits, check
-from headrace.errors import HistoryGone, Retriable
+from headrace.core.batch import MicroBatch
+from headrace.core.errors import HistoryGone, Retriable
 from headrace.orchestration import upkeep
 from headrace.pipelines import Kafka
-from headrace.stream import _committed_at
+from headrace.streams.stream import _committed_at
 
 
 def test_the_job_maintains_every_table(defs: Definitions) -> None:

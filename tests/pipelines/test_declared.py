@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
 from headrace.orchestration import checks
 from headrace.pipelines import Cadence, Files, Kafka, Pipeline, Sqs, Thresholds, discover
 from headrace.pipelines.base import CHECKS
-from headrace.settings import load_settings
 
 RIGHT: dict[str, Any] = {
     "contract": EVENTS,

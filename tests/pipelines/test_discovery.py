@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from headrace import doctor, status
+from headrace.config.settings import load_settings
+from headrace.health import doctor, status
 from headrace.pipelines import Discovered, discover
 from headrace.pipelines.loading import left_behind
-from headrace.settings import load_settings
 
 CONTRACT = '''
 import pandera.polars as pa
 import polars as pl
 
-from headrace.batch import STRING_MAP
+from headrace.core.batch import STRING_MAP
 from headrace.contracts import Contract, Time, field
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from headrace.batch import Checked
 from headrace.contracts import EVENTS, METRICS, Contract
+from headrace.core.batch import Checked
 from headrace.producers import flights
 from headrace.producers.malformed import MalformedMessage, interleave, malformed_events, malformed_metrics
 

@@ -10,8 +10,8 @@ import pytest
 from kafka import KafkaProducer as Client
 from kafka.errors import MessageSizeTooLargeError
 
-from headrace import kafka_access
-from headrace.errors import BadData, Fatal, Retriable
+from headrace.clients import kafka as kafka_access
+from headrace.core.errors import BadData, Fatal, Retriable
 from headrace.local import broker, processes
 from headrace.local.supervisor import Supervisor
 from headrace.producers import kafka

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.producers.base import MemoryProducer, Producer, keys_of
 from headrace.producers.kafka import KafkaProducer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.contracts import EVENTS
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.formats import base
 from headrace.producers.base import MemoryProducer
 from headrace.producers.kafka import KafkaProducer

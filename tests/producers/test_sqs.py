@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.errors import BadData, Fatal, Retriable
+from headrace.core.errors import BadData, Fatal, Retriable
 from headrace.local import processes
 from headrace.local.queue import sqs_client
 from headrace.producers import sqs

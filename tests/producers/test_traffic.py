@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.batch import Checked
 from headrace.contracts import EVENTS, METRICS
-from headrace.errors import Fatal
+from headrace.core.batch import Checked
+from headrace.core.errors import Fatal
 from headrace.producers import traffic
 from headrace.producers.base import MemoryProducer
 from headrace.producers.traffic import Traffic, run_traffic

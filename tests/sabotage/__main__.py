@@ -22,7 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from headrace.errors import HeadraceError
+from headrace.core.errors import HeadraceError
 from sabotage.installation import Installation, planted, until
 from sabotage.mistakes import (
     BUILDS,

@@ -20,11 +20,11 @@ from typing import TypeVar
 
 import psutil
 
-from headrace.errors import HeadraceError
+from headrace.config.settings import PROJECT_ROOT
+from headrace.core.errors import HeadraceError
 from headrace.local.dagster_api import DagsterApi, Run
 from headrace.producers import Producer
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import PROJECT_ROOT
 from sabotage.mistakes import WELL, Place
 
 T = TypeVar("T")

@@ -15,13 +15,14 @@ import pytest
 from dagster import Definitions
 
 from conftest import Stack
-from headrace import doctor, models, status
-from headrace.errors import HeadraceError
+from headrace.config.settings import PROJECT_ROOT, Settings, adopt, settings
+from headrace.core.errors import HeadraceError
+from headrace.health import doctor, status
+from headrace.models import project as models
 from headrace.orchestration import definitions
 from headrace.pipelines import discover
-from headrace.settings import PROJECT_ROOT, Settings, adopt, settings
-from headrace.stream import streams
-from headrace.warehouse.migration_files import FOLDER, read_migrations
+from headrace.streams.stream import streams
+from headrace.warehouse.migrations.files import FOLDER, read_migrations
 from sabotage.installation import planted
 from sabotage.mistakes import (
     CONTRACTS,

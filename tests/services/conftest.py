@@ -10,10 +10,10 @@ import boto3
 import pytest
 
 from conftest import Stack
+from headrace.config.settings import load_settings
 from headrace.local import broker as tansu
 from headrace.local import processes
 from headrace.local.supervisor import Supervisor
-from headrace.settings import load_settings
 
 from . import servers
 from .servers import Broker, Bucket

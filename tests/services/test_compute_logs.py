@@ -10,9 +10,9 @@ import pytest
 from dagster import DagsterInstance, asset, materialize
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
-from headrace.errors import Fatal
-from headrace.orchestration.instance import verify_compute_logs
-from headrace.settings import PROJECT_ROOT, load_settings, settings
+from headrace.config.settings import PROJECT_ROOT, load_settings, settings
+from headrace.core.errors import Fatal
+from headrace.orchestration.runtime.instance import verify_compute_logs
 
 from .servers import REGION, S3, Bucket, asked_for
 

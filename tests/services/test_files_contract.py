@@ -12,12 +12,12 @@ import boto3
 import pytest
 
 from builders import event
-from headrace.batch import Position
 from headrace.contracts import EVENTS
-from headrace.errors import Fatal, Retriable
+from headrace.core.batch import Position
+from headrace.core.errors import Fatal, Retriable
 from headrace.formats import Reader
-from headrace.sources.archive import Archive
-from headrace.sources.files import FilesSource
+from headrace.sources.files.archive import Archive
+from headrace.sources.files.source import FilesSource
 from sources import test_sources
 from sources.test_sources import Case, file_case, read_all
 

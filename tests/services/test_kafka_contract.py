@@ -9,7 +9,7 @@ import pytest
 
 from headrace.local.broker import create_topics
 from headrace.producers.kafka import KafkaProducer
-from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka.source import KafkaSource
 from sources import test_sources
 from sources.test_sources import Case
 

@@ -18,16 +18,16 @@ import pytest
 from kafka import KafkaAdminClient
 
 from builders import event
-from headrace import kafka_access
-from headrace.batch import Position
+from headrace.clients import kafka as kafka_access
+from headrace.clients.kafka import SETTING, connect
+from headrace.config.settings import Settings, load_settings
 from headrace.contracts import EVENTS
-from headrace.errors import Fatal, HeadraceError, Retriable
-from headrace.kafka_access import SETTING, connect
+from headrace.core.batch import Position
+from headrace.core.errors import Fatal, HeadraceError, Retriable
 from headrace.local.processes import LOOPBACK
 from headrace.local.supervisor import Supervisor
 from headrace.pipelines import Kafka, Pipeline
-from headrace.settings import Settings, load_settings
-from headrace.stream import Stream, producer
+from headrace.streams.stream import Stream, producer
 
 from . import servers
 

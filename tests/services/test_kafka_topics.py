@@ -13,12 +13,12 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import KafkaProducer as Client
 
 from builders import event, eventually
-from headrace.batch import Gap, Position
 from headrace.contracts import EVENTS, Limits
-from headrace.errors import Fatal, HeadraceError
-from headrace.ingest import Landed, Pace, StreamLake, ingest, position_of
+from headrace.core.batch import Gap, Position
+from headrace.core.errors import Fatal, HeadraceError
+from headrace.flow.ingest import Landed, Pace, StreamLake, ingest, position_of
 from headrace.lake.delta import DeltaLakeTable
-from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka.source import KafkaSource
 
 from . import servers
 from .servers import Broker

@@ -14,8 +14,8 @@ import pytest
 
 from builders import event
 from headrace.contracts import EVENTS, Contract, Limits
-from headrace.errors import Conflict, Retriable
-from headrace.ingest import Landed, Pace, StreamLake, ingest
+from headrace.core.errors import Conflict, Retriable
+from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
 from headrace.lake import Snapshot
 from headrace.lake.delta import DeltaLakeTable
 from headrace.sources.memory import MemoryLog

@@ -25,11 +25,11 @@ from dagster import (
     materialize,
 )
 
-from headrace.errors import Fatal
+from headrace.config.settings import PROJECT_ROOT, load_settings, settings
+from headrace.core.errors import Fatal
 from headrace.orchestration.alerts import alerts_sensor
-from headrace.orchestration.instance import verify_postgres
 from headrace.orchestration.retention import Keep, forget
-from headrace.settings import PROJECT_ROOT, load_settings, settings
+from headrace.orchestration.runtime.instance import verify_postgres
 
 from . import servers
 from .fetch import Missing

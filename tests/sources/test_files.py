@@ -19,16 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import EVENT, event
-from headrace.batch import MicroBatch, Position
 from headrace.contracts import EVENTS, METRICS, Limits
-from headrace.errors import BadData, Fatal, HeadraceError, Retriable
+from headrace.core.batch import MicroBatch, Position
+from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
+from headrace.flow.ingest import Landed, Pace, StreamLake, ingest, position_of
 from headrace.formats import Reader, read_file
-from headrace.ingest import Landed, Pace, StreamLake, ingest, position_of
 from headrace.lake.memory import MemoryLakeTable
 from headrace.pipelines import Files
 from headrace.sources import archive as archives
-from headrace.sources.archive import Archive, s3_options
-from headrace.sources.files import FilesSource
+from headrace.sources.files.archive import Archive, s3_options
+from headrace.sources.files.source import FilesSource
 
 QUICK = Pace(batch_messages=7, idle_seconds=0.001)
 
@@ -407,7 +407,7 @@ def test_a_batch_that_was_not_handed_out_is_read_again(
 
 
 def test_a_batch_is_bounded_by_its_bytes_too(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.sources.files._BATCH_BYTES", 1_000)
+    monkeypatch.setattr("headrace.sources.files.source._BATCH_BYTES", 1_000)
     folder.put("a.ndjson", lines(0, 100))
     folder.put("b.ndjson", lines(100, 200))
     batches = read_all(folder.source())

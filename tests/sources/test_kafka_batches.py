@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatch
 
 from headrace.sources import kafka_batches
-from headrace.sources.kafka_batches import BATCH_SCHEMA, CorruptBatch, RawBatch, decode
+from headrace.sources.kafka.decode import BATCH_SCHEMA, CorruptBatch, RawBatch, decode
 
 from .record_batches import Record, batch, decoded, records
 

@@ -20,13 +20,13 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
 from conftest import Stack
-from headrace.batch import Position
-from headrace.errors import Fatal
+from headrace.core.batch import Position
+from headrace.core.errors import Fatal
 from headrace.local.broker import create_topics
 from headrace.sources import kafka_fetch
-from headrace.sources.kafka import KafkaSource
-from headrace.sources.kafka_batches import CorruptBatch
-from headrace.sources.kafka_fetch import columns, pieces, whole_batches
+from headrace.sources.kafka.decode import CorruptBatch
+from headrace.sources.kafka.fetch import columns, pieces, whole_batches
+from headrace.sources.kafka.source import KafkaSource
 
 from .record_batches import CODECS, Record, batch, marker, records
 

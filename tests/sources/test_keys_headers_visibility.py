@@ -11,15 +11,15 @@ import pytest
 
 from builders import eventually
 from conftest import Stack
-from headrace.batch import Position
 from headrace.contracts import EVENTS, Limits
-from headrace.ingest import Pace, StreamLake, ingest
+from headrace.core.batch import Position
+from headrace.flow.ingest import Pace, StreamLake, ingest
+from headrace.flow.publish import publish
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.local.queue import create_queues, sqs_client
-from headrace.publish import publish
 from headrace.sources import Source
-from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka.source import KafkaSource
 from headrace.sources.sqs import SqsSource
 from headrace.warehouse.clickhouse import ClickHouse
 

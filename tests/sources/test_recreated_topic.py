@@ -14,12 +14,12 @@ from kafka import KafkaAdminClient
 from builders import event
 from conftest import Stack
 from headrace.contracts import EVENTS, Limits
-from headrace.errors import Retriable
-from headrace.ingest import Landed, Pace, StreamLake, ingest
+from headrace.core.errors import Retriable
+from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.producers.kafka import KafkaProducer
-from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka.source import KafkaSource
 
 Lake = StreamLake[DeltaLakeTable]
 

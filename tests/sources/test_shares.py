@@ -12,13 +12,13 @@ import pytest
 
 from builders import event
 from conftest import Stack
-from headrace.batch import Position
 from headrace.contracts import EVENTS, Limits
-from headrace.ingest import Landed, Pace, StreamLake, ingest
+from headrace.core.batch import Position
+from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.producers.kafka import KafkaProducer
-from headrace.sources.kafka import KafkaSource
+from headrace.sources.kafka.source import KafkaSource
 
 COUNT = 600
 

@@ -12,20 +12,20 @@ import pytest
 
 from builders import event
 from conftest import Stack
-from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.contracts import EVENTS, Limits
-from headrace.errors import Fatal, HeadraceError, Retriable
+from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
+from headrace.core.errors import Fatal, HeadraceError, Retriable
+from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
 from headrace.formats import Reader
-from headrace.ingest import Landed, Pace, StreamLake, ingest
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.local.queue import create_queues, sqs_client
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.sqs import SqsProducer
 from headrace.sources import Source
-from headrace.sources.archive import Archive
-from headrace.sources.files import FilesSource
-from headrace.sources.kafka import KafkaSource
+from headrace.sources.files.archive import Archive
+from headrace.sources.files.source import FilesSource
+from headrace.sources.kafka.source import KafkaSource
 from headrace.sources.memory import MemoryLog, MemoryQueue
 from headrace.sources.sqs import SqsSource
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from builders import event, eventually, metric
+from headrace.config.settings import Settings, exported, load_settings
 from headrace.local.dagster_api import DagsterApi
 from headrace.pipelines import Kafka, Sqs
-from headrace.settings import Settings, exported, load_settings
-from headrace.stream import producer, streams
+from headrace.streams.stream import producer, streams
 
 #: Good events of each day.
 PER_DAY = 120

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import Stack
-from headrace.settings import Settings
+from headrace.config.settings import Settings
 from headrace.warehouse.clickhouse import ClickHouse
 
 

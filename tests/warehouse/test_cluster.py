@@ -8,10 +8,10 @@ import pytest
 
 from conftest import Stack
 from headrace.contracts import EVENTS
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.warehouse import ddl
 from headrace.warehouse.cluster import ONE_SERVER, Placement
-from headrace.warehouse.migration_files import read_migrations
+from headrace.warehouse.migrations.files import read_migrations
 from headrace.warehouse.server import Refused, Server
 
 MAIN = Placement("main")

@@ -14,10 +14,10 @@ import pytest
 
 from builders import NOW, event
 from conftest import Stack
-from headrace.batch import MicroBatch
 from headrace.contracts import EVENTS, Limits, check
+from headrace.core.batch import MicroBatch
+from headrace.flow.publish import publish
 from headrace.lake.delta import DeltaLakeTable
-from headrace.publish import publish
 from headrace.warehouse import Publication
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.memory import MemoryWarehouse

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from conftest import Stack
+from headrace.config.settings import Settings
 from headrace.contracts import EVENTS, METRICS
-from headrace.errors import Fatal
-from headrace.settings import Settings
+from headrace.core.errors import Fatal
 from headrace.warehouse import migrate, migration_files
 from headrace.warehouse.clickhouse import ClickHouse
-from headrace.warehouse.migrate import Migrations, Standing
-from headrace.warehouse.migration_files import Migration, read_migrations
+from headrace.warehouse.migrations.files import Migration, read_migrations
+from headrace.warehouse.migrations.runner import Migrations, Standing
 from headrace.warehouse.server import Refused, Server
 
 TABLES = (EVENTS.table, EVENTS.rejected_table, METRICS.table, METRICS.rejected_table)

@@ -14,21 +14,21 @@ import pytest
 
 from builders import eventually
 from conftest import Stack
-from headrace.errors import Retriable
-from headrace.settings import Settings
+from headrace.config.settings import Settings
+from headrace.core.errors import Retriable
 from headrace.warehouse import lock as lock_module
 from headrace.warehouse.lock import MigrationLock, Owner
-from headrace.warehouse.migrate import Migrations
-from headrace.warehouse.migration_files import Migration
+from headrace.warehouse.migrations.files import Migration
+from headrace.warehouse.migrations.runner import Migrations
 from headrace.warehouse.server import Server
 
 #: In a process of its own: announces itself, waits for a line, then migrates with a slow statement on the way.
 PROCESS = """
 import sys
-from headrace.settings import settings
+from headrace.config.settings import settings
 from headrace.warehouse.lock import MigrationLock
-from headrace.warehouse.migrate import Migrations
-from headrace.warehouse.migration_files import Migration
+from headrace.warehouse.migrations.runner import Migrations
+from headrace.warehouse.migrations.files import Migration
 from headrace.warehouse.server import Server
 server, raw = Server(settings()), settings().raw_database
 server.query("SELECT 1")

@@ -17,16 +17,16 @@ from deltalake import DeltaTable
 
 from builders import NOW, event, metric
 from conftest import Stack
-from headrace.batch import ORIGIN_KEY, Chunk, MicroBatch, ParquetFile
+from headrace.config.settings import Settings
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
-from headrace.errors import Fatal, HistoryGone, Retriable
-from headrace.ingest import land as land_batch
+from headrace.core.batch import ORIGIN_KEY, Chunk, MicroBatch, ParquetFile
+from headrace.core.errors import Fatal, HistoryGone, Retriable
+from headrace.flow.ingest import land as land_batch
+from headrace.flow.publish import publish, replace_days
 from headrace.lake import LakeTable, parquet
 from headrace.lake.arrow import to_arrow
 from headrace.lake.delta import DeltaLakeTable
-from headrace.publish import publish, replace_days
-from headrace.settings import Settings
-from headrace.stream import streams
+from headrace.streams.stream import streams
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.memory import MemoryWarehouse
 from headrace.warehouse.server import Server

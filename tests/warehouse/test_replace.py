@@ -14,11 +14,11 @@ import pytest
 
 from builders import NOW, event
 from conftest import Stack
-from headrace.batch import Chunk, MicroBatch
 from headrace.contracts import EVENTS, Limits, check
+from headrace.core.batch import Chunk, MicroBatch
+from headrace.flow.publish import publish, replace_days
 from headrace.lake.arrow import to_arrow
 from headrace.lake.memory import MemoryLakeTable
-from headrace.publish import publish, replace_days
 from headrace.warehouse import clickhouse as adapter
 from headrace.warehouse.clickhouse import ClickHouse
 

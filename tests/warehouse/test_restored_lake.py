@@ -15,15 +15,15 @@ import pytest
 
 from builders import NOW, event
 from conftest import Stack
-from headrace.batch import Chunk, MicroBatch, Table
 from headrace.contracts import EVENTS, Limits, check
-from headrace.errors import HistoryGone
+from headrace.core.batch import Chunk, MicroBatch, Table
+from headrace.core.errors import HistoryGone
+from headrace.flow.publish import first_unpublished, publish
+from headrace.health.status import inspect
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.memory import MemoryLakeTable
 from headrace.pipelines import discover
-from headrace.publish import first_unpublished, publish
-from headrace.status import inspect
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 from headrace.warehouse import Publication
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.memory import MemoryWarehouse

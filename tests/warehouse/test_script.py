@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.local.clickhouse.statement import tokens
-from headrace.warehouse.migration_files import read_migrations
-from headrace.warehouse.script import statements
+from headrace.warehouse.migrations.files import read_migrations
+from headrace.warehouse.migrations.script import statements
 
 TEXT = st.text(st.sampled_from("ab;'\"`\\$-/*# \n"), max_size=8)
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from headrace.alerts.base import Notice
-from headrace.errors import Fatal
-from headrace.settings import Settings
+from headrace.config.settings import Settings
+from headrace.core.errors import Fatal
 
 log = logging.getLogger("headrace.alerts")
 

@@ -13,10 +13,10 @@ import msgspec
 
 from headrace.alerts.base import Channel, Moment, Notice, Problem
 from headrace.alerts.channels import Log, addresses
+from headrace.config.settings import Settings
 from headrace.core.atomic import write_atomically
-from headrace.errors import Fatal
-from headrace.locks import Patience, file_lock
-from headrace.settings import Settings
+from headrace.core.errors import Fatal
+from headrace.core.locks import Patience, file_lock
 
 log = logging.getLogger("headrace.alerts")
 

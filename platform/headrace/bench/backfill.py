@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from headrace import models
 from headrace.bench.load import SESSION_EVENTS, seed_day, send
-from headrace.days import days_between
-from headrace.errors import Fatal, Retriable
+from headrace.config.settings import Settings
+from headrace.core.days import days_between
+from headrace.core.errors import Fatal, Retriable
 from headrace.local.dagster_api import DagsterApi
 from headrace.local.platform import backing_services, dagster_beside
-from headrace.settings import Settings
-from headrace.stream import Stream, streams
+from headrace.models import project as models
+from headrace.streams.stream import Stream, streams
 from headrace.warehouse.ddl import quoted
 
 _FIRST = date(2025, 3, 1)

@@ -21,14 +21,14 @@ from clickhouse_connect.driver.client import Client
 from deltalake import write_deltalake
 from kafka import KafkaConsumer, TopicPartition
 
-from headrace.batch import Table
 from headrace.bench.measure import Run, Stopwatch
-from headrace.errors import Fatal
-from headrace.kafka_access import connect
+from headrace.clients.kafka import connect
+from headrace.config.settings import Settings
+from headrace.core.batch import Table
+from headrace.core.errors import Fatal
 from headrace.lake.parquet import writer_properties
-from headrace.settings import Settings
-from headrace.sources.kafka_batches import RawBatch
-from headrace.sources.kafka_fetch import Fetched, whole_batches
+from headrace.sources.kafka.decode import RawBatch
+from headrace.sources.kafka.fetch import Fetched, whole_batches
 
 _FETCH_BYTES = 1 << 20
 _POLL_MS = 5_000

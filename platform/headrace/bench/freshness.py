@@ -16,13 +16,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from headrace import models
 from headrace.bench.load import send
-from headrace.errors import Fatal, HeadraceError
+from headrace.config.settings import Settings
+from headrace.core.errors import Fatal, HeadraceError
 from headrace.local.dagster_api import DagsterApi
 from headrace.local.platform import backing_services, dagster_beside
-from headrace.settings import Settings
-from headrace.stream import Stream, streams
+from headrace.models import project as models
+from headrace.streams.stream import Stream, streams
 from headrace.warehouse.ddl import quoted
 
 _LOOK_SECONDS = 0.25

@@ -21,16 +21,16 @@ from urllib.parse import quote
 import psutil
 from rich.console import Console
 
-from headrace import models
-from headrace.errors import Fatal, HeadraceError
+from headrace.config.settings import Settings
+from headrace.core.errors import Fatal, HeadraceError
 from headrace.local import processes, runtime
 from headrace.local.dagster_api import DagsterApi, Run
 from headrace.local.platform import Platform, backing_services, dagster_beside
+from headrace.models import project as models
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers.base import Keys, Payloads
 from headrace.producers.traffic import run_traffic
-from headrace.settings import Settings
-from headrace.stream import Stream, producer, streams
+from headrace.streams.stream import Stream, producer, streams
 from headrace.warehouse.ddl import quoted
 
 #: Sent at once in the beginning, so that there are days, sessions and windows to rebuild.

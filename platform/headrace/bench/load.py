@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from headrace.batch import HEADERS, UTC_MICROS
+from headrace.config.settings import Settings
 from headrace.contracts import EVENTS
-from headrace.errors import Fatal
+from headrace.core.batch import HEADERS, UTC_MICROS
+from headrace.core.errors import Fatal
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers import Producer
 from headrace.producers.malformed import malformed_events
-from headrace.settings import Settings
-from headrace.stream import Stream, producer
+from headrace.streams.stream import Stream, producer
 
 #: Events of a session, one after the other.
 SESSION_EVENTS = 10

@@ -15,26 +15,26 @@ from threading import Event
 
 from headrace.bench.load import Seeded
 from headrace.bench.tasks import own_stream
-from headrace.errors import Fatal
+from headrace.config.settings import Settings, child_environment, settings
+from headrace.core.errors import Fatal
 from headrace.pipelines import Kafka
-from headrace.settings import Settings, child_environment, settings
 
 _PER_SECOND = 100
 #: What a frame belongs to, by a part of its file's path; the innermost frame that belongs to anything decides.
 STAGES = {
     "fetch: network, CRC, decompression": (" (kafka/", " (lz4/"),
     "record batches to columns": ("/sources/",),
-    "decode JSON": ("/contracts/decode.py", "/contracts/json_"),
+    "decode JSON": ("/contracts/wire/decode.py", "/contracts/wire/json_"),
     "check against the contract": ("/contracts/", " (pandera/"),
     "Delta: open, write, commit": ("/lake/", " (deltalake/"),
-    "publish: read the lake": ("headrace/publish.py",),
+    "publish: read the lake": ("headrace/flow/publish.py",),
     "publish: insert into ClickHouse": ("/warehouse/", " (clickhouse_connect/"),
-    "drop what has landed before": ("headrace/ingest.py",),
+    "drop what has landed before": ("headrace/flow/ingest.py",),
 }
 _OTHER = "everything else"
 _WAITING = "waiting for another thread, or for the next batch"
 _WAITS = (" (threading.py", " (selectors.py", " (queue.py", " (concurrent/futures/")
-_RUN = "drain (headrace/stream.py"
+_RUN = "drain (headrace/streams/stream.py"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from headrace import models
 from headrace.bench.bare import clickhouse
 from headrace.bench.load import SESSION_EVENTS
+from headrace.config.settings import Settings
 from headrace.contracts import EVENTS
-from headrace.days import days_between, portions, ranges
+from headrace.core.days import days_between, portions, ranges
 from headrace.local.platform import backing_services
-from headrace.settings import Settings
-from headrace.stream import Stream, streams
+from headrace.models import project as models
+from headrace.streams.stream import Stream, streams
 from headrace.warehouse import Publication
 from headrace.warehouse.ddl import quoted
 from headrace.warehouse.server import Server

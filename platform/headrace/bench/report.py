@@ -15,7 +15,7 @@ from rich.console import Console
 
 from headrace.bench.peers import PEERS
 from headrace.bench.throughput import MALFORMED, NAMES, UNAVOIDABLE
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 Part = Literal["throughput", "profile", "queries", "scale"]
 PARTS: tuple[Part, ...] = get_args(Part)

@@ -21,18 +21,18 @@ import polars as pl
 import psutil
 from rich.console import Console
 
-from headrace.batch import RECORD_SCHEMA, Backlog, MicroBatch, Position
 from headrace.bench.load import Seeded, live
 from headrace.bench.measure import Stopwatch, alone
 from headrace.bench.tasks import own_stream, own_tables, pipeline, ready
 from headrace.bench.throughput import seed_topic
-from headrace.ingest import Pace, ingest
+from headrace.config.settings import Settings
+from headrace.core.batch import RECORD_SCHEMA, Backlog, MicroBatch, Position
+from headrace.flow.ingest import Pace, ingest
 from headrace.local.platform import backing_services
 from headrace.pipelines import Kafka, Pipeline
-from headrace.settings import Settings
 from headrace.sources import Source
-from headrace.sources.kafka import KafkaSource
-from headrace.stream import Stream
+from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.stream import Stream
 from headrace.warehouse.ddl import quoted
 
 #: Messages of the topic that is repeated: 0.15 GB a million in the embedded broker.

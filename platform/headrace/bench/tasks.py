@@ -17,20 +17,20 @@ from uuid import uuid4
 
 import polars as pl
 
-from headrace.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.bench import bare
 from headrace.bench.load import Seeded
 from headrace.bench.measure import Run, Stopwatch
+from headrace.config.settings import Settings
 from headrace.contracts import EVENTS, check
+from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.demo.reconcile import Line
-from headrace.ingest import Landed, Pace, ingest
+from headrace.flow.ingest import Landed, Pace, ingest
 from headrace.lake.arrow import to_arrow
+from headrace.local.prepare import compile_hot_path
 from headrace.pipelines import Kafka, Pipeline, Sqs
-from headrace.prepare import compile_hot_path
-from headrace.settings import Settings
-from headrace.sources.kafka import KafkaSource
-from headrace.sources.kafka_batches import decode
-from headrace.stream import Stream
+from headrace.sources.kafka.decode import decode
+from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.stream import Stream
 from headrace.warehouse.ddl import quoted
 from headrace.warehouse.server import Server
 

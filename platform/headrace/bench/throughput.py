@@ -15,13 +15,13 @@ from headrace.bench.load import Seeded, seed
 from headrace.bench.measure import Run, Series, alone, interleaved
 from headrace.bench.peers import PEERS, RDKAFKA, peering, require
 from headrace.bench.tasks import draining, fetching, landing, polling, receiving, stages
+from headrace.config.settings import Settings
 from headrace.local.broker import create_topics
 from headrace.local.platform import backing_services
 from headrace.local.queue import create_queues
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers.kafka import KafkaProducer
-from headrace.settings import Settings
-from headrace.stream import producer
+from headrace.streams.stream import producer
 
 PARTITIONS = 4
 #: Of so many messages one is malformed, by the name of the measurement.

@@ -9,21 +9,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from headrace.cli import alerts, bench, looking, migrate, moving, query, rejects, running
-from headrace.errors import HeadraceError
+from headrace.cli import alerts, bench, data, inspect, migrate, query, rejects, running
+from headrace.core.errors import HeadraceError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (
     running.demo,
     running.up,
-    moving.send,
-    moving.ingest,
-    moving.publish,
-    moving.backfill,
-    moving.erase,
+    data.send,
+    data.ingest,
+    data.publish,
+    data.backfill,
+    data.erase,
     query.query,
-    looking.status,
-    looking.doctor,
+    inspect.status,
+    inspect.doctor,
 ):
     app.command()(command)
 app.add_typer(running.stack_app, name="stack")

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Alerts that are open, and the chan
 def list_(as_json: Json = False) -> None:
     """Alerts that are open; exit status 0 whether or not there are any."""
     from headrace.alerts import desk
-    from headrace.settings import settings
+    from headrace.config.settings import settings
 
     problems = list(desk(settings()).book().open.values())
     marks = {"error": "[red]✗[/]", "warning": "[yellow]•[/]"}
@@ -36,8 +36,8 @@ def list_(as_json: Json = False) -> None:
 def test(as_json: Json = False) -> None:
     """Send a message to every channel; exit status 1 if one does not take it."""
     from headrace.alerts import Notice, Problem, addresses, verify
-    from headrace.errors import Fatal
-    from headrace.settings import settings
+    from headrace.config.settings import settings
+    from headrace.core.errors import Fatal
 
     config = settings()
     verify(config)
@@ -69,6 +69,6 @@ def dismiss(
 ) -> None:
     """Forget an alert without telling anybody; it comes back if its cause is found again."""
     from headrace.alerts import desk
-    from headrace.settings import settings
+    from headrace.config.settings import settings
 
     desk(settings()).dismiss(key)

@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure Headrace on this machine."
 
 def _home() -> Path:
     """A folder for the benchmark alone, without what an earlier one left."""
-    from headrace.settings import settings
+    from headrace.config.settings import settings
 
     home = settings().home / "bench"
     shutil.rmtree(home, ignore_errors=True)
@@ -277,7 +277,7 @@ def report(
     """Measure, and write docs/performance.md with its plot and figures; 1 if something does not reconcile."""
     from headrace.bench import report as making
     from headrace.bench.measure import filesystem
-    from headrace.settings import settings
+    from headrace.config.settings import settings
 
     asked = making.chosen(parts or [])
     docs = into or settings().project_dir / "docs"

@@ -11,10 +11,10 @@ import typer
 from rich.markup import escape
 
 from headrace.cli.shared import Json, console, emit
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 if TYPE_CHECKING:
-    from headrace.warehouse.migrate import Migrations
+    from headrace.warehouse.migrations.runner import Migrations
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +25,7 @@ _COLOURS = {"applied": "green", "pending": "yellow", "interrupted": "yellow"}
 
 @contextmanager
 def _migrations() -> Iterator[Migrations]:
-    from headrace.settings import settings
+    from headrace.config.settings import settings
     from headrace.warehouse.clickhouse import ClickHouse
 
     warehouse = ClickHouse(settings().with_warehouse())

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli.shared import Json, console
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 if TYPE_CHECKING:
-    from headrace.settings import Settings
+    from headrace.config.settings import Settings
     from headrace.warehouse.server import Refused
 
 #: Words after FORMAT that begin something else, as in ``SELECT format FROM t``.
@@ -62,7 +62,7 @@ def query(
     as_json: Json = False,
 ) -> None:
     """Ask the warehouse."""
-    from headrace.settings import settings
+    from headrace.config.settings import settings
     from headrace.warehouse.clickhouse import ClickHouse
     from headrace.warehouse.server import Refused
 

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from headrace.cli.shared import Json, console, emit, opened
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 #: Reasons and records that are printed at most.
 _TOLD = 10
@@ -50,7 +50,7 @@ def rejects_list(
     from rich import box
     from rich.table import Table
 
-    from headrace import rejects
+    from headrace.repair import rejects
 
     which = rejects.Which(check, since and since.date(), source, every)
     with opened(stream) as found:
@@ -84,7 +84,7 @@ def rejects_show(
     stream: Which, id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False
 ) -> None:
     """One rejected record, whole."""
-    from headrace.rejects import exported, find
+    from headrace.repair.rejects import exported, find
 
     with opened(stream) as found:
         rows = find(found[stream], ids=[id])
@@ -131,8 +131,8 @@ def rejects_redrive(
     as_json: Json = False,
 ) -> None:
     """Send rejected records through the contract again, repaired by --jq or --file; twice adds nothing."""
-    from headrace import rejects
-    from headrace.redrive import Redriven, redrive
+    from headrace.repair import rejects
+    from headrace.repair.redrive import Redriven, redrive
 
     if file is not None and (ids or check or since or jq or source):
         raise Fatal("--file names its records itself: give it alone")

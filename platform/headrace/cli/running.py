@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from headrace.cli.shared import Json, console, emit, say
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 stack_app = typer.Typer(no_args_is_help=True, help="Only the backing services: broker, queue, ClickHouse.")
 UiPort = Annotated[
@@ -25,9 +25,9 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The main job on real input, then a summary; exit status 0 only if every number reconciles."""
+    from headrace.config.settings import home_folder
     from headrace.demo.run import demo as run
     from headrace.demo.view import as_dict
-    from headrace.settings import home_folder
 
     result = run(
         home_folder() / "demo", Console(stderr=True) if as_json else console, keep=keep, ui_port=ui_port
@@ -45,8 +45,8 @@ def up(
     ui_port: UiPort = None,
 ) -> None:
     """The whole platform with UI and live simulated traffic, in the foreground, until Ctrl-C."""
+    from headrace.config.settings import home_folder
     from headrace.demo.up import up as run
-    from headrace.settings import home_folder
 
     run(home_folder(), console, rate=rate, history=timedelta(hours=history), ui_port=ui_port)
 
@@ -59,8 +59,8 @@ def stack_up(
     clickhouse_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
 ) -> None:
     """Start the backing services; says so if they run already."""
+    from headrace.config.settings import home_folder
     from headrace.local import stack
-    from headrace.settings import home_folder
 
     ports = stack.Ports(broker=broker_port, queue=queue_port, clickhouse=clickhouse_port)
     stack.up(home_folder(), foreground, ports=ports, report=say)
@@ -69,8 +69,8 @@ def stack_up(
 @stack_app.command("down")
 def stack_down() -> None:
     """Stop the backing services."""
+    from headrace.config.settings import home_folder
     from headrace.local import stack
-    from headrace.settings import home_folder
 
     stack.down(home_folder(), report=say)
 
@@ -78,8 +78,8 @@ def stack_down() -> None:
 @stack_app.command("create")
 def stack_create(as_json: Json = False) -> None:
     """Create the topics and queues that streams of yours name and a running stack lacks."""
+    from headrace.config.settings import settings
     from headrace.local import places, runtime
-    from headrace.settings import settings
 
     config = settings()
     if not runtime.env_file(config.home).exists():
@@ -92,8 +92,8 @@ def stack_create(as_json: Json = False) -> None:
 @stack_app.command("status")
 def stack_status(as_json: Json = False) -> None:
     """State of each service; exit status 0 only if all run."""
+    from headrace.config.settings import home_folder
     from headrace.local import stack
-    from headrace.settings import home_folder
 
     rows = stack.status(home_folder())
     lines = [
@@ -108,8 +108,8 @@ def stack_env(as_json: Json = False) -> None:
     """What a client needs, as shell exports: eval "$(headrace stack env)"."""
     import shlex
 
+    from headrace.config.settings import home_folder
     from headrace.local import stack
-    from headrace.settings import home_folder
 
     found = stack.env(home_folder())
     if as_json:

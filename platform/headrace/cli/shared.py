@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from headrace.stream import Stream
+    from headrace.streams.stream import Stream
 
 console = Console(highlight=False)
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -31,8 +31,8 @@ def emit(value: Any, as_json: bool, lines: list[str]) -> None:
 @contextmanager
 def opened(only: str | None = None, *, patient: bool = True) -> Iterator[dict[str, Stream]]:
     """The streams of this installation by name, or the ``only`` one; closed afterwards."""
-    from headrace.settings import settings
-    from headrace.stream import streams
+    from headrace.config.settings import settings
+    from headrace.streams.stream import streams
 
     found = streams(settings(), only, patient=patient)
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 NAME = "stack.env"
 LOCK = "stack.lock"

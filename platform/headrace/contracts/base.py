@@ -10,11 +10,11 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from headrace.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table
 from headrace.contracts.dtypes import INT_RANGE, WIRE_OF_DTYPE, Time, Wire
 from headrace.contracts.unknown import EXTRA, Policy
 from headrace.contracts.verify import faults
-from headrace.errors import Fatal
+from headrace.core.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table
+from headrace.core.errors import Fatal
 
 __all__ = ["INT_RANGE", "Column", "Contract", "Time", "Wire", "field"]
 

@@ -13,12 +13,12 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from headrace.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
 from headrace.contracts.base import Contract
-from headrace.contracts.decode import SHOWN, Decoded, decode
-from headrace.contracts.json_array import taken
 from headrace.contracts.unknown import EXTRA
-from headrace.errors import Fatal
+from headrace.contracts.wire.decode import SHOWN, Decoded, decode
+from headrace.contracts.wire.json_array import taken
+from headrace.core.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
+from headrace.core.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
 _NO_CHECKS: Mapping[str, pa.Check] = {}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import polars as pl
 
-from headrace.batch import STRING_MAP, UTC_MICROS
+from headrace.core.batch import STRING_MAP, UTC_MICROS
 
 Wire = Literal["string", "number", "integer", "time", "object", "map"]
 
@@ -20,7 +20,9 @@ WIRE_OF_DTYPE: dict[Any, Wire] = {
     STRING_MAP: "map",
 }
 #: How models write them.
-SUPPORTED = "pl.String, pl.Int32, pl.Int64, pl.Float64, headrace.contracts.Time and headrace.batch.STRING_MAP"
+SUPPORTED = (
+    "pl.String, pl.Int32, pl.Int64, pl.Float64, headrace.contracts.Time and headrace.core.batch.STRING_MAP"
+)
 
 #: JSON types that a dtype may have.
 WIRES_OF_DTYPE: dict[Any, tuple[Wire, ...]] = {

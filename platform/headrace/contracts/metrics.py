@@ -7,8 +7,8 @@ from typing import TypeAlias
 import pandera.polars as pa
 import polars as pl
 
-from headrace.batch import STRING_MAP
 from headrace.contracts.base import Contract, Time, field
+from headrace.core.batch import STRING_MAP
 
 KINDS = ("counter", "gauge", "histogram")
 Labels: TypeAlias = STRING_MAP  # type: ignore[valid-type]

@@ -17,7 +17,7 @@ import msgspec
 import pybreaker
 
 from headrace.core.atomic import write_atomically
-from headrace.locks import brief
+from headrace.core.locks import brief
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from headrace.config.settings import Settings
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers import Producer
 from headrace.producers.flights import (
@@ -17,8 +18,7 @@ from headrace.producers.flights import (
     weather_messages,
 )
 from headrace.producers.malformed import MalformedMessage, interleave, malformed_events, malformed_metrics
-from headrace.settings import Settings
-from headrace.stream import producer
+from headrace.streams.stream import producer
 
 
 @dataclass(slots=True)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.config.settings import Settings
 from headrace.demo.feed import Feed
 from headrace.health.audit import Audit
-from headrace.settings import Settings
-from headrace.sources.kafka import KafkaSource
-from headrace.stream import Stream
+from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.stream import Stream
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.ddl import quoted
 

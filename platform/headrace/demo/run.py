@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from headrace import dbt_versions
+from headrace.config.settings import load_settings
+from headrace.core.errors import Fatal
 from headrace.demo import view
-from headrace.errors import Fatal
 from headrace.local.dagster import require_ui_port
 from headrace.local.platform import backing_services, dagster_beside
-from headrace.settings import load_settings
+from headrace.models import versions as dbt_versions
 
 if TYPE_CHECKING:
     from headrace.demo.feed import Feed

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from headrace.config.settings import Settings, load_settings
+from headrace.core.errors import HeadraceError
 from headrace.demo import view
-from headrace.errors import HeadraceError
 from headrace.local.dagster import require_ui_port
 from headrace.local.dagster_api import DagsterApi
 from headrace.local.platform import backing_services, dagster_beside
@@ -18,8 +19,7 @@ from headrace.local.reload import Reloader
 from headrace.local.supervisor import stop_on_signals
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers.traffic import run_traffic
-from headrace.settings import Settings, load_settings
-from headrace.stream import producer
+from headrace.streams.stream import producer
 
 
 def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port: int | None = None) -> None:

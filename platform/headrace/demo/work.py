@@ -8,14 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from headrace.config.settings import Settings
+from headrace.core.errors import Fatal, HeadraceError, Retriable
 from headrace.demo.feed import Feed, start
 from headrace.demo.reconcile import MARTS, reconcile, sample
 from headrace.demo.run import Progress, Result
-from headrace.errors import Fatal, HeadraceError, Retriable
 from headrace.local.dagster_api import DagsterApi
 from headrace.local.platform import Platform
-from headrace.settings import Settings
-from headrace.stream import Stream, streams
+from headrace.streams.stream import Stream, streams
 
 DEADLINE_SECONDS = 600.0
 _POLL_SECONDS = 1.5

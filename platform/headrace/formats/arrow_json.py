@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.batch import UTC_MICROS
+from headrace.core.batch import UTC_MICROS
 
 #: First and last moment that RFC 3339 and Python have, in microseconds since 1970.
 _FIRST_MICRO, _LAST_MICRO = -62_135_596_800_000_000, 253_402_300_799_999_999

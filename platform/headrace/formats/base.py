@@ -10,7 +10,7 @@ from typing import IO, Literal, get_args
 import msgspec
 
 from headrace.contracts import Contract
-from headrace.errors import BadData
+from headrace.core.errors import BadData
 
 Format = Literal["ndjson", "csv", "parquet", "access_log"]
 FORMATS: tuple[Format, ...] = get_args(Format)

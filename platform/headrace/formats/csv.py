@@ -11,7 +11,7 @@ from typing import IO
 import msgspec
 
 from headrace.contracts import Contract
-from headrace.errors import BadData
+from headrace.core.errors import BadData
 from headrace.formats import base
 from headrace.formats.base import Record, json_value, key_column, key_of, malformed, require_columns
 

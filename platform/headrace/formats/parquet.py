@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from headrace.contracts import Contract
 from headrace.contracts.base import Wire
-from headrace.errors import BadData, Fatal
+from headrace.core.errors import BadData, Fatal
 from headrace.formats.arrow_json import JsonColumn, json_column, keyed
 from headrace.formats.base import CHUNK, Record, json_value, key_column, key_of, malformed, require_columns
 

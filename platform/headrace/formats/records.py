@@ -17,7 +17,7 @@ from typing import IO
 import pyarrow as pa
 
 from headrace.contracts import Contract
-from headrace.errors import BadData
+from headrace.core.errors import BadData
 from headrace.formats import access_log, base, csv, ndjson, parquet
 from headrace.formats.base import FORMATS, Format, Malformed, Record
 

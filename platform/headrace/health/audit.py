@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from headrace.batch import ORIGIN_KEY, Position
-from headrace.errors import HistoryGone
+from headrace.core.batch import ORIGIN_KEY, Position
+from headrace.core.errors import HistoryGone
 
 if TYPE_CHECKING:
-    from headrace.ingest import StreamLake
+    from headrace.flow.ingest import StreamLake
     from headrace.lake.delta import DeltaLakeTable
 
 #: An erasure removes files under an open snapshot; the table is then opened anew, so often.

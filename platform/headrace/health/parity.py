@@ -16,10 +16,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from headrace.errors import HistoryGone
+from headrace.core.errors import HistoryGone
+from headrace.flow.publish import another_history
 from headrace.lake import LakeVersion
 from headrace.lake.delta import DeltaLakeTable
-from headrace.publish import another_history
 from headrace.warehouse.clickhouse import ClickHouse
 
 _PAUSE_SECONDS = 0.5

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from headrace.alerts import length
-from headrace.rejects import ORIGIN
+from headrace.repair.rejects import ORIGIN
 
 if TYPE_CHECKING:
-    from headrace.ingest import StreamLake
+    from headrace.flow.ingest import StreamLake
     from headrace.lake.delta import DeltaLakeTable
 
 DAY = timedelta(days=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 
-from headrace.batch import STRING_MAP, UTC_MICROS, Table
+from headrace.core.batch import STRING_MAP, UTC_MICROS, Table
 
 # Arrow's own allocator keeps what is freed: 60 MB of an ingest run that holds 30 MB of Arrow's at most
 pa.set_memory_pool(pa.system_memory_pool())

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import polars as pl
 
-from headrace.batch import Chunk, Position, Table
+from headrace.core.batch import Chunk, Position, Table
 
 #: Before the name of a cursor: how many of its messages left nothing, because the person was erased.
 ERASED = "headrace.erased/"
@@ -113,7 +113,7 @@ class Snapshot(Protocol):
             cursor: Of the queue.
             message_ids: What to look for.
             sent: When the first of them was sent, by the queue's clock: what was sent wholly before is passed over
-                (``headrace.batch.new_batch_id``). None looks at everything.
+                (``headrace.core.batch.new_batch_id``). None looks at everything.
             within: How long after that a message may come again. Only for rows of Headrace before 2026-12, whose batch
                 ids do not say when they were sent; those go by the clock at their landing.
         """

@@ -11,7 +11,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.batch import Chunk, ParquetFile, Table
+from headrace.core.batch import Chunk, ParquetFile, Table
 from headrace.lake.arrow import arrow_schema
 
 #: Rows of one chunk at least, but for the last: one insert block in the warehouse.

@@ -31,8 +31,8 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, UTC_MICROS, Chunk, Position, Table, sent_stamp
-from headrace.errors import Conflict, Fatal, HistoryGone, Retriable
+from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, UTC_MICROS, Chunk, Position, Table, sent_stamp
+from headrace.core.errors import Conflict, Fatal, HistoryGone, Retriable
 from headrace.lake.arrow import arrow_schema
 from headrace.lake.base import ERASED, Erased, Extent, LakeVersion, Staged
 from headrace.lake.chunks import File, chunks

@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from headrace.batch import ORIGIN_KEY, Chunk, Position, Table, sent_stamp
-from headrace.errors import Conflict, HistoryGone
+from headrace.core.batch import ORIGIN_KEY, Chunk, Position, Table, sent_stamp
+from headrace.core.errors import Conflict, HistoryGone
 from headrace.lake.arrow import to_arrow
 from headrace.lake.base import ERASED, Erased, Extent, LakeVersion, Staged
 

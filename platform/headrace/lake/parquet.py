@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from deltalake import ColumnProperties, WriterProperties
 from deltalake.transaction import AddAction
 
-from headrace.batch import Table
+from headrace.core.batch import Table
 from headrace.lake.arrow import to_arrow
 
 #: Costs as much time as snappy and saves a third of the bytes (measured on 500k events).

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake.transaction import RemoveAction
 
-from headrace.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Table
+from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Table
 from headrace.lake.chunks import File, chunks
 from headrace.lake.parquet import StagedFiles
 

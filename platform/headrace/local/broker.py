@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import tenacity
 
-from headrace.errors import Fatal, Retriable
+from headrace.core.errors import Fatal, Retriable
 from headrace.local import probes
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service

@@ -12,13 +12,13 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.local.processes import LOOPBACK, pick_port, require_free
 from headrace.local.service import Service
 
 USUAL_UI_PORT = 3000
 _MODULE = "headrace.orchestration.definitions"
-_SERVER = "headrace.orchestration.code_server"
+_SERVER = "headrace.orchestration.runtime.code_server"
 _WORKSPACE = """\
 load_from:
   - grpc_server:

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from headrace.errors import Fatal, Retriable
+from headrace.core.errors import Fatal, Retriable
 
 _RUNS = """
 query Runs($limit: Int!) {

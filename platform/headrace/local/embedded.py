@@ -16,13 +16,13 @@ from typing import Literal
 
 import tenacity
 
+from headrace.config.settings import child_environment
 from headrace.config.stack_env import Damaged
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.local import broker, probes, processes, queue, runtime
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service, ServiceFailed
 from headrace.local.supervisor import Supervisor
-from headrace.settings import child_environment
 
 CLICKHOUSE = "clickhouse"
 CLICKHOUSE_USER = "headrace"

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.config.settings import Settings, adopt, child_environment, load_settings
 from headrace.local.dagster import dagster_services
 from headrace.local.embedded import EmbeddedStack
-from headrace.local.places import places
 from headrace.local.supervisor import Supervisor
-from headrace.settings import Settings, adopt, child_environment, load_settings
+from headrace.local.topology import places
 
 
 @dataclass(frozen=True, slots=True)

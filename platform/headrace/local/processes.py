@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import psutil
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 LOOPBACK = "127.0.0.1"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from headrace.errors import Fatal, Retriable
+from headrace.core.errors import Fatal, Retriable
 from headrace.local import probes
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from headrace import dbt_versions
-from headrace.dbt_versions import Project
-from headrace.errors import HeadraceError
+from headrace.config.settings import Settings
+from headrace.core.errors import HeadraceError
 from headrace.local.dagster_api import DagsterApi
-from headrace.settings import Settings
+from headrace.models import versions as dbt_versions
+from headrace.models.versions import Project
 
 _LOOK_SECONDS = 1.0
 #: A change is taken up once nobody has written for so long.

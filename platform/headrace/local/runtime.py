@@ -22,7 +22,7 @@ import msgspec
 
 from headrace.config import stack_env
 from headrace.core.atomic import write_atomically
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+=,-]*")
 _PAUSE = 0.05

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -19,13 +19,13 @@ from typing import IO, Any
 
 import psutil
 
-from headrace.errors import Fatal, HeadraceError
+from headrace.config.settings import child_environment, load_settings
+from headrace.core.errors import Fatal, HeadraceError
 from headrace.local import processes, runtime
 from headrace.local.embedded import USUAL_PORTS, AlreadyRuns, EmbeddedStack, Ports, supervisor_lives
-from headrace.local.places import places
 from headrace.local.service import State, log_tail
 from headrace.local.supervisor import stop_on_signals
-from headrace.settings import child_environment, load_settings
+from headrace.local.topology import places
 
 __all__ = ["AlreadyRuns", "EmbeddedStack", "Ports", "Row", "down", "env", "healthy", "status", "up"]
 

@@ -22,7 +22,7 @@ from types import FrameType
 
 import tenacity
 
-from headrace.errors import Fatal, HeadraceError
+from headrace.core.errors import Fatal, HeadraceError
 from headrace.local import processes
 from headrace.local.service import Service, ServiceFailed, State, Status, levels
 

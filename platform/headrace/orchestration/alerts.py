@@ -39,13 +39,13 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from headrace import alerts
 from headrace.alerts import Book, News, Problem, length
-from headrace.errors import Retriable
+from headrace.config.settings import Settings
+from headrace.core.errors import Retriable
 from headrace.orchestration import backoff
 from headrace.orchestration.assets import STREAM, lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import SOURCE, instance_of
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings
 
 #: Runs of one look; the rest is seen by the next.
 _RUNS = 200

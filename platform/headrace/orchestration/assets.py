@@ -21,13 +21,13 @@ from dagster import (
 )
 from pydantic import Field
 
-from headrace.locks import Places, holder, introduce, turn
+from headrace.config.settings import Settings
+from headrace.core.locks import Places, holder, introduce, turn
 from headrace.orchestration import metadata, resume
 from headrace.orchestration.ingest_report import IngestReport
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline, Spec
-from headrace.settings import Settings
 
 STREAM = "headrace/stream"
 #: A run is started before the one that it relieves ends, and waits for it so long: its last batch and publication.

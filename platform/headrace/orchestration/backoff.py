@@ -1,4 +1,4 @@
-"""Launch a job that fails after growing pauses, as Dagster's own records of its runs say (``headrace.run_pauses``)."""
+"""Launch a job that fails after growing pauses, as Dagster's own records of its runs say (``health.run_pauses``)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
 from dagster_shared.error import SerializableErrorInfo
 
+from headrace.config.settings import Settings
+from headrace.health.check_history import CAUSE, REASON, VERSION
+from headrace.health.run_pauses import Ended, Pause, Policy, by_day, cause_of, failing_days, pause_of
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
-from headrace.recorded import CAUSE, REASON, VERSION
-from headrace.run_pauses import Ended, Pause, Policy, by_day, cause_of, failing_days, pause_of
-from headrace.settings import Settings
 
 #: Ended runs that are looked at. The pause is the longest long before.
 _LOOKED_AT = 60

@@ -26,14 +26,14 @@ from dagster import (
 )
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from headrace.errors import HeadraceError
+from headrace.config.settings import Settings
+from headrace.core.errors import HeadraceError
 from headrace.orchestration import first_day
 from headrace.orchestration.assets import STREAM, lake_key, rejected_key, tags_of, warehouse_key
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import active, instance_of
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,11 @@ from dagster import (
     multi_asset_check,
 )
 
-from headrace.batch import Position
+from headrace.config.settings import Settings
 from headrace.contracts import unknown, violations
-from headrace.days import days_between
-from headrace.errors import Fatal, HeadraceError
+from headrace.core.batch import Position
+from headrace.core.days import days_between
+from headrace.core.errors import Fatal, HeadraceError
 from headrace.health.audit import Audit, Skipped
 from headrace.health.parity import Parity
 from headrace.health.reject_rate import RejectRate
@@ -35,8 +36,7 @@ from headrace.orchestration.assets import lake_key, warehouse_key
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Kafka, Pipeline
-from headrace.settings import Settings
-from headrace.stream import Standing, Stream
+from headrace.streams.stream import Standing, Stream
 
 #: Rows that are held against their contract again.
 _REVALIDATED = 100_000

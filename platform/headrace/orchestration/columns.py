@@ -19,7 +19,7 @@ from dagster import (
     TableSchema,
 )
 
-from headrace.lineage import Columns, Lineage
+from headrace.models.lineage import Columns, Lineage
 
 #: Asset key of a node of dbt's manifest.
 KeyOf = Callable[[Mapping[str, Any]], AssetKey]

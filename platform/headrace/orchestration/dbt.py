@@ -30,19 +30,20 @@ from dagster_dbt import (
 )
 from packaging.version import Version
 
-from headrace import lineage, models
-from headrace.days import portions
-from headrace.dbt_versions import Version as ProjectVersion
-from headrace.dbt_versions import dbt_folder, target_folder, variables
-from headrace.errors import Fatal
-from headrace.locks import introduce
+from headrace.config.settings import Settings
+from headrace.core.days import portions
+from headrace.core.errors import Fatal
+from headrace.core.locks import introduce
+from headrace.models import lineage
+from headrace.models import project as models
+from headrace.models.versions import Version as ProjectVersion
+from headrace.models.versions import dbt_folder, target_folder, variables
 from headrace.orchestration import columns
 from headrace.orchestration.assets import STREAM
 from headrace.orchestration.metadata import code
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings
 
 #: Models that are rebuilt by day carry this tag in dbt_project.yml.
 DAILY = "tag:daily"

@@ -23,9 +23,10 @@ from dagster import (
     in_process_executor,
 )
 
-from headrace import dbt_versions
-from headrace.dbt_versions import Project
-from headrace.models import untagged
+from headrace.config.settings import Settings, settings
+from headrace.models import versions as dbt_versions
+from headrace.models.project import untagged
+from headrace.models.versions import Project
 from headrace.orchestration import (
     alerts,
     assets,
@@ -45,7 +46,6 @@ from headrace.orchestration.sensors import Job
 from headrace.orchestration.upkeep import upkeep_job
 from headrace.pipelines import Pipeline, discover
 from headrace.pipelines.loading import reason
-from headrace.settings import Settings, settings
 
 log = logging.getLogger(__name__)
 

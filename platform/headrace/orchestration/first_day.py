@@ -20,8 +20,8 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+from headrace.config.settings import Settings
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings
 
 #: Whether whoever serves these definitions watches for ``ask_to_load_again``; the code server says so.
 watched = False

@@ -21,11 +21,11 @@ from dagster import (
 )
 
 from headrace.contracts.unknown import added
-from headrace.errors import HeadraceError
+from headrace.core.errors import HeadraceError
 from headrace.lake import Extent
 from headrace.orchestration import metadata
-from headrace.orchestration.storage import report_materializations
-from headrace.stream import Step, Stream
+from headrace.orchestration.runtime.storage import report_materializations
+from headrace.streams.stream import Step, Stream
 
 _LINE_SECONDS = 60.0
 

@@ -17,7 +17,7 @@ from dagster import (
     TableSchema,
 )
 
-from headrace.batch import Backlog, Table
+from headrace.core.batch import Backlog, Table
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60

@@ -16,13 +16,13 @@ from dagster import (
     define_asset_job,
 )
 
-from headrace.dbt_versions import Version
+from headrace.config.settings import Settings
+from headrace.models.versions import Version
 from headrace.orchestration import assets, dbt, schedules, sensors
 from headrace.orchestration.backoff import backoff, beside
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import Job
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings
 
 
 class Models:

@@ -6,7 +6,7 @@ from datetime import date
 
 from dagster import AssetExecutionContext, DailyPartitionsDefinition
 
-from headrace.days import days_between
+from headrace.core.days import days_between
 
 #: Tags of a run over a range of days, both inclusive, as Dagster's own backfills set them.
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

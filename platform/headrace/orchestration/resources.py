@@ -10,9 +10,9 @@ from typing import Any
 from dagster import ConfigurableResource
 from pydantic import Field
 
+from headrace.config.settings import Settings, settings
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings, settings
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 
 _kept: dict[str, Stream] = {}
 _locks: dict[str, Lock] = {}

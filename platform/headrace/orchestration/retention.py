@@ -23,7 +23,7 @@ from dagster._core.storage.schedules.schema import JobTickTable
 from sqlalchemy import Column, Table, and_, func, or_, select
 from sqlalchemy.engine import Connection
 
-from headrace.settings import Settings
+from headrace.config.settings import Settings
 
 _FINISHED = [
     one.value for one in (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)

@@ -14,16 +14,16 @@ from dagster import (
     schedule,
 )
 
-from headrace.days import ranges
-from headrace.errors import Retriable
-from headrace.models import reach
+from headrace.config.settings import Settings
+from headrace.core.days import ranges
+from headrace.core.errors import Retriable
+from headrace.models.project import reach
 from headrace.orchestration.assets import STREAM, tags_of
 from headrace.orchestration.backoff import Backoff
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import Job, refreshes
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings
 
 _ON = DefaultScheduleStatus.RUNNING
 

@@ -27,19 +27,19 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.instance.ref import InstanceRef
 
-from headrace.batch import Backlog, Position
-from headrace.days import ranges
-from headrace.errors import HeadraceError, Retriable
-from headrace.models import reach, views_version
+from headrace.config.settings import Settings
+from headrace.core.batch import Backlog, Position
+from headrace.core.days import ranges
+from headrace.core.errors import HeadraceError, Retriable
+from headrace.health.run_pauses import apart
+from headrace.models.project import reach, views_version
 from headrace.orchestration import dbt, metadata
 from headrace.orchestration.assets import STREAM, source_key, tags_of
 from headrace.orchestration.backoff import Backoff
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline, Spec
-from headrace.run_pauses import apart
-from headrace.settings import Settings
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 from headrace.warehouse import Touched
 
 Job = JobDefinition | UnresolvedAssetJobDefinition

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 from dagster import In, JobDefinition, Nothing, OpExecutionContext, job, op
 
-from headrace.errors import HeadraceError, Retriable
+from headrace.config.settings import Settings
+from headrace.core.errors import HeadraceError, Retriable
 from headrace.lake.delta import DeltaLakeTable
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.retention import Keep, forget
 from headrace.pipelines import Pipeline
-from headrace.settings import Settings
-from headrace.stream import Stream
+from headrace.streams.stream import Stream
 
 
 def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefinition:

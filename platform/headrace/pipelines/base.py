@@ -9,9 +9,9 @@ from datetime import date, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from headrace.batch import Table
 from headrace.contracts import Contract
 from headrace.contracts.verify import near
+from headrace.core.batch import Table
 from headrace.formats import FORMATS, Format
 
 #: As Kafka takes them (org.apache.kafka.common.internals.Topic); "." and ".." are folders to it.

@@ -18,7 +18,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
-from headrace.errors import HeadraceError
+from headrace.core.errors import HeadraceError
 from headrace.pipelines.base import Pipeline
 
 #: Characters of a message; a reason is one line on a screen.

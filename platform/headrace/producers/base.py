@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 Payloads = Sequence[bytes | None]
 #: One per payload; None is a message without a key.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.producers.base import Chunk
 
 CHUNK = 10_000

@@ -24,8 +24,8 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.record.util import encode_varint
 
-from headrace.errors import BadData, Fatal, HeadraceError, Retriable
-from headrace.kafka_access import connect, missing, refusal
+from headrace.clients.kafka import connect, missing, refusal
+from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
 from headrace.producers.base import Keys, Payloads, keys_of
 from headrace.producers.murmur import partition_hashes
 

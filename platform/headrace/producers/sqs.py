@@ -20,9 +20,9 @@ from typing import Any
 import tenacity
 from botocore import exceptions as aws_errors
 
-from headrace.errors import BadData, Fatal, HeadraceError, Retriable
+from headrace.clients.sqs import sqs_client
+from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
 from headrace.producers.base import Keys, Payloads, keys_of
-from headrace.sqs_access import sqs_client
 
 BATCH_ENTRIES = 10
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

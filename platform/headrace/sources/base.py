@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from headrace.batch import Backlog, MicroBatch, Position
+from headrace.core.batch import Backlog, MicroBatch, Position
 
 
 class Source(Protocol):

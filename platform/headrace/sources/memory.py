@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from headrace.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
+from headrace.core.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
 
 
 class MemoryLog:

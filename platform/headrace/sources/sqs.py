@@ -25,8 +25,8 @@ from typing import Any
 import polars as pl
 from botocore.exceptions import BotoCoreError, ClientError
 
-from headrace.batch import HEADERS, RECORD_SCHEMA, UTC_MICROS, Backlog, MicroBatch, Position
-from headrace.errors import Fatal, Retriable
+from headrace.core.batch import HEADERS, RECORD_SCHEMA, UTC_MICROS, Backlog, MicroBatch, Position
+from headrace.core.errors import Fatal, Retriable
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 
-from headrace.batch import Chunk, Table
+from headrace.core.batch import Chunk, Table
 
 
 @dataclass(frozen=True, slots=True)

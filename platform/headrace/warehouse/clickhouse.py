@@ -14,12 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from headrace.batch import Chunk, Table
-from headrace.errors import Fatal
+from headrace.core.batch import Chunk, Table
+from headrace.core.errors import Fatal
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, Touched
 from headrace.warehouse.cluster import Placement
-from headrace.warehouse.migrate import Migrations, refuse
+from headrace.warehouse.migrations.runner import Migrations, refuse
 from headrace.warehouse.server import ClickHouseConfig, Server
 
 _INSERT = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 #: dbt-clickhouse's suffix of local tables too.
 LOCAL = "_local"

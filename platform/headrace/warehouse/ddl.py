@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from headrace.batch import STRING_MAP, UTC_MICROS, Table
+from headrace.core.batch import STRING_MAP, UTC_MICROS, Table
 
 #: ClickHouse type and codec; why these codecs: migrations/0002_events.sql.
 _TYPES: dict[pl.DataType, tuple[str, str]] = {

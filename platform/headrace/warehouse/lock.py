@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_random
 
-from headrace.errors import HeadraceError, Retriable
+from headrace.core.errors import HeadraceError, Retriable
 from headrace.warehouse import ddl
 from headrace.warehouse.server import TABLE_EXISTS, UNKNOWN_TABLE, Refused, Server
 

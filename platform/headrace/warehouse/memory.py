@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pyarrow as pa
 
-from headrace.batch import Chunk, Table
+from headrace.core.batch import Chunk, Table
 from headrace.warehouse.base import Publication, Touched
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from headrace.batch import Chunk
-from headrace.errors import Fatal, Retriable
+from headrace.core.batch import Chunk
+from headrace.core.errors import Fatal, Retriable
 from headrace.warehouse.ddl import quoted
 
 #: Server codes after which the same call may succeed: timeouts, memory, too many queries or parts, shutdown.

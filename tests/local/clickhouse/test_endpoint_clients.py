@@ -18,7 +18,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.external import ExternalData
 
-from headrace.settings import child_environment
+from headrace.config.settings import child_environment
 
 
 def connect(endpoint: Any, **options: Any) -> Any:

@@ -18,9 +18,9 @@ from deltalake import DeltaTable
 
 from headrace.bench.load import Seeded
 from headrace.bench.measure import Run
-from headrace.errors import Fatal
+from headrace.config.settings import Settings
+from headrace.core.errors import Fatal
 from headrace.pipelines import Kafka
-from headrace.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

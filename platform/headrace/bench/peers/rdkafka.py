@@ -10,7 +10,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from headrace.bench.measure import Run, Stopwatch
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 
 _AT_ONCE = 10_000
 _WAIT_SECONDS = 5.0

@@ -12,7 +12,7 @@ import dlt
 from headrace.bench.measure import Run, Stopwatch
 from headrace.bench.peers.rdkafka import consumed
 from headrace.bench.peers.record import Event
-from headrace.settings import exported
+from headrace.config.settings import exported
 
 _SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.local.clickhouse.errors import ClickHouseError
 from headrace.local.clickhouse.statement import quote, quote_name
 

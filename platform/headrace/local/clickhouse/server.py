@@ -17,7 +17,7 @@ from typing import Any
 
 from cheroot import wsgi
 
-from headrace.errors import Fatal
+from headrace.core.errors import Fatal
 from headrace.local.clickhouse import config
 from headrace.local.clickhouse.app import CLIENT_SOCKET, Application
 from headrace.local.clickhouse.engine import Engine
@@ -125,7 +125,7 @@ def serve(options: argparse.Namespace, password: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``python -m headrace.local.clickhouse``."""
-    from headrace.settings import load_settings
+    from headrace.config.settings import load_settings
 
     options = parse_arguments(arguments)
     logging.basicConfig(

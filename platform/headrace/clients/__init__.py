@@ -1,0 +1,1 @@
+"""Connections to Kafka, SQS and Postgres, made once for whoever speaks to them."""

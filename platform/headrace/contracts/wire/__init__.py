@@ -1,0 +1,1 @@
+"""Records on the wire: JSON to columns."""

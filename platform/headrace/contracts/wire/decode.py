@@ -1,0 +1,460 @@
+"""Message payloads to typed columns.
+
+Strict about types (a number is not a string, an object is not a number), because a lenient parser turns a
+wrong type into a null and the loss is never seen. What is plainly a right record goes from bytes to columns by
+compiled code (``json_columns``), without a Python object (docs/adr/0016). The rest, be it wrong or only rare, msgspec
+decodes into structs derived from the contract, a few thousand in one call; their fields become columns before the
+next few thousand are decoded. A payload that fails there is looked at field by field, to name every reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from headrace.contracts.base import INT_RANGE, Column, Contract
+from headrace.contracts.unknown import CHECK as UNKNOWN_FIELD
+from headrace.contracts.unknown import EXTRA, OTHERS, added
+from headrace.contracts.wire.json_array import BROKEN, is_array, lone_surrogate, split
+from headrace.contracts.wire.json_numbers import whole_number
+from headrace.core.batch import STRING_MAP
+
+_TYPES: dict[str, Any] = {
+    "string": str | None,
+    "number": float | None,
+    "integer": int | None,
+    "time": str | None,
+    "object": msgspec.Raw,
+    "map": dict[str, str] | None,
+}
+#: As msgspec leaves what becomes another type once it is a column.
+_RAW = {"time": pl.String(), "object": pl.Binary()}
+_NULL = msgspec.Raw(b"null")
+#: Characters of a wrong value that its reason shows.
+SHOWN = 256
+#: Reasons of one record, and names of unknown fields of one batch.
+_MOST_REASONS, _MOST_COUNTED = 32, 1_000
+#: Messages whose structs are there at once: few enough that they stay in the processor's cache.
+_AT_ONCE = 2_048
+
+
+@dataclass(slots=True)
+class Failures:
+    """Reasons found so far, as columns; ``row`` points into ``Decoded.rows``.
+
+    Attributes:
+        row: Which row failed.
+        check: Which check it failed.
+        column: Which column is wrong, empty for the whole record.
+        value: What was there, cut off.
+    """
+
+    row: list[int] = field(default_factory=list)
+    check: list[str] = field(default_factory=list)
+    column: list[str] = field(default_factory=list)
+    value: list[str] = field(default_factory=list)
+
+    def add(self, row: int, check: str, column: str = "", value: str = "") -> None:
+        """Record that ``row`` failed ``check``."""
+        self.row.append(row)
+        self.check.append(check)
+        self.column.append(column)
+        self.value.append(value[:SHOWN])
+
+
+@dataclass(slots=True)
+class Decoded:
+    """One row per record.
+
+    Attributes:
+        rows: The contract's columns, typed; null in a column that failed. Then ``_extra``, if unknown fields are kept.
+        message: Row of the message in ``MicroBatch.records``, one per record.
+        index: Place of the record in its message, one per record.
+        failures: Reasons, by row.
+        arrays: Messages whose records are elements of an array; a row of any other message is all of it.
+        unknown: Records by field that the contract does not name.
+    """
+
+    rows: pl.DataFrame
+    message: pl.Series
+    index: pl.Series
+    failures: Failures
+    arrays: list[int] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wire:
+    """What is derived from a contract once."""
+
+    struct: type[msgspec.Struct]
+    record: Callable[[Any], Any]  # these two refuse fields that the contract does not name
+    array: Callable[[Any], list[Any]]
+    lenient: Callable[[Any], Any]
+    names: frozenset[str]
+    fields: tuple[tuple[Column, msgspec.json.Decoder[Any]], ...]
+    raw: dict[str, pl.DataType]
+
+
+@cache
+def _wire(contract: Contract) -> _Wire:
+    fields = []
+    for c in contract.columns:
+        default = _NULL if c.wire == "object" else None if c.wire == "map" else c.default
+        fields.append((c.name, _TYPES[c.wire], default))
+    struct = msgspec.defstruct(contract.name, fields, gc=False)
+    strict = msgspec.defstruct(contract.name, fields, gc=False, forbid_unknown_fields=True)
+    decoders = tuple((c, msgspec.json.Decoder(_TYPES[c.wire])) for c in contract.columns)
+    record, array = msgspec.json.Decoder(strict), msgspec.json.Decoder(list[strict])  # type: ignore[valid-type]
+    raw = {c.name: _RAW.get(c.wire, c.dtype) for c in contract.columns}
+    names = frozenset(c.name for c in contract.columns)
+    return _Wire(
+        struct, record.decode, array.decode, msgspec.json.Decoder(struct).decode, names, decoders, raw
+    )
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+#: Why a message with so many records is refused whole, by its row: check and value. None if it is not.
+Refusal = Callable[[int, int], tuple[str, str] | None]
+
+
+def _never(message: int, records: int) -> None:
+    """Refuse no message for its number of records."""
+
+
+def decode(
+    contract: Contract, payloads: pl.Series, max_message_bytes: int, refusal: Refusal = _never
+) -> Decoded:
+    """Decode one micro-batch, in time and memory that grow with its bytes.
+
+    Args:
+        contract: What the records should be.
+        payloads: Binary, one per message.
+        max_message_bytes: Longer messages fail whole.
+        refusal: Asked of each message that is an array.
+
+    Returns:
+        At least one row for every message, so that none can vanish: an empty array yields one failed row.
+    """
+    # Numba takes longer to import than all that a command which decodes nothing needs
+    from headrace.contracts.wire.json_columns import scanned
+
+    odd = ~_plain(payloads, max_message_bytes)
+    frames, unknown = scanned(contract, payloads, odd)
+    sure = pl.concat(frames, rechunk=True)
+    if not odd.any():
+        message = pl.int_range(len(payloads), dtype=pl.UInt32, eager=True)
+        return Decoded(sure, message.alias("message"), _zeros(len(payloads)), Failures(), unknown=unknown)
+    at = np.flatnonzero(odd)
+    rest = _Decoding(
+        contract, payloads[at], max_message_bytes, lambda row, records: refusal(int(at[row]), records)
+    ).decoded()
+    rest.message = pl.Series("message", at.astype(np.uint32))[rest.message]
+    rest.arrays = at[rest.arrays].tolist()
+    rest.unknown = added(unknown, rest.unknown)
+    return rest if odd.all() else _merged(sure, odd, rest)
+
+
+def _merged(sure: pl.DataFrame, odd: npt.NDArray[np.bool_], rest: Decoded) -> Decoded:
+    """Rows of both in the order of the messages."""
+    right = np.flatnonzero(~odd).astype(np.uint32)
+    message = pl.concat([pl.Series("message", right), rest.message])
+    order = np.argsort(message, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    failures = rest.failures
+    failures.row = place[right.size + np.array(failures.row, np.int64)].tolist()
+    rows = pl.concat([sure.filter(pl.Series(~odd)), rest.rows], rechunk=True)[order]
+    index = pl.concat([_zeros(right.size), rest.index])
+    return Decoded(rows, message[order], index[order], failures, rest.arrays, rest.unknown)
+
+
+def _zeros(rows: int) -> pl.Series:
+    return pl.zeros(rows, pl.Int32, eager=True).alias("index")
+
+
+class _Decoding:
+    """One micro-batch under way."""
+
+    def __init__(
+        self, contract: Contract, payloads: pl.Series, max_message_bytes: int, refusal: Refusal = _never
+    ) -> None:
+        self._contract = contract
+        self._wire = _wire(contract)
+        self._payloads = payloads
+        self._max = max_message_bytes
+        self._refusal = refusal
+        self._failures = Failures()
+        self._frames: list[pl.DataFrame] = []
+        self._height = 0  # rows of the frames
+        self._structs: list[Any] = []  # not in a frame yet, and of which message and element they are
+        self._message: list[Iterable[int]] = []
+        self._index: list[Iterable[int]] = []
+        self._arrays: list[int] = []
+        self._unknown: dict[str, int] = {}
+        self._extra: dict[int, bytes] = {}  # by row
+
+    def decoded(self) -> Decoded:
+        plain = pl.Series(_plain(self._payloads, self._max))
+        texts = self._payloads.zip_with(plain, pl.Series([None], dtype=pl.Binary))
+        for first, part in enumerate(texts.to_frame().iter_slices(_AT_ONCE)):
+            self._chunk(first * _AT_ONCE, part.to_series().to_list())
+            self._frame()
+        raw = pl.concat([pl.DataFrame(schema=self._wire.raw), *self._frames], rechunk=True)
+        rows = pl.DataFrame([_typed(c, raw[c.name], self._failures) for c in self._contract.columns])
+        if self._contract.unknown == "keep":
+            rows = rows.with_columns(self._extras(rows.height))
+        message, index = (
+            pl.Series(name, np.fromiter(chain.from_iterable(parts), np.int64), dtype=dtype)
+            for name, parts, dtype in (
+                ("message", self._message, pl.UInt32),
+                ("index", self._index, pl.Int32),
+            )
+        )
+        return Decoded(rows, message, index, self._failures, self._arrays, added(self._unknown))
+
+    def _extras(self, height: int) -> pl.Series:
+        texts: list[str | None] = [None] * height
+        for row, text in self._extra.items():
+            texts[row] = text.decode()
+        return pl.Series(EXTRA, texts, dtype=pl.String)
+
+    def _chunk(self, first: int, payloads: list[bytes | None]) -> None:
+        """Structs of messages: as many as are right in one call, then one that is not."""
+        left, at = iter(payloads), 0
+        while at < len(payloads):
+            ready = len(self._structs)
+            try:
+                self._structs.extend(map(self._wire.record, left))
+            except (*BROKEN, TypeError):  # of the message after those that the list has; TypeError: null
+                broken = True
+            else:
+                broken = False
+            done = len(self._structs) - ready
+            self._keep(range(first + at, first + at + done), bytes(done))
+            at += done
+            if broken:
+                self._odd(first + at)
+                at += 1
+
+    def _keep(self, message: Iterable[int], index: Iterable[int]) -> None:
+        self._message.append(message)
+        self._index.append(index)
+
+    def _odd(self, at: int) -> None:
+        """A message that is no record: an array of them, or wrong."""
+        payload: bytes | None = self._payloads[at]
+        if not payload or payload.isspace():
+            self._failed(at, "empty")
+        elif len(payload) > self._max:
+            self._failed(at, f"max_message_bytes({self._max})", str(len(payload)))
+        elif not _is_utf8(payload):
+            self._failed(at, "utf8")
+        elif is_array(payload):
+            self._array(at, payload)
+        else:
+            self._structs.append(self._record(payload))
+            self._keep((at,), (0,))
+
+    def _failed(self, at: int, check: str, value: str = "") -> None:
+        """The whole message is one failed row."""
+        self._failures.add(self._row(), check, "", value)
+        self._structs.append(self._wire.struct())
+        self._keep((at,), (0,))
+
+    def _row(self) -> int:
+        """Of the struct that comes next."""
+        return self._height + len(self._structs)
+
+    def _array(self, at: int, payload: bytes) -> None:
+        parts: Sequence[Any]
+        try:
+            parts, decoded = self._wire.array(payload), True
+        except BROKEN:
+            try:
+                parts, decoded = split(payload), False
+            except BROKEN as error:
+                self._failed(at, "json", str(error))
+                return
+        if not parts:
+            self._failed(at, "empty_array")
+        elif refused := self._refusal(at, len(parts)):
+            self._failed(at, *refused)
+        else:
+            self._arrays.append(at)
+            self._keep(repeat(at, len(parts)), range(len(parts)))
+            for first in range(0, len(parts), _AT_ONCE):
+                some = parts[first : first + _AT_ONCE]
+                if decoded:
+                    self._structs += some
+                else:
+                    for part in some:
+                        self._structs.append(self._record(part))
+                if len(self._structs) >= _AT_ONCE:
+                    self._frame()
+
+    def _record(self, raw: bytes | msgspec.Raw) -> Any:
+        try:
+            return self._wire.record(raw)
+        except BROKEN:
+            pass
+        try:
+            struct, parts = self._wire.lenient(raw), _OBJECT.decode(raw)
+        except BROKEN:
+            return self._salvaged(raw)
+        self._strangers(parts)
+        return struct
+
+    def _strangers(self, parts: dict[str, msgspec.Raw]) -> None:
+        """Do with the fields that the contract does not name as it says."""
+        strange = {name: part for name, part in parts.items() if name not in self._wire.names}
+        if not strange:
+            return
+        if self._contract.unknown == "reject":
+            for name, part in list(strange.items())[:_MOST_REASONS]:
+                self._failures.add(self._row(), UNKNOWN_FIELD, name[:SHOWN] or '""', _shown(part))
+            if len(strange) > _MOST_REASONS:
+                self._failures.add(
+                    self._row(), UNKNOWN_FIELD, OTHERS, f"{len(strange) - _MOST_REASONS} more fields"
+                )
+            return
+        for name in strange:  # of names without end, those that are new by then are others
+            known = name in self._unknown or len(self._unknown) < _MOST_COUNTED
+            self._unknown[name if known else OTHERS] = self._unknown.get(name if known else OTHERS, 0) + 1
+        if self._contract.unknown == "keep":
+            self._extra[self._row()] = msgspec.json.encode(strange)
+
+    def _salvaged(self, raw: bytes | msgspec.Raw) -> Any:
+        """Name every reason why ``raw`` is no record, and keep the fields that are right."""
+        row, failures = self._row(), self._failures
+        try:
+            parts = _OBJECT.decode(raw)
+        except msgspec.ValidationError:
+            failures.add(row, "object", "", _shown(raw))
+            return self._wire.struct()
+        except BROKEN as error:
+            failures.add(row, "json", "", lone_surrogate(bytes(raw)) or str(error))
+            return self._wire.struct()
+        self._strangers(parts)
+        right: dict[str, Any] = {}
+        for column, decoder in self._wire.fields:
+            part = parts.get(column.name)
+            if part is None:
+                continue
+            try:
+                right[column.name] = decoder.decode(part)
+            except BROKEN:
+                value = whole_number(bytes(part)) if column.wire == "integer" else None
+                if value is None:
+                    failures.add(row, f"type({column.wire})", column.name, _shown(part))
+                elif within := _range(column, value):
+                    failures.add(row, within, column.name, _shown(part))
+                else:
+                    right[column.name] = value
+        return self._wire.struct(**right)
+
+    def _frame(self) -> None:
+        """Structs become columns."""
+        structs, self._structs = self._structs, []
+        columns = [self._column(c, list(map(attrgetter(c.name), structs))) for c in self._contract.columns]
+        self._frames.append(pl.DataFrame(columns))
+        self._height += len(structs)
+
+    def _column(self, column: Column, values: list[Any]) -> pl.Series:
+        """Values as msgspec decoded them."""
+        match column.wire:
+            case "object":
+                values = list(map(bytes, values))
+            case "map":
+                return _maps(column, values)
+            case "integer":
+                values = self._in_range(column, values)
+        return pl.Series(column.name, values, dtype=self._wire.raw[column.name])
+
+    def _in_range(self, column: Column, values: list[int | None]) -> list[int | None]:
+        known = [value for value in values if value is not None]
+        if not known or not (_range(column, min(known)) or _range(column, max(known))):
+            return values
+        for row, value in enumerate(values, self._height):
+            if value is not None and (within := _range(column, value)):
+                self._failures.add(row, within, column.name, str(value))
+                values[row - self._height] = None
+        return values
+
+
+def _range(column: Column, value: int) -> str | None:
+    """The check that an integer fails because it is beyond its column's type."""
+    low, high = INT_RANGE[column.dtype]
+    return None if low <= value <= high else f"in_range({low}, {high})"
+
+
+def _plain(payloads: pl.Series, max_message_bytes: int) -> npt.NDArray[np.bool_]:
+    """Which payloads a parser may judge. Parsers do not look into strings that they skip or keep raw, so what is not
+    UTF-8 is found here."""
+    plain = (payloads.bin.size() <= max_message_bytes).fill_null(False).to_numpy().copy()
+    try:
+        payloads.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        plain &= [text is not None and _is_utf8(text) for text in payloads]
+    return plain
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _shown(raw: bytes | msgspec.Raw) -> str:
+    return bytes(memoryview(raw)[:SHOWN]).decode("utf-8", "replace")
+
+
+def _maps(column: Column, values: Sequence[dict[str, str] | None]) -> pl.Series:
+    maps = [m or {} for m in values]
+    keys = pa.array(chain.from_iterable(maps), pa.large_string())
+    texts = pa.array(chain.from_iterable(m.values() for m in maps), pa.large_string())
+    offsets = np.zeros(len(maps) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, maps), np.int64, len(maps)), out=offsets[1:])
+    pairs = pa.StructArray.from_arrays([keys, texts], ["key", "value"])
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), pairs)
+    series = pl.Series(pl.from_arrow(lists))
+    return series.alias(column.name).cast(STRING_MAP)
+
+
+def _typed(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
+    """A column of the contract's type, adding the failures that only a whole column shows."""
+    if column.wire == "time":
+        return _times(column, raw, failures)
+    if column.wire == "object":
+        return _objects(column, raw, failures)
+    return raw
+
+
+def _times(column: Column, text: pl.Series, failures: Failures) -> pl.Series:
+    from headrace.contracts.wire.json_columns import times  # see decode
+
+    found = times(text)
+    for row in (found.is_null() & text.is_not_null()).arg_true().to_list():
+        failures.add(row, "rfc3339_time_with_zone", column.name, str(text[row]))
+    return found
+
+
+def _objects(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
+    objects = raw.bin.starts_with(b"{")
+    if not objects.all():
+        for row in (~objects & ~raw.bin.starts_with(b"null")).arg_true().to_list():
+            failures.add(row, "type(object)", column.name, _shown(raw[row]))
+        raw = raw.set(~objects, None)
+    return raw.cast(pl.String)

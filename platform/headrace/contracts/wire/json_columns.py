@@ -1,0 +1,184 @@
+"""Message payloads to typed columns, as far as ``json_scan`` is sure of them.
+
+Text is not copied: its columns are Arrow views into the payloads, which were laid end to end once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from headrace.contracts.base import INT_RANGE, Column, Contract
+from headrace.contracts.unknown import EXTRA, OTHERS, added
+from headrace.contracts.wire.json_scan import (
+    INTEGER,
+    MAP,
+    MISSING,
+    MOST_STRANGE,
+    NAMES,
+    NUMBER,
+    OBJECT,
+    PRESENT,
+    STRING,
+    TIME,
+    Columns,
+    Fields,
+    Strange,
+    scan,
+)
+from headrace.contracts.wire.json_scan import times as read_times
+from headrace.core.batch import STRING_MAP
+from headrace.core.compiled import imported, viewed
+
+#: Bytes that are laid end to end at once: a view counts its place in 31 bits.
+_AT_ONCE = 1 << 30
+#: Bytes of a pair in a map at least: ``"":"",``.
+_SMALLEST_PAIR = 6
+_KINDS = {"string": STRING, "number": NUMBER, "integer": INTEGER, "time": TIME, "object": OBJECT, "map": MAP}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Which column of which type each field has, worked out once for a contract."""
+
+    fields: Fields
+    texts: int
+    numbers: int
+    integers: int
+    maps: int
+
+
+@cache
+def _layout(contract: Contract) -> _Layout:
+    names = [c.name.encode() for c in contract.columns]
+    kinds = [_KINDS[c.wire] for c in contract.columns]
+    texts, numbers, integers, maps = count(), count(), count(), count()
+    store = {STRING: texts, OBJECT: texts, NUMBER: numbers, INTEGER: integers, TIME: integers, MAP: maps}
+    slots = [next(store[kind]) for kind in kinds]
+    low, high = zip(*(INT_RANGE.get(c.dtype, (0, 0)) for c in contract.columns), strict=True)
+    fields = Fields(
+        np.frombuffer(b"".join(names), np.uint8),
+        np.cumsum([0, *map(len, names)], dtype=np.int64),
+        np.array(kinds, np.uint8),
+        np.array(slots, np.int64),
+        np.array(low, np.int64),
+        np.array(high, np.int64),
+    )
+    return _Layout(fields, *(next(store[kind]) for kind in (STRING, NUMBER, INTEGER, MAP)))
+
+
+def scanned(
+    contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_]
+) -> tuple[list[pl.DataFrame], dict[str, int]]:
+    """The contract's columns, a row per payload, and how many rows have which field that it does not name.
+
+    Args:
+        contract: What the payloads should be.
+        payloads: Binary; those that are not ``odd`` are known and UTF-8.
+        odd: By payload: true for those that are not to be looked at. Becomes true for those that are not surely a
+            right record; their rows are null.
+
+    Returns:
+        Frames in the payloads' order, with ``_extra`` where the contract keeps unknown fields; and their counts.
+    """
+    if len(payloads) > 1 and int(payloads.bin.size().sum()) > _AT_ONCE:
+        half = len(payloads) // 2
+        first, counted = scanned(contract, payloads[:half], odd[:half])
+        second, more = scanned(contract, payloads[half:], odd[half:])
+        return first + second, added(counted, more)
+    rows, layout, keep = len(payloads), _layout(contract), contract.unknown == "keep"
+    data, offsets = _end_to_end(payloads)
+    columns = Columns(
+        presence=np.zeros((len(contract.columns) + keep, rows), np.uint8),
+        views=np.zeros((layout.texts + keep, rows, 4), np.int32),
+        numbers=np.zeros((layout.numbers, rows), np.float64),
+        integers=np.zeros((layout.integers, rows), np.int64),
+        sizes=np.zeros((layout.maps, rows), np.int64),
+        pairs=np.zeros((2 * layout.maps, data.size // _SMALLEST_PAIR + 1, 4), np.int32),
+        text=np.empty(data.size, np.uint8),
+        used=np.zeros(1 + layout.maps, np.int64),
+    )
+    strange = Strange(
+        places=np.zeros((1 + MOST_STRANGE, 4), np.int64),
+        hashes=np.zeros(NAMES, np.uint64),
+        tally=np.zeros((NAMES + 1, 3), np.int64),
+        kept=layout.texts if keep else -1,
+    )
+    strange.places[0, 1] = 0 if contract.unknown == "reject" else MOST_STRANGE
+    scan(data, offsets, layout.fields, columns, strange, odd)
+    series = [
+        _series(column, layout.fields.slot[n], columns.presence[n], columns, data).alias(column.name)
+        for n, column in enumerate(contract.columns)
+    ]
+    if keep:
+        known = columns.presence[-1] == PRESENT
+        series.append(viewed(pa.string_view(), columns.views[-1], known, data, columns.text).alias(EXTRA))
+    return [pl.DataFrame(series)], _counted(strange, data)
+
+
+def _counted(strange: Strange, data: npt.NDArray[np.uint8]) -> dict[str, int]:
+    found = {
+        data[begin:end].tobytes().decode(): int(records)
+        for records, begin, end in strange.tally[:NAMES]
+        if records
+    }
+    others = int(strange.tally[NAMES, 0])
+    return added(found, {OTHERS: others} if others else {})
+
+
+def times(texts: pl.Series) -> pl.Series:
+    """RFC 3339 times as instants; null for what is none, or is beyond the calendar."""
+    data, offsets = _end_to_end(texts)
+    micros, known = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
+    read_times(data, offsets, micros, known)
+    return imported(pa.timestamp("us", "UTC"), micros, known).alias(texts.name)
+
+
+def _end_to_end(payloads: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """All bytes, and where each payload begins in them and the last one ends."""
+    whole: Any = payloads.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offsets, data = whole.buffers()
+    within = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
+    return np.frombuffer(data or b"", np.uint8), within
+
+
+def _series(
+    column: Column, slot: int, presence: npt.NDArray[np.uint8], columns: Columns, data: npt.NDArray[np.uint8]
+) -> pl.Series:
+    known = presence == PRESENT
+    match column.wire:
+        case "map":
+            return _maps(slot, columns, data)
+        case "string" | "object":
+            series = viewed(pa.string_view(), columns.views[slot], known, data, columns.text)
+        case "number":
+            series = imported(pa.float64(), columns.numbers[slot], known)
+        case "integer":
+            series = imported(pa.int64(), columns.integers[slot], known).cast(column.dtype)
+        case "time":
+            series = imported(pa.timestamp("us", "UTC"), columns.integers[slot], known)
+    if column.default is not None and (missing := presence == MISSING).any():
+        default = pl.Series([column.default], dtype=column.dtype)
+        series = series.zip_with(pl.Series(~missing), default.new_from_index(0, len(series)))
+    return series
+
+
+def _maps(slot: int, columns: Columns, data: npt.NDArray[np.uint8]) -> pl.Series:
+    """Absent and null are empty."""
+    used = int(columns.used[1 + slot])
+    keys, values = (
+        viewed(pa.string_view(), views[:used], None, data, columns.text)
+        for views in columns.pairs[2 * slot : 2 * slot + 2]
+    )
+    pairs = pl.DataFrame({"key": keys, "value": values}).to_struct()
+    offsets = pa.array(np.concatenate(([0], np.cumsum(columns.sizes[slot]))), pa.int64())
+    maps = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, pairs.to_arrow()))
+    assert isinstance(maps, pl.Series)
+    return maps.cast(STRING_MAP)

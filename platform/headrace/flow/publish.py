@@ -1,0 +1,342 @@
+"""Lake versions to the warehouse, in order, each exactly once.
+
+For each version after the last published one, its added rows go in with the token
+``<table>:<lake id>:<version>:<n>``; then the version is recorded. A crash in between sends the same chunks with the
+same tokens again, and the warehouse adds only what is missing. Where rows of the next version are there when a
+process begins to publish, and the warehouse has begun anew since, its days are replaced instead: in a power cut it may
+have lost the tokens. Commits that change no data add nothing. A version that took rows away (an erasure)
+replaces the days that it changed, which can be done any number of times.
+
+A lake that was restored from an older copy counts on from there: its numbers come again with other rows. That
+is seen where the last published version is beyond the newest, or is another commit than it was. Then the
+newest version is taken whole, too, and a new epoch begins, whose number is in the tokens (docs/adr/0032).
+
+Where the log or the files of the next version are gone (the warehouse was away for longer than the lake keeps
+its history, or is new and somebody has been erased since), the newest version is taken whole: every day is
+replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.core.batch import Chunk
+from headrace.core.errors import HeadraceError, HistoryGone
+from headrace.lake import LakeTable, LakeVersion
+from headrace.warehouse import Publication, Warehouse
+
+log = logging.getLogger(__name__)
+
+#: So often a day is replaced at most while rows of it keep landing. Beside publishers of one machine once is enough.
+_REPLACED_AGAIN = 3
+#: Between two looks whether somebody else has recorded a version.
+_LOOK_SECONDS = 0.2
+#: Between two attempts while the warehouse is away.
+_AGAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publish did.
+
+    Attributes:
+        versions: Lake versions that were passed on.
+        rows: Rows that they added.
+        days: Partitions that were touched.
+        end: First lake version that is not in yet.
+    """
+
+    versions: int = 0
+    rows: int = 0
+    days: frozenset[date] = frozenset()
+    end: int = 0
+
+    def __add__(self, other: Published) -> Published:
+        return Published(
+            self.versions + other.versions,
+            self.rows + other.rows,
+            self.days | other.days,
+            max(self.end, other.end),
+        )
+
+
+def publish(
+    table: LakeTable,
+    warehouse: Warehouse,
+    *,
+    alone: AbstractContextManager[object] | None = None,
+    unsure: bool = True,
+    settle_seconds: float = 0.0,
+) -> Published:
+    """Bring the warehouse up to the newest lake version.
+
+    Two publishers of one table at once add nothing twice (same tokens); a publisher beside
+    ``replace_partition`` could, so both hold ``alone``.
+
+    Args:
+        table: The lake table.
+        warehouse: Where its rows go.
+        alone: Lock of the warehouse table.
+        unsure: Whether the warehouse may have lost tokens of rows that it holds, since this process began or before.
+        settle_seconds: A version that is half in is replaced once nobody has recorded it for so long: a publisher of
+            another machine, which knows no lock of this one, may be at it.
+
+    Raises:
+        Retriable: The warehouse or the lake is away; the next call goes on from here.
+    """
+    with alone or nullcontext():
+        warehouse.prepare(table.table)
+        last = warehouse.published(table.table, table.id)
+        newest = (
+            table.open().version
+        )  # after the question: others may publish meanwhile, and never ahead of the lake
+        table.sync(newest)  # what is published must not be gone after a power cut, its number then another's
+        if last is not None and (why := another_history(table, newest, last)):
+            log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
+            return _publish_whole(table, warehouse, newest, last.epoch + 1)
+        done, epoch = Published(end=last.version + 1 if last else 0), last.epoch if last else 0
+        while (version := done.end) <= newest:
+            try:
+                added = table.describe(version)
+                half_in = unsure and _half_in(table, warehouse, added)
+                if half_in and (end := _recorded(table, warehouse, version, settle_seconds)):
+                    done += Published(end=end)
+                    continue
+                unsure = half_in or (
+                    unsure and not added.rows
+                )  # those after the first that is not in are not either
+                if half_in or added.rewritten:
+                    done += _replace(table, warehouse, added, added.days, epoch)
+                else:
+                    done += _publish_version(table, warehouse, added, epoch)
+            except HistoryGone as gone:
+                log.warning("%s; publishing version %d of %s whole", gone, newest, table.table.name)
+                return done + _publish_whole(table, warehouse, newest, epoch)
+        return done
+
+
+def another_history(table: LakeTable, newest: int, last: Publication) -> str:
+    """Say why the lake cannot be the one that was published from; empty if it can.
+
+    Args:
+        table: The lake table.
+        newest: Its newest version, asked for after ``last``.
+        last: What the warehouse holds.
+    """
+    name = table.table.name
+    if last.version > newest:
+        return (
+            f"the lake's {name} is at version {newest}, and version {last.version} of it was published: it has been"
+            " restored from an older copy"
+        )
+    if last.fingerprint:
+        with suppress(HistoryGone):  # too long ago to tell
+            if table.describe(last.version).fingerprint != last.fingerprint:
+                return (
+                    f"version {last.version} of the lake's {name} is another one than was published: it has been"
+                    " restored from an older copy"
+                )
+    return ""
+
+
+def first_unpublished(table: LakeTable, warehouse: Warehouse) -> tuple[int, int]:
+    """Tell with which version publishing goes on, and the newest; the first is beyond where all is published."""
+    warehouse.prepare(table.table)
+    last = warehouse.published(table.table, table.id)
+    newest = table.open().version
+    if last is None:
+        return 0, newest
+    return newest if another_history(table, newest, last) else last.version + 1, newest
+
+
+def _half_in(table: LakeTable, warehouse: Warehouse, added: LakeVersion) -> bool:
+    """Whether rows of a version are there that is not recorded: whoever sent them was killed, or lost its power.
+
+    ClickHouse syncs rows, if it is told to, and never the tokens that it has seen (docs/adr/0026). Where it has been up
+    since the version was committed it knows them all, and whoever sent the rows may wake up and go on.
+    """
+    if not (added.rows and added.batches and warehouse.holds(table.table, added.batches, added.days)):
+        return False
+    try:
+        return warehouse.restarted_since(table.committed_at(added.version))
+    except HistoryGone:  # it does not say when
+        return True
+
+
+def _recorded(table: LakeTable, warehouse: Warehouse, version: int, seconds: float) -> int:
+    """Wait until somebody else has recorded a version; returns the first unpublished one then, 0 for nobody."""
+    until, pause = time.monotonic() + seconds, threading.Event()
+    while time.monotonic() < until:
+        last = warehouse.published(table.table, table.id)
+        if last is not None and last.version >= version:
+            return last.version + 1
+        pause.wait(_LOOK_SECONDS)
+    return 0
+
+
+def _publish_version(table: LakeTable, warehouse: Warehouse, added: LakeVersion, epoch: int) -> Published:
+    version = added.version
+    landed: set[date] = set()
+    lake = f"{table.id}~{epoch}" if epoch else table.id
+    for n, chunk in enumerate(table.read(added)):
+        warehouse.insert(table.table, _noting(landed, chunk), f"{table.table.name}:{lake}:{version}:{n}")
+    noted = Publication(
+        table.id, version, added.rows, added.days, tuple(sorted(landed)), added.fingerprint, epoch
+    )
+    warehouse.record(table.table, noted)
+    log.debug("published %s version %d: %d rows", table.table.name, version, added.rows)
+    return Published(1, added.rows, frozenset(added.days), version + 1)
+
+
+def _noting(landed: set[date], chunk: Chunk) -> Chunk:
+    """The chunk as it is; the UTC days on which its rows were ingested end up in ``landed`` as it is read."""
+    if chunk.parquet is not None:
+        landed.add(chunk.parquet.ingested_on)
+        return chunk
+
+    def parts() -> Iterator[pa.Table]:
+        for part in chunk:
+            landed.update(pc.unique(part["_ingested_at"].cast(pa.date32())).to_pylist())
+            yield part
+
+    return replace(chunk, parts=parts)
+
+
+def _publish_whole(table: LakeTable, warehouse: Warehouse, version: int, epoch: int) -> Published:
+    days = {*table.counts_by_day(version), *warehouse.counts_by_day(table.table)}
+    taken = LakeVersion(version, 0, (), ())
+    with suppress(HistoryGone):
+        taken = table.describe(version)
+    return _replace(table, warehouse, taken, sorted(days), epoch)
+
+
+def _replace(
+    table: LakeTable, warehouse: Warehouse, taken: LakeVersion, days: Sequence[date], epoch: int
+) -> Published:
+    landed: set[date] = set()
+    rows = sum(
+        warehouse.replace_partition(
+            table.table, day, (_noting(landed, chunk) for chunk in table.read_day(day, taken.version))
+        )
+        for day in days
+    )
+    noted = Publication(
+        table.id, taken.version, rows, tuple(days), tuple(sorted(landed)), taken.fingerprint, epoch
+    )
+    warehouse.record(table.table, noted)
+    return Published(1, rows, frozenset(days), taken.version + 1)
+
+
+def replace_days(
+    table: LakeTable,
+    warehouse: Warehouse,
+    days: Iterable[date],
+    *,
+    alone: AbstractContextManager[object] | None = None,
+) -> dict[date, int]:
+    """Rebuild whole days of the warehouse from the lake, however often; returns rows by day.
+
+    The table is first published to its newest version, so that no version is half in, and the day is then read as of
+    exactly that version: later versions are published on top as always. ``alone`` keeps publishers of this machine
+    away. One of another machine may have put rows of a later version into the day before it was swapped, and they are
+    gone with the old day. So where a later version has rows of the day, the day is replaced again.
+    """
+    with alone or nullcontext():
+        return {day: _replace_day(table, warehouse, day) for day in days}
+
+
+def _replace_day(table: LakeTable, warehouse: Warehouse, day: date) -> int:
+    for _ in range(_REPLACED_AGAIN):
+        publish(table, warehouse)
+        last = warehouse.published(table.table, table.id)
+        assert last is not None  # publish records at least version 0
+        rows = warehouse.replace_partition(table.table, day, table.read_day(day, last.version))
+        later = range(last.version + 1, table.open().version + 1)
+        if not any(_touches(table, one, day) for one in later):
+            break
+    return rows
+
+
+def _touches(table: LakeTable, version: int, day: date) -> bool:
+    try:
+        return day in table.describe(version).days
+    except HistoryGone:
+        return True
+
+
+class Publishing:
+    """Publish in the background whenever there is more, and again after a pause where the warehouse is away.
+
+    Nor does a warehouse that needs a person (a broken migration) end it: who closes it publishes once more and is told.
+    """
+
+    def __init__(self, publish: Callable[[], Published], again_seconds: float = _AGAIN_SECONDS) -> None:
+        """Args:
+        publish: Brings the warehouse up to the lake; for this object's thread alone until ``close``.
+        again_seconds: Between two attempts while the warehouse is away.
+        """
+        self._publish, self._again_seconds = publish, again_seconds
+        self._wake, self._ended = threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self.published = Published()
+        #: Why the last attempt was put off; None after one that went well.
+        self.put_off: HeadraceError | None = None
+
+    def more(self) -> None:
+        """Something has landed.
+
+        Raises:
+            Exception: What publishing ended with; an absent warehouse does not end it.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._wake.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+            self._thread.start()
+
+    def failed(self) -> bool:
+        """Whether publishing ended."""
+        return self._failure is not None
+
+    def _run(self) -> None:
+        again: float | None = None
+        while not self._ended.is_set():
+            self._wake.wait(again)
+            self._wake.clear()
+            if self._ended.is_set():
+                return
+            try:
+                self.published += self._publish()
+                again, self.put_off = None, None
+            except (
+                HeadraceError
+            ) as error:  # landing goes on, and what is not published now is published later
+                log.warning("publishing waits: %s", error)
+                again, self.put_off = self._again_seconds, error
+            except BaseException as error:
+                self._failure = error
+                return
+
+    def close(self) -> None:
+        """Wait for the publication that is under way; what landed since is for the caller to publish.
+
+        Raises:
+            Exception: What publishing ended with.
+        """
+        self._ended.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure

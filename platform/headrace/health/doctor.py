@@ -1,0 +1,158 @@
+"""What could be wrong with an installation, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace import alerts
+from headrace.config.settings import Settings, load_settings
+from headrace.config.stack_env import Damaged
+from headrace.core.errors import BadData, HeadraceError
+from headrace.core.guard import Guard
+from headrace.health.status import torn_ends
+from headrace.models import versions as dbt_versions
+from headrace.models.project import untagged
+from headrace.pipelines import discover
+from headrace.streams.stream import Stream, streams
+from headrace.warehouse.clickhouse import ClickHouse
+
+_ENOUGH_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    said: str
+
+
+def examine() -> list[Finding]:
+    """Look at everything; what fails does not keep the rest from being looked at."""
+    damaged: list[Finding] = []
+    try:
+        config = load_settings()
+    except Damaged as error:  # all but the services of the stack can be looked at without it
+        damaged = [Finding("stack.env", False, str(error))]
+    except HeadraceError as error:
+        return [Finding("settings", False, str(error))]
+    if damaged:
+        try:
+            config = load_settings(with_stack=False)
+        except HeadraceError as error:
+            return [*damaged, Finding("settings", False, str(error))]
+    return [
+        Finding("settings", True, f"home {config.home}"),
+        *damaged,
+        _python(),
+        _disk(config.home),
+        *_pipelines(config),
+        _dbt(config),
+        _tried("alerts", lambda: _alerts(config)),
+        *_dagster(config),
+        _migrations(config),
+        *_services(config),
+    ]
+
+
+def _python() -> Finding:
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return Finding(
+        "Python", ok, f"{sys.version.split()[0]}" + ("" if ok else "; Headrace needs 3.11 to 3.13")
+    )
+
+
+def _disk(home: Path) -> Finding:
+    existing = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    said = f"{free / 2**30:,.1f} GB free in {existing}"
+    return Finding(
+        "disk", free >= _ENOUGH_BYTES, said if free >= _ENOUGH_BYTES else f"only {said}: free some"
+    )
+
+
+def _pipelines(config: Settings) -> Iterator[Finding]:
+    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    yield Finding("pipelines", bool(found.pipelines), ", ".join(found.pipelines) or "none found")
+    for name, why in found.broken.items():
+        yield Finding(name, False, why)
+
+
+def _dbt(config: Settings) -> Finding:
+    project = dbt_versions.current(config)
+    said = [project.complaint] if project.problem else []
+    if project.usable is not None:
+        found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+        wrong = untagged(project.usable.manifest, found.pipelines)
+        said += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
+    good = f"version {project.usable.id} parses" if project.usable else "there is none"
+    return Finding("dbt project", not said, "; ".join(said) or good)
+
+
+def _alerts(config: Settings) -> str:
+    alerts.verify(config)
+    channels = ", ".join(one.label for one in alerts.addresses(config))
+    return channels or "to the log alone; set HEADRACE_ALERTS for more"
+
+
+def _dagster(config: Settings) -> Iterator[Finding]:
+    """Where Dagster keeps what it knows, as far as that is not a folder: importing it takes a second."""
+    if config.dagster_postgres or config.compute_logs:
+        from headrace.orchestration.runtime.instance import verify_compute_logs, verify_postgres
+
+        yield _tried("Dagster's storage", lambda: verify_postgres(config))
+        yield _tried("compute logs", lambda: verify_compute_logs(config))
+
+
+def _migrations(config: Settings) -> Finding:
+    try:
+        warehouse = ClickHouse(config.with_warehouse(), Guard("warehouse", config, patient=False))
+    except HeadraceError as error:
+        return Finding("migrations", False, str(error))
+    try:
+        found = warehouse.migrations.status()
+    except HeadraceError as error:
+        return Finding("migrations", False, str(error))
+    finally:
+        warehouse.close()
+    wrong = [one for one in found if one.refused or one.state == "failed"]
+    if wrong:
+        return Finding("migrations", False, f"{wrong[0].name} {wrong[0].state}: {wrong[0].said}")
+    waiting = [one.name for one in found if one.to_do]
+    if waiting:
+        return Finding("migrations", True, f"{', '.join(waiting)} pending; run by whatever publishes first")
+    return Finding("migrations", True, f"all {len(found)} applied")
+
+
+def _services(config: Settings) -> Iterator[Finding]:
+    for stream in streams(config, patient=False).values():
+        for spec in stream.pipeline.sources:
+            yield _tried(spec.name, lambda s=stream, n=spec.name: _waiting(s, n))  # type: ignore[misc]
+        yield _tried(f"lake of {stream.name}", lambda s=stream: _lake(s))  # type: ignore[misc]
+        yield _tried(f"warehouse of {stream.name}", lambda s=stream: f"{s.unpublished()} versions behind")  # type: ignore[misc]
+        stream.close()
+
+
+def _lake(stream: Stream) -> str:
+    version = stream.lake.good.open().version
+    torn = torn_ends(stream)
+    return f"version {version}" + (f"; {torn}" if torn else "")
+
+
+def _waiting(stream: Stream, source: str) -> str:
+    backlog = stream.backlog(source)
+    if backlog.problems:
+        raise BadData("; ".join(backlog.problems))
+    return f"{backlog.waiting:,} messages wait"
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except HeadraceError as error:
+        return Finding(what, False, str(error))

@@ -1,0 +1,317 @@
+"""The health of an installation on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from headrace import alerts
+from headrace.alerts import Problem, length
+from headrace.config.settings import Settings
+from headrace.core.errors import Fatal, HeadraceError, NotSet, Retriable
+from headrace.core.guard import Circuit, circuits
+from headrace.health.check_history import Check, last_checks, pauses
+from headrace.health.run_pauses import Pause
+from headrace.lake.durable import SET_ASIDE
+from headrace.models import versions as dbt_versions
+from headrace.models.project import untagged
+from headrace.pipelines import discover
+from headrace.streams.stream import Stream
+
+#: Failed checks and alerts that the screen shows of each; ``--json`` has them all.
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """What ``headrace status`` shows of a stream. What could not be looked at is None, and a problem says why.
+
+    Attributes:
+        stream: Its name.
+        sources: Messages waiting by source; ``away``, ``not set``, or ``wrong`` where it answers otherwise than it
+            should.
+        lake_version: Of the good rows' table.
+        lake_rows: Good rows in the lake.
+        rejected_rows: Rejected rows in the lake.
+        last_landed: When anything last landed (UTC); None also if nothing ever did.
+        warehouse_rows: Rows in the raw table.
+        unpublished_versions: Lake versions that are not in the warehouse yet.
+        touched_days: Days whose models are older than their rows.
+        touched_since: Since when the oldest of them is (UTC).
+        set_aside: Torn ends of the lake's logs that a power cut left; empty for none.
+        problems: One line each, for a person.
+        warnings: The same of what can wait.
+        unread: Which of lake and warehouse could not be looked at: ``away``, ``not set``, or ``wrong`` where something
+            of it is.
+    """
+
+    stream: str
+    sources: dict[str, int | str] = field(default_factory=dict)
+    lake_version: int | None = None
+    lake_rows: int | None = None
+    rejected_rows: int | None = None
+    last_landed: datetime | None = None
+    warehouse_rows: int | None = None
+    unpublished_versions: int | None = None
+    touched_days: int | None = None
+    touched_since: datetime | None = None
+    set_aside: str = ""
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    unread: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing needs a person."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """All of it.
+
+    Attributes:
+        streams: One by one.
+        services: Those that were ever called, with their circuits.
+        checks: The last evaluation of every asset check; None if Dagster has not run here.
+        alerts: Open alerts that are not about checks.
+        problems: What could not be looked at, one line each.
+        failing: Jobs that fail and are tried again after pauses.
+    """
+
+    streams: list[StreamStatus]
+    services: list[Circuit]
+    checks: list[Check] | None
+    alerts: list[Problem]
+    problems: list[str] = field(default_factory=list)
+    failing: list[Pause] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Check]:
+        """Failed checks, errors first, the newest of each first."""
+        failed = [check for check in self.checks or [] if not check.passed]
+        return sorted(failed, key=lambda check: (check.severity, -check.at.timestamp()))
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing needs a person. Warnings do not."""
+        return not (
+            self.problems
+            or self.failing
+            or any(not stream.healthy for stream in self.streams)
+            or any(one.state == "open" for one in self.services)
+            or any(check.severity == "error" for check in self.failed)
+            or any(alert.severity == "error" for alert in self.alerts)
+        )
+
+
+def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = None) -> Health:
+    """Look at everything; what does not answer is a problem of the report, not an exception.
+
+    Args:
+        streams: Those to look at.
+        config: Where the rest is.
+        only: Of checks and alerts, those of this stream's lake and warehouse tables.
+    """
+    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    problems = [f"{name} does not load: {why}" for name, why in found.broken.items()]
+    project = dbt_versions.known(config)
+    if project.complaint:
+        problems.append(project.complaint)
+    if project.usable is not None:
+        wrong = untagged(project.usable.manifest, found.pipelines)
+        problems += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
+    book = alerts.desk(config).book()
+    checks: list[Check] | None = None
+    failing: list[Pause] = []
+    try:
+        checks = last_checks(config)
+        failing = pauses(config)
+    except Fatal as error:
+        problems.append(str(error))
+    if checks is not None and book.checks:  # one that the code no longer has is history
+        checks = [check for check in checks if check.key in book.checks]
+    others = [one for one in book.open.values() if one.what != "check"]
+    if only is not None:
+        checks = [c for c in checks if only in c.asset.split("/")] if checks is not None else None
+        others = [one for one in others if one.stream == only]
+        failing = [one for one in failing if one.job.endswith(f"_{only}")]
+    return Health([inspect(one) for one in streams], circuits(config), checks, others, problems, failing)
+
+
+def inspect(stream: Stream) -> StreamStatus:
+    """Look at one stream; a part that does not answer is a problem of the report, not an exception."""
+    problems: list[str] = []
+    warnings: list[str] = []
+    found: dict[str, object] = {}
+    sources: dict[str, int | str] = {}
+    for spec in stream.pipeline.sources:
+        try:
+            backlog = stream.backlog(spec.name)
+            sources[spec.name] = backlog.waiting
+            problems += backlog.problems
+        except HeadraceError as error:
+            sources[spec.name] = _how(error)
+            problems.append(str(error))
+    part, unread = "lake", {}
+    try:
+        found["lake_version"] = stream.lake.good.open().version
+        found["lake_rows"] = sum(stream.lake.good.counts_by_day().values())
+        found["rejected_rows"] = sum(stream.lake.rejected.counts_by_day().values())
+        found["last_landed"] = stream.latest()
+        found["set_aside"] = torn_ends(stream)
+        rate = stream.reject_rate()
+        if rate.severity is not None:
+            said = f"{rate.said}; see 'headrace rejects list {stream.name}'"
+            (problems if rate.severity == "error" else warnings).append(said)
+        part = "warehouse"
+        found["warehouse_rows"] = sum(stream.warehouse_counts().values())
+        found["unpublished_versions"] = stream.unpublished()
+        touched = stream.touched()
+        found["touched_days"] = len(touched)
+        found["touched_since"] = min((one.since for one in touched), default=None)
+        if restored := stream.restored():
+            problems.append(restored)
+        elif different := stream.parity():
+            problems.append(
+                f"{len(different)} days differ between lake and warehouse, the first is {min(different)}; "
+                "materialise them, or run 'headrace backfill'"
+            )
+    except HeadraceError as error:
+        unread[part] = _how(error)
+        if str(error) not in problems:
+            problems.append(str(error))
+    return StreamStatus(
+        stream.name,
+        sources,
+        **found,  # type: ignore[arg-type]
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+        unread=unread,
+    )
+
+
+def _how(error: HeadraceError) -> str:
+    """Whether a service does not answer, or answers what it should not, or is none."""
+    return "away" if isinstance(error, Retriable) else "not set" if isinstance(error, NotSet) else "wrong"
+
+
+def torn_ends(stream: Stream) -> str:
+    """Say which torn ends of a stream's lake were set aside after a power cut; empty for none."""
+    found = {table.uri: table.set_aside() for table in (stream.lake.good, stream.lake.rejected)}
+    count = sum(len(names) for names in found.values())
+    if not count:
+        return ""
+    folders = " and ".join(f"{uri}/{SET_ASIDE}" for uri, names in found.items() if names)
+    noun = "a torn commit" if count == 1 else f"{count} torn commits"
+    return (
+        f"{noun} set aside after a power cut, nobody was told of what they held; delete {folders} to forget"
+    )
+
+
+Line = tuple[str, str, str]  # mark, what, said: empty where it goes on
+
+WELL, WRONG, WARNING = "✓", "✗", "•"
+
+
+def lines(health: Health, now: datetime | None = None) -> Iterator[Line]:
+    """The report for a terminal."""
+    now = now or datetime.now(UTC)
+    for stream in health.streams:
+        said = _of_stream(stream, now)
+        yield (WELL if stream.healthy else WRONG, stream.stream, next(said))
+        yield from (("", "", one) for one in said)
+        yield from ((WRONG, "", problem) for problem in stream.problems)
+        yield from ((WARNING, "", warning) for warning in stream.warnings)
+    yield from _of_checks(health, now)
+    yield from _of_runs(health.failing)
+    yield from _of_alerts(health.alerts, now)
+    yield from _of_services(health.services)
+    yield from ((WRONG, "", problem) for problem in health.problems)
+
+
+def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
+    waiting = (f"{name} {w:,}" if isinstance(w, int) else f"{name} {w}" for name, w in stream.sources.items())
+    yield "waiting    " + ", ".join(waiting)
+    if stream.lake_version is None:
+        yield f"lake       {_unread(stream, 'lake')}"
+        return
+    landed = f", landed {length(now - stream.last_landed)} ago" if stream.last_landed else ""
+    yield (
+        f"lake       version {stream.lake_version}, {stream.lake_rows or 0:,} rows, "
+        f"{stream.rejected_rows or 0:,} rejected{landed}"
+    )
+    if stream.set_aside:
+        yield f"           {stream.set_aside}"
+    if stream.warehouse_rows is None:
+        yield f"warehouse  {_unread(stream, 'warehouse')}"
+        return
+    behind = stream.unpublished_versions
+    yield f"warehouse  {stream.warehouse_rows:,} rows, " + (
+        f"{behind} versions behind" if behind else "up to date"
+    )
+    waits = f", the oldest waits for {length(now - stream.touched_since)}" if stream.touched_since else ""
+    yield "marts      " + (
+        f"{_count(stream.touched_days, 'day')} to refresh{waits}" if stream.touched_days else "up to date"
+    )
+
+
+def _unread(stream: StreamStatus, part: str) -> str:
+    how = stream.unread.get(part, "away")
+    return how if how == "away" else f"{how}, see below"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _of_checks(health: Health, now: datetime) -> Iterator[Line]:
+    if health.checks is None:
+        yield "", "checks", "none yet: Dagster has not run here"
+        return
+    if not health.checks:
+        yield "", "checks", "none evaluated yet; 'hourly_health' does, or the job 'health'"
+        return
+    failed, latest = health.failed, max(check.at for check in health.checks)
+    errors = any(check.severity == "error" for check in failed)
+    mark = WRONG if errors else WARNING if failed else WELL
+    yield (
+        mark,
+        "checks",
+        (
+            f"{len(health.checks) - len(failed)} passed, {len(failed)} failed; the last {length(now - latest)} ago"
+        ),
+    )
+    for check in failed[:_SHOWN]:
+        said = f": {check.said}" if check.said else ""
+        mark = WRONG if check.severity == "error" else WARNING
+        yield mark, "", f"{check.name} of {check.asset}, {length(now - check.at)} ago{said}"
+    if len(failed) > _SHOWN:
+        yield "", "", f"and {len(failed) - _SHOWN} more"
+
+
+def _of_runs(failing: list[Pause]) -> Iterator[Line]:
+    for number, one in enumerate(failing):
+        yield WRONG, "" if number else "runs", f"{one.job}{f' ({one.what})' if one.what else ''} {one}"
+
+
+def _of_alerts(found: list[Problem], now: datetime) -> Iterator[Line]:
+    for number, alert in enumerate(found[:_SHOWN]):
+        mark = WRONG if alert.severity == "error" else WARNING
+        reason = alert.reason.splitlines()[0] if alert.reason else ""
+        said = f"{alert.title}, since {length(now - alert.began)}: {reason}"
+        yield mark, "" if number else "alerts", said
+    if len(found) > _SHOWN:
+        yield "", "", f"and {len(found) - _SHOWN} more; see 'headrace alerts list'"
+
+
+def _of_services(found: list[Circuit]) -> Iterator[Line]:
+    troubled = [one for one in found if one.state != "closed" or one.failures]
+    if not troubled:
+        yield WELL, "services", "none has failed of late"
+    for number, one in enumerate(troubled):
+        when = f", tried again at {one.next_try:%H:%M:%S} UTC" if one.next_try else ""
+        circuit = f"{one.service}: circuit {one.state}, " if one.state != "closed" else f"{one.service}: "
+        mark = WRONG if one.state == "open" else WARNING
+        yield mark, "" if number else "services", f"{circuit}{one.failures} failures in a row{when}"

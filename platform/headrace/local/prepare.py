@@ -1,0 +1,38 @@
+"""``python -m headrace.local.prepare``: at installation, what the first run would otherwise wait for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import polars as pl
+
+
+def compile_hot_path() -> None:
+    """Have Numba compile what ingest runs need, and keep the machine code (see ``headrace.core.compiled``)."""
+    from headrace.contracts import EVENTS
+    from headrace.contracts.wire.decode import decode
+    from headrace.sources import kafka_batches
+
+    decode(EVENTS, pl.Series([b"{}", b""]), 2)  # one for each of the two ways
+    # a record without key, value and headers
+    kafka_batches.decode([kafka_batches.RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
+
+
+def parse_models() -> None:
+    """Have dbt parse the project as ``headrace demo`` will."""
+    from headrace.config.settings import home_folder, load_settings
+    from headrace.models import versions as dbt_versions
+
+    project = dbt_versions.current(load_settings(with_stack=False, home=home_folder() / "demo"))
+    if project.problem:
+        print(f"headrace: {project.complaint}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["parse_models"]:
+        parse_models()
+    else:
+        with subprocess.Popen([sys.executable, "-m", "headrace.local.prepare", "parse_models"]) as beside:
+            compile_hot_path()
+        raise SystemExit(beside.returncode)

@@ -1,0 +1,1 @@
+"""Dagster's internals, behind one door."""

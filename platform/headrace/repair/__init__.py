@@ -1,0 +1,1 @@
+"""What people do to data that has landed: redrive, erase, rebuild."""

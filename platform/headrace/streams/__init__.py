@@ -1,0 +1,1 @@
+"""A pipeline in this installation, with the adapters that the settings name."""

@@ -1,0 +1,85 @@
+"""The migrations that this version of Headrace knows: numbered SQL files.
+
+``NNNN_title.sql``, several statements each. Every statement must be safe to run again (``IF NOT EXISTS`` and the
+like): ClickHouse has no transactions around DDL, so a migration that failed half way starts over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.core.errors import Fatal
+from headrace.warehouse import ddl
+from headrace.warehouse.cluster import ONE_SERVER, Placement
+from headrace.warehouse.migrations.script import statements
+
+FOLDER = Path(__file__).parent
+_NAME = re.compile(r"(?P<version>[0-9]{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")
+_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file.
+
+    Attributes:
+        version: Its number.
+        name: Name of the file.
+        text: What it holds, with ``\\n`` line ends.
+    """
+
+    version: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, placeholders as they are: the same in every database."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def statements(self, database: str, placement: Placement = ONE_SERVER) -> list[str]:
+        """Its statements for a raw database, whose quoted name takes the place of ``{{raw}}``.
+
+        Raises:
+            Fatal: The file has another placeholder, a literal or comment without an end, or a statement that cannot
+                be placed on a cluster.
+        """
+        unknown = set(_PLACEHOLDER.findall(self.text)) - {"raw"}
+        if unknown:
+            raise Fatal(f"migration {self.name}: {{{{{min(unknown)}}}}} is unknown; there is {{{{raw}}}}")
+        try:
+            named = [s.replace("{{raw}}", ddl.quoted(database)) for s in statements(self.text)]
+            return [placed for one in named for placed in placement.statements(one)]
+        except Fatal as error:
+            raise Fatal(f"migration {self.name}: {error}") from None
+
+
+def read_migrations(folder: Path = FOLDER) -> list[Migration]:
+    """The files of a folder in the order of their numbers.
+
+    Raises:
+        Fatal: A name is not ``NNNN_title.sql``, or two files have one number.
+    """
+    found = [_read(path) for path in sorted(folder.glob("*.sql"))]
+    _refuse_twins(found)
+    return found
+
+
+def _read(path: Path) -> Migration:
+    named = _NAME.fullmatch(path.name)
+    if named is None:
+        raise Fatal(f"migration {path}: the name must be four digits, _, a lower-case title and .sql")
+    text = path.read_text(encoding="utf-8")  # universal newlines: a checkout with CRLF has the same checksum
+    return Migration(int(named["version"]), path.name, text.strip() + "\n")
+
+
+def _refuse_twins(found: Iterable[Migration]) -> None:
+    names: dict[int, str] = {}
+    for one in found:
+        if one.version in names:
+            raise Fatal(f"migrations {names[one.version]} and {one.name} have the same number; rename one")
+        names[one.version] = one.name
