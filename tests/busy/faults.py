@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from headrace.core.errors import Conflict
+from headrace.health.parity import parity
 from headrace.streams.stream import Stream
 from headrace.warehouse.server import Server
 
@@ -71,7 +72,7 @@ def skip_an_offset(stream: Stream) -> None:
 
 def rebuild(stream: Stream) -> None:
     """Replace the days that differ from the lake."""
-    list(stream.replace_days(stream.parity()))
+    list(stream.replace_days(parity(stream).different))
 
 
 FAULTS = (

@@ -27,10 +27,13 @@ from headrace.contracts import EVENTS
 from headrace.core.batch import Table
 from headrace.core.errors import Retriable
 from headrace.flow.ingest import Pace
+from headrace.health.freshness import freshness
+from headrace.health.parity import parity
 from headrace.local.broker import create_topics
 from headrace.orchestration import checks
 from headrace.pipelines import Kafka, Pipeline
 from headrace.producers.kafka import KafkaProducer
+from headrace.streams.drain import drain
 from headrace.streams.stream import Stream
 from headrace.warehouse import Publication
 
@@ -62,7 +65,7 @@ class Traffic:
     elsewhere: threading.Lock
 
     def open(self) -> Stream:
-        return Stream(self.pipeline, self.settings, patient=False)
+        return Stream(self.pipeline, self.settings, retry=False)
 
     def send(self) -> None:
         """Messages without pause, one in eight of which is rejected."""
@@ -84,14 +87,14 @@ class Traffic:
         """An ingest run after the other, each of which publishes beside landing."""
         stream = self.open()
         while not self.stop.is_set():
-            for _ in stream.drain(self.pipeline.sources[0].name, _PACE, stopping=self.stop.is_set):
+            for _ in drain(stream, self.pipeline.sources[0].name, _PACE, stopping=self.stop.is_set):
                 pass
         stream.close()
 
     def publish(self) -> None:
         """A publisher of another machine: it knows no lock of this one."""
         other = self.settings.model_copy(update={"home": self.settings.home / "another machine"})
-        stream = Stream(self.pipeline, other, patient=False)
+        stream = Stream(self.pipeline, other, retry=False)
         while not self.stop.is_set():
             with self.elsewhere:
                 stream.publish()
@@ -173,18 +176,18 @@ def test_a_version_that_stays_half_published_is_red_before_long(
         update={"lake_uri": str(tmp_path / "lake"), "raw_database": f"raw_{uuid.uuid4().hex[:8]}"}
     )
     pipeline = Pipeline(EVENTS, (Kafka(topic),), owner="team:data", description="busy")
-    stream = Stream(pipeline, settings, patient=False)
+    stream = Stream(pipeline, settings, retry=False)
     producer = KafkaProducer(settings.kafka_bootstrap_servers, topic)
 
     def lands(number: int) -> None:
         producer.send([event(event_id=f"{number}-{k}") for k in range(5)])
         producer.flush()
-        for _ in stream.drain(f"kafka/{topic}", Pace(idle_seconds=0.5)):
+        for _ in drain(stream, f"kafka/{topic}", Pace(idle_seconds=0.5)):
             pass
 
     lands(1)
     behind = timedelta(minutes=15)
-    assert checks.fresh(stream.standing(), behind, datetime.now(UTC) + behind).passed
+    assert checks.fresh(freshness(stream), behind, datetime.now(UTC) + behind).passed
 
     record = stream.warehouse.record
 
@@ -197,10 +200,10 @@ def test_a_version_that_stays_half_published_is_red_before_long(
     for number in (2, 3):
         with pytest.raises(Retriable):
             lands(number)
-    found = stream.compare(within=0)
+    found = parity(stream, within=0)
     assert (dict(found.different), found.inconclusive, found.later) == ({}, "", 5)
-    assert checks.fresh(stream.standing(), behind, datetime.now(UTC)).passed
-    late = checks.fresh(stream.standing(), behind, datetime.now(UTC) + behind * 2)
+    assert checks.fresh(freshness(stream), behind, datetime.now(UTC)).passed
+    late = checks.fresh(freshness(stream), behind, datetime.now(UTC) + behind * 2)
     assert not late.passed
     assert "not published: what landed since" in (late.description or "")
     producer.close()

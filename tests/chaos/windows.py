@@ -21,7 +21,7 @@ from typing import Any
 
 from headrace.core.batch import Chunk, MicroBatch, Position, Table
 from headrace.core.errors import Retriable
-from headrace.flow.ingest import StreamLake
+from headrace.flow.commit import StreamLake
 from headrace.lake.base import Staged
 from headrace.streams.stream import Stream
 from headrace.warehouse import Publication

@@ -31,13 +31,14 @@ from typing import Any
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-import headrace.flow.read_ahead
+import headrace.flow.validate
 import headrace.lake.chunks
 from chaos.windows import ChaosStream, Failpoint, watch_swaps
 from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
 from headrace.core.errors import Fatal, HeadraceError, Retriable
-from headrace.flow.ingest import Landed, Pace, ingest
+from headrace.flow.commit import Landed
+from headrace.flow.ingest import Pace, ingest
 from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.sources.sqs import SqsSource
 
@@ -82,7 +83,7 @@ def keep(run: Run) -> None:
 
     def drain() -> None:
         before = run.landed
-        for step in run.stream.drain(run.job["source"], _pace(run)):
+        for step in drain(run.stream, run.job["source"], _pace(run)):
             run.landed = before + step.landed
 
     _until_empty(run, drain)
@@ -179,10 +180,10 @@ def _set_clock(days: int) -> None:
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
             return datetime.now(tz) + timedelta(days=days)
 
-    assert hasattr(headrace.flow.read_ahead, "datetime"), (
+    assert hasattr(headrace.flow.validate, "datetime"), (
         "the product reads its clock elsewhere: adapt the chaos suite"
     )
-    headrace.flow.read_ahead.datetime = Wrong if days else datetime  # type: ignore[attr-defined]
+    headrace.flow.validate.datetime = Wrong if days else datetime  # type: ignore[attr-defined]
 
 
 def perform(job: dict[str, Any]) -> int:

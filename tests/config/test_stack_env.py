@@ -20,7 +20,8 @@ from headrace.core.errors import Fatal
 from headrace.health import doctor
 from headrace.local import runtime
 from headrace.pipelines import Kafka
-from headrace.streams.stream import producer, streams
+from headrace.streams.adapters import producer
+from headrace.streams.stream import streams
 
 GOOD = b"HEADRACE_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1\nHEADRACE_CLICKHOUSE_PORT=1\n"
 #: What is wrong, and the line that is named; 0 for the whole file.

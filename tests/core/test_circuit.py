@@ -17,7 +17,7 @@ from headrace.config.settings import Settings, load_settings
 from headrace.core import circuit
 from headrace.core.circuit import CircuitFile
 from headrace.core.errors import Fatal, Retriable
-from headrace.core.guard import Guard, LeftAlone, circuits
+from headrace.core.guard import CircuitOpen, Guard, circuits
 
 FAILING = """
 import sys
@@ -35,7 +35,7 @@ from headrace.core.errors import Retriable
 from headrace.core.guard import Guard, circuits
 from headrace.config.settings import load_settings
 settings = load_settings(home=Path(sys.argv[1]), breaker_failures=2)
-guard = Guard("warehouse", settings, patient=False)
+guard = Guard("warehouse", settings.retry_policy.without_retries())
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 def down():
     raise Retriable("the warehouse is away")
@@ -44,7 +44,7 @@ for _ in range(4):
         guard(down)
     except Retriable as error:
         print(error)
-print(circuits(settings))
+print(circuits(settings.retry_policy))
 """
 HOUR = timedelta(hours=1)
 
@@ -90,10 +90,10 @@ def test_a_file_that_is_no_circuit_is_none_and_said_once(
     config: Settings, path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_bytes(content)
-    guard = Guard("kafka", config, patient=False)
+    guard = Guard("kafka", config.retry_policy.without_retries())
     with caplog.at_level(logging.WARNING):
         assert guard(lambda: "done") == "done"
-        assert [one.state for one in circuits(config)] == ["closed"]
+        assert [one.state for one in circuits(config.retry_policy)] == ["closed"]
         with pytest.raises(Retriable, match="the broker is away"):
             guard(trouble)
     assert len(caplog.records) == 1
@@ -113,11 +113,11 @@ def test_whatever_is_in_the_file_calls_keep_their_result(
     settings = load_settings(home=home, breaker_failures=2)
     (home / "breakers").mkdir()
     (home / "breakers" / "lake.json").write_bytes(content)
-    guard = Guard("lake", settings, patient=False)
-    assert circuits(settings)[0].failures >= 0
+    guard = Guard("lake", settings.retry_policy.without_retries())
+    assert circuits(settings.retry_policy)[0].failures >= 0
     try:
         assert guard(lambda: "done") == "done"
-    except LeftAlone:  # it says that the circuit is open, and when it opened
+    except CircuitOpen:  # it says that the circuit is open, and when it opened
         assert json.loads(content)["state"] == "open"
 
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_written_is_no_circuit_but_this_process_s_own(
         (config.home / in_the_way).write_text("a file where the folder is to be")
     else:
         (config.home / in_the_way).mkdir(parents=True)
-    guard = Guard("kafka", config, patient=False)
+    guard = Guard("kafka", config.retry_policy.without_retries())
     with caplog.at_level(logging.WARNING):
         assert guard(lambda: 1) == 1
         with pytest.raises(Fatal, match="no such topic"):
@@ -148,10 +148,10 @@ def test_what_cannot_be_written_is_no_circuit_but_this_process_s_own(
         for _ in range(2):
             with pytest.raises(Retriable, match="the broker is away"):
                 guard(trouble)
-        with pytest.raises(LeftAlone):
+        with pytest.raises(CircuitOpen):
             guard(lambda: 1)
     assert len({one.getMessage() for one in caplog.records}) == len(caplog.records) <= 2
-    circuits(config)
+    circuits(config.retry_policy)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_what_cannot_be_written_is_no_circuit_but_this_process_s_own(
 )
 def test_an_opening_in_the_future_is_tried_at_once(config: Settings, path: Path, ahead: timedelta) -> None:
     path.write_text(json.dumps({"state": "open", "failures": 2, "opened_at": str(datetime.now(UTC) + ahead)}))
-    guard = Guard("kafka", config, patient=False)
+    guard = Guard("kafka", config.retry_policy.without_retries())
     assert guard(lambda: "done") == "done"
     assert guard.circuit.state == "closed"
 
@@ -170,16 +170,16 @@ def test_the_clock_on_the_wall_may_be_set_while_a_circuit_is_open(
 ) -> None:
     seconds = [1_000.0]
     monkeypatch.setattr(circuit, "since_boot", lambda: ("this start", seconds[0]))
-    guard = Guard("kafka", config, patient=False)
+    guard = Guard("kafka", config.retry_policy.without_retries())
     for _ in range(2):
         with pytest.raises(Retriable):
             guard(trouble)
     saved = json.loads(path.read_bytes())
     path.write_text(json.dumps({**saved, "opened_at": str(datetime.now(UTC) + jump)}))
     seconds[0] += 29
-    with pytest.raises(LeftAlone):
+    with pytest.raises(CircuitOpen):
         guard(lambda: 1)
-    found = circuits(config)[0].next_try
+    found = circuits(config.retry_policy)[0].next_try
     assert found is not None
     assert found <= datetime.now(UTC) + timedelta(seconds=1)
     seconds[0] += 2
@@ -192,7 +192,7 @@ def test_after_a_start_of_the_machine_the_clock_on_the_wall_decides(
     monkeypatch.setattr(circuit, "since_boot", lambda: ("the next start", 3.0))
     kept = {"state": "open", "failures": 2, "boot": "the one before", "opened_after": 99_999.0}
     path.write_text(json.dumps({**kept, "opened_at": str(datetime.now(UTC) - timedelta(seconds=5))}))
-    with pytest.raises(LeftAlone):
-        Guard("kafka", config)(lambda: 1)
+    with pytest.raises(CircuitOpen):
+        Guard("kafka", config.retry_policy)(lambda: 1)
     path.write_text(json.dumps({**kept, "opened_at": str(datetime.now(UTC) - timedelta(seconds=31))}))
-    assert Guard("kafka", config)(lambda: 1) == 1
+    assert Guard("kafka", config.retry_policy)(lambda: 1) == 1

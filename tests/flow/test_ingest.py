@@ -22,7 +22,8 @@ from builders import event
 from headrace.contracts import EVENTS, Limits, check, unknown
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import Conflict, Retriable
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest, land
+from headrace.flow.commit import Landed, StreamLake, land
+from headrace.flow.ingest import Pace, ingest
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.memory import MemoryLakeTable, MemorySnapshot
 from headrace.sources.memory import MemoryLog, MemoryQueue
@@ -173,7 +174,7 @@ def test_another_run_between_two_batches_doubles_nothing(
 def test_what_is_read_ahead_is_committed_together(
     kind: type[MemoryLog] | type[MemoryQueue], commits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.flow.ingest._COMMIT_SECONDS", 60.0)  # however slow the machine
+    monkeypatch.setattr("headrace.flow.reads._COMMIT_SECONDS", 60.0)  # however slow the machine
     source = kind("events")
     source.publish([event(event_id=str(n)) for n in range(30)])
     lake = memory_lake()
@@ -192,7 +193,7 @@ def test_what_is_read_ahead_is_committed_together(
 
 
 def test_a_stop_ends_a_commit_that_could_take_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.flow.ingest._COMMIT_SECONDS", 60.0)
+    monkeypatch.setattr("headrace.flow.reads._COMMIT_SECONDS", 60.0)
     stop = threading.Event()
 
     class Stopping(MemoryLog):

@@ -18,8 +18,8 @@ from builders import NOW, event
 from headrace.contracts import EVENTS, Limits, check
 from headrace.core.batch import Checked, Position
 from headrace.core.errors import Conflict
-from headrace.flow import ingest as story
-from headrace.flow.ingest import StreamLake, land
+from headrace.flow import commit as story
+from headrace.flow.commit import StreamLake, land
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.memory import MemoryLakeTable
 from headrace.sources.memory import MemoryLog, MemoryQueue

@@ -18,8 +18,9 @@ from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import Fatal, Retriable
 from headrace.core.locks import Places
-from headrace.flow import ingesting
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
+from headrace.flow import reads as ingesting
+from headrace.flow.commit import Landed, StreamLake
+from headrace.flow.ingest import Pace, ingest
 from headrace.flow.publish import Published, Publishing
 from headrace.lake.memory import MemoryLakeTable
 from headrace.sources.memory import MemoryLog

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from builders import event
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import MicroBatch, Position, new_batch_id, sent_stamp
-from headrace.flow import read_ahead
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
+from headrace.flow import validate
+from headrace.flow.commit import Landed, StreamLake
+from headrace.flow.ingest import Pace, ingest
 from headrace.lake.delta import DeltaLakeTable, _Sent
 from headrace.lake.memory import MemoryLakeTable
 from headrace.sources.memory import MemoryLog, MemoryQueue
@@ -37,7 +38,7 @@ def clock_off_by(off: timedelta) -> Iterator[None]:
             return datetime.now(tz) + off
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(read_ahead, "datetime", Wrong)
+        patched.setattr(validate, "datetime", Wrong)
         yield
 
 

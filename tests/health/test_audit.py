@@ -16,8 +16,8 @@ from builders import event
 from conftest import Stack
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import HistoryGone
-from headrace.flow.ingest import StreamLake, land
-from headrace.flow.read_ahead import judged
+from headrace.flow.commit import StreamLake, land
+from headrace.flow.validate import validate
 from headrace.health import audit as audits
 from headrace.health.audit import Skipped, audit, skipped
 from headrace.lake.delta import DeltaLakeTable, _Snapshot
@@ -88,7 +88,7 @@ def test_a_writer_between_any_two_steps_changes_nothing(
 
     monkeypatch.setattr(of, step, between)
     for _ in range(3):
-        found = stream.audit(cursors=[CURSOR])
+        found = audit(stream.lake, cursors=[CURSOR])
         assert (found.doubled, found.beyond, found.missing) == (0, {}, {})
         assert checks.once(found).passed
 
@@ -97,9 +97,9 @@ def test_rejected_rows_that_are_ahead_are_on_their_way(stream: Stream, batch_of:
     """A writer that is between its two commits."""
     rows = stream.lake.rejected.open()
     batch = batch_of([event(channel="?"), event()])
-    checked = judged(batch, stream.contract, stream.limits)
+    checked = validate(batch, stream.contract, stream.limits)
     rows.append(checked.rejected, {CURSOR: 2}, "b")
-    found = stream.audit(cursors=[CURSOR])
+    found = audit(stream.lake, cursors=[CURSOR])
     assert (found.rejected, found.good, found.beyond, found.missing) == (1, 0, {}, {})
 
 
@@ -108,18 +108,18 @@ def test_faults_are_found(stream: Stream, batch_of: Batch, lands: Callable[[], N
     good = stream.lake.good.scan().collect()
     snapshot = stream.lake.good.open()
     snapshot.append(pl.DataFrame(schema=good.schema), {CURSOR: 7}, "skips 4 to 6")
-    found = stream.audit()
+    found = audit(stream.lake)
     assert found.missing == {CURSOR: [(4, 7)]}
-    assert stream.audit([]).missing == {}, "not all was counted"
+    assert audit(stream.lake, []).missing == {}, "not all was counted"
     beyond = good.head(1).with_columns(_offset=pl.lit(9, pl.Int64))
     stream.lake.good.open().append(beyond, {}, "beyond")
-    found = stream.audit()
+    found = audit(stream.lake)
     assert found.beyond == {CURSOR: 1}
     verdict = checks.once(found)
     assert not verdict.passed
     assert "test/0: 1 messages beyond the position" in (verdict.description or "")
     stream.lake.good.open().append(good.head(1), {}, "again")
-    found = stream.audit()
+    found = audit(stream.lake)
     assert found.doubled == 1
     assert "1 rows are doubled" in (checks.once(found).description or "")
 
@@ -127,7 +127,7 @@ def test_faults_are_found(stream: Stream, batch_of: Batch, lands: Callable[[], N
 def test_a_cursor_of_which_everything_was_skipped_is_looked_at(stream: Stream) -> None:
     rows = stream.lake.good.open()
     rows.append(stream.lake.good.scan().collect(), {CURSOR: 3}, "b")
-    assert stream.audit(cursors=[CURSOR]).missing == {CURSOR: [(0, 3)]}
+    assert audit(stream.lake, cursors=[CURSOR]).missing == {CURSOR: [(0, 3)]}
 
 
 @given(
@@ -156,7 +156,7 @@ def test_messages_of_a_queue_have_no_offsets_to_miss(stream: Stream, batch_of: B
     records = batch.records.with_columns(offset=pl.lit(None, pl.Int64), message_id=pl.lit("m"))
     queue = MicroBatch(batch.source, records, batch.before, batch.after)
     land(queue, stream.contract, stream.lake, stream.limits)
-    found = stream.audit()
+    found = audit(stream.lake)
     assert (found.messages, found.missing, found.beyond) == (1, {}, {})
 
 
@@ -173,7 +173,7 @@ def test_files_that_an_erasure_removes_meanwhile_are_no_end_of_it(
         return real(*arguments)
 
     monkeypatch.setattr(audits, "_audit", look)
-    assert stream.audit().good == 2
+    assert audit(stream.lake).good == 2
     gone += [HistoryGone("a file")] * 3
     with pytest.raises(HistoryGone):
         audit(stream.lake)
@@ -257,9 +257,9 @@ def test_erasures_say_how_many_messages_they_named(stream: Stream, lands: Callab
     lands()
     origins = stream.lake.good.scan().select(pl.col("_cursor"), "_offset", "_message_id", "_index").collect()
     stream.lake.good.erase(origins.head(1))
-    assert stream.audit().erased == {CURSOR: 1}
+    assert audit(stream.lake).erased == {CURSOR: 1}
     stream.lake.good.erase(origins.tail(2))
-    found = stream.audit()
+    found = audit(stream.lake)
     assert found.erased == {CURSOR: 3}
     assert sum(end - first for first, end in found.missing[CURSOR]) == 3
     assert StreamLake(stream.lake.good, stream.lake.rejected).good.open().erased("another") == 0

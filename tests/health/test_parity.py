@@ -14,9 +14,9 @@ from builders import event
 from conftest import Stack
 from headrace.core.batch import MicroBatch
 from headrace.core.errors import HistoryGone
-from headrace.flow.ingest import land
-from headrace.health import parity
-from headrace.health.parity import Parity, arriving, compare
+from headrace.flow.commit import land
+from headrace.health import parity as module
+from headrace.health.parity import Parity, arriving, arriving_days, compare, parity
 from headrace.orchestration import checks
 from headrace.streams.stream import Stream, streams
 from headrace.warehouse.server import Server
@@ -69,11 +69,11 @@ def test_rows_of_a_version_on_its_way_are_no_difference(stream: Stream, lands: C
     half_publish(stream)
     lands(2, NEXT)
     assert sum(stream.warehouse_counts().values()) == 7
-    found = stream.compare(within=0)
+    found = parity(stream, within=0)
     assert (dict(found.different), found.inconclusive, found.later) == ({}, "", 4)
-    assert stream.compare([DAY], within=0).different == {}
+    assert parity(stream, [DAY], within=0).different == {}
     stream.publish()
-    found = stream.compare(within=0)
+    found = parity(stream, within=0)
     assert (dict(found.different), found.later) == ({}, 0)
 
 
@@ -93,8 +93,8 @@ def test_a_fault_is_found_although_more_rows_are_on_their_way(
     lands(1)
     half_publish(stream)
     sql(stream, fault)
-    assert stream.compare().different == {DAY: (3, counted)}
-    assert not checks.equal(stream.compare()).passed
+    assert parity(stream).different == {DAY: (3, counted)}
+    assert not checks.equal(parity(stream)).passed
 
 
 def test_a_version_that_was_recorded_without_its_rows_is_found(
@@ -104,8 +104,8 @@ def test_a_version_that_was_recorded_without_its_rows_is_found(
     lands(5, NEXT)
     stream.publish()
     sql(stream, "ALTER TABLE {raw}.events DELETE WHERE event_date = '2026-01-03' SETTINGS mutations_sync = 2")
-    assert stream.compare().different == {NEXT: (5, 0)}
-    assert stream.compare([DAY]).different == {}
+    assert parity(stream).different == {NEXT: (5, 0)}
+    assert parity(stream, [DAY]).different == {}
 
 
 def test_days_of_versions_that_are_not_published_are_named(
@@ -115,9 +115,9 @@ def test_days_of_versions_that_are_not_published_are_named(
     assert arriving(stream.lake.good, -1) == {DAY}
     stream.publish()
     version = stream.published_version()
-    assert stream.arriving(version) == set()
+    assert arriving_days(stream, version) == set()
     lands(1, NEXT)
-    assert stream.arriving(version) == {NEXT}
+    assert arriving_days(stream, version) == {NEXT}
     [landed_on] = arriving(stream.lake.good, version, by_landing=True)
     assert landed_on == stream.lake.good.committed_at(version + 1).date()
 
@@ -141,8 +141,8 @@ def test_what_differs_in_two_looks_differs_and_what_cannot_be_seen_is_not_blamed
 ) -> None:
     clock = iter(range(100))
     waiting = [Parity(1, inconclusive=x) if isinstance(x, str) else Parity(1, x) for x in looks]
-    monkeypatch.setattr(parity, "_look", lambda *_: waiting.pop(0))
-    monkeypatch.setattr(parity, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_look", lambda *_: waiting.pop(0))
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(parity.time, "monotonic", lambda: next(clock))
     found = compare(None, None, within=3)  # type: ignore[arg-type]
     assert waiting == []
@@ -168,4 +168,4 @@ def test_a_log_that_was_shortened_meanwhile_is_looked_at_again(
         return real(version)
 
     monkeypatch.setattr(stream.lake.good, "describe", describe)
-    assert stream.compare(within=5) == Parity(stream.published_version())
+    assert parity(stream, within=5) == Parity(stream.published_version())

@@ -15,8 +15,8 @@ from conftest import Stack
 from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
 from headrace.core.batch import Checked, MicroBatch
-from headrace.flow.ingest import land
-from headrace.health.reject_rate import DAY, FLOOR, Arrived, judge
+from headrace.flow.commit import land
+from headrace.health.reject_rate import DAY, FLOOR, Arrived, judge, reject_rate
 from headrace.health.status import inspect
 from headrace.lake.delta import DeltaLakeTable
 from headrace.orchestration import checks
@@ -116,11 +116,11 @@ def test_all_rejected_is_red_in_the_status_at_once_and_green_when_it_is_repaired
     assert said.endswith("see 'headrace rejects list events'")
     repaired = rejects.transformed(rejects.find(stream).head(29), '.channel = "web"')
     redrive(stream, [repaired.rows])
-    found = stream.reject_rate()
+    found = reject_rate(stream)
     assert (found.worst.good, found.worst.rejected, found.worst.repaired) == (29, 1, 29)
     assert found.severity is None
     assert inspect(stream).problems == ()
-    later = stream.reject_rate(datetime.now(UTC) + DAY * 2)
+    later = reject_rate(stream, datetime.now(UTC) + DAY * 2)
     assert (later.worst.good, later.worst.rejected, later.severity) == (0, 0, None)
 
 
@@ -131,15 +131,15 @@ def test_a_few_rejects_of_a_quiet_stream_are_a_warning(stream: Stream, batch_of:
     assert found.healthy
     [said] = found.warnings
     assert "3 of 5 rows" in said
-    assert stream.reject_rate().severity == "warning"
+    assert reject_rate(stream).severity == "warning"
 
 
 def test_a_pipeline_and_the_settings_say_where_the_limits_are(stream: Stream, batch_of: Batch) -> None:
     made = [event(), *[event(channel="pigeon")] * 30]
     land(batch_of(made), stream.contract, stream.lake, stream.limits)
     mild = stream.settings.model_copy(update={"error_reject_rate": 1.0})
-    assert streams(mild)["events"].reject_rate().severity == "warning"
+    assert reject_rate(streams(mild)["events"]).severity == "warning"
     mild = stream.settings.model_copy(update={"error_reject_rate": 1.0, "max_reject_rate": 1.0})
-    assert streams(mild)["events"].reject_rate().severity is None
+    assert reject_rate(streams(mild)["events"]).severity is None
     assert load_settings().error_reject_rate == 0.5
     assert load_settings().reject_seconds == 900

@@ -235,13 +235,13 @@ def test_a_column_that_is_missing_is_wrong_and_not_away(stack: Stack, home: Path
             "raw_database": "raw_status_lacking",
         }
     )
-    whole = streams(config, patient=False)["events"]
+    whole = streams(config, retry=False)["events"]
     whole.publish()
     whole.close()
     server = Server(config)
     server.command("ALTER TABLE raw_status_lacking.events DROP COLUMN duration_ms")
     server.close()
-    stream = streams(config, patient=False)["events"]
+    stream = streams(config, retry=False)["events"]
     found = inspect(stream)
     stream.close()
     assert found.unread == {"warehouse": "wrong"}
@@ -250,6 +250,6 @@ def test_a_column_that_is_missing_is_wrong_and_not_away(stack: Stack, home: Path
     assert "has no column 'duration_ms'" in why
     shown = [said for _, _, said in lines(Health([found], [], [], []))]
     assert "warehouse  wrong, see below" in shown
-    stream = streams(config.model_copy(update={"clickhouse_port": 1}), patient=False)["events"]
+    stream = streams(config.model_copy(update={"clickhouse_port": 1}), retry=False)["events"]
     assert inspect(stream).unread == {"warehouse": "away"}
     stream.close()

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from headrace.core.batch import ORIGIN_KEY, RECORD_SCHEMA, MicroBatch, Position
 from headrace.contracts import EVENTS, Limits
 from headrace.core.errors import HeadraceError
-from headrace.flow.ingest import StreamLake, land
+from headrace.flow.commit import StreamLake, land
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.suppression import ERASURES, Erasures
 

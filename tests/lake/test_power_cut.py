@@ -18,7 +18,8 @@ from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS, Limits, check
 from headrace.core.batch import Chunk, MicroBatch, Table
 from headrace.core.errors import Fatal
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
+from headrace.flow.commit import Landed, StreamLake
+from headrace.flow.ingest import Pace, ingest
 from headrace.flow.publish import publish
 from headrace.health.status import torn_ends
 from headrace.lake import durable

@@ -28,6 +28,7 @@ from headrace.config.settings import Settings
 from headrace.orchestration import resume, sensors
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.producers.kafka import KafkaProducer
+from headrace.streams.drain import drain
 from headrace.streams.stream import streams
 
 NOW = datetime(2026, 3, 10, 1, 20, tzinfo=UTC)
@@ -132,7 +133,7 @@ def test_a_rebuild_that_died_goes_on_with_the_days_that_are_left(
     producer.flush()
     producer.close()
     found = streams(adopted)["events"]
-    for _ in found.drain("kafka/analytics_events"):
+    for _ in drain(found, "kafka/analytics_events"):
         pass
     found.close()
     from headrace.streams.stream import Stream

@@ -30,6 +30,7 @@ from headrace.orchestration.catalogue import Filled, catalogue_sensor, unreporte
 from headrace.orchestration.resources import streams_resource
 from headrace.pipelines import Pipeline, discover
 from headrace.producers.kafka import KafkaProducer
+from headrace.streams.drain import drain
 from headrace.streams.stream import Stream, streams
 
 FIRST, SECOND = date(2015, 5, 17), date(2015, 5, 18)
@@ -111,7 +112,7 @@ def test_what_a_command_has_landed_is_shown(adopted: Settings, defs: Definitions
     producer.flush()
     producer.close()
     found = streams(adopted)["events"]
-    for _ in found.drain("kafka/analytics_events"):
+    for _ in drain(found, "kafka/analytics_events"):
         pass
     found.close()
     catalogue: Any = defs.get_repository_def().get_sensor_def("events_catalogue")
@@ -234,4 +235,4 @@ def test_a_day_before_the_first_is_not_closed(pipeline: Pipeline) -> None:
 
 
 def test_a_range_does_not_reach_before_the_calendar(settings: Settings) -> None:
-    assert [*ranges([FIRST], settings, 3, 1, first=FIRST)] == [(FIRST, SECOND)]
+    assert [*ranges([FIRST], FIRST, 3, 1)] == [(FIRST, SECOND)]

@@ -16,11 +16,13 @@ from headrace.contracts import EVENTS, violations
 from headrace.contracts.unknown import Seen
 from headrace.core.batch import Position
 from headrace.health.audit import Audit
-from headrace.health.parity import Parity
+from headrace.health.freshness import Freshness
+from headrace.health.parity import Parity, parity
 from headrace.orchestration import checks
 from headrace.pipelines import Thresholds, discover
 from headrace.producers.kafka import KafkaProducer
-from headrace.streams.stream import Standing, streams
+from headrace.streams.drain import drain
+from headrace.streams.stream import streams
 
 CURSOR = "kafka/t/i/0"
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -74,15 +76,15 @@ def test_lag_names_the_source() -> None:
     ("standing", "said"),
     [
         (
-            Standing({"kafka/a": 3}, landed_at=NOW - BEHIND * 2),
+            Freshness({"kafka/a": 3}, landed_at=NOW - BEHIND * 2),
             "messages wait in kafka/a and none has landed",
         ),
-        (Standing({"kafka/a": 3}), "none has landed yet"),
-        (Standing({}, unpublished_since=NOW - BEHIND * 2), "not published"),
-        (Standing({}, touched_since=NOW - BEHIND * 2), "not in the models"),
+        (Freshness({"kafka/a": 3}), "none has landed yet"),
+        (Freshness({}, unpublished_since=NOW - BEHIND * 2), "not published"),
+        (Freshness({}, stale_since=NOW - BEHIND * 2), "not in the models"),
     ],
 )
-def test_freshness_says_what_is_late(standing: Standing, said: str) -> None:
+def test_freshness_says_what_is_late(standing: Freshness, said: str) -> None:
     found = checks.fresh(standing, BEHIND, NOW)
     assert not found.passed
     assert said in (found.description or "")
@@ -90,8 +92,8 @@ def test_freshness_says_what_is_late(standing: Standing, said: str) -> None:
 
 def test_freshness_is_content_with_what_is_on_its_way() -> None:
     recent = NOW - BEHIND / 2
-    assert checks.fresh(Standing({"kafka/a": 3}, recent, recent, recent), BEHIND, NOW).passed
-    assert checks.fresh(Standing({"kafka/a": 0}, NOW - BEHIND * 9), BEHIND, NOW).passed
+    assert checks.fresh(Freshness({"kafka/a": 3}, recent, recent, recent), BEHIND, NOW).passed
+    assert checks.fresh(Freshness({"kafka/a": 0}, NOW - BEHIND * 9), BEHIND, NOW).passed
 
 
 @pytest.mark.parametrize("lands", [True, False])
@@ -101,13 +103,13 @@ def test_what_came_after_a_quiet_night_is_given_a_moment_to_land(
     monkeypatch.setattr(checks, "_ON_ITS_WAY_SECONDS", 0.5)
     monkeypatch.setattr(checks, "_PAUSE_SECONDS", 0.01)
     now = datetime.now(UTC)
-    looks = iter([Standing({"kafka/a": 1}, now - BEHIND * 9)] * 3)
+    looks = iter([Freshness({"kafka/a": 1}, now - BEHIND * 9)] * 3)
 
     class Looked:
-        def standing(self) -> Standing:
+        def standing(self) -> Freshness:
             if not lands:
-                return Standing({"kafka/a": 1}, now - BEHIND * 9)
-            return next(looks, Standing({"kafka/a": 0}, now))
+                return Freshness({"kafka/a": 1}, now - BEHIND * 9)
+            return next(looks, Freshness({"kafka/a": 0}, now))
 
     assert checks._freshness(Looked(), BEHIND).passed == lands  # type: ignore[arg-type]
 
@@ -118,9 +120,9 @@ def test_what_is_late_otherwise_is_said_at_once() -> None:
     class Looked:
         looks = 0
 
-        def standing(self) -> Standing:
+        def standing(self) -> Freshness:
             self.looks += 1
-            return Standing({"kafka/a": 1}, now - BEHIND * 9, unpublished_since=now - BEHIND * 2)
+            return Freshness({"kafka/a": 1}, now - BEHIND * 9, unpublished_since=now - BEHIND * 2)
 
     stream = Looked()
     assert not checks._freshness(stream, BEHIND).passed  # type: ignore[arg-type]
@@ -201,9 +203,9 @@ def test_bad_data_goes_no_further_and_its_check_says_why(defs: Definitions, adop
     producer.flush()
     producer.close()
     found = streams(adopted)["events"]
-    for _ in found.drain("kafka/analytics_events"):
+    for _ in drain(found, "kafka/analytics_events"):
         pass
-    assert not found.parity([date(2026, 2, 11)])
+    assert not parity(found, [date(2026, 2, 11)]).different
     found.warehouse.query(
         "ALTER TABLE raw.events DELETE WHERE event_id = 'blocked-1' SETTINGS mutations_sync = 2"
     )

@@ -374,6 +374,7 @@ def test_models_that_are_no_marts_are_checked_by_the_health_job_for_the_last_day
 
 
 SETTINGS = load_settings()
+EARLIEST = SETTINGS.event_time_min.date()
 D = date(2026, 3, 10)
 
 
@@ -382,11 +383,11 @@ def days(*offsets: int) -> list[date]:
 
 
 def test_touched_days_widen_and_near_ones_become_one_range() -> None:
-    assert list(ranges(days(0), SETTINGS, 1, 2)) == [(D - timedelta(1), D + timedelta(2))]
-    assert list(ranges(days(0, 3, 30), SETTINGS)) == [(D, days(3)[0]), (days(30)[0], days(30)[0])]
-    assert list(ranges([], SETTINGS)) == []
-    [(start, _)] = ranges([SETTINGS.event_time_min.date()], SETTINGS, 5, 0)
-    assert start == SETTINGS.event_time_min.date()
+    assert list(ranges(days(0), EARLIEST, 1, 2)) == [(D - timedelta(1), D + timedelta(2))]
+    assert list(ranges(days(0, 3, 30), EARLIEST)) == [(D, days(3)[0]), (days(30)[0], days(30)[0])]
+    assert list(ranges([], EARLIEST)) == []
+    [(start, _)] = ranges([EARLIEST], EARLIEST, 5, 0)
+    assert start == EARLIEST
 
 
 def test_models_wait_for_quiet_but_not_for_ever() -> None:

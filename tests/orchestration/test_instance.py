@@ -11,9 +11,9 @@ import pytest
 from dagster import DagsterInstance
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
+from headrace.clients.postgres import described
 from headrace.config.settings import PROJECT_ROOT, load_settings, settings
 from headrace.core.errors import Fatal
-from headrace.orchestration.runtime.instance import verify_postgres
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def test_compute_logs_go_to_s3_by_setting(home: Path, monkeypatch: pytest.Monkey
 )
 def test_what_is_no_address_of_a_database_is_one_clear_line(url: str) -> None:
     with pytest.raises(Fatal, match="HEADRACE_DAGSTER_POSTGRES is no address") as raised:
-        verify_postgres(load_settings(dagster_postgres=url))
+        described(url)
     assert "s3cret" not in str(raised.value) + repr(load_settings(dagster_postgres=url))
 
 
 def test_without_dagster_postgres_the_next_step_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dagster_postgres", None)
     with pytest.raises(Fatal, match=r"install headrace\[postgres\]"):
-        verify_postgres(load_settings(dagster_postgres="postgresql://u:p@127.0.0.1:1/absent"))
+        described("postgresql://u:p@127.0.0.1:1/absent")

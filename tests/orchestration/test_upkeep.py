@@ -15,9 +15,9 @@ from headrace.bench.tasks import own_stream
 from headrace.contracts import EVENTS, Limits, check
 from headrace.core.batch import MicroBatch
 from headrace.core.errors import HistoryGone, Retriable
+from headrace.health.freshness import _committed_at
 from headrace.orchestration import upkeep
 from headrace.pipelines import Kafka
-from headrace.streams.stream import _committed_at
 
 
 def test_the_job_maintains_every_table(defs: Definitions) -> None:

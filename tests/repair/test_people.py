@@ -21,13 +21,16 @@ from conftest import Stack
 from headrace.contracts.events import EVENTS
 from headrace.core.batch import ORIGIN_KEY, RECORD_SCHEMA, MicroBatch, Position
 from headrace.core.errors import Conflict, Fatal, Retriable
-from headrace.flow.ingest import Landed, StreamLake, _Group, land
-from headrace.flow.read_ahead import judged
+from headrace.flow.commit import Commit, Landed, StreamLake, land
+from headrace.flow.validate import validate
+from headrace.health.audit import audit
+from headrace.health.parity import parity
 from headrace.lake.memory import MemoryLakeTable
 from headrace.lake.suppression import ERASURES, Erasures, Suppressed, named
 from headrace.repair import rejects
 from headrace.repair.erase import Receipt, erase, lift
 from headrace.repair.redrive import redrive
+from headrace.streams.drain import drain
 from headrace.streams.stream import Stream, streams
 
 WHO = "user-7"
@@ -57,7 +60,7 @@ def ingested(stream: Stream, name: str, lines: list[bytes]) -> Landed:
     folder = Path(stream.settings.archive_uri) / "events"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(b"\n".join(lines))
-    [*_, last] = stream.drain("files/events", replace(stream.pace, idle_seconds=0.1))
+    [*_, last] = drain(stream, "files/events", replace(stream.pace, idle_seconds=0.1))
     return last.landed
 
 
@@ -113,7 +116,7 @@ def test_one_of_many_is_gone_and_everything_goes_on(stream: Stream, by_others: b
     assert (good, refused, warehouse) == (1_960 - gone, 98, 1_960 - gone)
     assert WHO not in people
     assert len(people) == PEOPLE - 1
-    assert not stream.parity()
+    assert not parity(stream).different
     if not by_others:
         assert views(stream) == {"string"}, "what is rewritten is stored as what is appended"
     # whatever reads the tables
@@ -129,13 +132,13 @@ def test_one_of_many_is_gone_and_everything_goes_on(stream: Stream, by_others: b
     assert found.height == 98
     repair = rejects.transformed(found.head(5), '.channel = "web"')
     assert redrive(stream, [repair.rows]).landed == 5
-    assert stream.audit().doubled == 0
+    assert audit(stream.lake).doubled == 0
     assert ingested(stream, "late.ndjson", [event(event_id="late")]).good == 1
     for table in (stream.lake.good, stream.lake.rejected):
         table.maintain(timedelta(days=1), timedelta(days=1))
     assert rejects.find(stream).height == 93
     dict(stream.replace_days([date(2026, 1, 1), date(2026, 1, 2)]))
-    assert not stream.parity()
+    assert not parity(stream).different
     assert WHO not in left(stream)[3]
 
 
@@ -146,14 +149,14 @@ def test_after_a_kill_between_the_two_commits_ingestion_goes_on(stream: Stream, 
     for batch in mixed:
         land(batch, EVENTS, stream.lake, stream.limits)
     more = batch_of([event(channel="?"), event(event_id="ok")] * 5, start=20, cursor="kafka/t/i/1")
-    checked = judged(more, EVENTS, stream.limits)
+    checked = validate(more, EVENTS, stream.limits)
     stream.lake.rejected.open().append(checked.rejected, {"kafka/t/i/1": 30}, "killed after this")
     stream.lake.rejected._newest().optimize.compact()
     DeltaTable(stream.lake.rejected.uri).delete("_offset = 0")
     assert "string_view" in views(stream)
     landed = land(more, EVENTS, stream.lake, stream.limits)
     assert (landed.good, landed.rejected) == (5, 0)
-    assert stream.audit().doubled == 0
+    assert audit(stream.lake).doubled == 0
 
 
 def message(name: str, again: bool, **changes: Any) -> MicroBatch:
@@ -201,8 +204,8 @@ def test_nothing_brings_the_person_back_and_what_is_dropped_is_counted(
     assert WHO not in left(stream)[3]
     good = stream.lake.good.open()
     for name, messages in ((cursor, 4), (topic, 4)):
-        audit = stream.audit()
-        assert good.position([name])[name] == messages == audit.by_cursor[name] + good.erased(name)
+        audited = audit(stream.lake)
+        assert good.position([name])[name] == messages == audited.by_cursor[name] + good.erased(name)
     elsewhere.close()
 
 
@@ -211,7 +214,8 @@ def test_a_frozen_writer_is_refused_and_then_drops(
 ) -> None:
     batch = batch_of([event(user_id=WHO), event(user_id="other"), event(channel="?", user_id=WHO)])
     tables = stream.lake.rejected.open(), stream.lake.good.open()
-    group = _Group(EVENTS, stream.lake, tables, batch, judged(batch, EVENTS, stream.limits))
+    group = Commit(EVENTS, stream.lake, tables)
+    group.add(batch, validate(batch, EVENTS, stream.limits))
     between = stream.lake.rejected.open(), stream.lake.good.open()
     erase([stream], WHO)
     with pytest.raises(Conflict):
@@ -321,7 +325,7 @@ def test_what_was_done_is_in_the_receipt_whatever_fails_later(
     assert again.finished
     assert again.streams[0].rows == 0
     assert WHO not in left(stream)[3]
-    assert not stream.parity()
+    assert not parity(stream).different
     assert not [f for f in Path(stream.settings.lake).rglob("*.parquet") if f.is_file() and _holds(f)]
 
 

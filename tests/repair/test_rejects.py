@@ -19,7 +19,8 @@ from builders import event
 from conftest import Stack
 from headrace.core.batch import MicroBatch
 from headrace.core.errors import BadData, Fatal
-from headrace.flow.ingest import land
+from headrace.flow.commit import land
+from headrace.health.audit import audit
 from headrace.repair import rejects
 from headrace.repair.redrive import ORIGIN_HEADER, Redriven, redrive
 from headrace.streams.stream import Stream, streams
@@ -74,7 +75,7 @@ def test_a_repaired_record_lands_once_and_remembers_where_it_came_from(stream: S
     assert good(stream).height == 3
     assert rejects.find(stream)["payload"].to_list() == [NO_JSON], "what was redriven is done with"
     assert rejects.find(stream, every=True)["redriven"].sum() == 1
-    assert stream.audit().doubled == 0
+    assert audit(stream.lake).doubled == 0
 
 
 def test_one_that_is_refused_again_may_be_repaired_better(stream: Stream) -> None:
@@ -85,7 +86,7 @@ def test_one_that_is_refused_again_may_be_repaired_better(stream: Stream) -> Non
     assert rejects.find(stream).height == 2, "it is rejected once, not twice"
     better = redrive(stream, [rejects.transformed(rows, '.channel = "chat"').rows])
     assert (better.landed, better.repeated, better.refused) == (1, 0, ())
-    assert stream.audit().doubled == 0
+    assert audit(stream.lake).doubled == 0
 
 
 def test_what_cannot_be_repaired_is_named_and_left(stream: Stream) -> None:
@@ -123,7 +124,7 @@ def test_without_its_id_a_second_redrive_would_double(
     redrive(stream, [repair.rows])
     monkeypatch.setattr(rejects.Origins, "hold", lambda self, wanted: np.zeros(len(wanted), np.bool_))
     redrive(stream, [repair.rows])
-    assert stream.audit().doubled == 1
+    assert audit(stream.lake).doubled == 1
 
 
 def refused(stream: Stream, batch_of: Callable[..., MicroBatch], records: int, cursor: str = "sqs/q") -> None:
@@ -166,7 +167,7 @@ def test_many_are_redriven_page_by_page_and_once(
     again = redrive(stream, rejects.replaced(index, rejects.edited(file)))
     assert (again.landed, again.repeated) == (0, 21)
     assert good(stream).height == 23
-    assert stream.audit().doubled == 0
+    assert audit(stream.lake).doubled == 0
 
 
 def test_another_redrive_that_is_first_leaves_nothing_to_add(
@@ -185,7 +186,7 @@ def test_another_redrive_that_is_first_leaves_nothing_to_add(
     done = redrive(stream, pages())
     assert (done.landed, done.repeated) == (8, 5)
     assert good(stream).height == 2 + 13
-    assert stream.audit().doubled == 0
+    assert audit(stream.lake).doubled == 0
 
 
 def test_a_dry_run_says_why_what_is_refused(stream: Stream, batch_of: Callable[..., MicroBatch]) -> None:

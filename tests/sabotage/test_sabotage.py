@@ -100,7 +100,7 @@ def said_by_doctor() -> str:
 
 
 def said_by_status(config: Settings) -> str:
-    found = streams(config, patient=False)
+    found = streams(config, retry=False)
     try:
         health = status.examine(found.values(), config)
         return "\n".join(" ".join(line) for line in status.lines(health))

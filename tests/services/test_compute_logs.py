@@ -10,9 +10,9 @@ import pytest
 from dagster import DagsterInstance, asset, materialize
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
-from headrace.config.settings import PROJECT_ROOT, load_settings, settings
+from headrace.clients.s3 import require_bucket
+from headrace.config.settings import PROJECT_ROOT, settings
 from headrace.core.errors import Fatal
-from headrace.orchestration.runtime.instance import verify_compute_logs
 
 from .servers import REGION, S3, Bucket, asked_for
 
@@ -55,10 +55,10 @@ def test_what_a_run_writes_is_in_the_bucket_and_readable_from_elsewhere(home: Pa
     found = client.list_objects_v2(Bucket="lake", Prefix="logs/of-runs/storage/")["Contents"]
     assert {one["Key"].rpartition(".")[2] for one in found} == {"out", "err"}
     assert all(run in one["Key"] for one in found)
-    assert verify_compute_logs(load_settings()) == "on S3, in bucket 'lake'"
+    require_bucket("lake", "HEADRACE_COMPUTE_LOGS")
 
 
 @pytest.mark.usefixtures("home")
 def test_a_bucket_that_is_not_there_is_one_clear_line() -> None:
     with pytest.raises(Fatal, match="there is no bucket 'laek'"):
-        verify_compute_logs(load_settings(compute_logs="s3://laek/logs"))
+        require_bucket("laek", "HEADRACE_COMPUTE_LOGS")

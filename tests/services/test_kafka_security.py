@@ -27,7 +27,8 @@ from headrace.core.errors import Fatal, HeadraceError, Retriable
 from headrace.local.processes import LOOPBACK
 from headrace.local.supervisor import Supervisor
 from headrace.pipelines import Kafka, Pipeline
-from headrace.streams.stream import Stream, producer
+from headrace.streams.adapters import producer
+from headrace.streams.stream import Stream
 
 from . import servers
 

@@ -16,7 +16,8 @@ from builders import event, eventually
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import Gap, Position
 from headrace.core.errors import Fatal, HeadraceError
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest, position_of
+from headrace.flow.commit import Landed, StreamLake
+from headrace.flow.ingest import Pace, ingest, position_of
 from headrace.lake.delta import DeltaLakeTable
 from headrace.sources.kafka.source import KafkaSource
 

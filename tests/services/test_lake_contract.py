@@ -15,7 +15,8 @@ import pytest
 from builders import event
 from headrace.contracts import EVENTS, Contract, Limits
 from headrace.core.errors import Conflict, Retriable
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
+from headrace.flow.commit import Landed, StreamLake
+from headrace.flow.ingest import Pace, ingest
 from headrace.lake import Snapshot
 from headrace.lake.delta import DeltaLakeTable
 from headrace.sources.memory import MemoryLog

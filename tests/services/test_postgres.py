@@ -25,11 +25,11 @@ from dagster import (
     materialize,
 )
 
+from headrace.clients.postgres import described
 from headrace.config.settings import PROJECT_ROOT, load_settings, settings
 from headrace.core.errors import Fatal
 from headrace.orchestration.alerts import alerts_sensor
 from headrace.orchestration.retention import Keep, forget
-from headrace.orchestration.runtime.instance import verify_postgres
 
 from . import servers
 from .fetch import Missing
@@ -170,7 +170,7 @@ def test_two_homes_share_what_is_in_postgres(tmp_path_factory: pytest.TempPathFa
 
 
 def test_a_wrong_password_or_database_is_one_clear_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert verify_postgres(load_settings(dagster_postgres=url)).endswith("/postgres")
+    assert described(url).endswith("/postgres")
     wrong = {
         url.replace(quote(PASSWORD, safe=""), "wr0ng"): "password authentication failed",
         url.replace("/postgres", "/nothing"): 'database "nothing" does not exist',
@@ -178,7 +178,7 @@ def test_a_wrong_password_or_database_is_one_clear_line(url: str, monkeypatch: p
     }
     for address, why in wrong.items():
         with pytest.raises(Fatal, match="HEADRACE_DAGSTER_POSTGRES: no connection to") as raised:
-            verify_postgres(load_settings(dagster_postgres=address))
+            described(address)
         said = str(raised.value)
         assert why in said
         assert "check address and password" in said

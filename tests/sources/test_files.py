@@ -22,7 +22,8 @@ from builders import EVENT, event
 from headrace.contracts import EVENTS, METRICS, Limits
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest, position_of
+from headrace.flow.commit import Landed, StreamLake
+from headrace.flow.ingest import Pace, ingest, position_of
 from headrace.formats import Reader, read_file
 from headrace.lake.memory import MemoryLakeTable
 from headrace.pipelines import Files

@@ -13,7 +13,8 @@ from builders import eventually
 from conftest import Stack
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import Position
-from headrace.flow.ingest import Pace, StreamLake, ingest
+from headrace.flow.commit import StreamLake
+from headrace.flow.ingest import Pace, ingest
 from headrace.flow.publish import publish
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics

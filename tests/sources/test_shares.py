@@ -14,7 +14,8 @@ from builders import event
 from conftest import Stack
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import Position
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
+from headrace.flow.commit import Landed, StreamLake
+from headrace.flow.ingest import Pace, ingest
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.producers.kafka import KafkaProducer

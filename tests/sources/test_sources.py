@@ -15,7 +15,8 @@ from conftest import Stack
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.core.errors import Fatal, HeadraceError, Retriable
-from headrace.flow.ingest import Landed, Pace, StreamLake, ingest
+from headrace.flow.commit import Landed, StreamLake
+from headrace.flow.ingest import Pace, ingest
 from headrace.formats import Reader
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics

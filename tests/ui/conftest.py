@@ -20,7 +20,8 @@ from builders import event, eventually, metric
 from headrace.config.settings import Settings, exported, load_settings
 from headrace.local.dagster_api import DagsterApi
 from headrace.pipelines import Kafka, Sqs
-from headrace.streams.stream import producer, streams
+from headrace.streams.adapters import producer
+from headrace.streams.stream import streams
 
 #: Good events of each day.
 PER_DAY = 120

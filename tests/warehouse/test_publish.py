@@ -21,8 +21,9 @@ from headrace.config.settings import Settings
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
 from headrace.core.batch import ORIGIN_KEY, Chunk, MicroBatch, ParquetFile
 from headrace.core.errors import Fatal, HistoryGone, Retriable
-from headrace.flow.ingest import land as land_batch
+from headrace.flow.commit import land as land_batch
 from headrace.flow.publish import publish, replace_days
+from headrace.health.parity import parity
 from headrace.lake import LakeTable, parquet
 from headrace.lake.arrow import to_arrow
 from headrace.lake.delta import DeltaLakeTable
@@ -487,5 +488,5 @@ def test_days_that_have_expired_are_no_difference(raw: Settings, tmp_path: Path,
     expires.publish()
     Server(raw).command(f"OPTIMIZE TABLE {raw.raw_database}.events FINAL")
     assert list(expires.warehouse_counts()) == [today.date()]
-    assert expires.parity() == {}
-    assert list(keeps.parity().values()) == [(1, 0)]
+    assert parity(expires).different == {}
+    assert list(parity(keeps).different.values()) == [(1, 0)]

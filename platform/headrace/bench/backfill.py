@@ -17,6 +17,7 @@ from headrace.bench.load import SESSION_EVENTS, seed_day, send
 from headrace.config.settings import Settings
 from headrace.core.days import days_between
 from headrace.core.errors import Fatal, Retriable
+from headrace.health.parity import parity
 from headrace.local.dagster_api import DagsterApi
 from headrace.local.platform import backing_services, dagster_beside
 from headrace.models import project as models
@@ -170,7 +171,9 @@ def _judge(stream: Stream, settings: Settings, span: list[date], events: int) ->
             for one in span
             if found.get(one, 0) != each
         ]
-    wrong += [f"{one}: lake {pair[0]:,}, warehouse {pair[1]:,}" for one, pair in stream.parity().items()]
+    wrong += [
+        f"{one}: lake {pair[0]:,}, warehouse {pair[1]:,}" for one, pair in parity(stream).different.items()
+    ]
     return tuple(wrong)
 
 

@@ -30,7 +30,8 @@ from headrace.models import project as models
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers.base import Keys, Payloads
 from headrace.producers.traffic import run_traffic
-from headrace.streams.stream import Stream, producer, streams
+from headrace.streams.adapters import producer
+from headrace.streams.stream import Stream, streams
 from headrace.warehouse.ddl import quoted
 
 #: Sent at once in the beginning, so that there are days, sessions and windows to rebuild.

@@ -19,7 +19,8 @@ from headrace.core.errors import Fatal
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers import Producer
 from headrace.producers.malformed import malformed_events
-from headrace.streams.stream import Stream, producer
+from headrace.streams.adapters import producer
+from headrace.streams.stream import Stream
 
 #: Events of a session, one after the other.
 SESSION_EVENTS = 10

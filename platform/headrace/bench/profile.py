@@ -18,6 +18,7 @@ from headrace.bench.tasks import own_stream
 from headrace.config.settings import Settings, child_environment, settings
 from headrace.core.errors import Fatal
 from headrace.pipelines import Kafka
+from headrace.streams.drain import drain
 
 _PER_SECOND = 100
 #: What a frame belongs to, by a part of its file's path; the innermost frame that belongs to anything decides.
@@ -114,7 +115,7 @@ def drained(topic: str, messages: int) -> None:
     enough = Event()
     with own_stream(settings(), Kafka(topic)) as stream:
         pace = replace(stream.pace, max_seconds=None)
-        for step in stream.drain(f"kafka/{topic}", pace, stopping=enough.is_set):
+        for step in drain(stream, f"kafka/{topic}", pace, stopping=enough.is_set):
             if step.landed.messages >= messages:
                 enough.set()
 

@@ -145,7 +145,7 @@ def _queries(stream: Stream, console: Console, *, events: int, day_events: int, 
     wrong = _judge(stream, sizes)
     with console.status(f"refreshing {touched}, {sizes[touched]:,} events"):
         reach = models.reach(models.manifest(settings), stream.pipeline)
-        [(first, last)] = ranges([touched], settings, *reach)
+        [(first, last)] = ranges([touched], settings.event_time_min.date(), *reach)
         around = days_between(first, last)
         refreshed = _build(stream, around, sizes)
     wrong += _judge(stream, sizes)

@@ -32,6 +32,7 @@ from headrace.local.platform import backing_services
 from headrace.pipelines import Kafka, Pipeline
 from headrace.sources import Source
 from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.drain import drain
 from headrace.streams.stream import Stream
 from headrace.warehouse.ddl import quoted
 
@@ -256,7 +257,7 @@ def draining(settings: Settings, seeded: Seeded, backlog: int) -> Drained:
             return Mark(events, run.seconds, run.cpu_seconds, me.memory_info().rss, run.peak_bytes)
 
         landed = 0
-        for step in stream.drain(seeded.place.name, pace, stopping=enough.is_set):
+        for step in drain(stream, seeded.place.name, pace, stopping=enough.is_set):
             if step.landed.messages // _MARK > landed // _MARK:
                 marks.append(mark(step.landed.messages))
             landed = step.landed.messages

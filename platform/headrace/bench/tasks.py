@@ -24,12 +24,15 @@ from headrace.config.settings import Settings
 from headrace.contracts import EVENTS, check
 from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.demo.reconcile import Line
-from headrace.flow.ingest import Landed, Pace, ingest
+from headrace.flow.commit import Landed
+from headrace.flow.ingest import Pace, ingest
+from headrace.health.audit import audit
 from headrace.lake.arrow import to_arrow
 from headrace.local.prepare import compile_hot_path
 from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.sources.kafka.decode import decode
 from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.drain import drain
 from headrace.streams.stream import Stream
 from headrace.warehouse.ddl import quoted
 from headrace.warehouse.server import Server
@@ -131,7 +134,7 @@ def draining(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
     """Kafka or SQS to Delta and ClickHouse with full checks, measured as ``name``."""
     with own_stream(settings, seeded.place) as stream:
         landed, enough, watch = Landed(), Event(), Stopwatch()
-        for step in stream.drain(seeded.place.name, _pace(stream), stopping=enough.is_set):
+        for step in drain(stream, seeded.place.name, _pace(stream), stopping=enough.is_set):
             landed = step.landed
             if landed.messages >= seeded.acknowledged:
                 enough.set()
@@ -183,7 +186,7 @@ def ready(stream: S) -> Iterator[S]:
 
 def reconcile(stream: Stream, seeded: Seeded) -> tuple[str, ...]:
     """What differs between source, lake and warehouse, counted in each of them and not taken from who wrote."""
-    audit, contract = stream.audit(), stream.contract
+    audited, contract = audit(stream.lake), stream.contract
     ids, durations = pl.col(contract.key).n_unique(), pl.col("duration_ms").sum()
     [lake] = stream.lake.good.scan().select(ids.alias("ids"), durations.alias("durations")).collect().rows()
     raw = f"{quoted(stream.settings.raw_database)}.{quoted(contract.table.name)}"
@@ -195,10 +198,10 @@ def reconcile(stream: Stream, seeded: Seeded) -> tuple[str, ...]:
     spans = source.offsets() if isinstance(source, KafkaSource) else {}
     offsets = {cursor: end - begin for cursor, (begin, end) in spans.items()}
     lines = [
-        Line("messages landed + rejected", seeded.acknowledged, audit.messages),
-        Line("rows in the lake", seeded.good, audit.good),
-        Line("rows rejected", seeded.malformed, audit.rejected),
-        Line("rows doubled", 0, audit.doubled),
+        Line("messages landed + rejected", seeded.acknowledged, audited.messages),
+        Line("rows in the lake", seeded.good, audited.good),
+        Line("rows rejected", seeded.malformed, audited.rejected),
+        Line("rows doubled", 0, audited.doubled),
         Line("distinct events in the lake", seeded.good, int(lake[0])),
         Line("milliseconds in the lake", round(seeded.duration_ms), round(lake[1])),
         Line("rows in the warehouse", seeded.good, int(warehouse[0])),
@@ -206,15 +209,15 @@ def reconcile(stream: Stream, seeded: Seeded) -> tuple[str, ...]:
         Line("milliseconds in the warehouse", round(seeded.duration_ms), round(warehouse[2])),
         Line("rejected rows in the warehouse", seeded.malformed, rejected),
         *(
-            Line(f"rejected for {name}", seeded.reasons[name], audit.reasons.get(name, 0))
-            for name in sorted({*seeded.reasons, *audit.reasons})
+            Line(f"rejected for {name}", seeded.reasons[name], audited.reasons.get(name, 0))
+            for name in sorted({*seeded.reasons, *audited.reasons})
         ),
         Line("messages that wait in the source", 0, stream.backlog(seeded.place.name).waiting),
     ]
     if offsets:
         lines.append(Line("offsets in the topic", seeded.acknowledged, sum(offsets.values())))
-        cursors = {*offsets, *audit.by_cursor}
-        lines += [Line(c, offsets.get(c, 0), audit.by_cursor.get(c, 0)) for c in sorted(cursors)]
+        cursors = {*offsets, *audited.by_cursor}
+        lines += [Line(c, offsets.get(c, 0), audited.by_cursor.get(c, 0)) for c in sorted(cursors)]
     return _said(lines)
 
 

@@ -21,7 +21,7 @@ from headrace.local.platform import backing_services
 from headrace.local.queue import create_queues
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers.kafka import KafkaProducer
-from headrace.streams.stream import producer
+from headrace.streams.adapters import producer
 
 PARTITIONS = 4
 #: Of so many messages one is malformed, by the name of the measurement.

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from headrace.cli.shared import Json, StreamName, console, emit, opened, say
 from headrace.core.errors import Fatal, HeadraceError, Retriable
+from headrace.streams.drain import drain
 
 
 def send(
@@ -58,7 +59,7 @@ def send(
 
 def _producer(pipeline: Any, to: str, name: str | None, config: Any) -> Any:
     from headrace.pipelines import Kafka, Sqs
-    from headrace.streams.stream import producer
+    from headrace.streams.adapters import producer
 
     declared = {type(spec): spec for spec in pipeline.sources}
     kind, called = (Kafka, "topic") if to == "kafka" else (Sqs, "queue")
@@ -90,7 +91,7 @@ def ingest(
             pace = replace(one.pace, max_seconds=None) if until_idle else one.pace
             for spec in one.pipeline.sources:
                 try:
-                    for step in one.drain(spec.name, pace):
+                    for step in drain(one, spec.name, pace):
                         totals[spec.name] = step
                 except Retriable as error:
                     waiting.append(error)

@@ -24,7 +24,7 @@ def status(stream: StreamName = None, as_json: Json = False) -> None:
     from headrace.config.settings import settings
     from headrace.health.status import examine
 
-    with opened(stream, patient=False) as found:
+    with opened(stream, retry=False) as found:
         health = examine(found.values(), settings(), only=stream)
     if as_json:
         print(json.dumps({**asdict(health), "healthy": health.healthy}, default=str))

@@ -29,12 +29,12 @@ def emit(value: Any, as_json: bool, lines: list[str]) -> None:
 
 
 @contextmanager
-def opened(only: str | None = None, *, patient: bool = True) -> Iterator[dict[str, Stream]]:
+def opened(only: str | None = None, *, retry: bool = True) -> Iterator[dict[str, Stream]]:
     """The streams of this installation by name, or the ``only`` one; closed afterwards."""
     from headrace.config.settings import settings
     from headrace.streams.stream import streams
 
-    found = streams(settings(), only, patient=patient)
+    found = streams(settings(), only, retry=retry)
     try:
         yield found
     finally:

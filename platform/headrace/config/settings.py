@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -25,6 +25,9 @@ from headrace.config import stack_env
 from headrace.config.secrets import is_reference, resolve
 from headrace.core.errors import Fatal, HeadraceError, NotSet
 from headrace.core.locks import Patience
+
+if TYPE_CHECKING:
+    from headrace.core.guard import RetryPolicy
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 PREFIX = "HEADRACE_"
@@ -344,6 +347,19 @@ class Settings(BaseSettings):
     def lock_patience(self) -> Patience:
         """How long other processes of this machine are waited for."""
         return Patience(self.lock_seconds, self.lock_max_seconds)
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How to call services that may be away; the state of their circuits is below ``home``."""
+        from headrace.core.guard import RetryPolicy
+
+        return RetryPolicy(
+            self.home / "breakers",
+            self.retry_attempts,
+            self.retry_max_seconds,
+            self.breaker_failures,
+            self.breaker_seconds,
+        )
 
     @property
     def pipeline_folders(self) -> tuple[Path, ...]:

@@ -5,35 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from headrace.config.settings import Settings
-
 
 def days_between(first: date, last: date) -> list[date]:
-    """Every day from ``first`` to ``last``, both inclusive."""
+    """List every day from ``first`` to ``last``, both inclusive."""
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
 def ranges(
-    days: Iterable[date],
-    settings: Settings,
-    days_back: int = 0,
-    days_ahead: int = 0,
-    *,
-    first: date | None = None,
+    days: Iterable[date], first: date, days_back: int = 0, days_ahead: int = 0
 ) -> Iterator[tuple[date, date]]:
-    """Touched days, widened to all whose models change with them, as few contiguous ranges.
+    """Widen stale days to all whose models change with them, as few contiguous ranges.
 
     Ranges closer than a week become one, because a run costs more than a week of models.
 
     Args:
         days: Days with new rows.
-        settings: Bounds of the calendar.
-        days_back: Days before a touched one that change with it: a session that began the day before.
+        first: Where the calendar begins.
+        days_back: Days before a stale one that change with it: a session that began the day before.
         days_ahead: Days after it that do.
-        first: Where the calendar begins; None: with the earliest accepted event.
     """
     back, ahead = timedelta(days=days_back), timedelta(days=days_ahead)
-    first = first or settings.event_time_min.date()
     last = datetime.now(UTC).date() + timedelta(days=1)
     start = end = None
     for day in sorted(days):

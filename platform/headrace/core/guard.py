@@ -1,16 +1,15 @@
-"""Patience with services that are away: retries, and a circuit breaker around each of them.
+"""Retry calls to backing services, with a circuit breaker around each of them.
 
-Only ``Retriable`` errors are retried, with exponential backoff and jitter. A service that failed some times in a row
-is left alone for a while: calls fail at once, so that nothing hangs on timeouts, until one call is let through as a
-trial. The state is in a file below ``home``, so that all processes of an installation share it and ``headrace
-status`` shows it.
+Only ``Retriable`` errors are retried, with exponential backoff and jitter. After some failures in a row the circuit of
+the service opens: calls fail at once instead of hanging on timeouts, until one call is let through as a trial. The
+state is in a file per service, which all processes of an installation share and ``headrace status`` shows.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -18,11 +17,8 @@ from typing import TypeVar
 import pybreaker
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from headrace.config.settings import Settings
-from headrace.core.batch import Backlog, MicroBatch, Position
 from headrace.core.circuit import CircuitFile
 from headrace.core.errors import Conflict, Retriable
-from headrace.sources import Source
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,8 +26,35 @@ T = TypeVar("T")
 SERVICES = ("kafka", "sqs", "files", "lake", "warehouse")
 
 
-class LeftAlone(Retriable):
-    """The service failed too often of late; nobody asks it before the time in the message."""
+class CircuitOpen(Retriable):
+    """The service failed too often of late; nobody calls it before the time in the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How to call services that may be away.
+
+    Attributes:
+        circuits: Folder of the circuits' files.
+        attempts: Of one call.
+        max_pause: Longest pause between two attempts, s.
+        failures: In a row, until the circuit opens.
+        open_seconds: For how long it stays open.
+    """
+
+    circuits: Path
+    attempts: int = 4
+    max_pause: float = 10.0
+    failures: int = 5
+    open_seconds: float = 30.0
+
+    def without_retries(self) -> RetryPolicy:
+        """Raise the first failure, for callers that only look."""
+        return replace(self, attempts=1)
+
+    def file(self, service: str) -> Path:
+        """Name the file of a service's circuit."""
+        return self.circuits / f"{service}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +75,21 @@ class Circuit:
 
 
 class Guard:
-    """Calls to one backing service."""
+    """Call one backing service by a retry policy."""
 
-    def __init__(self, service: str, settings: Settings, *, patient: bool = True) -> None:
-        """Args:
-        service: One of ``SERVICES``.
-        settings: Limits, and where the state is.
-        patient: Retry; otherwise the first failure is raised, for those who only look.
+    def __init__(self, service: str, policy: RetryPolicy) -> None:
+        """Read the circuit of a service.
+
+        Args:
+            service: One of ``SERVICES``.
+            policy: How to call it.
         """
         self.service = service
-        self._pause = timedelta(seconds=settings.breaker_seconds)
-        self._state = CircuitFile(service, _file(service, settings))
+        self._pause = timedelta(seconds=policy.open_seconds)
+        self._state = CircuitFile(service, policy.file(service))
         self._breaker = pybreaker.CircuitBreaker(
-            fail_max=settings.breaker_failures,
-            reset_timeout=settings.breaker_seconds,
+            fail_max=policy.failures,
+            reset_timeout=policy.open_seconds,
             exclude=[lambda error: not _service_failed(error)],
             state_storage=self._state,
             name=service,
@@ -73,8 +97,8 @@ class Guard:
         )
         self._retrying = Retrying(
             retry=retry_if_exception(_worth_another_try),
-            stop=stop_after_attempt(settings.retry_attempts if patient else 1),
-            wait=wait_random_exponential(multiplier=0.2, max=settings.retry_max_seconds),
+            stop=stop_after_attempt(policy.attempts),
+            wait=wait_random_exponential(multiplier=0.2, max=policy.max_pause),
             before_sleep=lambda state: log.warning(
                 "%s: attempt %d failed, trying again: %s",
                 service,
@@ -85,10 +109,10 @@ class Guard:
         )
 
     def __call__(self, call: Callable[[], T]) -> T:
-        """The result of ``call``, which may be called several times.
+        """Return the result of ``call``, which may be called several times.
 
         Raises:
-            LeftAlone: The circuit is open.
+            CircuitOpen: Nothing was called.
             Retriable: The last attempt failed.
         """
         result: T = self._retrying(self._once, call)
@@ -100,7 +124,7 @@ class Guard:
                 return call()
         except pybreaker.CircuitBreakerError as error:
             when = f"{self.circuit.next_try:%H:%M:%S} UTC" if self.circuit.next_try else "the next try"
-            raise LeftAlone(
+            raise CircuitOpen(
                 f"{self.service} failed {self._breaker.fail_counter} times in a row and is left alone until {when}"
             ) from error
 
@@ -113,46 +137,18 @@ class Guard:
         return Circuit(self.service, self._state.state, self._state.counter, next_try)
 
 
+def circuits(policy: RetryPolicy) -> list[Circuit]:
+    """State of every service that was ever called."""
+    return [Guard(one, policy).circuit for one in SERVICES if _exists(policy.file(one))]
+
+
 def _service_failed(error: BaseException) -> bool:
-    """Whether an exception tells of the service: a refused commit or a missing topic is an answer of it."""
+    """Tell whether an exception is the service's fault: a refused commit or a missing topic is an answer of it."""
     return isinstance(error, Retriable) and not isinstance(error, Conflict)
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    return _service_failed(error) and not isinstance(error, LeftAlone)
-
-
-class GuardedSource:
-    """A source whose every call goes through a guard. See ``headrace.sources.base.Source``."""
-
-    def __init__(self, inner: Source, guard: Guard) -> None:
-        self._inner, self._guard = inner, guard
-        self.name = inner.name
-
-    def cursors(self) -> list[str]:
-        """Guarded."""
-        return self._guard(self._inner.cursors)
-
-    def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
-        """Guarded: reading again from the same position gives the same or more."""
-        return self._guard(lambda: self._inner.read(after, max_messages, wait_seconds))
-
-    def acknowledge(self, batch: MicroBatch, /) -> None:
-        """Guarded: acknowledging twice is acknowledging."""
-        self._guard(lambda: self._inner.acknowledge(batch))
-
-    def backlog(self, after: Position, /) -> Backlog:
-        """Guarded."""
-        return self._guard(lambda: self._inner.backlog(after))
-
-    def close(self) -> None:
-        """Not guarded: it must not wait."""
-        self._inner.close()
-
-
-def circuits(settings: Settings) -> list[Circuit]:
-    """State of every service that was ever called."""
-    return [Guard(one, settings).circuit for one in SERVICES if _exists(_file(one, settings))]
+    return _service_failed(error) and not isinstance(error, CircuitOpen)
 
 
 def _exists(path: Path) -> bool:
@@ -160,7 +156,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # a folder that this user may not look into
         return False
-
-
-def _file(service: str, settings: Settings) -> Path:
-    return settings.home / "breakers" / f"{service}.json"

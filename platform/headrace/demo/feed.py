@@ -18,7 +18,7 @@ from headrace.producers.flights import (
     weather_messages,
 )
 from headrace.producers.malformed import MalformedMessage, interleave, malformed_events, malformed_metrics
-from headrace.streams.stream import producer
+from headrace.streams.adapters import producer
 
 
 @dataclass(slots=True)

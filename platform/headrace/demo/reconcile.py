@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.config.settings import Settings
 from headrace.demo.feed import Feed
-from headrace.health.audit import Audit
+from headrace.health.audit import Audit, audit
 from headrace.sources.kafka.source import KafkaSource
 from headrace.streams.stream import Stream
 from headrace.warehouse.clickhouse import ClickHouse
@@ -91,23 +91,23 @@ class Reconciled:
 def reconcile(feed: Feed, stream: Stream, settings: Settings) -> Reconciled:
     """Compare one stream at every seam."""
     assert feed.expected is not None
-    audit = stream.audit()
+    audited = audit(stream.lake)
     warehouse = sum(stream.warehouse.counts_by_day(stream.contract.table).values())
     rejected = sum(stream.warehouse.counts_by_day(stream.contract.rejected_table).values())
-    landed = audit.messages - audit.messages_rejected
+    landed = audited.messages - audited.messages_rejected
     lines = (
         Line("messages acknowledged by the broker", feed.total, feed.acknowledged),
         Line("messages the source still holds for us", 0, stream.backlog(feed.source).waiting),
         *_offsets(feed, stream),
-        Line("messages landed + rejected", feed.acknowledged, landed + audit.messages_rejected),
-        Line("rows in the lake", feed.rows, audit.good),
-        Line("rows rejected", feed.rejects, audit.rejected),
-        Line("rows doubled", 0, audit.doubled),
-        Line("rows in the warehouse", audit.good, warehouse),
-        Line("rejected rows in the warehouse", audit.rejected, rejected),
+        Line("messages landed + rejected", feed.acknowledged, landed + audited.messages_rejected),
+        Line("rows in the lake", feed.rows, audited.good),
+        Line("rows rejected", feed.rejects, audited.rejected),
+        Line("rows doubled", 0, audited.doubled),
+        Line("rows in the warehouse", audited.good, warehouse),
+        Line("rejected rows in the warehouse", audited.rejected, rejected),
         *(_event_marts if feed.stream == "events" else _metric_marts)(feed, stream, settings),
     )
-    return Reconciled(feed.stream, feed.acknowledged, audit, warehouse, lines)
+    return Reconciled(feed.stream, feed.acknowledged, audited, warehouse, lines)
 
 
 def _offsets(feed: Feed, stream: Stream) -> Iterator[Line]:

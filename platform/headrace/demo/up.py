@@ -19,7 +19,7 @@ from headrace.local.reload import Reloader
 from headrace.local.supervisor import stop_on_signals
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers.traffic import run_traffic
-from headrace.streams.stream import producer
+from headrace.streams.adapters import producer
 
 
 def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port: int | None = None) -> None:

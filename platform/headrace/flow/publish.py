@@ -103,7 +103,7 @@ def publish(
         if last is not None and (why := another_history(table, newest, last)):
             log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
             return _publish_whole(table, warehouse, newest, last.epoch + 1)
-        done, epoch = Published(end=last.version + 1 if last else 0), last.epoch if last else 0
+        done, epoch = Published(end=resume_at(last)), last.epoch if last else 0
         while (version := done.end) <= newest:
             try:
                 added = table.describe(version)
@@ -148,14 +148,18 @@ def another_history(table: LakeTable, newest: int, last: Publication) -> str:
     return ""
 
 
-def first_unpublished(table: LakeTable, warehouse: Warehouse) -> tuple[int, int]:
-    """Tell with which version publishing goes on, and the newest; the first is beyond where all is published."""
+def unpublished_range(table: LakeTable, warehouse: Warehouse) -> range:
+    """List the versions that publishing resumes with, from the first unpublished one to the newest."""
     warehouse.prepare(table.table)
     last = warehouse.published(table.table, table.id)
     newest = table.open().version
-    if last is None:
-        return 0, newest
-    return newest if another_history(table, newest, last) else last.version + 1, newest
+    restored = last is not None and another_history(table, newest, last)
+    return range(newest if restored else resume_at(last), newest + 1)
+
+
+def resume_at(last: Publication | None) -> int:
+    """Return the first version that is not published."""
+    return 0 if last is None else last.version + 1
 
 
 def _half_in(table: LakeTable, warehouse: Warehouse, added: LakeVersion) -> bool:
@@ -177,8 +181,8 @@ def _recorded(table: LakeTable, warehouse: Warehouse, version: int, seconds: flo
     until, pause = time.monotonic() + seconds, threading.Event()
     while time.monotonic() < until:
         last = warehouse.published(table.table, table.id)
-        if last is not None and last.version >= version:
-            return last.version + 1
+        if (end := resume_at(last)) > version:
+            return end
         pause.wait(_LOOK_SECONDS)
     return 0
 
@@ -260,7 +264,7 @@ def _replace_day(table: LakeTable, warehouse: Warehouse, day: date) -> int:
         last = warehouse.published(table.table, table.id)
         assert last is not None  # publish records at least version 0
         rows = warehouse.replace_partition(table.table, day, table.read_day(day, last.version))
-        later = range(last.version + 1, table.open().version + 1)
+        later = range(resume_at(last), table.open().version + 1)
         if not any(_touches(table, one, day) for one in later):
             break
     return rows

@@ -1,7 +1,7 @@
-"""Reads a source and checks what it gives, ahead of who lands it.
+"""Read and validate micro-batches ahead of the writer.
 
-Messages of a queue are taken out of it by reading, and nothing but the tables tells whether somebody else has landed
-them: who holds them must have opened the tables before. So a queue is never read ahead (docs/adr/0015).
+Messages of a queue are taken out of it by reading, and only the tables tell whether another run has landed them: a run
+that holds them must have opened the tables before. So a queue is never read ahead (docs/adr/0015).
 """
 
 from __future__ import annotations
@@ -9,94 +9,89 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from queue import Empty, Queue
 
 import polars as pl
 
-from headrace.contracts import Contract, Limits, check
-from headrace.core.batch import Checked, MicroBatch, Position, new_batch_id
-from headrace.lake import Snapshot
+from headrace.contracts import Contract, Limits
+from headrace.core.batch import Checked, MicroBatch, Position
+from headrace.flow.validate import validate
 from headrace.sources import Source
-
-#: Of the rejected table and of the good one.
-Tables = tuple[Snapshot, Snapshot]
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a read gave.
+    """The result of one read.
 
     Attributes:
         batch: The messages.
-        after: Where the next read begins, also in what this one did not look at.
-        checked: The same after the contract; None if there is nothing to land.
-        tables: As they were before the read, so that a commit of anyone else who got the same messages meanwhile is a
-            conflict; None for what was read ahead: offsets tell what has landed.
+        after: Where the next read begins, also in cursors that this one did not look at.
+        checked: The validated messages; None if there is nothing to land.
     """
 
     batch: MicroBatch
     after: Position
     checked: Checked | None
-    tables: Tables | None
 
 
-class Reader:
-    """Reads and checks a source, which is for one thread at a time.
+class ReadAhead:
+    """Read a source, which is for one thread at a time, directly or in a thread that reads ahead.
 
-    Reading ahead, that is a thread of its own, and checking another: while one batch is written, the next is checked
-    and the one after it is read, which waits there until the first has been written.
+    Reading ahead takes two threads: while one batch is written, the next is validated and the one after it is read.
+    That one waits there until the first has been written.
     """
 
     def __init__(self, source: Source, contract: Contract, limits: Limits, batch_messages: int) -> None:
-        """Args:
-        source: What to read.
-        contract: What its records should be.
-        limits: What is accepted.
-        batch_messages: Messages of a full batch.
+        """Read nothing yet.
+
+        Args:
+            source: What to read.
+            contract: What its records should be.
+            limits: What is accepted.
+            batch_messages: Messages of a full batch.
         """
-        self.source, self.contract, self.limits = source, contract, limits
+        self._source, self._contract, self._limits = source, contract, limits
         self._batch_messages = batch_messages
         self._known: list[str] = []
         self._checks = ThreadPoolExecutor(1, "check")
         self._thread: threading.Thread | None = None
         self._enough = threading.Event()
         self._found: Queue[Future[Read | None]] = Queue(1)  # in the order they were read; None is the end
-        self._taken: Future[Read | None] | None = None  # out of the queue, and nobody has had it yet
+        self._taken: Future[Read | None] | None = None  # out of the queue, and not returned yet
         self._landed: deque[MicroBatch] = deque()  # to be acknowledged between two reads
 
     def cursors(self) -> list[str]:
-        """As the source has them now; as it had them while reading ahead."""
+        """List the source's cursors as they are now; while reading ahead, as they were before."""
         if self._thread is None:
-            self._known = self.source.cursors()
+            self._known = self._source.cursors()
         return self._known
 
-    def next(self, present: Callable[[], Tables], cursors: list[str], wait_seconds: float) -> Read:
-        """What was read ahead; or what is there now, behind the position in the ``present`` tables.
+    @property
+    def running(self) -> bool:
+        """Whether batches are read ahead, or were and have not all been taken."""
+        return self._thread is not None
 
-        A read waits ``wait_seconds`` for the first message.
-        """
-        if self._thread is not None:
-            future, self._taken = self._taken or self._found.get(), None
-            found = future.result()
-            if found is not None:
-                return found
+    def taken(self) -> Read | None:
+        """Wait for the next batch that was read ahead; None if reading ahead ended, which stops it."""
+        future, self._taken = self._taken or self._found.get(), None
+        found = future.result()
+        if found is None:
             self.stop()
-            cursors = self.cursors()
-        tables = present()
-        after = tables[1].position(cursors)
+        return found
+
+    def read(self, after: Position, wait_seconds: float) -> Read:
+        """Read behind a position in the caller's thread; waits for the first message at most so long."""
         batch = self._read(after, wait_seconds)
         if _nothing(batch):
-            return Read(batch, after, None, tables)
-        return Read(batch, after.advanced(batch.after), judged(batch, self.contract, self.limits), tables)
+            return Read(batch, after, None)
+        return Read(batch, after.advanced(batch.after), validate(batch, self._contract, self._limits))
 
     def more(self, seconds: float) -> Read | None:
-        """What else was read ahead, if it is there in time; what went wrong is for ``next`` to raise."""
-        if self._thread is None and self._taken is None:  # nobody reads ahead
+        """Return the next batch that was read ahead if it is there in time; its errors are for ``taken`` to raise."""
+        if self._thread is None and self._taken is None:
             return None
         until = time.monotonic() + seconds
         try:
@@ -112,10 +107,10 @@ class Reader:
         return found
 
     def _read(self, after: Position, wait_seconds: float) -> MicroBatch:
-        return self.source.read(after, self._batch_messages, wait_seconds)
+        return self._source.read(after, self._batch_messages, wait_seconds)
 
-    def read_ahead(self, after: Position, wait_seconds: float) -> None:
-        """Go on from there, for as long as batches are full, until ``stop``; does nothing if that is under way."""
+    def start(self, after: Position, wait_seconds: float) -> None:
+        """Read ahead from a position while batches are full, until ``stop``; does nothing if that is under way."""
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._go_on, args=(after, wait_seconds), name="read", daemon=True
@@ -129,11 +124,11 @@ class Reader:
                 self._tell()
                 batch = self._read(after, wait_seconds)
                 if _nothing(batch):
-                    break  # who reads on sees whether anything is amiss, and waits
+                    break  # the caller reads on, sees whether anything is amiss, and waits
                 after = after.advanced(batch.after)
                 found: Future[Read | None] = Future()
                 self._found.put(found)  # waits until the one before it has been taken, which is then written
-                self._checks.submit(self._judge, batch, after, found)
+                self._checks.submit(self._validate, batch, after, found)
                 full = len(batch) >= self._batch_messages
                 del batch  # not to be held while the next one is read
         except BaseException as error:
@@ -145,27 +140,27 @@ class Reader:
             end.set_result(None)
             self._found.put(end)
 
-    def _judge(self, batch: MicroBatch, after: Position, found: Future[Read | None]) -> None:
+    def _validate(self, batch: MicroBatch, after: Position, found: Future[Read | None]) -> None:
         try:
-            checked = judged(batch, self.contract, self.limits)
-            # what is good and what is rejected hold all that is needed of the payloads
+            checked = validate(batch, self._contract, self._limits)
+            # good and rejected rows hold all that is needed of the payloads
             records = batch.records.with_columns(payload=pl.lit(None, pl.Binary))
-            found.set_result(Read(replace(batch, records=records), after, checked, None))
+            found.set_result(Read(replace(batch, records=records), after, checked))
         except BaseException as error:
             found.set_exception(error)
 
     def acknowledge(self, batch: MicroBatch) -> None:
-        """At once, or after the read that is under way."""
+        """Tell the source that a batch has landed: at once, or after the read that is under way."""
         self._landed.append(batch)
         if self._thread is None:
             self._tell()
 
     def _tell(self) -> None:
         while self._landed:
-            self.source.acknowledge(self._landed.popleft())
+            self._source.acknowledge(self._landed.popleft())
 
     def stop(self) -> None:
-        """Forget what was read ahead; the source is this thread's again, and knows of all that has landed."""
+        """Forget what was read ahead; the source is the caller's again, and knows of all that has landed."""
         if self._thread is not None:
             self._enough.set()
             while self._thread.is_alive():
@@ -176,7 +171,7 @@ class Reader:
         self._tell()
 
     def close(self) -> None:
-        """``stop`` for good."""
+        """Stop for good."""
         try:
             self.stop()
         finally:
@@ -185,8 +180,3 @@ class Reader:
 
 def _nothing(batch: MicroBatch) -> bool:
     return not len(batch) and batch.after == batch.before
-
-
-def judged(batch: MicroBatch, contract: Contract, limits: Limits) -> Checked:
-    """A micro-batch after its contract, as of now."""
-    return check(contract, batch, batch_id=new_batch_id(batch), now=datetime.now(UTC), limits=limits)

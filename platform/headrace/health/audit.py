@@ -17,10 +17,12 @@ import polars as pl
 
 from headrace.core.batch import ORIGIN_KEY, Position
 from headrace.core.errors import HistoryGone
+from headrace.pipelines import Kafka
 
 if TYPE_CHECKING:
-    from headrace.flow.ingest import StreamLake
+    from headrace.flow.commit import StreamLake
     from headrace.lake.delta import DeltaLakeTable
+    from headrace.streams.stream import Stream
 
 #: An erasure removes files under an open snapshot; the table is then opened anew, so often.
 _ATTEMPTS = 3
@@ -120,6 +122,38 @@ def skipped(broker: Broker, missing: Ranges, erased: Mapping[str, int]) -> Skipp
             left[cursor] = allowed - there
     found = {cursor: sorted(gaps) for cursor, gaps in found.items() if left[cursor] < 0}
     return Skipped(found, len(chosen), len(ranges) - len(chosen))
+
+
+def skipped_by(stream: Stream, missing: Ranges, erased: Mapping[str, int]) -> Skipped:
+    """Ask the brokers of a stream for offsets that left no row: those that they still hold have been skipped."""
+    by_source: dict[str, Ranges] = {
+        spec.name: {} for spec in stream.pipeline.sources if isinstance(spec, Kafka)
+    }
+    for cursor, ranges in missing.items():
+        name = cursor.rpartition("/")[0].rpartition("/")[0]
+        if name in by_source:
+            by_source[name][cursor] = ranges
+    found = Skipped()
+    for name, asked in by_source.items():
+        if asked:
+            found += skipped(stream.kafka(name), asked, erased)
+    return found
+
+
+def newest_rows(stream: Stream, most: int) -> pl.DataFrame:
+    """Read about ``most`` of the good rows that landed last, fewer where the log does not reach back so far."""
+    good, schema = stream.lake.good, stream.contract.landed_schema
+    found, rows = [pl.DataFrame(schema=schema)], 0
+    for version in range(good.open().version, -1, -1):
+        try:
+            for chunk in good.read(good.describe(version)):
+                found += [pl.DataFrame(pl.from_arrow(part)).cast(schema) for part in chunk]
+                rows += chunk.num_rows
+        except HistoryGone:
+            break
+        if rows >= most:
+            break
+    return pl.concat(found).head(most)
 
 
 def audit(

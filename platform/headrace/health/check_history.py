@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+from headrace.clients.postgres import reachable
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal
 from headrace.core.packed import unpacked
@@ -183,11 +184,7 @@ def _tables(config: Settings, file: str, table: str) -> Iterator[Connection | No
 
 def _address(config: Settings, name: str) -> str | None:
     if config.dagster_postgres is not None:
-        from headrace.orchestration.runtime.instance import (
-            postgres,  # imports Dagster; only it knows the driver
-        )
-
-        return postgres(config)
+        return reachable(config.dagster_postgres.get_secret_value())
     file = _dagster_home(config) / "history" / name
     return f"sqlite:///file:{quote(str(file))}?mode=ro&uri=true" if file.is_file() else None
 

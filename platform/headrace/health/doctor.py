@@ -7,12 +7,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from headrace import alerts
+from headrace.clients.postgres import described
+from headrace.clients.s3 import require_bucket
 from headrace.config.settings import Settings, load_settings
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import BadData, HeadraceError
 from headrace.core.guard import Guard
+from headrace.health.freshness import unpublished_versions
 from headrace.health.status import torn_ends
 from headrace.models import versions as dbt_versions
 from headrace.models.project import untagged
@@ -101,17 +105,31 @@ def _alerts(config: Settings) -> str:
 
 
 def _dagster(config: Settings) -> Iterator[Finding]:
-    """Where Dagster keeps what it knows, as far as that is not a folder: importing it takes a second."""
+    """Where Dagster keeps its records, as far as that is not a folder."""
     if config.dagster_postgres or config.compute_logs:
-        from headrace.orchestration.runtime.instance import verify_compute_logs, verify_postgres
+        yield _tried("Dagster's storage", lambda: _storage(config))
+        yield _tried("compute logs", lambda: _compute_logs(config))
 
-        yield _tried("Dagster's storage", lambda: verify_postgres(config))
-        yield _tried("compute logs", lambda: verify_compute_logs(config))
+
+def _storage(config: Settings) -> str:
+    if config.dagster_postgres is None:
+        return "in SQLite, below DAGSTER_HOME"
+    return f"in Postgres, {described(config.dagster_postgres.get_secret_value())}"
+
+
+def _compute_logs(config: Settings) -> str:
+    bucket = urlsplit(config.compute_logs).netloc
+    if not bucket:
+        return "below DAGSTER_HOME"
+    require_bucket(bucket, "HEADRACE_COMPUTE_LOGS")
+    return f"on S3, in bucket {bucket!r}"
 
 
 def _migrations(config: Settings) -> Finding:
     try:
-        warehouse = ClickHouse(config.with_warehouse(), Guard("warehouse", config, patient=False))
+        warehouse = ClickHouse(
+            config.with_warehouse(), Guard("warehouse", config.retry_policy.without_retries())
+        )
     except HeadraceError as error:
         return Finding("migrations", False, str(error))
     try:
@@ -130,11 +148,13 @@ def _migrations(config: Settings) -> Finding:
 
 
 def _services(config: Settings) -> Iterator[Finding]:
-    for stream in streams(config, patient=False).values():
+    for stream in streams(config, retry=False).values():
         for spec in stream.pipeline.sources:
             yield _tried(spec.name, lambda s=stream, n=spec.name: _waiting(s, n))  # type: ignore[misc]
         yield _tried(f"lake of {stream.name}", lambda s=stream: _lake(s))  # type: ignore[misc]
-        yield _tried(f"warehouse of {stream.name}", lambda s=stream: f"{s.unpublished()} versions behind")  # type: ignore[misc]
+        yield _tried(
+            f"warehouse of {stream.name}", lambda s=stream: f"{unpublished_versions(s)} versions behind"
+        )  # type: ignore[misc]
         stream.close()
 
 

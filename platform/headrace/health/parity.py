@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from headrace.core.errors import HistoryGone
 from headrace.flow.publish import another_history
@@ -22,7 +23,12 @@ from headrace.lake import LakeVersion
 from headrace.lake.delta import DeltaLakeTable
 from headrace.warehouse.clickhouse import ClickHouse
 
+if TYPE_CHECKING:
+    from headrace.streams.stream import Stream
+
 _PAUSE_SECONDS = 0.5
+#: So long both can be compared in the end, unless days are rewritten all the time.
+_LOOK_AGAIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ def compare(
     days: Collection[date] | None = None,
     *,
     after: date = date.min,
-    within: float = 10.0,
+    within: float = _LOOK_AGAIN_SECONDS,
 ) -> Parity:
     """Compare both, day by day, beside writers and publishers that never pause.
 
@@ -97,6 +103,15 @@ def compare(
             return replace(found, different={}, inconclusive=f"{why}, for {within:.0f} s")
         suspects = frozenset(found.different)
         pause.wait(_PAUSE_SECONDS)
+
+
+def parity(
+    stream: Stream, days: Collection[date] | None = None, *, within: float = _LOOK_AGAIN_SECONDS
+) -> Parity:
+    """Compare lake and warehouse of a stream, leaving out days whose raw rows have expired; see ``compare``."""
+    keep = stream.settings.raw_ttl_days
+    after = datetime.now(UTC).date() - timedelta(days=keep) if keep else date.min
+    return compare(stream.lake.good, stream.warehouse, days, after=after, within=within)
 
 
 def _look(lake: DeltaLakeTable, warehouse: ClickHouse, days: Collection[date] | None, after: date) -> Parity:
@@ -135,6 +150,11 @@ def _look(lake: DeltaLakeTable, warehouse: ClickHouse, days: Collection[date] | 
 def _later(lake: DeltaLakeTable, version: int) -> _Later:
     newest = lake.open().version
     return _Later.of([lake.describe(one) for one in range(version + 1, newest + 1)])
+
+
+def arriving_days(stream: Stream, version: int) -> frozenset[date]:
+    """List days of the models whose rows are in lake versions after ``version``."""
+    return arriving(stream.lake.good, version, by_landing=stream.settings.window_time == "processing")
 
 
 def arriving(lake: DeltaLakeTable, version: int, *, by_landing: bool = False) -> frozenset[date]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
@@ -17,8 +17,9 @@ from headrace.alerts import length
 from headrace.repair.rejects import ORIGIN
 
 if TYPE_CHECKING:
-    from headrace.flow.ingest import StreamLake
+    from headrace.flow.commit import StreamLake
     from headrace.lake.delta import DeltaLakeTable
+    from headrace.streams.stream import Stream
 
 DAY = timedelta(days=1)
 #: Rejected rows below which a rate is no error: 3 of 5 in a quiet stream is nothing to wake anybody for.
@@ -85,6 +86,18 @@ def judge(arrived: Sequence[Arrived], warn: float, error: float) -> RejectRate:
         f"({worst.rate:.2%}, limit {limit:.2%}{repaired})"
     )
     return RejectRate(worst, severity(worst), said)
+
+
+def reject_rate(stream: Stream, now: datetime | None = None) -> RejectRate:
+    """Judge the newest rows of a stream, and those of a day, by the limits of pipeline or settings."""
+    own, s = stream.pipeline.thresholds, stream.settings
+    windows = [timedelta(seconds=s.reject_seconds), DAY]
+    counted = arrived(stream.lake, f"redrive/{stream.name}", windows, now or datetime.now(UTC))
+    return judge(
+        counted,
+        warn=s.max_reject_rate if own.reject_rate is None else own.reject_rate,
+        error=s.error_reject_rate if own.error_reject_rate is None else own.error_reject_rate,
+    )
 
 
 def arrived(

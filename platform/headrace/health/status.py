@@ -12,6 +12,9 @@ from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, HeadraceError, NotSet, Retriable
 from headrace.core.guard import Circuit, circuits
 from headrace.health.check_history import Check, last_checks, pauses
+from headrace.health.freshness import last_landed, unpublished_versions
+from headrace.health.parity import parity
+from headrace.health.reject_rate import reject_rate
 from headrace.health.run_pauses import Pause
 from headrace.lake.durable import SET_ASIDE
 from headrace.models import versions as dbt_versions
@@ -137,7 +140,9 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
         checks = [c for c in checks if only in c.asset.split("/")] if checks is not None else None
         others = [one for one in others if one.stream == only]
         failing = [one for one in failing if one.job.endswith(f"_{only}")]
-    return Health([inspect(one) for one in streams], circuits(config), checks, others, problems, failing)
+    return Health(
+        [inspect(one) for one in streams], circuits(config.retry_policy), checks, others, problems, failing
+    )
 
 
 def inspect(stream: Stream) -> StreamStatus:
@@ -159,21 +164,21 @@ def inspect(stream: Stream) -> StreamStatus:
         found["lake_version"] = stream.lake.good.open().version
         found["lake_rows"] = sum(stream.lake.good.counts_by_day().values())
         found["rejected_rows"] = sum(stream.lake.rejected.counts_by_day().values())
-        found["last_landed"] = stream.latest()
+        found["last_landed"] = last_landed(stream)
         found["set_aside"] = torn_ends(stream)
-        rate = stream.reject_rate()
+        rate = reject_rate(stream)
         if rate.severity is not None:
             said = f"{rate.said}; see 'headrace rejects list {stream.name}'"
             (problems if rate.severity == "error" else warnings).append(said)
         part = "warehouse"
         found["warehouse_rows"] = sum(stream.warehouse_counts().values())
-        found["unpublished_versions"] = stream.unpublished()
+        found["unpublished_versions"] = unpublished_versions(stream)
         touched = stream.touched()
         found["touched_days"] = len(touched)
         found["touched_since"] = min((one.since for one in touched), default=None)
         if restored := stream.restored():
             problems.append(restored)
-        elif different := stream.parity():
+        elif different := parity(stream).different:
             problems.append(
                 f"{len(different)} days differ between lake and warehouse, the first is {min(different)}; "
                 "materialise them, or run 'headrace backfill'"

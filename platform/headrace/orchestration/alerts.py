@@ -41,6 +41,7 @@ from headrace import alerts
 from headrace.alerts import Book, News, Problem, length
 from headrace.config.settings import Settings
 from headrace.core.errors import Retriable
+from headrace.health.freshness import last_landed
 from headrace.orchestration import backoff
 from headrace.orchestration.assets import STREAM, lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
@@ -307,7 +308,7 @@ def _look_at_streams(
         if (now - landed).total_seconds() > limit:
             try:
                 with streams.look(pipeline) as stream:
-                    landed = max(landed, stream.latest() or landed)
+                    landed = max(landed, last_landed(stream) or landed)
             except Retriable:
                 continue  # it cannot be told now; whoever reads or writes the lake fails and is heard of
             book.marks[mark] = landed

@@ -28,6 +28,7 @@ from headrace.orchestration.ingest_report import IngestReport
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline, Spec
+from headrace.streams.drain import drain
 
 STREAM = "headrace/stream"
 #: A run is started before the one that it relieves ends, and waits for it so long: its last batch and publication.
@@ -137,7 +138,7 @@ def lake_asset(pipeline: Pipeline, file: Path, settings: Settings) -> AssetsDefi
                     if not alone:
                         holds = holder(_lock(settings, pipeline, name, config.share))
                         context.log.warning(f"{name}: {holds} still reads; going on beside it")
-                    for step in stream.drain(name, pace, share=config.share, may_linger=place.take):
+                    for step in drain(stream, name, pace, share=config.share, may_linger=place.take):
                         report.step(name, step, stream)
                 report.source_done(name)
             snapshot = stream.lake.good.open()

@@ -28,15 +28,16 @@ from headrace.contracts import unknown, violations
 from headrace.core.batch import Position
 from headrace.core.days import days_between
 from headrace.core.errors import Fatal, HeadraceError
-from headrace.health.audit import Audit, Skipped
-from headrace.health.parity import Parity
-from headrace.health.reject_rate import RejectRate
+from headrace.health.audit import Audit, Skipped, audit, newest_rows, skipped_by
+from headrace.health.freshness import Freshness, freshness
+from headrace.health.parity import Parity, parity
+from headrace.health.reject_rate import RejectRate, reject_rate
 from headrace.orchestration import metadata
 from headrace.orchestration.assets import lake_key, warehouse_key
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Kafka, Pipeline
-from headrace.streams.stream import Standing, Stream
+from headrace.streams.stream import Stream
 
 #: Rows that are held against their contract again.
 _REVALIDATED = 100_000
@@ -150,14 +151,14 @@ def _checks(pipeline: Pipeline, settings: Settings) -> list[_Check]:
             lake,
             f"At most {rate:.0%} of the newest rows, and of those of the last day, are rejected and not repaired. "
             f"More than {error_rate:.0%} are an error.",
-            lambda stream, _: rejects(stream.reject_rate()),
+            lambda stream, _: rejects(reject_rate(stream)),
             None,
         ),
         _Check(
             "lag",
             lake,
             f"At most {lag:,} messages wait in a source.",
-            lambda stream, _: lagging(stream.standing().waiting, lag),
+            lambda stream, _: lagging(freshness(stream).waiting, lag),
             _WARN,
         ),
         _Check(
@@ -171,7 +172,7 @@ def _checks(pipeline: Pipeline, settings: Settings) -> list[_Check]:
             "parity_with_lake",
             warehouse,
             "Every day has as many rows in the warehouse as in the lake. Nothing is built of it otherwise.",
-            lambda stream, days: equal(stream.compare(days)),
+            lambda stream, days: equal(parity(stream, days)),
             blocking=True,
         ),
     ]
@@ -190,10 +191,10 @@ def _days(context: AssetCheckExecutionContext) -> Sequence[date] | None:
 
 def _every_message_once(stream: Stream, days: Sequence[date] | None) -> AssetCheckResult:
     if days is not None:
-        return once(stream.audit(days))
+        return once(audit(stream.lake, days))
     kafka = [stream.kafka(spec.name) for spec in stream.pipeline.sources if isinstance(spec, Kafka)]
-    audit = stream.audit(cursors=[cursor for source in kafka for cursor in source.cursors()])
-    return once(audit, stream.skipped(audit.missing, audit.erased))
+    audited = audit(stream.lake, cursors=[cursor for source in kafka for cursor in source.cursors()])
+    return once(audited, skipped_by(stream, audited.missing, audited.erased))
 
 
 def once(audit: Audit, skipped: Skipped | None = None) -> AssetCheckResult:
@@ -271,7 +272,7 @@ def reconciled(
 
 
 def _contract_holds(stream: Stream, _: Sequence[date] | None) -> AssetCheckResult:
-    rows = stream.newest_rows(_REVALIDATED)
+    rows = newest_rows(stream, _REVALIDATED)
     return kept(violations(stream.contract, rows), rows.height)
 
 
@@ -351,7 +352,7 @@ def _freshness(stream: Stream, behind: timedelta) -> AssetCheckResult:
     """
     deadline, pause = time.monotonic() + _ON_ITS_WAY_SECONDS, threading.Event()
     while True:
-        standing, now = stream.standing(), datetime.now(UTC)
+        standing, now = freshness(stream), datetime.now(UTC)
         found = fresh(standing, behind, now)
         others = fresh(replace(standing, waiting={}), behind, now)
         if found.passed or not others.passed or time.monotonic() >= deadline:
@@ -359,7 +360,7 @@ def _freshness(stream: Stream, behind: timedelta) -> AssetCheckResult:
         pause.wait(_PAUSE_SECONDS)
 
 
-def fresh(standing: Standing, behind: timedelta, now: datetime) -> AssetCheckResult:
+def fresh(standing: Freshness, behind: timedelta, now: datetime) -> AssetCheckResult:
     """Judge how old what is not done yet is."""
     late = now - behind
     said = []

@@ -34,6 +34,7 @@ from headrace.config.settings import Settings
 from headrace.core.days import portions
 from headrace.core.errors import Fatal
 from headrace.core.locks import introduce
+from headrace.health.parity import arriving_days
 from headrace.models import lineage
 from headrace.models import project as models
 from headrace.models.versions import Version as ProjectVersion
@@ -251,7 +252,7 @@ def marts_asset(
             for n, days in enumerate(parts, 1):
                 began_at = datetime.now(UTC)
                 version = stream.published_version()
-                arriving = stream.arriving(version)
+                arriving = arriving_days(stream, version)
                 models.share_parsing(settings, target)
                 with models.building(days, arriving):
                     invocation = dbt.cli(arguments, context=context, target_path=target)

@@ -25,7 +25,8 @@ from headrace.core.errors import HeadraceError
 from headrace.lake import Extent
 from headrace.orchestration import metadata
 from headrace.orchestration.runtime.storage import report_materializations
-from headrace.streams.stream import Step, Stream
+from headrace.streams.drain import Step
+from headrace.streams.stream import Stream
 
 _LINE_SECONDS = 60.0
 

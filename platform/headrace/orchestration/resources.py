@@ -78,7 +78,7 @@ class Streams(ConfigurableResource):  # type: ignore[type-arg]
         with lock:
             stream = _kept.get(pipeline.name)
             if stream is None:
-                stream = Stream(pipeline, settings(), sqs=self.sqs.get_client(), patient=False)
+                stream = Stream(pipeline, settings(), sqs=self.sqs.get_client(), retry=False)
                 _kept[pipeline.name] = stream
             try:
                 yield stream

@@ -83,7 +83,7 @@ def hourly_marts(
         days = [one.day for one in touched if one.since < old and one.day >= begin]
         if not days:
             return SkipReason("no day has been waiting for an hour")
-        return refreshes(pipeline, ranges(days, settings, *around, first=begin), pauses.tags)
+        return refreshes(pipeline, ranges(days, begin, *around), pauses.tags)
 
     return hourly
 

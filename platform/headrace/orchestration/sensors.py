@@ -31,6 +31,7 @@ from headrace.config.settings import Settings
 from headrace.core.batch import Backlog, Position
 from headrace.core.days import ranges
 from headrace.core.errors import HeadraceError, Retriable
+from headrace.health.freshness import unpublished_since
 from headrace.health.run_pauses import apart
 from headrace.models.project import reach, views_version
 from headrace.orchestration import dbt, metadata
@@ -205,7 +206,7 @@ def _left_unpublished(
     if active(context, {STREAM: stream.name}, job):
         return False
     try:
-        return stream.unpublished_since() is not None
+        return unpublished_since(stream) is not None
     except HeadraceError:
         return False
 
@@ -261,7 +262,7 @@ def refresh_sensor(
             try:
                 touched = stream.touched()
                 built = not touched or stream.ever_refreshed()
-                unpublished = bool(touched) and stream.unpublished_since() is not None
+                unpublished = bool(touched) and unpublished_since(stream) is not None
             except Retriable as error:
                 return SkipReason(str(error))
         if not touched:
@@ -280,7 +281,7 @@ def refresh_sensor(
         if held.keys() == days:
             return SkipReason(f"{len(days)} days touched; {max(held.values(), key=lambda p: p.next_try)}")
         groups = apart(days - held.keys(), held)
-        chosen = [one for group in groups for one in ranges(group, settings, *around, first=begin)]
+        chosen = [one for group in groups for one in ranges(group, begin, *around)]
         return SensorResult(run_requests=refreshes(pipeline, chosen, pauses.tags))
 
     return refresh

@@ -9,6 +9,7 @@ from dagster import In, JobDefinition, Nothing, OpExecutionContext, job, op
 
 from headrace.config.settings import Settings
 from headrace.core.errors import HeadraceError, Retriable
+from headrace.health.freshness import needed_since
 from headrace.lake.delta import DeltaLakeTable
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.retention import Keep, forget
@@ -62,6 +63,6 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
 def _needed_since(stream: Stream, table: DeltaLakeTable) -> datetime | None:
     """When the first version was committed that is not in the warehouse; long ago where the warehouse does not say."""
     try:
-        return stream.needed_since(table)
+        return needed_since(stream, table)
     except HeadraceError:
         return datetime.fromtimestamp(0, UTC)

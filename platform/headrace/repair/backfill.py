@@ -50,7 +50,7 @@ def backfill(
     if complaint := dbt_versions.current(settings).complaint:
         tell(complaint)
     around = models.reach(models.manifest(settings), pipeline)
-    built = tuple(ranges(days, settings, *around))
+    built = tuple(ranges(days, settings.event_time_min.date(), *around))
     for start, end in built:
         began, version = datetime.now(UTC), stream.published_version()
         models.build(settings, pipeline, start, end)

@@ -18,11 +18,11 @@ import polars as pl
 
 from headrace.contracts import check
 from headrace.core.batch import HEADERS, RECORD_SCHEMA, Checked, MicroBatch, Position, new_batch_id
-from headrace.flow.ingest import land
+from headrace.flow.commit import land
 from headrace.repair.rejects import Origins, cursor, hashes, short
 
 if TYPE_CHECKING:
-    from headrace.flow.read_ahead import Tables
+    from headrace.flow.commit import Tables
     from headrace.streams.stream import Stream
 
 #: Header of a redriven row that names the rejected row it was made of.

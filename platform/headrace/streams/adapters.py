@@ -1,0 +1,108 @@
+"""Choose the adapters that the settings name: nowhere else does a pipeline meet a driver."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from headrace.clients.sqs import sqs_client
+from headrace.config.settings import Settings
+from headrace.contracts import Limits
+from headrace.core.batch import Table
+from headrace.core.guard import Guard
+from headrace.flow.ingest import Pace
+from headrace.formats import Reader
+from headrace.lake.delta import DeltaLakeTable
+from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs
+from headrace.producers import Producer
+from headrace.producers.kafka import KafkaProducer
+from headrace.producers.sqs import SqsProducer
+from headrace.sources import Source
+from headrace.sources.files.archive import Archive
+from headrace.sources.files.source import FilesSource
+from headrace.sources.kafka.source import KafkaSource
+from headrace.sources.sqs import SqsSource
+
+
+def lake_table(table: Table, settings: Settings, guard: Guard) -> DeltaLakeTable:
+    """Open a table of the lake that the settings name."""
+    return DeltaLakeTable(settings.lake, table, settings.lake_storage_options, guard, sync=settings.lake_sync)
+
+
+def source_of(
+    spec: Spec, pipeline: Pipeline, settings: Settings, sqs: Any, share: int | None = None
+) -> Source:
+    """Make the adapter of a declared source.
+
+    Args:
+        spec: The declaration.
+        pipeline: Whose it is.
+        settings: Where everything is.
+        sqs: A boto3 SQS client, for queues.
+        share: Only this run's share of a topic's partitions; None for all.
+    """
+    if isinstance(spec, Files):
+        return FilesSource(
+            spec.folder,
+            Archive(settings.archive_uri, settings.archive_storage_options or settings.lake_storage_options),
+            Reader(pipeline.contract, spec.format),
+            settings.home / "archive_index" / f"{pipeline.name}-{quote(spec.folder, safe='')}.json",
+            quiet_seconds=settings.archive_quiet_seconds,
+        )
+    if isinstance(spec, Kafka):
+        return KafkaSource(
+            spec.topic,
+            settings.kafka_servers,
+            group=f"{settings.kafka_group}-{pipeline.name}",
+            security=settings.kafka_security,
+            share=(0, 1) if share is None else (share, spec.runs),
+        )
+    return SqsSource(spec.queue, sqs, receivers=settings.sqs_receivers)
+
+
+def queue_client(settings: Settings) -> Any:
+    """Make a boto3 SQS client with a connection for every receiver."""
+    secret = settings.aws_secret_access_key
+    return sqs_client(
+        region=settings.sqs_region,
+        endpoint_url=settings.sqs_endpoint_url,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+        connections=settings.sqs_receivers + 2,  # one for visibility, one for looking
+    )
+
+
+def producer(settings: Settings, spec: Kafka | Sqs) -> Producer:
+    """Make a producer for a topic or queue of this installation."""
+    if isinstance(spec, Kafka):
+        return KafkaProducer(settings.kafka_servers, spec.topic, settings.kafka_security)
+    secret = settings.aws_secret_access_key
+    return SqsProducer(
+        spec.queue,
+        endpoint_url=settings.sqs_endpoint_url,
+        region=settings.sqs_region,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+    )
+
+
+def limits_of(pipeline: Pipeline, settings: Settings) -> Limits:
+    """Say what the contract's check accepts, beside the contract itself."""
+    earliest, start = settings.event_time_min, pipeline.start
+    if start is not None:
+        earliest = max(earliest, datetime(start.year, start.month, start.day, tzinfo=UTC))
+    return Limits(
+        settings.max_message_bytes, earliest, settings.event_time_ahead, settings.max_message_records
+    )
+
+
+def pace_of(settings: Settings) -> Pace:
+    """Say how a run proceeds."""
+    return Pace(
+        settings.batch_messages,
+        settings.ingest_idle_seconds,
+        settings.ingest_max_seconds,
+        settings.batch_seconds,
+        settings.commit_batches,
+    )
