@@ -63,6 +63,7 @@ class Trickle:
     reads: int = 0
     landed_after: list[float] = field(default_factory=list)
     name: str = "memory/events"
+    replayable: bool = True
 
     def cursors(self) -> list[str]:
         return self.log.cursors()

@@ -26,6 +26,7 @@ from headrace.producers.sqs import SqsProducer
 from headrace.sources import Source
 from headrace.sources.files.archive import Archive
 from headrace.sources.files.source import FilesSource
+from headrace.sources.guarded import GuardedSource
 from headrace.sources.kafka.source import KafkaSource
 from headrace.sources.memory import MemoryLog, MemoryQueue
 from headrace.sources.sqs import SqsSource
@@ -165,6 +166,22 @@ def test_what_was_not_acknowledged_is_handed_out_again(case: Case) -> None:
     assert payloads(again) == payloads(first) == sorted(MESSAGES)
     if not case.ordered:
         assert all(b.records["redelivered"].all() for b in again)
+
+
+def test_a_replayable_source_gives_the_same_messages_again_from_the_same_position(case: Case) -> None:
+    case.publish(MESSAGES)
+    first = read_all(case.source, Position())
+    assert payloads(first) == sorted(MESSAGES)
+    for batch in first:
+        case.source.acknowledge(batch)
+    again = read_all(case.source, Position())
+    assert payloads(again) == (sorted(MESSAGES) if case.source.replayable else [])
+
+
+@pytest.mark.parametrize("source", [MemoryLog("a"), MemoryQueue("a")])
+def test_a_guarded_source_passes_the_guarantee_on(source: Source) -> None:
+    guarded = GuardedSource(source, lambda call: call())  # type: ignore[arg-type]
+    assert guarded.replayable is source.replayable
 
 
 def test_an_idle_source_gives_an_empty_batch_that_moves_nothing(case: Case) -> None:

@@ -183,6 +183,8 @@ class Replayed:
     A partition of 10 messages has its first again at offset 10.
     """
 
+    replayable = True
+
     def __init__(self, inner: KafkaSource, messages: int) -> None:
         self._inner = inner
         self.name = inner.name
@@ -297,6 +299,7 @@ class _Ticks:
     """A source that always has a few messages, as one has at a low rate. See ``Source``."""
 
     name = "memory/ticks"
+    replayable = True
 
     def __init__(self) -> None:
         made = live(0, _SMALL, datetime.now(UTC))

@@ -16,6 +16,8 @@ class MemoryLog:
     ``trim`` drops the oldest messages as retention does.
     """
 
+    replayable = True
+
     def __init__(self, name: str, partitions: int = 1) -> None:
         self.name = f"memory/{name}"
         self._messages: list[list[bytes | None]] = [[] for _ in range(partitions)]
@@ -78,6 +80,8 @@ class MemoryQueue:
 
     ``expire`` makes everything that is in flight visible again, as the end of the visibility timeout does.
     """
+
+    replayable = False
 
     def __init__(self, name: str, again_within: timedelta | None = None) -> None:
         self.name = f"memory/{name}"

@@ -56,6 +56,8 @@ def _translated(name: str) -> Iterator[None]:
 class SqsSource:
     """One queue, standard or FIFO. Connects on first use."""
 
+    replayable = False
+
     def __init__(
         self, queue: str, client: Any, *, receivers: int = 8, visibility_seconds: int = VISIBILITY_SECONDS
     ) -> None:

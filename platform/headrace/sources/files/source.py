@@ -98,6 +98,8 @@ class _Part:
 class FilesSource:
     """One folder of the archive. Touches nothing before its first use; for one thread."""
 
+    replayable = True
+
     def __init__(
         self, folder: str, archive: Archive, reader: Reader, index: Path, *, quiet_seconds: float = 2.0
     ) -> None:

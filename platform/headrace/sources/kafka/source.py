@@ -79,6 +79,8 @@ def _translated(servers: str) -> Iterator[None]:
 class KafkaSource:
     """One topic. Connects on first use; for one thread."""
 
+    replayable = True
+
     def __init__(
         self,
         topic: str,
