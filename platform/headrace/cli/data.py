@@ -14,7 +14,6 @@ from rich.markup import escape
 
 from headrace.cli.shared import Json, StreamName, console, emit, opened, say
 from headrace.core.errors import Fatal, HeadraceError, Retriable
-from headrace.streams.drain import drain
 
 
 def send(
@@ -83,6 +82,8 @@ def ingest(
     1 then.
     """
     from dataclasses import replace
+
+    from headrace.streams.drain import drain
 
     totals: dict[str, Any] = {}
     waiting: list[Retriable] = []
