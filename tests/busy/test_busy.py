@@ -26,7 +26,7 @@ from headrace.config.settings import Settings
 from headrace.contracts import EVENTS
 from headrace.core.batch import Table
 from headrace.core.errors import Retriable
-from headrace.flow.ingest import Pace
+from headrace.flow.reads import Pace
 from headrace.health.freshness import freshness
 from headrace.health.parity import parity
 from headrace.local.broker import create_topics

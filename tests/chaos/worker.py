@@ -38,7 +38,8 @@ from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
 from headrace.core.errors import Fatal, HeadraceError, Retriable
 from headrace.flow.commit import Landed
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
+from headrace.flow.reads import Pace
 from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.sources.sqs import SqsSource
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from builders import EVENT, NOW, event
-from headrace.contracts import EVENTS, Limits, check, decode, json_array
+from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts.wire import decode, json_array
 from headrace.core.batch import MicroBatch
 
 Batch = Callable[..., MicroBatch]

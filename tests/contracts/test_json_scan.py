@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 
 from builders import METRIC, event, metric
-from headrace.contracts import EVENTS, METRICS, Contract, decode, json_columns
+from headrace.contracts import EVENTS, METRICS, Contract
 from headrace.contracts.unknown import EXTRA, POLICIES
+from headrace.contracts.wire import decode, json_columns
 from headrace.contracts.wire.decode import Decoded
 
 _LIMIT = 4_000

@@ -23,7 +23,8 @@ from headrace.contracts import EVENTS, Limits, check, unknown
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import Conflict, Retriable
 from headrace.flow.commit import Landed, StreamLake, land
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
+from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.memory import MemoryLakeTable, MemorySnapshot
 from headrace.sources.memory import MemoryLog, MemoryQueue

@@ -20,8 +20,9 @@ from headrace.core.errors import Fatal, Retriable
 from headrace.core.locks import Places
 from headrace.flow import reads as ingesting
 from headrace.flow.commit import Landed, StreamLake
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
 from headrace.flow.publish import Published, Publishing
+from headrace.flow.reads import Pace
 from headrace.lake.memory import MemoryLakeTable
 from headrace.sources.memory import MemoryLog
 

@@ -19,7 +19,8 @@ from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import MicroBatch, Position, new_batch_id, sent_stamp
 from headrace.flow import validate
 from headrace.flow.commit import Landed, StreamLake
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
+from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable, _Sent
 from headrace.lake.memory import MemoryLakeTable
 from headrace.sources.memory import MemoryLog, MemoryQueue

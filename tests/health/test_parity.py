@@ -143,7 +143,7 @@ def test_what_differs_in_two_looks_differs_and_what_cannot_be_seen_is_not_blamed
     waiting = [Parity(1, inconclusive=x) if isinstance(x, str) else Parity(1, x) for x in looks]
     monkeypatch.setattr(module, "_look", lambda *_: waiting.pop(0))
     monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(parity.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     found = compare(None, None, within=3)  # type: ignore[arg-type]
     assert waiting == []
     assert (found.different, bool(found.inconclusive)) == (different, inconclusive)

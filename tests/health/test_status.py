@@ -28,7 +28,7 @@ from rich.console import Console
 from conftest import Stack
 from headrace import alerts
 from headrace.alerts import News, Problem
-from headrace.cli import looking
+from headrace.cli import inspect as looking
 from headrace.config.settings import PROJECT_ROOT, load_settings, settings
 from headrace.core.errors import Fatal
 from headrace.core.guard import Circuit

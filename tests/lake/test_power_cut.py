@@ -19,8 +19,9 @@ from headrace.contracts import EVENTS, Limits, check
 from headrace.core.batch import Chunk, MicroBatch, Table
 from headrace.core.errors import Fatal
 from headrace.flow.commit import Landed, StreamLake
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
 from headrace.flow.publish import publish
+from headrace.flow.reads import Pace
 from headrace.health.status import torn_ends
 from headrace.lake import durable
 from headrace.lake.delta import DeltaLakeTable

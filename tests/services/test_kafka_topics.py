@@ -17,7 +17,8 @@ from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import Gap, Position
 from headrace.core.errors import Fatal, HeadraceError
 from headrace.flow.commit import Landed, StreamLake
-from headrace.flow.ingest import Pace, ingest, position_of
+from headrace.flow.ingest import ingest, position_of
+from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable
 from headrace.sources.kafka.source import KafkaSource
 

@@ -16,7 +16,8 @@ from builders import event
 from headrace.contracts import EVENTS, Contract, Limits
 from headrace.core.errors import Conflict, Retriable
 from headrace.flow.commit import Landed, StreamLake
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
+from headrace.flow.reads import Pace
 from headrace.lake import Snapshot
 from headrace.lake.delta import DeltaLakeTable
 from headrace.sources.memory import MemoryLog

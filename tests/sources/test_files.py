@@ -23,11 +23,12 @@ from headrace.contracts import EVENTS, METRICS, Limits
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
 from headrace.flow.commit import Landed, StreamLake
-from headrace.flow.ingest import Pace, ingest, position_of
+from headrace.flow.ingest import ingest, position_of
+from headrace.flow.reads import Pace
 from headrace.formats import Reader, read_file
 from headrace.lake.memory import MemoryLakeTable
 from headrace.pipelines import Files
-from headrace.sources import archive as archives
+from headrace.sources.files import archive as archives
 from headrace.sources.files.archive import Archive, s3_options
 from headrace.sources.files.source import FilesSource
 

@@ -14,8 +14,9 @@ from conftest import Stack
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import Position
 from headrace.flow.commit import StreamLake
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
 from headrace.flow.publish import publish
+from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.local.queue import create_queues, sqs_client

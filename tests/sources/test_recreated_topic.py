@@ -16,7 +16,8 @@ from conftest import Stack
 from headrace.contracts import EVENTS, Limits
 from headrace.core.errors import Retriable
 from headrace.flow.commit import Landed, StreamLake
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
+from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.producers.kafka import KafkaProducer

@@ -16,7 +16,8 @@ from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.core.errors import Fatal, HeadraceError, Retriable
 from headrace.flow.commit import Landed, StreamLake
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
+from headrace.flow.reads import Pace
 from headrace.formats import Reader
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics

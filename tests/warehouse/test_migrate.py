@@ -15,8 +15,9 @@ from conftest import Stack
 from headrace.config.settings import Settings
 from headrace.contracts import EVENTS, METRICS
 from headrace.core.errors import Fatal
-from headrace.warehouse import migrate, migration_files
 from headrace.warehouse.clickhouse import ClickHouse
+from headrace.warehouse.migrations import files as migration_files
+from headrace.warehouse.migrations import runner as migrate
 from headrace.warehouse.migrations.files import Migration, read_migrations
 from headrace.warehouse.migrations.runner import Migrations, Standing
 from headrace.warehouse.server import Refused, Server

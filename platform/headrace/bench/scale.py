@@ -27,7 +27,8 @@ from headrace.bench.tasks import own_stream, own_tables, pipeline, ready
 from headrace.bench.throughput import seed_topic
 from headrace.config.settings import Settings
 from headrace.core.batch import RECORD_SCHEMA, Backlog, MicroBatch, Position
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
+from headrace.flow.reads import Pace
 from headrace.local.platform import backing_services
 from headrace.pipelines import Kafka, Pipeline
 from headrace.sources import Source

@@ -25,7 +25,8 @@ from headrace.contracts import EVENTS, check
 from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.demo.reconcile import Line
 from headrace.flow.commit import Landed
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
+from headrace.flow.reads import Pace
 from headrace.health.audit import audit
 from headrace.lake.arrow import to_arrow
 from headrace.local.prepare import compile_hot_path

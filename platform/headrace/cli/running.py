@@ -79,12 +79,12 @@ def stack_down() -> None:
 def stack_create(as_json: Json = False) -> None:
     """Create the topics and queues that streams of yours name and a running stack lacks."""
     from headrace.config.settings import settings
-    from headrace.local import places, runtime
+    from headrace.local import runtime, topology
 
     config = settings()
     if not runtime.env_file(config.home).exists():
         raise Fatal(f"no stack runs in {config.home}; real brokers and queues have tools of their own")
-    topics, queues = places.create(config)
+    topics, queues = topology.create(config)
     lines = [f"topic {name}: {partitions} partitions" for name, partitions in topics.items()]
     emit({"topics": topics, "queues": queues}, as_json, [*lines, *(f"queue {name}" for name in queues)])
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -150,12 +151,14 @@ def _migrations(config: Settings) -> Finding:
 def _services(config: Settings) -> Iterator[Finding]:
     for stream in streams(config, retry=False).values():
         for spec in stream.pipeline.sources:
-            yield _tried(spec.name, lambda s=stream, n=spec.name: _waiting(s, n))  # type: ignore[misc]
-        yield _tried(f"lake of {stream.name}", lambda s=stream: _lake(s))  # type: ignore[misc]
-        yield _tried(
-            f"warehouse of {stream.name}", lambda s=stream: f"{unpublished_versions(s)} versions behind"
-        )  # type: ignore[misc]
+            yield _tried(spec.name, partial(_waiting, stream, spec.name))
+        yield _tried(f"lake of {stream.name}", partial(_lake, stream))
+        yield _tried(f"warehouse of {stream.name}", partial(_behind, stream))
         stream.close()
+
+
+def _behind(stream: Stream) -> str:
+    return f"{unpublished_versions(stream)} versions behind"
 
 
 def _lake(stream: Stream) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.streams.stream import Stream
 
 _PAUSE_SECONDS = 0.5
-#: So long both can be compared in the end, unless days are rewritten all the time.
+#: Lake and warehouse become comparable within so long, unless days are rewritten all the time, s.
 _LOOK_AGAIN_SECONDS = 10.0
 
 

@@ -12,11 +12,11 @@ def compile_hot_path() -> None:
     """Have Numba compile what ingest runs need, and keep the machine code (see ``headrace.core.compiled``)."""
     from headrace.contracts import EVENTS
     from headrace.contracts.wire.decode import decode
-    from headrace.sources import kafka_batches
+    from headrace.sources.kafka import decode as kafka
 
     decode(EVENTS, pl.Series([b"{}", b""]), 2)  # one for each of the two ways
     # a record without key, value and headers
-    kafka_batches.decode([kafka_batches.RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
+    kafka.decode([kafka.RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
 
 
 def parse_models() -> None:

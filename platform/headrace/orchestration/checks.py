@@ -370,10 +370,8 @@ def fresh(standing: Freshness, behind: timedelta, now: datetime) -> AssetCheckRe
         said.append(f"messages wait in {', '.join(waiting)} and none has landed {since}")
     if standing.unpublished_since and standing.unpublished_since < late:
         said.append(f"not published: what landed since {standing.unpublished_since:%Y-%m-%d %H:%M} UTC")
-    if standing.touched_since and standing.touched_since < late:
-        said.append(
-            f"not in the models: what was published since {standing.touched_since:%Y-%m-%d %H:%M} UTC"
-        )
+    if standing.stale_since and standing.stale_since < late:
+        said.append(f"not in the models: what was published since {standing.stale_since:%Y-%m-%d %H:%M} UTC")
     return AssetCheckResult(
         passed=not said,
         description="; ".join(said) or "nothing waits for long",

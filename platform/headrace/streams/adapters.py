@@ -11,7 +11,7 @@ from headrace.config.settings import Settings
 from headrace.contracts import Limits
 from headrace.core.batch import Table
 from headrace.core.guard import Guard
-from headrace.flow.ingest import Pace
+from headrace.flow.reads import Pace
 from headrace.formats import Reader
 from headrace.lake.delta import DeltaLakeTable
 from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs

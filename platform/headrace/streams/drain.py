@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from headrace.core.errors import Busy
 from headrace.flow.commit import Landed
-from headrace.flow.ingest import Pace, ingest
+from headrace.flow.ingest import ingest
 from headrace.flow.publish import Published, Publishing
+from headrace.flow.reads import Pace
 from headrace.streams.stream import Stream
 
 

@@ -17,8 +17,9 @@ from headrace.core.batch import Backlog, Position, Table
 from headrace.core.errors import Fatal
 from headrace.core.guard import SERVICES, Guard
 from headrace.flow.commit import StreamLake
-from headrace.flow.ingest import Pace, position_of
+from headrace.flow.ingest import position_of
 from headrace.flow.publish import Published, another_history
+from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.suppression import ERASURES, Erasures
 from headrace.pipelines import Pipeline, Spec, discover

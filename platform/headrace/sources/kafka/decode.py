@@ -1,10 +1,10 @@
 """Kafka's record batches, as bytes, to columns: no Python object per message.
 
-Format: https://kafka.apache.org/documentation/#recordbatch (magic 2). Compiled code (``record_columns``) goes from
+Format: https://kafka.apache.org/documentation/#recordbatch (magic 2). Compiled code (``columns``) goes from
 record to record. Keys, values and headers are not copied: their columns are Arrow views into the one buffer that the
 batches were joined into, and keep it alive.
 
-Knows bytes alone. Who fetches them, checks their CRC and decompresses them is ``kafka_fetch``.
+Knows bytes alone. Who fetches them, checks their CRC and decompresses them is ``fetch``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ and starts anew instead of being skipped up to the old offset; a batch during wh
 Gaps within a partition (compaction, transaction markers) are normal; offsets below the log's start that never
 landed are reported as ``Gap``.
 
-Messages are columns from the fetched bytes on: see ``kafka_fetch`` and ``kafka_batches``.
+Messages are columns from the fetched bytes on: see ``fetch`` and ``decode``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatch
 
-from headrace.sources import kafka_batches
+from headrace.sources.kafka import decode as kafka_batches
 from headrace.sources.kafka.decode import BATCH_SCHEMA, CorruptBatch, RawBatch, decode
 
 from .record_batches import Record, batch, decoded, records
