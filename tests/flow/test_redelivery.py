@@ -157,7 +157,10 @@ def test_a_batch_of_messages_without_a_time_may_hold_anything() -> None:
     latest = max(source._sent_at.values())
     assert new_batch_id(batch).startswith(sent_stamp(latest) + "-")
     unknown = batch.records.with_columns(timestamp=pl.lit(None, pl.Datetime("us", "UTC")))
-    assert new_batch_id(MicroBatch(batch.source, unknown, batch.before, batch.after, again_within=KEPT)) > "9"
+    assert (
+        new_batch_id(MicroBatch(batch.source, unknown, batch.before, batch.after, redelivery_window=KEPT))
+        > "9"
+    )
     log = MemoryLog("events")
     log.publish(payloads(3))
     assert new_batch_id(log.read(Position(), 3, 0)).startswith("0" * 13)

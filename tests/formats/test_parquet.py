@@ -23,7 +23,7 @@ from headrace.core.batch import Checked
 from headrace.core.errors import BadData
 from headrace.formats.arrow_json import json_column
 from headrace.formats.base import Record
-from headrace.formats.records import Reader
+from headrace.formats.records import FileReader
 
 Judge = Callable[..., Checked]
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -54,7 +54,7 @@ def records(tmp_path: Path) -> Callable[..., list[Record]]:
     def read(table: pa.Table, contract: Contract = EVENTS, **options: Any) -> list[Record]:
         path = tmp_path / "a.parquet"
         pq.write_table(table, path, **options)
-        return list(Reader(contract).records(lambda: path.open("rb"), str(path)))
+        return list(FileReader(contract).records(lambda: path.open("rb"), str(path)))
 
     return read
 

@@ -24,7 +24,7 @@ from headrace.contracts.unknown import Policy
 from headrace.core.batch import STRING_MAP, Checked
 from headrace.core.errors import BadData
 from headrace.formats import base, records
-from headrace.formats.records import FileChunk, Reader, read_file
+from headrace.formats.records import FileChunk, FileReader, read_file
 
 Write = Callable[[str, bytes], Path]
 EVENT = {
@@ -342,7 +342,7 @@ def test_a_zstandard_file_that_was_cut_off_is_not_taken_for_one_that_has_ended(w
 
 
 def records_of(content: bytes, name: str, contract: Any = EVENTS) -> list[base.Record]:
-    return list(Reader(contract).records(lambda: io.BytesIO(content), name))
+    return list(FileReader(contract).records(lambda: io.BytesIO(content), name))
 
 
 HEADER = b"event_id,event_type,occurred_at,session_id,channel\n"

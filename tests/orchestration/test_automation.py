@@ -53,15 +53,15 @@ def test_the_hourly_schedule_leaves_fresh_days_to_the_sensor(
     defs: Definitions, adopted: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from headrace.streams.stream import Stream
-    from headrace.warehouse import Touched
+    from headrace.warehouse import StaleDay
 
     old, fresh = NOW - timedelta(hours=3), NOW - timedelta(minutes=5)
-    touched = [Touched(date(2026, 1, 5), old, old), Touched(date(2026, 2, 5), fresh, fresh)]
-    monkeypatch.setattr(Stream, "touched", lambda self: touched)
+    touched = [StaleDay(date(2026, 1, 5), old, old), StaleDay(date(2026, 2, 5), fresh, fresh)]
+    monkeypatch.setattr(Stream, "stale_days", lambda self: touched)
     requests = plan(defs, "metrics_hourly", DagsterInstance.ephemeral()).run_requests
     assert [r.tags[RANGE_START] <= "2026-01-05" <= r.tags[RANGE_END] for r in requests] == [True]
     assert requests[0].tags[RANGE_END] < "2026-02-01"
-    monkeypatch.setattr(Stream, "touched", lambda self: touched[1:])
+    monkeypatch.setattr(Stream, "stale_days", lambda self: touched[1:])
     assert "no day" in (plan(defs, "metrics_hourly", DagsterInstance.ephemeral()).skip_message or "")
 
 

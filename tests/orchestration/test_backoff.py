@@ -22,7 +22,7 @@ from headrace.orchestration import alerts, backoff, sensors
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.producers.kafka import KafkaProducer
 from headrace.streams.stream import Stream
-from headrace.warehouse import Touched
+from headrace.warehouse import StaleDay
 
 KAFKA = {"headrace/stream": "events", sensors.SOURCE: "kafka/analytics_events"}
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_days_that_fail_wait_and_the_others_are_refreshed(
 ) -> None:
     old = datetime.now(UTC) - timedelta(hours=1)
     days = [date(2026, 3, 2), date(2026, 3, 8)]
-    monkeypatch.setattr(Stream, "touched", lambda self: [Touched(day, old, old) for day in days])
+    monkeypatch.setattr(Stream, "stale_days", lambda self: [StaleDay(day, old, old) for day in days])
     monkeypatch.setattr(sensors, "_not_deployed", lambda *_: [])
     [request] = tick(defs, "metrics_refresh", instance).run_requests
     assert request.tags[RANGE_START] <= "2026-03-02" and request.tags[RANGE_END] >= "2026-03-08", "one run"

@@ -245,7 +245,7 @@ def test_freshness_is_judged_after_the_build_and_the_reject_rate_with_each_inges
     assert (rate.check_name, rate.passed) == ("reject_rate", False)
     assert defs.get_job_def("deploy_views").execute_in_process(instance=instance).success
     looking = streams(adopted)["events"]
-    assert date(2026, 2, 12) in {one.day for one in looking.touched()}
+    assert date(2026, 2, 12) in {one.day for one in looking.stale_days()}
     done = defs.get_job_def("refresh_events").execute_in_process(
         instance=instance, partition_key="2026-02-12"
     )
@@ -253,7 +253,7 @@ def test_freshness_is_judged_after_the_build_and_the_reject_rate_with_each_inges
     steps = [event.step_key for event in done.all_events if event.event_type_value == "STEP_SUCCESS"]
     assert steps.index("events_marts") < steps.index("check_events_last")
     assert steps.index("check_events") < steps.index("events_marts")
-    assert date(2026, 2, 12) not in {one.day for one in looking.touched()}
+    assert date(2026, 2, 12) not in {one.day for one in looking.stale_days()}
     [freshness] = [e for e in done.get_asset_check_evaluations() if e.check_name == "freshness"]
     assert freshness.passed
     looking.close()

@@ -33,7 +33,7 @@ from headrace.orchestration.checks import stream_checks
 from headrace.pipelines import Pipeline, discovery
 from headrace.producers.kafka import KafkaProducer
 from headrace.streams.stream import streams
-from headrace.warehouse import Touched
+from headrace.warehouse import StaleDay
 from headrace.warehouse.server import Server
 
 
@@ -395,7 +395,7 @@ def test_models_wait_for_quiet_but_not_for_ever() -> None:
     pipeline = discovery.discover().pipelines["events"]
 
     def hot(since: float, latest: float, unpublished: bool = False, built: bool = True) -> str | None:
-        touched = [Touched(D, now - timedelta(seconds=since), now - timedelta(seconds=latest))]
+        touched = [StaleDay(D, now - timedelta(seconds=since), now - timedelta(seconds=latest))]
         return sensors._still_hot(touched, unpublished, pipeline, SETTINGS, now, built=built)
 
     assert hot(5, 5)

@@ -86,7 +86,7 @@ def test_nobody_but_the_person_is_gone_and_a_rebuild_does_not_bring_them_back(st
     assert people(stream) == left
     assert WHO not in str(receipt)
     assert WHO.encode() not in bytes_of(stream)
-    assert {t.day.isoformat() for t in stream.touched()} == set(DAYS), "their models are built again"
+    assert {t.day.isoformat() for t in stream.stale_days()} == set(DAYS), "their models are built again"
     again = erase([stream], WHO).streams[0]
     assert (again.rows, again.rejected_rows, again.files) == (0, 0, 0)
 

@@ -15,7 +15,7 @@ from builders import event
 from headrace.contracts import EVENTS
 from headrace.core.batch import Position
 from headrace.core.errors import Fatal, Retriable
-from headrace.formats import Reader
+from headrace.formats import FileReader
 from headrace.sources.files.archive import Archive
 from headrace.sources.files.source import FilesSource
 from sources import test_sources
@@ -63,7 +63,7 @@ def case(archive: Archive, put: Put, tmp_path: Path) -> Case:
 
 
 def source(archive: Archive, tmp_path: Path) -> FilesSource:
-    return FilesSource("events", archive, Reader(EVENTS), tmp_path / "index.json", quiet_seconds=0)
+    return FilesSource("events", archive, FileReader(EVENTS), tmp_path / "index.json", quiet_seconds=0)
 
 
 def lines(count: int, user: str = "a") -> bytes:

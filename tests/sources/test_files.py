@@ -25,7 +25,7 @@ from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
 from headrace.flow.commit import Landed, StreamLake
 from headrace.flow.ingest import ingest, position_of
 from headrace.flow.reads import Pace
-from headrace.formats import Reader, read_file
+from headrace.formats import FileReader, read_file
 from headrace.lake.memory import MemoryLakeTable
 from headrace.pipelines import Files
 from headrace.sources.files import archive as archives
@@ -55,9 +55,9 @@ class Folder:
             os.utime(path, (mtime, mtime))
         return path
 
-    def source(self, *, quiet_seconds: float = 0, reader: Reader | None = None) -> FilesSource:
+    def source(self, *, quiet_seconds: float = 0, reader: FileReader | None = None) -> FilesSource:
         return FilesSource(
-            "events", self.archive, reader or Reader(EVENTS), self.index, quiet_seconds=quiet_seconds
+            "events", self.archive, reader or FileReader(EVENTS), self.index, quiet_seconds=quiet_seconds
         )
 
 
@@ -308,10 +308,10 @@ def test_a_lost_index_or_another_machine_repeats_nothing(
 def test_the_index_is_no_longer_good_for_another_contract_or_format(folder: Folder) -> None:
     folder.put("a.ndjson", lines(0, 10))
     assert len(read_all(folder.source())) == 1
-    other = folder.source(reader=Reader(EVENTS, "csv"))
+    other = folder.source(reader=FileReader(EVENTS, "csv"))
     [problem] = other.read(Position(), 10, 0).refused
     assert "has no column" in problem
-    assert folder.source(reader=Reader(METRICS)).cursors() == []
+    assert folder.source(reader=FileReader(METRICS)).cursors() == []
 
 
 def test_looking_opens_no_file(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from headrace.core.errors import Fatal, HeadraceError, Retriable
 from headrace.flow.commit import Landed, StreamLake
 from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
-from headrace.formats import Reader
+from headrace.formats import FileReader
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.local.queue import create_queues, sqs_client
@@ -54,7 +54,7 @@ def file_case(archive: Archive, write: Callable[[str, bytes], None], index: Path
             write(f"events/{next(numbers):05}.ndjson", payload)
 
     def source() -> FilesSource:
-        return FilesSource("events", archive, Reader(EVENTS), index, quiet_seconds=0)
+        return FilesSource("events", archive, FileReader(EVENTS), index, quiet_seconds=0)
 
     return Case(source(), publish, source, True)
 

@@ -189,7 +189,7 @@ def test_touched_days_are_those_newer_than_their_models(
 ) -> None:
     table = land(days(1, 2))
     publish(table, warehouse)
-    touched = warehouse.touched(EVENTS.table, table.id)
+    touched = warehouse.stale_days(EVENTS.table, table.id)
     assert [t.day.day for t in touched] == [1, 2]
     assert touched[0].since.tzinfo is not None
     version = warehouse.published(EVENTS.table, table.id).version
@@ -197,10 +197,10 @@ def test_touched_days_are_those_newer_than_their_models(
     warehouse.refreshed(EVENTS.table, table.id, version, [date(2026, 1, 1)], datetime.now(UTC))
     assert warehouse.ever_refreshed(EVENTS.table, table.id)
     assert not warehouse.ever_refreshed(EVENTS.table, "another lake")
-    assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [2]
+    assert [t.day.day for t in warehouse.stale_days(EVENTS.table, table.id)] == [2]
     land(days(1, 2), days(1))
     publish(table, warehouse)
-    assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [1, 2]
+    assert [t.day.day for t in warehouse.stale_days(EVENTS.table, table.id)] == [1, 2]
 
 
 def test_for_processing_time_the_days_of_landing_are_touched(
@@ -208,12 +208,12 @@ def test_for_processing_time_the_days_of_landing_are_touched(
 ) -> None:
     table = land(days(1, 2))
     publish(table, warehouse)
-    landed = [t.day for t in warehouse.touched(EVENTS.table, table.id, by_landing=True)]
+    landed = [t.day for t in warehouse.stale_days(EVENTS.table, table.id, by_landing=True)]
     assert landed == [NOW.date()]
     version = warehouse.published(EVENTS.table, table.id).version
     warehouse.refreshed(EVENTS.table, table.id, version, landed, datetime.now(UTC))
-    assert warehouse.touched(EVENTS.table, table.id, by_landing=True) == []
-    assert [t.day.day for t in warehouse.touched(EVENTS.table, table.id)] == [1, 2]
+    assert warehouse.stale_days(EVENTS.table, table.id, by_landing=True) == []
+    assert [t.day.day for t in warehouse.stale_days(EVENTS.table, table.id)] == [1, 2]
 
 
 def bookkept(warehouse: Any, table: str, column: str) -> Any:

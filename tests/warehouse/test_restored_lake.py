@@ -110,7 +110,7 @@ def test_what_lands_after_a_restore_is_published(
         assert publish(lake.table, warehouse).rows == 2
         agrees(lake, warehouse)
     assert caplog.text.count("restored from an older copy") == 1
-    touched = warehouse.touched(EVENTS.table, lake.table.id)
+    touched = warehouse.stale_days(EVENTS.table, lake.table.id)
     assert {one.day for one in touched} >= {date(2026, 1, 3), date(2026, 1, 24)}
 
 
@@ -137,10 +137,10 @@ def test_models_that_were_built_before_are_built_again(lake: Lake, warehouse: An
     last = warehouse.published(EVENTS.table, lake.table.id).version
     built = [date(2026, 1, n) for n in range(1, 9)]
     warehouse.refreshed(EVENTS.table, lake.table.id, last, built, datetime.now(UTC) + timedelta(seconds=1))
-    assert not warehouse.touched(EVENTS.table, lake.table.id)
+    assert not warehouse.stale_days(EVENTS.table, lake.table.id)
     lake.restore(copy)
     publish(lake.table, warehouse)
-    assert {one.day for one in warehouse.touched(EVENTS.table, lake.table.id)} == set(built[:7])
+    assert {one.day for one in warehouse.stale_days(EVENTS.table, lake.table.id)} == set(built[:7])
 
 
 def test_a_crash_while_it_is_taken_whole_is_made_good(

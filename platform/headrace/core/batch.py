@@ -200,7 +200,7 @@ class MicroBatch:
         after: Where the next read begins; only cursors that moved differ from ``before``.
         receipts: What the source needs to acknowledge the batch; opaque to everybody else.
         gaps: Ranges that were lost before they could be read.
-        again_within: How long after it was sent a message of a queue may still come; None for ever.
+        redelivery_window: How long after it was sent a message of a queue may still come; None for ever.
         refused: Why something in the source cannot be read at all (a broken file), a line each; nothing of it is
             in ``records``.
     """
@@ -211,7 +211,7 @@ class MicroBatch:
     after: Position
     receipts: Any = None
     gaps: tuple[Gap, ...] = ()
-    again_within: timedelta | None = None
+    redelivery_window: timedelta | None = None
     refused: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -229,7 +229,7 @@ def new_batch_id(batch: MicroBatch) -> str:
     That time is the queue's and comes again with the message, whatever the clocks of those who receive it say. So the
     ids say which rows a message that comes again cannot be among: those of batches that had all been sent before it.
     """
-    sent = batch.records["timestamp"] if batch.again_within is not None else None
+    sent = batch.records["timestamp"] if batch.redelivery_window is not None else None
     unknown = sent is not None and sent.null_count() > 0
     last = sent.max() if sent is not None and not unknown else None
     assert last is None or isinstance(last, datetime)

@@ -67,7 +67,7 @@ def _settled(progress: Progress, opened: dict[str, Stream]) -> bool:
             progress.landed[one.stream], progress.published[one.stream] = counted
         # counting costs a core what the work needs, so it ends with the last row
         arrived = _arrived(progress, one)
-        done = done and arrived and _patiently(stream.touched) == []
+        done = done and arrived and _patiently(stream.stale_days) == []
     if all(_arrived(progress, one) for one in progress.feeds):
         progress.stage = "dbt builds the models of the touched days"
     return done

@@ -303,7 +303,12 @@ class AlreadyLanded:
         known = pl.col("redelivered") & pl.col("message_id").is_not_null()
         again = batch.records.select("cursor", "message_id", "redelivered", "timestamp").filter(known)
         for (cursor,), part in again.group_by("cursor"):
-            asked = str(cursor), part["message_id"], _sent_since(batch, part["timestamp"]), batch.again_within
+            asked = (
+                str(cursor),
+                part["message_id"],
+                _sent_since(batch, part["timestamp"]),
+                batch.redelivery_window,
+            )
             messages.append(good.origins_of(*asked))
             records.append(rejected.origins_of(*asked))
         return cls(
@@ -329,7 +334,7 @@ class AlreadyLanded:
 
 def _sent_since(batch: MicroBatch, sent: pl.Series) -> datetime | None:
     """Tell when the first of these was sent; None if that does not say when they may have landed."""
-    first = sent.min() if batch.again_within is not None and not sent.null_count() else None
+    first = sent.min() if batch.redelivery_window is not None and not sent.null_count() else None
     assert first is None or isinstance(first, datetime)
     return first
 

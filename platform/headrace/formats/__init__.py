@@ -5,6 +5,6 @@ tells formats apart and unpacks what is compressed.
 """
 
 from headrace.formats.base import FORMATS, Format, Malformed, Record
-from headrace.formats.records import Reader, read_file
+from headrace.formats.records import FileReader, read_file
 
-__all__ = ["FORMATS", "Format", "Malformed", "Reader", "Record", "read_file"]
+__all__ = ["FORMATS", "FileReader", "Format", "Malformed", "Record", "read_file"]

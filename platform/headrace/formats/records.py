@@ -35,7 +35,7 @@ Open = Callable[[], IO[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class FileReader:
     """How the files of a stream are read.
 
     Attributes:
@@ -112,7 +112,7 @@ class FileChunk:
 
 
 def read_file(path: Path, contract: Contract, format: Format | None = None) -> Iterator[FileChunk]:
-    """The records of a local file in chunks of ``CHUNK``; see ``Reader.records``.
+    """The records of a local file in chunks of ``CHUNK``; see ``FileReader.records``.
 
     Raises:
         BadData: There is no such file, or see there; whole chunks before that were read.
@@ -121,7 +121,7 @@ def read_file(path: Path, contract: Contract, format: Format | None = None) -> I
         raise BadData(f"{path} is not a file; name an NDJSON, CSV, Parquet or access log file")
     chunk = FileChunk()
     try:
-        for payload, key, wrong in Reader(contract, format).records(lambda: path.open("rb"), str(path)):
+        for payload, key, wrong in FileReader(contract, format).records(lambda: path.open("rb"), str(path)):
             if wrong:
                 chunk.malformed.append(wrong)
             else:

@@ -40,7 +40,7 @@ def freshness(stream: Stream) -> Freshness:
         waiting=waiting,
         landed_at=max(landed, default=None),
         unpublished_since=unpublished_since(stream),
-        stale_since=min((one.since for one in stream.touched()), default=None),
+        stale_since=min((one.since for one in stream.stale_days()), default=None),
     )
 
 

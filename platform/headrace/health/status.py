@@ -173,7 +173,7 @@ def inspect(stream: Stream) -> StreamStatus:
         part = "warehouse"
         found["warehouse_rows"] = sum(stream.warehouse_counts().values())
         found["unpublished_versions"] = unpublished_versions(stream)
-        touched = stream.touched()
+        touched = stream.stale_days()
         found["touched_days"] = len(touched)
         found["touched_since"] = min((one.since for one in touched), default=None)
         if restored := stream.restored():

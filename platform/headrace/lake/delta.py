@@ -115,7 +115,7 @@ class DeltaLakeTable:
         root: str,
         table: Table,
         storage_options: Mapping[str, str] | None = None,
-        through: Callable[[Callable[[], Any]], Any] = lambda call: call(),
+        retry: Callable[[Callable[[], Any]], Any] = lambda call: call(),
         *,
         sync: bool = True,
     ) -> None:
@@ -123,13 +123,13 @@ class DeltaLakeTable:
         root: Folder or URI of the lake; the table lives in ``<root>/<table name>``.
         table: Its columns and partition.
         storage_options: As delta-rs takes them; empty for the local disk.
-        through: Makes the calls that open and commit, and may make one again that raised ``Retriable``.
+        retry: Makes the calls that open and commit, and may make one again that raised ``Retriable``.
         sync: Whether a commit on the local disk is synced before anybody acts on it.
         """
         self.table = table
         self.uri = f"{root.rstrip('/')}/{table.name}"
         self._options = dict(storage_options or {}) or None
-        self._through = through
+        self._retry = retry
         self._handle: DeltaTable | None = None
         self._shortened_at = 0
         self._disk = None if "://" in self.uri else LocalDisk(Path(self.uri), sync=sync)
@@ -139,7 +139,7 @@ class DeltaLakeTable:
 
     def _newest(self) -> DeltaTable:
         """A fresh handle: an old one that is updated grows slower, by some milliseconds in a thousand commits."""
-        handle: DeltaTable = self._through(self._opened_anew)
+        handle: DeltaTable = self._retry(self._opened_anew)
         return handle
 
     def _opened_anew(self) -> DeltaTable:
@@ -458,8 +458,8 @@ class DeltaLakeTable:
             found = without(live, gone, self.table, self._opened, self.stage(), clean)
             if not found.rows:
                 return Erased()
-        kept = self._through(lambda: self._written(found.kept, handle)) if found.kept.height else []
-        self._through(lambda: self._replace(handle, found, kept))
+        kept = self._retry(lambda: self._written(found.kept, handle)) if found.kept.height else []
+        self._retry(lambda: self._replace(handle, found, kept))
         return Erased(found.rows, versions=(int(handle.version()),))
 
     def _replace(self, handle: DeltaTable, found: Rewritten, kept: list[AddAction]) -> None:
@@ -526,7 +526,7 @@ class DeltaLakeTable:
             with _translated(self.uri):
                 return DeltaTable.is_deltatable(self.uri, self._options)
 
-        return bool(self._through(look))
+        return bool(self._retry(look))
 
     def _erased_files(self) -> list[str]:
         """Files that erasures took out of the table and that are still there."""
@@ -753,12 +753,10 @@ class _Snapshot:
         assert isinstance(staged, StagedFiles)
         if isinstance(rows, pl.DataFrame):
             staged.add(rows)
-        added = owner._through(lambda: owner._written(staged, self._handle)) if staged.height else []
+        added = owner._retry(lambda: owner._written(staged, self._handle)) if staged.height else []
 
         # a commit that succeeded although it raised is refused when it is made again, and then found to have landed
-        owner._through(
-            lambda: owner._write(self._handle, added, moves, {_BATCHES: batch_id, **(notes or {})})
-        )
+        owner._retry(lambda: owner._write(self._handle, added, moves, {_BATCHES: batch_id, **(notes or {})}))
         with _translated(owner.uri):
             self._handle.update_incremental()
         owner.sync(self.version)

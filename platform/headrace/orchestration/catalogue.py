@@ -64,7 +64,7 @@ class Filled:
     def of(cls, stream: Stream) -> Filled:
         """As lake and warehouse have it now."""
         days = {day: rows for day, rows in stream.warehouse_counts().items() if rows}
-        touched = {one.day for one in stream.touched()}
+        touched = {one.day for one in stream.stale_days()}
         built = frozenset() if stream.pipeline.models is None else frozenset(set(days) - touched)
         good, rejected = stream.lake.good, stream.lake.rejected
         version = good.open().version

@@ -76,7 +76,7 @@ def hourly_marts(
     def hourly(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
         with streams.look(pipeline) as stream:
             try:
-                touched = stream.touched()
+                touched = stream.stale_days()
             except Retriable as error:
                 return SkipReason(str(error))
         old = context.scheduled_execution_time - timedelta(hours=1)

@@ -41,7 +41,7 @@ from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline, Spec
 from headrace.streams.stream import Stream
-from headrace.warehouse import Touched
+from headrace.warehouse import StaleDay
 
 Job = JobDefinition | UnresolvedAssetJobDefinition
 
@@ -260,7 +260,7 @@ def refresh_sensor(
             return SkipReason("a refresh is running")
         with streams.look(pipeline) as stream:
             try:
-                touched = stream.touched()
+                touched = stream.stale_days()
                 built = not touched or stream.ever_refreshed()
                 unpublished = bool(touched) and unpublished_since(stream) is not None
             except Retriable as error:
@@ -323,7 +323,7 @@ def refreshes(
 
 
 def _still_hot(
-    touched: list[Touched],
+    touched: list[StaleDay],
     unpublished: bool,
     pipeline: Pipeline,
     settings: Settings,

@@ -83,9 +83,9 @@ class MemoryQueue:
 
     replayable = False
 
-    def __init__(self, name: str, again_within: timedelta | None = None) -> None:
+    def __init__(self, name: str, redelivery_window: timedelta | None = None) -> None:
         self.name = f"memory/{name}"
-        self._again_within = again_within
+        self._redelivery_window = redelivery_window
         self._messages: dict[str, bytes] = {}
         self._sent_at: dict[str, datetime] = {}
         self._received: dict[str, int] = {}
@@ -123,7 +123,7 @@ class MemoryQueue:
         before = Position({self.name: after.get(self.name, 0)})
         moved = {self.name: before[self.name] + 1} if ids else {}
         after = before.advanced(moved)
-        return MicroBatch(self.name, records, before, after, ids, again_within=self._again_within)
+        return MicroBatch(self.name, records, before, after, ids, redelivery_window=self._redelivery_window)
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Delete the batch."""

@@ -35,7 +35,7 @@ _BATCH = 10  # SQS' limit for one receive or delete call
 VISIBILITY_SECONDS = 120
 _READ_SECONDS = 5.0
 #: SQS keeps a message for 14 days at most, so what was sent longer ago cannot come again.
-_AGAIN_WITHIN = timedelta(days=15)
+_REDELIVERY_WINDOW = timedelta(days=15)
 _GONE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch"}
 
@@ -128,7 +128,7 @@ class SqsSource:
         records = records.unique("message_id", keep="first", maintain_order=True)
         moved = {self.name: before[self.name] + 1} if messages else {}
         return MicroBatch(
-            self.name, records, before, before.advanced(moved), receipts, again_within=_AGAIN_WITHIN
+            self.name, records, before, before.advanced(moved), receipts, redelivery_window=_REDELIVERY_WINDOW
         )
 
     def _drain(self, most: int, wait: int, deadline: float) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from headrace.contracts import Limits
 from headrace.core.batch import Table
 from headrace.core.guard import Guard
 from headrace.flow.reads import Pace
-from headrace.formats import Reader
+from headrace.formats import FileReader
 from headrace.lake.delta import DeltaLakeTable
 from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs
 from headrace.producers import Producer
@@ -46,7 +46,7 @@ def source_of(
         return FilesSource(
             spec.folder,
             Archive(settings.archive_uri, settings.archive_storage_options or settings.lake_storage_options),
-            Reader(pipeline.contract, spec.format),
+            FileReader(pipeline.contract, spec.format),
             settings.home / "archive_index" / f"{pipeline.name}-{quote(spec.folder, safe='')}.json",
             quiet_seconds=settings.archive_quiet_seconds,
         )

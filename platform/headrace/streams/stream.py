@@ -28,7 +28,7 @@ from headrace.sources.guarded import GuardedSource
 from headrace.sources.kafka.source import KafkaSource
 from headrace.streams import adapters
 from headrace.streams.publisher import Publisher
-from headrace.warehouse import Touched
+from headrace.warehouse import StaleDay
 from headrace.warehouse.clickhouse import ClickHouse
 
 
@@ -178,13 +178,13 @@ class Stream:
         """Count the rows of the raw warehouse table by day."""
         return self.warehouse.counts_by_day(self.contract.table)
 
-    def touched(self) -> list[Touched]:
+    def stale_days(self) -> list[StaleDay]:
         """List days whose models are older than their rows; none for a stream without models."""
         if self.pipeline.models is None:
             return []
         self.warehouse.prepare(self.contract.table)
         by_landing = self.settings.window_time == "processing"
-        return self.warehouse.touched(self.contract.table, self.lake.good.id, by_landing=by_landing)
+        return self.warehouse.stale_days(self.contract.table, self.lake.good.id, by_landing=by_landing)
 
     def refreshed(self, version: int, days: Iterable[date], began_at: datetime) -> None:
         """Note that the models of ``days`` were built from ``version``, by a build that ``began_at`` (UTC)."""

@@ -34,7 +34,7 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class StaleDay:
     """A day whose models are older than its rows.
 
     Attributes:
@@ -88,7 +88,7 @@ class Warehouse(Protocol):
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Swap one day's partition for ``chunks``; returns the rows of the day afterwards."""
 
-    def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:
+    def stale_days(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[StaleDay]:
         """Days with rows that were published after their models were last built.
 
         Args:

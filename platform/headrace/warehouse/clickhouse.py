@@ -17,7 +17,7 @@ from typing import Any
 from headrace.core.batch import Chunk, Table
 from headrace.core.errors import Fatal
 from headrace.warehouse import ddl
-from headrace.warehouse.base import Publication, Touched
+from headrace.warehouse.base import Publication, StaleDay
 from headrace.warehouse.cluster import Placement
 from headrace.warehouse.migrations.runner import Migrations, refuse
 from headrace.warehouse.server import ClickHouseConfig, Server
@@ -40,14 +40,14 @@ class ClickHouse:
     """A warehouse on one ClickHouse server. Connects on first use; safe for one thread."""
 
     def __init__(
-        self, config: ClickHouseConfig, through: Callable[[Callable[[], Any]], Any] = lambda call: call()
+        self, config: ClickHouseConfig, retry: Callable[[Callable[[], Any]], Any] = lambda call: call()
     ) -> None:
         """Args:
         config: Where the server is.
-        through: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
+        retry: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
         """
         self._config = config
-        self._server = Server(config, through)
+        self._server = Server(config, retry)
         self._placement = Placement(config.warehouse_cluster)
         self._shapes: dict[str, ddl.Shape] | None = None
         self._prepared: set[str] = set()
@@ -248,7 +248,7 @@ class ClickHouse:
         )
         return [(day, str(batch), int(count)) for day, batch, count in rows]
 
-    def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:
+    def stale_days(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[StaleDay]:
         """Days with rows that were published after their models were last built."""
         database = ddl.quoted(self._config.raw_database)
         days = "landed_days" if by_landing else "days"
@@ -279,7 +279,8 @@ class ClickHouse:
         )
         # the driver gives times of a UTC column without their zone
         return [
-            Touched(day, since.replace(tzinfo=UTC), latest.replace(tzinfo=UTC)) for day, since, latest in rows
+            StaleDay(day, since.replace(tzinfo=UTC), latest.replace(tzinfo=UTC))
+            for day, since, latest in rows
         ]
 
     def refreshed(

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.core.batch import Chunk, Table
-from headrace.warehouse.base import Publication, Touched
+from headrace.warehouse.base import Publication, StaleDay
 
 
 class MemoryWarehouse:
@@ -74,7 +74,7 @@ class MemoryWarehouse:
         self._rows[table.name] = kept + fresh
         return sum(rows.height for rows in fresh)
 
-    def touched(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[Touched]:
+    def stale_days(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[StaleDay]:
         """Days with newer rows than models."""
         built: dict[date, int] = {}
         key, epoch = (table.name, lake_id), self._epoch(table, lake_id)
@@ -85,7 +85,7 @@ class MemoryWarehouse:
         fresh = [one for one in self._publications.get(key, {}).values() if one.epoch == epoch]
         touched = ((p.version, day) for p in fresh for day in (p.landed_days if by_landing else p.days))
         newer = {day for version, day in touched if version > built.get(day, -1)}
-        return [Touched(day, now, now) for day in sorted(newer)]
+        return [StaleDay(day, now, now) for day in sorted(newer)]
 
     def refreshed(
         self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /

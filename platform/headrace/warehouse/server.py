@@ -106,14 +106,14 @@ class Server:
     """A connection. Connects on first use; safe for one thread."""
 
     def __init__(
-        self, config: ClickHouseConfig, through: Callable[[Callable[[], Any]], Any] = lambda call: call()
+        self, config: ClickHouseConfig, retry: Callable[[Callable[[], Any]], Any] = lambda call: call()
     ) -> None:
         """Args:
         config: Where the server is.
-        through: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
+        retry: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
         """
         self._config = config
-        self._through = through
+        self._retry = retry
         self.where = f"{config.clickhouse_host}:{config.clickhouse_port}"
         self._client: Client | None = None
 
@@ -138,7 +138,7 @@ class Server:
             with _translated(self.where):
                 return call(client)
 
-        return self._through(once)
+        return self._retry(once)
 
     def command(self, sql: str) -> None:
         """Run a statement that has no result."""

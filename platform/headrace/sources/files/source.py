@@ -30,7 +30,7 @@ import polars as pl
 
 from headrace.core.batch import HEADERS, RECORD_SCHEMA, UTC_MICROS, Backlog, MicroBatch, Position
 from headrace.core.errors import BadData
-from headrace.formats import Reader, Record
+from headrace.formats import FileReader, Record
 from headrace.sources.files.archive import Archive, Found
 from headrace.sources.files.index import Entry, FileIndex
 
@@ -101,7 +101,7 @@ class FilesSource:
     replayable = True
 
     def __init__(
-        self, folder: str, archive: Archive, reader: Reader, index: Path, *, quiet_seconds: float = 2.0
+        self, folder: str, archive: Archive, reader: FileReader, index: Path, *, quiet_seconds: float = 2.0
     ) -> None:
         """Args:
         folder: Below the archive.
