@@ -19,7 +19,7 @@ from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.migrations import files as migration_files
 from headrace.warehouse.migrations import runner as migrate
 from headrace.warehouse.migrations.files import Migration, read_migrations
-from headrace.warehouse.migrations.runner import Migrations, Standing
+from headrace.warehouse.migrations.runner import Migrations, MigrationState
 from headrace.warehouse.server import Refused, Server
 
 TABLES = (EVENTS.table, EVENTS.rejected_table, METRICS.table, METRICS.rejected_table)
@@ -45,7 +45,7 @@ def migrations(raw: Settings) -> Make:
     return lambda *known, **more: Migrations(Server(raw), raw.raw_database, known, **more)
 
 
-def states(found: list[Standing]) -> list[tuple[str, str]]:
+def states(found: list[MigrationState]) -> list[tuple[str, str]]:
     return [(one.name, one.state) for one in found]
 
 

@@ -1,4 +1,7 @@
-"""The warehouse: raw tables that lake versions are published to, and the record of what was."""
+"""Hold raw tables in ClickHouse and record which lake versions they contain.
+
+Migrations create and change the tables. ``memory`` has a stand-in for tests.
+"""
 
 from headrace.warehouse.base import Publication, StaleDay, Warehouse
 

@@ -1,4 +1,4 @@
-"""What a warehouse must be able to do for rows to arrive in it exactly once."""
+"""The interface of a warehouse that receives every row exactly once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from headrace.core.batch import Chunk, Table
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One lake version that is in the warehouse.
+    """One lake version that the warehouse holds completely.
 
     Attributes:
-        lake_id: Id of the lake table, so that a recreated lake starts anew instead of being skipped.
+        lake_id: Id of the lake table. A recreated lake has another id and is published from its beginning.
         version: Version of the lake table.
         rows: Rows that the version added.
-        days: Partitions that it touched.
-        landed_days: UTC days of ``_ingested_at`` of the rows that it added.
-        fingerprint: Of its commit in the lake's log (``LakeVersion``); empty where that was not noted yet.
-        epoch: How often this lake has come back with another history, as after a restore.
+        days: Partitions that the version changed.
+        landed_days: UTC days of ``_ingested_at`` of the rows that the version added.
+        fingerprint: Fingerprint of the version's commit in the lake's log (``LakeVersion``); empty in records
+            written before it was noted.
+        epoch: How often this lake has come back with another history, for example after a restore.
     """
 
     lake_id: str
@@ -40,7 +41,7 @@ class StaleDay:
     Attributes:
         day: The partition.
         since: When the first of the newer rows was published (UTC).
-        latest: When the last of them was.
+        latest: When the last of the newer rows was published (UTC).
     """
 
     day: date
@@ -51,21 +52,23 @@ class StaleDay:
 class Warehouse(Protocol):
     """Raw tables with idempotent inserts.
 
-    Guarantee: ``insert`` with the token of an earlier, complete or partial, insert of the same rows adds only
-    what is missing. ``replace_partition`` is atomic for readers.
+    Guarantee: a repeated ``insert`` with the same token and rows adds only the rows that are missing, whether
+    the earlier insert was complete or partial. ``replace_partition`` is atomic for readers.
     """
 
     def prepare(self, table: Table, /) -> None:
-        """Make the table ready to be published to: migrated, there, and with the columns of its contract.
+        """Migrate the database and check that the table exists with every column of its contract.
 
         Raises:
-            Fatal: A person has to look at the migrations or at the table first.
+            Fatal: Somebody has to look at the migrations or at the table first.
         """
 
     def published(self, table: Table, lake_id: str, /) -> Publication | None:
-        """Last lake version that is wholly in the warehouse, of the last epoch; None if there is none.
+        """Return the last version of a lake that the warehouse holds completely, in its last epoch.
 
-        Only ``lake_id``, ``version``, ``fingerprint`` and ``epoch`` of it.
+        Returns:
+            A publication with ``lake_id``, ``version``, ``fingerprint`` and ``epoch`` alone; None if there is
+                none.
         """
 
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
@@ -73,48 +76,50 @@ class Warehouse(Protocol):
 
         Raises:
             Retriable: The warehouse is away or overloaded.
-            Fatal: It refuses the rows.
+            Fatal: The warehouse refuses the rows.
         """
 
     def record(self, table: Table, publication: Publication, /) -> None:
-        """Note that a version is wholly in; recording twice is a no-op."""
+        """Record that the warehouse holds a version completely; recording it twice is a no-op."""
 
     def holds(self, table: Table, batches: Collection[str], days: Collection[date], /) -> bool:
-        """Whether any row of these micro-batches is there, on these days."""
+        """Tell whether any row of these micro-batches exists on these days."""
 
     def restarted_since(self, moment: datetime, /) -> bool:
-        """Whether it may have lost tokens that it had seen before a moment (UTC): it has begun anew."""
+        """Tell whether a restart since a moment (UTC) may have cost the warehouse its tokens."""
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
-        """Swap one day's partition for ``chunks``; returns the rows of the day afterwards."""
+        """Swap one day's partition for ``chunks``; return the day's rows afterwards."""
 
     def stale_days(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[StaleDay]:
-        """Days with rows that were published after their models were last built.
+        """List the days with rows that were published after their models were last built.
 
         Args:
             table: The raw table.
             lake_id: Id of its lake table.
-            by_landing: Days on which the rows landed, for models in processing time, instead of their partitions.
+            by_landing: Return the days on which the rows landed, for models in processing time, instead of
+                their partitions.
         """
 
     def refreshed(
         self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /
     ) -> None:
-        """Note that the models of ``days`` were built from ``version`` or later.
+        """Record that the models of ``days`` were built from ``version`` or a later one.
 
         Args:
-            table: The raw table that they read.
+            table: The raw table that the models read.
             lake_id: Id of its lake table.
             version: The published version just after ``began_at``.
             days: Days whose models were built.
-            began_at: When the build began (UTC): rows that were published later may be in it or not.
+            began_at: When the build began (UTC). The models may or may not contain rows that were published
+                later.
         """
 
     def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
-        """Whether models of the table were built at least once."""
+        """Tell whether the models of a table were ever built."""
 
     def counts_by_day(self, table: Table, /) -> dict[date, int]:
-        """Rows by partition."""
+        """Count rows by partition."""
 
     def close(self) -> None:
         """Release connections."""

@@ -1,9 +1,10 @@
-"""The warehouse on ClickHouse, over HTTP.
+"""Implement the warehouse on ClickHouse, over HTTP.
 
-Exactly once: every insert carries ``insert_deduplication_token``, which the table keeps in its deduplication
-window and passes on to dependent materialized views; a repeated insert adds only the parts that are missing.
-Requires the ``non_replicated_deduplication_window`` that ``ddl.create_table`` sets. On a cluster
-(``warehouse_cluster``) every table is a ``Distributed`` one over replicated local ones, see ``cluster``.
+Exactly once: every insert carries an ``insert_deduplication_token``. The table remembers it within its
+deduplication window and passes it on to dependent materialized views, so a repeated insert adds only the parts
+that are missing. This needs the ``non_replicated_deduplication_window`` that ``ddl.create_table`` sets. On a
+cluster (``warehouse_cluster``) every table is a ``Distributed`` one over replicated local tables; see
+``cluster``.
 https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 """
 
@@ -30,22 +31,23 @@ _INSERT = {
     "min_insert_block_size_bytes": 0,
     "input_format_parquet_allow_missing_columns": 0,
 }
-#: Begins the names of tables that a day is put together in, before it is swapped in.
+#: Prefix of the tables in which a day is assembled before it is swapped in.
 _STAGING = "_staging_"
-#: A day is put together in less than that, however large.
+#: Age after which a staging table counts as abandoned: even the largest day takes less time.
 _ABANDONED_SECONDS = 86_400
 
 
 class ClickHouse:
-    """A warehouse on one ClickHouse server. Connects on first use; safe for one thread."""
+    """A warehouse on one ClickHouse server. Connects on first use; safe for one thread.
+
+    Args:
+        config: Where the server is.
+        retry: Makes every call, and may repeat one that raised ``Retriable``: every call can be repeated.
+    """
 
     def __init__(
         self, config: ClickHouseConfig, retry: Callable[[Callable[[], Any]], Any] = lambda call: call()
     ) -> None:
-        """Args:
-        config: Where the server is.
-        retry: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
-        """
         self._config = config
         self._server = Server(config, retry)
         self._placement = Placement(config.warehouse_cluster)
@@ -55,32 +57,37 @@ class ClickHouse:
 
     @property
     def migrations(self) -> Migrations:
-        """Those of the raw database."""
+        """The migrations of the raw database."""
         return Migrations(self._server, self._config.raw_database, placement=self._placement)
 
     def query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query; values go in as server-side parameters (``{name:Type}``)."""
+        """Run a query and return its rows; values are passed as server-side parameters (``{name:Type}``)."""
         return self._server.query(sql, **parameters)
 
     def read_only(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Column names and rows of a person's query; the server refuses whatever would change anything."""
+        """Run a person's query; the server refuses any statement that changes something.
+
+        Returns:
+            Column names and rows.
+        """
         return self._server.read_only(sql)
 
     def stream(self, sql: str, format: str | None) -> Iterator[bytes]:
-        """A person's query as ClickHouse writes it; see ``Server.stream``."""
+        """Stream the answer to a person's query in ClickHouse's format; see ``Server.stream``."""
         return self._server.stream(sql, format)
 
     def _name(self, table: Table) -> str:
         return f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(table.name)}"
 
     def prepare(self, table: Table, /) -> None:
-        """Migrate the raw database, create the table if no migration did, and set what expires.
+        """Migrate the raw database, create the table if no migration did, and set how long rows are kept.
 
-        Costs one round trip for all tables together where nothing is to do.
+        If nothing is to be done, this takes one round trip for all tables together.
 
         Raises:
-            Fatal: The migrations are not those that were applied, or the table lacks a column of its contract.
-            Retriable: Somebody else is migrating, for longer than it is worth waiting.
+            Fatal: The migrations differ from those that were applied, or the table lacks a column of its
+                contract.
+            Retriable: Another process is migrating, and the wait for it took too long.
         """
         if table.name in self._prepared:
             return
@@ -101,11 +108,11 @@ class ClickHouse:
             self._server.command(placed)
 
     def _migrated(self) -> dict[str, ddl.Shape]:
-        """What the tables of the raw database look like, once nothing is left to migrate."""
+        """Apply pending migrations and return the shapes of the raw database's tables."""
         migrations, raw = self.migrations, self._config.raw_database
-        standings, found = migrations.look(*ddl.SHAPES, database=raw)
-        refuse(standings)
-        if not found or any(one.to_do for one in standings):
+        states, found = migrations.look(*ddl.SHAPES, database=raw)
+        refuse(states)
+        if not found or any(one.to_do for one in states):
             migrations.up()
             _, found = migrations.look(*ddl.SHAPES, database=raw)
         return ddl.shapes(*found)
@@ -121,7 +128,7 @@ class ClickHouse:
                 )
 
     def published(self, table: Table, lake_id: str, /) -> Publication | None:
-        """Last version that is wholly in."""
+        """Return the last version that the warehouse holds completely."""
         [(count, version, fingerprint, epoch)] = self.query(
             "SELECT count(), argMax(version, (epoch, version)), argMax(fingerprint, (epoch, version, published_at)),"
             f" max(epoch) FROM {ddl.quoted(self._config.raw_database)}._publications"
@@ -142,7 +149,7 @@ class ClickHouse:
         self._server.insert(self._config.raw_database, name, table.schema.names(), rows, settings)
 
     def record(self, table: Table, publication: Publication, /) -> None:
-        """Note a version; the table keeps one row per version."""
+        """Record a version; the table keeps one row per version."""
         p = publication
         row = {
             "table": table.name,
@@ -157,7 +164,7 @@ class ClickHouse:
         self._server.append(self._config.raw_database, "_publications", row)
 
     def holds(self, table: Table, batches: Collection[str], days: Collection[date], /) -> bool:
-        """Whether any row of these micro-batches is there, on these days."""
+        """Tell whether any row of these micro-batches exists on these days."""
         self.prepare(table)
         [(rows,)] = self.query(
             f"SELECT count() FROM (SELECT 1 FROM {self._name(table)}"
@@ -169,19 +176,19 @@ class ClickHouse:
         return bool(rows)
 
     def restarted_since(self, moment: datetime, /) -> bool:
-        """Ask the server how long it has been up."""
+        """Compare the server's uptime with a moment (UTC)."""
         [(up,)] = self.query("SELECT uptime()")
         return datetime.now(UTC) - timedelta(seconds=int(up) + 1) > moment
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
-        """Fill a staging table of its own with the day and swap its partition in.
+        """Write the day into a staging table of its own, then swap its partition in.
 
-        REPLACE PARTITION is atomic: readers see the old day or the new one. An empty ``chunks`` empties the day.
+        ``REPLACE PARTITION`` is atomic: readers see the old day or the new one. Empty ``chunks`` empty the day.
         """
         self.prepare(table)
         self._drop_abandoned()
         name, partition, place = self._name(table), ddl.literal(day.isoformat()), self._placement
-        # two may replace days of one table at once, from two machines
+        # two machines may replace days of one table at the same time
         own = f"{_STAGING}{table.name}_{uuid.uuid4().hex}"
         staging = f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(own)}"
         kept, staged_in = place.local(name), place.local(staging)
@@ -209,7 +216,7 @@ class ClickHouse:
         return int(rows)
 
     def _drop_abandoned(self) -> None:
-        """Drop staging tables that nobody has dropped: whoever made them was killed. Looks once in a process."""
+        """Drop staging tables whose makers were killed. Looks once per process."""
         if self._looked_for_abandoned:
             return
         raw = self._config.raw_database
@@ -231,14 +238,14 @@ class ClickHouse:
             self._server.command(f"DROP TABLE IF EXISTS {table}{self._placement.on} SYNC")
 
     def counts_by_day(self, table: Table, /) -> dict[date, int]:
-        """Rows by partition."""
+        """Count rows by partition."""
         self.prepare(table)
         column = ddl.quoted(table.partition)
         rows = self.query(f"SELECT {column}, count() FROM {self._name(table)} GROUP BY {column}")
         return {day: int(count) for day, count in rows}
 
     def counts_by_batch(self, table: Table, days: Iterable[date], /) -> list[tuple[date, str, int]]:
-        """Rows of these partitions by partition and micro-batch, all as of one moment."""
+        """Count the rows of these partitions by partition and micro-batch, all as of one moment."""
         self.prepare(table)
         column = ddl.quoted(table.partition)
         rows = self.query(
@@ -249,7 +256,7 @@ class ClickHouse:
         return [(day, str(batch), int(count)) for day, batch, count in rows]
 
     def stale_days(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[StaleDay]:
-        """Days with rows that were published after their models were last built."""
+        """List the days with rows that were published after their models were last built."""
         database = ddl.quoted(self._config.raw_database)
         days = "landed_days" if by_landing else "days"
         rows = self.query(
@@ -277,7 +284,7 @@ class ClickHouse:
             table=table.name,
             lake_id=lake_id,
         )
-        # the driver gives times of a UTC column without their zone
+        # the driver returns the times of a UTC column without a time zone
         return [
             StaleDay(day, since.replace(tzinfo=UTC), latest.replace(tzinfo=UTC))
             for day, since, latest in rows
@@ -286,7 +293,7 @@ class ClickHouse:
     def refreshed(
         self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /
     ) -> None:
-        """Note that the models of ``days`` were built from ``version``."""
+        """Record that the models of ``days`` were built from ``version``."""
         [(epoch,)] = self.query(  # a lake may have come back with another history while they were built
             f"SELECT max(epoch) FROM {ddl.quoted(self._config.raw_database)}._publications"
             " WHERE table = {table:String} AND lake_id = {lake_id:String} AND published_at <= {began:DateTime64(6)}",
@@ -305,7 +312,7 @@ class ClickHouse:
         self._server.append(self._config.raw_database, "_refreshes", row)
 
     def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
-        """Whether models of the table were built at least once."""
+        """Tell whether the models of a table were ever built."""
         [(count,)] = self.query(
             f"SELECT count() FROM {ddl.quoted(self._config.raw_database)}._refreshes"
             " WHERE table = {table:String} AND lake_id = {lake_id:String}",
@@ -315,10 +322,10 @@ class ClickHouse:
         return bool(count)
 
     def erase(self, database: str, column: str, value: str, *, only_count: bool = False) -> dict[str, int]:
-        """Delete the rows of a value from every table of a database that has the column.
+        """Delete the rows with a value from every table of a database that has the column.
 
         Returns:
-            Rows that had it, by table; tables without such rows are left out.
+            Rows with that value by table, without tables that have none.
         """
         tables = self.query(
             """

@@ -1,11 +1,11 @@
-"""One statement for one server, or what it is on a cluster.
+"""Turn a statement for one server into the statements for a cluster.
 
-On a cluster the rows of a stream are sharded: a local table ``<name>_local`` on every server, replicated within its
-shard, and a ``Distributed`` table under the name that everybody reads and writes. Bookkeeping is tiny and asked for
-as a whole: every server of the cluster is a replica of the same table. Which is which shows in the statement: tables
-of streams are partitioned by day, bookkeeping is not.
+A stream's rows are sharded. Every server has a local table ``<name>_local``, replicated within its shard. A
+``Distributed`` table carries the name that everybody reads and writes. Bookkeeping tables are small and always
+read as a whole, so every server of the cluster holds a replica of them. The statement itself shows the kind:
+tables of streams are partitioned by day, bookkeeping tables are not.
 
-The migrations stay as they are, so their checksums are the same on one server and on many.
+The migrations stay unchanged, so their checksums are the same on one server and on a cluster.
 https://clickhouse.com/docs/engines/table-engines/mergetree-family/replication
 """
 
@@ -27,7 +27,7 @@ _ORDER = re.compile(r"^ORDER BY \(.*?`(?P<key>session_id|source)`", re.MULTILINE
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where tables are.
+    """Where tables live: on one server or on a cluster.
 
     Attributes:
         cluster: Name of the cluster in the servers' ``remote_servers``; empty for one server.
@@ -37,24 +37,24 @@ class Placement:
 
     @property
     def on(self) -> str:
-        """The clause after a table's name, with a space before it; empty for one server."""
+        """The clause that follows a table's name, with a leading space; empty for one server."""
         return f" ON CLUSTER `{self.cluster}`" if self.cluster else ""
 
     def local(self, name: str) -> str:
-        """Name of the table that holds the rows of ``name``, quoted as that is."""
+        """Return the name of the table that holds the rows of ``name``, with the same quoting."""
         if not self.cluster:
             return name
         return f"{name[:-1]}{LOCAL}`" if name.endswith("`") else name + LOCAL
 
     def everywhere(self, name: str) -> str:
-        """What to select from to see the rows of a local table on all shards."""
+        """Return what to select from to read a local table's rows on all shards."""
         return f"cluster(`{self.cluster}`, {name})" if self.cluster else name
 
     def statements(self, statement: str) -> list[str]:
-        """What a statement is here: itself on one server.
+        """Return the statements to run for one statement: on one server, the statement itself.
 
         Raises:
-            Fatal: It is of a kind of which this does not know what it is on a cluster.
+            Fatal: There is no rule for this kind of statement on a cluster.
         """
         if not self.cluster or re.match(r"SELECT\b", statement):
             return [statement]
@@ -63,7 +63,7 @@ class Placement:
             return self._create(*found.groups())
         if found := _ALTER.fullmatch(statement):
             head, name, body = found.groups()
-            # bookkeeping is read under its own name; its names begin with _
+            # bookkeeping tables, whose names begin with _, have no local table
             table = name if "._" in name or ".`_" in name else self.local(name)
             return [f"{head}{table}{self.on}{body}"]
         raise Fatal(
@@ -86,7 +86,7 @@ class Placement:
             )
         replicated = f"ENGINE = Replicated{kind}" + (f"({arguments})" if arguments else "")
         body = body[: engine.start()] + replicated + body[engine.end() :]
-        # the window by which a repeated insert is recognised has another name here, and is kept in Keeper
+        # replicated tables name the deduplication window differently, and keep it in Keeper
         body = body.replace("non_replicated_deduplication_window", "replicated_deduplication_window")
         if not sharded:
             return [f"{head}{name}{self.on}{body}"]
@@ -94,13 +94,13 @@ class Placement:
         return [f"{head}{local}{self.on}{body}", self.distributed(head, name, _sharding(body))]
 
     def distributed(self, head: str, name: str, sharding: str) -> str:
-        """The statement that makes the table over the local ones of all shards.
+        """Return the statement that creates the table over the local tables of all shards.
 
         Args:
-            head: What stands before the name.
-            name: Its name.
-            sharding: Expression that chooses the shard of a row: the same for the same row, so that an insert
-                that is sent again meets the tokens of the first.
+            head: The text before the name.
+            name: Name of the table.
+            sharding: Expression that chooses a row's shard. It must be the same for the same row, so that a
+                repeated insert meets the tokens of the first.
         """
         database, table = self.local(name).replace("`", "").split(".")
         engine = f"Distributed(`{self.cluster}`, `{database}`, `{table}`, {sharding})"
@@ -111,7 +111,10 @@ ONE_SERVER = Placement()
 
 
 def _sharding(body: str) -> str:
-    """By session or source where rows are ordered by one, so that what is asked together is on one shard; or else by
-    the origin of the message, which every raw table has."""
+    """Choose the column to shard by.
+
+    Rows ordered by session or source are sharded by it, so that rows queried together share a shard. All others
+    are sharded by the origin of the message, which every raw table has.
+    """
     key = _ORDER.search(body)
     return f"cityHash64(`{key['key'] if key else '_cursor'}`)"

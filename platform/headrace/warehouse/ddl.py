@@ -1,4 +1,4 @@
-"""ClickHouse DDL, derived from a Table."""
+"""Derive ClickHouse DDL from a ``Table``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TYPES: dict[pl.DataType, tuple[str, str]] = {
     STRING_MAP: ("Map(LowCardinality(String), String)", "ZSTD(1)"),
 }
 #: Insert blocks whose tokens the table remembers. One lake version adds at most a few blocks per partition,
-#: and only the last, unrecorded version is ever sent again.
+#: and only the last version, which is not recorded yet, is ever sent again.
 DEDUPLICATION_WINDOW = 10_000
-#: Uncompressed bytes up to which a part is one file: why, and what it saves, see migrations/0004_compact_inserts.sql.
+#: Uncompressed bytes up to which a part is one file; migrations/0004_compact_inserts.sql gives reasons and savings.
 COMPACT_BYTES = 64 << 20
-#: Of every raw table. Rows expire by partition: dropping a whole part costs nothing, rewriting one costs all of it.
+#: Settings of every raw table. Rows expire by partition: dropping a part is free, rewriting it costs the whole part.
 SETTINGS = {
     "non_replicated_deduplication_window": DEDUPLICATION_WINDOW,
     "ttl_only_drop_parts": 1,
@@ -35,19 +35,19 @@ SETTINGS = {
 
 
 def quoted(name: str) -> str:
-    """A ClickHouse identifier in backticks."""
+    """Quote an identifier in backticks."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def literal(text: str) -> str:
-    """A ClickHouse string literal."""
+    """Quote a text as a string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def clickhouse_type(
     dtype: pl.DataType, *, nullable: bool = False, low_cardinality: bool = False
 ) -> tuple[str, str]:
-    """ClickHouse type and codec of a Polars dtype."""
+    """Return ClickHouse type and codec of a Polars dtype."""
     if isinstance(dtype, pl.List) and dtype != STRING_MAP:
         struct = dtype.inner
         assert isinstance(struct, pl.Struct)
@@ -62,7 +62,7 @@ def clickhouse_type(
 
 
 def column(table: Table, name: str) -> str:
-    """Definition of one column: name, type, comment, codec."""
+    """Define one column: name, type, comment, codec."""
     kind, codec = clickhouse_type(
         table.schema[name], nullable=name in table.nullable, low_cardinality=name in table.low_cardinality
     )
@@ -72,9 +72,10 @@ def column(table: Table, name: str) -> str:
 
 
 def create_table(database: str, table: Table, ttl_days: int = 0) -> str:
-    """CREATE TABLE IF NOT EXISTS for a raw table.
+    """Return the CREATE TABLE IF NOT EXISTS of a raw table.
 
-    The built-in streams have migrations that say the same and why; this serves the streams that have none.
+    The built-in streams have migrations that say the same and give the reasons. This serves streams without
+    migrations.
     """
     columns = [f"    {column(table, name)}" for name in table.schema]
     columns += [f"    INDEX {quoted(f'{name}_range')} {quoted(name)} TYPE minmax" for name in table.ranges]
@@ -90,22 +91,25 @@ def create_table(database: str, table: Table, ttl_days: int = 0) -> str:
 
 
 def ttl(table: Table, days: int) -> str:
-    """When rows expire, as ClickHouse spells it; empty for never. A day expires as a whole."""
+    """Return the expiry of rows as ClickHouse spells it; empty for never.
+
+    A day expires as a whole.
+    """
     return f"{table.partition} + toIntervalDay({int(days)})" if days else ""
 
 
 def set_ttl(database: str, table: Table, days: int) -> str:
-    """ALTER TABLE that makes the rows of a table expire after ``days``, or never for 0."""
+    """Return the ALTER TABLE that lets rows expire after ``days``, or never for 0."""
     name = f"{quoted(database)}.{quoted(table.name)}"
     return f"ALTER TABLE {name} " + (f"MODIFY TTL {ttl(table, days)}" if days else "REMOVE TTL")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a table of the warehouse looks like.
+    """Columns and expiry of a table in the warehouse.
 
     Attributes:
-        columns: Names.
+        columns: Names of the columns.
         ttl: When rows expire, as the server spells it; empty for never.
     """
 
@@ -113,7 +117,7 @@ class Shape:
     ttl: str
 
 
-#: Scalar queries that ``shapes`` understands: columns and engines of the tables of a ``{database:String}``.
+#: Scalar queries whose answers ``shapes`` reads: columns and engines of the tables of a ``{database:String}``.
 SHAPES = (
     "SELECT groupArray((table, name)) FROM system.columns WHERE database = {database:String}",
     "SELECT groupArray((name, engine_full)) FROM system.tables WHERE database = {database:String}",
@@ -122,7 +126,7 @@ _TTL = re.compile(r" TTL (?P<expression>.*?)(?: SETTINGS .*)?$", re.DOTALL)
 
 
 def shapes(columns: Iterable[tuple[str, str]], engines: Iterable[tuple[str, str]]) -> dict[str, Shape]:
-    """What ``SHAPES`` found, by table."""
+    """Return the shapes of tables by name, from the answers to ``SHAPES``."""
     names: dict[str, set[str]] = {}
     for table, name in columns:
         names.setdefault(table, set()).add(name)

@@ -1,13 +1,14 @@
-"""A lock in ClickHouse itself, so that it holds between machines.
+"""Lock migrations between machines, with a table in ClickHouse itself.
 
-``CREATE TABLE`` without ``IF NOT EXISTS`` is atomic: one of two starters wins, the other is refused. The comment of
-the table names the owner. The owner adds a row every few seconds, with the server's clock; where no row came for
-``stale_seconds`` seconds, the owner is dead and the next one takes the lock over; where the owner was a process of the
-same machine, the next one sees at once that it is gone. So a crash costs seconds at most, nobody needs to clean up, and
-a migration may run for hours.
+``CREATE TABLE`` without ``IF NOT EXISTS`` is atomic: of two processes that start at once, the server refuses
+one. The table's comment names the owner. The owner inserts a heartbeat row every few seconds, with the server's
+clock. After ``stale_seconds`` without a row the owner counts as dead, and the next process takes over. On the
+same machine the next process sees at once that the owner's process has ended. So a crash costs seconds at most,
+nobody has to clean up, and a migration may run for hours.
 
-Taking over renames the dead lock to a name made of its own token: of two that saw the same dead lock, the second
-finds that name taken, and cannot take the first one's new lock for the dead one.
+To take over, a process renames the dead lock to a name made of the dead owner's token. If two processes see the
+same dead lock, the second finds that name taken. So it cannot mistake the first one's new lock for the dead
+one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from headrace.warehouse.server import TABLE_EXISTS, UNKNOWN_TABLE, Refused, Serv
 
 TABLE = "_migrations_lock"
 BEAT_SECONDS = 3.0
-#: Twelve missed beats: longer than a pause of a process or a network that comes back.
+#: Longer than a paused process or a short network failure lasts.
 STALE_SECONDS = 20.0
 #: Longer than it takes for a dead owner to be noticed.
 WAIT_SECONDS = 180.0
@@ -38,14 +39,14 @@ WAIT_SECONDS = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds the lock.
+    """The process that holds the lock.
 
     Attributes:
-        token: What the holder alone knows to be its own.
-        host: Its machine.
-        pid: Its process there.
-        silent_seconds: Since its last sign of life, by the server's clock.
-        machine: Boot and process namespace in which the pid is its own; empty where that is not known.
+        token: Secret by which the owner recognises its own lock.
+        host: Machine of the owner.
+        pid: Process id on that machine.
+        silent_seconds: Seconds since its last heartbeat, by the server's clock.
+        machine: Boot id and process namespace to which the pid belongs; empty if unknown.
     """
 
     token: str
@@ -56,7 +57,7 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether its process has certainly ended, which only its own machine can tell."""
+        """Whether the owner's process has certainly ended; only its own machine can tell."""
         if not self.machine or self.machine != _machine():
             return False
         try:
@@ -72,7 +73,10 @@ class Owner:
 
 
 def _machine() -> str:
-    """Linux alone says; containers of one host may have its name, but not its processes."""
+    """Identify boot and process namespace; empty on systems other than Linux.
+
+    Containers of one host may share its name, but not its processes.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -82,6 +86,13 @@ def _machine() -> str:
 
 class MigrationLock:
     """The lock of one raw database.
+
+    Args:
+        server: Where the lock is.
+        database: The raw database; must exist.
+        stale_seconds: Silence after which an owner counts as dead.
+        wait_seconds: How long to wait for another owner.
+        beat_seconds: Pause between two heartbeats.
 
     Attributes:
         owner: This process, as others see it.
@@ -96,13 +107,6 @@ class MigrationLock:
         wait_seconds: float = WAIT_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
     ) -> None:
-        """Args:
-        server: Where the lock is.
-        database: The raw database; must exist.
-        stale_seconds: Silence after which an owner counts as dead.
-        wait_seconds: How long to wait for somebody else.
-        beat_seconds: Pause between two signs of life.
-        """
         self._server, self._database = server, database
         self._name = f"{ddl.quoted(database)}.{ddl.quoted(TABLE)}"
         self._stale, self._wait, self._beat = stale_seconds, wait_seconds, beat_seconds
@@ -110,10 +114,10 @@ class MigrationLock:
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], None]]:
-        """Hold the lock; yields a check that raises once somebody else has taken it.
+        """Hold the lock and yield a check that raises once another process has taken it.
 
         Raises:
-            Retriable: Somebody else keeps it for longer than ``wait_seconds``.
+            Retriable: Another process keeps the lock for longer than ``wait_seconds``.
         """
         self._acquire()
         ended = threading.Event()
@@ -124,12 +128,12 @@ class MigrationLock:
         finally:
             ended.set()
             beating.join()
-            # one that cannot be removed now goes silent, and is taken over
+            # a lock that cannot be removed now falls silent, and another process takes it over
             with suppress(HeadraceError):
                 self._release()
 
     def holder(self) -> Owner | None:
-        """Who holds it; None if nobody does."""
+        """Return the owner; None if nobody holds the lock."""
         found = self._server.query(
             """
             SELECT comment, dateDiff('millisecond', metadata_modification_time, now64(3)) / 1000
@@ -146,11 +150,11 @@ class MigrationLock:
         return Owner(said["token"], said["host"], said["pid"], silent, said.get("machine", ""))
 
     def beats(self, owner: Owner) -> bool:
-        """Whether an owner gave a sign of life so lately that it must be alive: within three beats."""
+        """Tell whether an owner's last heartbeat is recent, within three beats, so that it must be alive."""
         return owner.silent_seconds < 3 * self._beat
 
     def _silence(self) -> float:
-        """Seconds since the last row; infinite before the first."""
+        """Return the seconds since the last heartbeat; infinity before the first."""
         try:
             [(rows, silence)] = self._server.query(
                 f"SELECT count(), dateDiff('millisecond', max(beat_at), now64(3)) / 1000 FROM {self._name}"
@@ -193,7 +197,7 @@ class MigrationLock:
         except Refused as error:
             if error.code != TABLE_EXISTS:
                 raise
-            # a call that was made again after it had succeeded meets its own table
+            # a repeated call that succeeded the first time meets its own table
             holder = self.holder()
             return holder is not None and holder.token == self.owner.token
         return True
@@ -211,7 +215,7 @@ class MigrationLock:
             try:
                 self._server.append(self._database, TABLE, {"token": self.owner.token})
             except HeadraceError:
-                continue  # the next beat, or the check before the next statement, meets the same
+                continue  # if the failure lasts, the check before the next statement meets it too
 
     def _still_mine(self) -> None:
         holder = self.holder()
@@ -227,7 +231,7 @@ class MigrationLock:
             self.clear()
 
     def clear(self) -> None:
-        """Remove the lock, whoever holds it, and what is left of dead ones."""
+        """Remove the lock, whoever holds it, and the remains of dead locks."""
         dead = self._server.query(
             "SELECT name FROM system.tables WHERE database = {database:String}"
             " AND startsWith(name, '_migrations_dead_lock_')"

@@ -1,4 +1,7 @@
-"""A warehouse in memory: tokens, publications and partition swaps as ClickHouse does them, with faults."""
+"""A warehouse in memory that treats tokens, publications and partitions as ClickHouse does.
+
+Tests script its faults.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ from headrace.warehouse.base import Publication, StaleDay
 
 
 class MemoryWarehouse:
-    """Rows by table. ``fail_next_insert`` is raised by the next insert, before or after it took effect."""
+    """Rows by table.
+
+    The next insert raises ``fail_next_insert``: before it takes effect, or after it if ``fail_after_insert`` is
+    set.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[str, list[pl.DataFrame]] = {}
@@ -29,7 +36,7 @@ class MemoryWarehouse:
         self._rows.setdefault(table.name, [])
 
     def published(self, table: Table, lake_id: str, /) -> Publication | None:
-        """Last recorded version."""
+        """Return the last recorded version."""
         known = self._publications.get((table.name, lake_id), {})
         return max(known.values(), key=lambda one: (one.epoch, one.version), default=None)
 
@@ -49,21 +56,21 @@ class MemoryWarehouse:
             raise fault
 
     def record(self, table: Table, publication: Publication, /) -> None:
-        """Note a version."""
+        """Record a version."""
         known = self._publications.setdefault((table.name, publication.lake_id), {})
         known[publication.version] = publication
 
     def holds(self, table: Table, batches: Collection[str], days: Collection[date], /) -> bool:
-        """Look at all rows."""
+        """Search all rows."""
         rows = self.rows(table)
         return bool(rows.height) and bool(rows["_batch_id"].is_in(list(batches)).any())
 
     def restarted_since(self, moment: datetime, /) -> bool:
-        """It cannot tell."""
+        """Answer that tokens may be lost: memory cannot tell."""
         return True
 
     def forget_tokens(self) -> None:
-        """Lose the tokens and no row, as a ClickHouse whose machine lost its power."""
+        """Lose all tokens but no row, like a ClickHouse whose machine lost power."""
         self._tokens.clear()
 
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
@@ -75,7 +82,7 @@ class MemoryWarehouse:
         return sum(rows.height for rows in fresh)
 
     def stale_days(self, table: Table, lake_id: str, /, *, by_landing: bool = False) -> list[StaleDay]:
-        """Days with newer rows than models."""
+        """List the days whose rows are newer than their models."""
         built: dict[date, int] = {}
         key, epoch = (table.name, lake_id), self._epoch(table, lake_id)
         built_in = zip(self._refreshes.get(key, []), self._epochs.get(key, []), strict=True)
@@ -90,26 +97,26 @@ class MemoryWarehouse:
     def refreshed(
         self, table: Table, lake_id: str, version: int, days: Iterable[date], began_at: datetime, /
     ) -> None:
-        """Note a build."""
+        """Record a build."""
         self._refreshes.setdefault((table.name, lake_id), []).append((version, tuple(days), began_at))
         self._epochs.setdefault((table.name, lake_id), []).append(self._epoch(table, lake_id))
 
     def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
-        """Whether a build was noted."""
+        """Tell whether a build was recorded."""
         return (table.name, lake_id) in self._refreshes
 
     def rows(self, table: Table) -> pl.DataFrame:
-        """All rows of a table."""
+        """Return all rows of a table."""
         parts = self._rows.get(table.name, [])
         return pl.concat(parts) if parts else pl.DataFrame()
 
     def counts_by_day(self, table: Table, /) -> dict[date, int]:
-        """Rows by partition."""
+        """Count rows by partition."""
         rows = self.rows(table)
         return dict(rows.group_by(table.partition).len().iter_rows()) if rows.height else {}
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: memory holds no connection."""
 
 
 def _frame(chunk: Chunk) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""One ClickHouse server, over HTTP: every statement of the warehouse goes through here."""
+"""Send every statement of the warehouse to one ClickHouse server, over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.core.batch import Chunk
 from headrace.core.errors import Fatal, Retriable
 from headrace.warehouse.ddl import quoted
 
-#: Server codes after which the same call may succeed: timeouts, memory, too many queries or parts, shutdown.
+#: Server codes after which a repeated call may succeed: timeouts, memory, too many queries or parts, shutdown.
 _RETRIABLE = {159, 160, 202, 209, 210, 236, 241, 242, 252, 285, 394, 439, 999}
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 _PART_BYTES = 1 << 20
@@ -28,7 +28,7 @@ class Refused(Fatal):
     """The server refuses a statement.
 
     Attributes:
-        code: ClickHouse's error code, -1 where it gave none.
+        code: ClickHouse's error code; -1 if it gave none.
     """
 
     def __init__(self, message: str, code: int) -> None:
@@ -49,12 +49,12 @@ class ClickHouseConfig(Protocol):
 
     @property
     def clickhouse_password(self) -> Any:
-        """Secret with ``get_secret_value``."""
+        """The password, as an object with ``get_secret_value``."""
 
 
 @contextmanager
 def _translated(where: str) -> Iterator[None]:
-    """Driver exceptions become ours, once, here."""
+    """Translate the driver's exceptions into ours, here and nowhere else."""
     try:
         yield
     except OperationalError as error:
@@ -82,8 +82,10 @@ def _first_line(error: Exception) -> str:
 
 
 class _ArrowStream:
-    """The body of a request, made part by part while it is sent. Not a generator: who sends it again must not find it
-    empty."""
+    """The body of a request, encoded part by part while it is sent.
+
+    It is no generator: if the client sends the request again, the body must not be empty.
+    """
 
     def __init__(self, rows: Chunk) -> None:
         self._rows = rows
@@ -103,15 +105,16 @@ class _ArrowStream:
 
 
 class Server:
-    """A connection. Connects on first use; safe for one thread."""
+    """A connection to one server. Connects on first use; safe for one thread.
+
+    Args:
+        config: Where the server is.
+        retry: Makes every call, and may repeat one that raised ``Retriable``: every call can be repeated.
+    """
 
     def __init__(
         self, config: ClickHouseConfig, retry: Callable[[Callable[[], Any]], Any] = lambda call: call()
     ) -> None:
-        """Args:
-        config: Where the server is.
-        retry: Makes every call, and may make one again that raised ``Retriable``: each can be repeated.
-        """
         self._config = config
         self._retry = retry
         self.where = f"{config.clickhouse_host}:{config.clickhouse_port}"
@@ -141,27 +144,32 @@ class Server:
         return self._retry(once)
 
     def command(self, sql: str) -> None:
-        """Run a statement that has no result."""
+        """Run a statement that returns nothing."""
         self._call(lambda c: c.command(sql))
 
     def query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query; values go in as server-side parameters (``{name:Type}``)."""
+        """Run a query and return its rows; values are passed as server-side parameters (``{name:Type}``)."""
         rows = self._call(lambda c: c.query(sql, parameters=parameters or None).result_rows)
         return [tuple(row) for row in rows]
 
     def read_only(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Column names and rows of a person's query; the server refuses whatever would change anything."""
+        """Run a person's query; the server refuses any statement that changes something.
+
+        Returns:
+            Column names and rows.
+        """
         found = self._call(lambda c: c.query(sql, settings={"readonly": 2}))
         return list(found.column_names), [tuple(row) for row in found.result_rows]
 
     def stream(self, sql: str, format: str | None) -> Iterator[bytes]:
-        """The answer to a person's query as the server writes it, part by part; it refuses whatever changes anything.
+        """Stream the answer to a person's query as the server writes it; it refuses any change.
 
-        The server has the whole answer before it sends any of it, so what goes wrong is an error and no half answer.
+        The server completes the answer before it sends the first part, so a failure raises instead of cutting
+        it off.
 
         Args:
             sql: The query.
-            format: One of ClickHouse's; None where the query names one itself.
+            format: One of ClickHouse's formats; None if the query names one itself.
         """
         waiting = {"readonly": 2, "wait_end_of_query": 1}
         answer = self._call(lambda c: c.raw_stream(sql, settings=waiting, fmt=format))
@@ -170,24 +178,24 @@ class Server:
                 yield part
 
     def append(self, database: str, table: str, row: Mapping[str, Any]) -> None:
-        """Add one row; columns that it leaves out take their defaults."""
+        """Add one row; columns that it lacks take their defaults."""
         columns, values = list(row), [list(row.values())]
         self._call(lambda c: c.insert(table, values, column_names=columns, database=database))
 
     def insert(
         self, database: str, table: str, columns: Sequence[str], rows: Chunk, settings: Mapping[str, Any]
     ) -> None:
-        """Stream rows into a table, under these settings of the server: all of them or none.
+        """Stream rows into a table, all of them or none.
 
         Args:
-            database: Of the table.
-            table: Its name.
-            columns: Those that the rows have.
-            rows: Read anew when the call is repeated.
-            settings: Of the server.
+            database: Database of the table.
+            table: Name of the table.
+            columns: Columns of the rows.
+            rows: Rows to insert; they are read anew when the call is repeated.
+            settings: Server settings for this insert.
 
         Raises:
-            HeadraceError: Also what reading the rows raises; nothing is inserted then.
+            HeadraceError: The insert failed, or reading the rows did; nothing is inserted then.
         """
         into = f"{quoted(database)}.{quoted(table)}"
         body: Any = rows.parquet or _ArrowStream(rows)

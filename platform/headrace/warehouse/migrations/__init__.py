@@ -1,1 +1,1 @@
-"""Versioned changes of the raw database."""
+"""Change the schema of the raw database in numbered steps, each applied once."""

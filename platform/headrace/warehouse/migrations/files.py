@@ -1,7 +1,8 @@
-"""The migrations that this version of Headrace knows: numbered SQL files.
+"""Read the migrations that this version of Headrace knows: numbered SQL files.
 
-``NNNN_title.sql``, several statements each. Every statement must be safe to run again (``IF NOT EXISTS`` and the
-like): ClickHouse has no transactions around DDL, so a migration that failed half way starts over.
+A file ``NNNN_title.sql`` holds one or more statements. Every statement must be safe to repeat (``IF NOT
+EXISTS`` and the like): ClickHouse has no transactions around DDL, so a migration that failed half way starts
+over.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file.
+    """One migration file.
 
     Attributes:
-        version: Its number.
+        version: Number of the migration.
         name: Name of the file.
-        text: What it holds, with ``\\n`` line ends.
+        text: Content of the file, with Unix line ends.
     """
 
     version: int
@@ -38,15 +39,15 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the text, placeholders as they are: the same in every database."""
+        """SHA-256 of the text with its placeholders, so that it is the same in every database."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def statements(self, database: str, placement: Placement = ONE_SERVER) -> list[str]:
-        """Its statements for a raw database, whose quoted name takes the place of ``{{raw}}``.
+        """Return the statements for a raw database; its quoted name replaces ``{{raw}}``.
 
         Raises:
-            Fatal: The file has another placeholder, a literal or comment without an end, or a statement that cannot
-                be placed on a cluster.
+            Fatal: The file has another placeholder, a literal or comment without an end, or a statement that
+                has no equivalent on a cluster.
         """
         unknown = set(_PLACEHOLDER.findall(self.text)) - {"raw"}
         if unknown:
@@ -59,10 +60,10 @@ class Migration:
 
 
 def read_migrations(folder: Path = FOLDER) -> list[Migration]:
-    """The files of a folder in the order of their numbers.
+    """Read the migrations of a folder in the order of their numbers.
 
     Raises:
-        Fatal: A name is not ``NNNN_title.sql``, or two files have one number.
+        Fatal: A name is not ``NNNN_title.sql``, or two files have the same number.
     """
     found = [_read(path) for path in sorted(folder.glob("*.sql"))]
     _refuse_twins(found)

@@ -1,8 +1,9 @@
-"""Migrations of the raw database: what was applied, what is to be, and how that is done once.
+"""Compare the migrations with the raw database's history, and apply the pending ones once.
 
-History is a table, ``_migrations``: one row for each attempt, written as ``started`` before its first statement and
-again as ``applied`` or ``failed`` after its last. A row that stays ``started`` tells of a process that died; like a
-failed one it starts over, which it may because every statement can be run again.
+The history is the table ``_migrations``, with one row per attempt. The row is written as ``started`` before the
+first statement, and again as ``applied`` or ``failed`` after the last. A row that stays ``started`` belongs to
+a process that died. Like a failed attempt it starts over, which is safe because every statement can be
+repeated.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ ENGINE = ReplacingMergeTree(written_at)
 ORDER BY (version, started_at)
 COMMENT 'Migrations of this database, one row per attempt'
 """
-#: The attempt of each version that applied it, or else the last one; as one value, to stand beside others.
+#: For each version the attempt that applied it, or else the last attempt; one value, to be selected with others.
 _ATTEMPTS = """
     SELECT groupArray((version, name, checksum, state, statement, error, finished_at, headrace_version))
     FROM (SELECT * FROM {name} FINAL ORDER BY version, state = 'applied' DESC, written_at DESC LIMIT 1 BY version)
@@ -56,7 +57,7 @@ _ATTEMPTS = """
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What the history has of a migration."""
+    """One attempt to apply a migration, as the history records it."""
 
     version: int
     name: str
@@ -70,22 +71,22 @@ class Attempt:
 
 def _attempt(row: Sequence[Any]) -> Attempt:
     found = Attempt(*row)
-    # the driver gives times of a UTC column without their zone
+    # the driver returns the times of a UTC column without a time zone
     return replace(found, finished_at=found.finished_at and found.finished_at.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """One migration: its file beside its history.
+class MigrationState:
+    """One migration: its file compared with its history.
 
     Attributes:
-        version: Its number.
-        name: Its file.
-        state: ``applied``, ``pending``, ``failed``, ``interrupted`` (started, and its process died or is at it),
-            ``edited`` (applied, and the file is another now), ``missing`` (applied, and there is no such file) or
+        version: Number of the migration.
+        name: Name of the file.
+        state: ``applied``, ``pending``, ``failed``, ``interrupted`` (started; its process died or still runs),
+            ``edited`` (applied, but the file has changed since), ``missing`` (applied, but the file is gone) or
             ``newer`` (applied by a later version of Headrace).
         finished_at: When the last attempt ended (UTC).
-        said: What a person should know or do; empty where all is well.
+        said: What a person should know or do; empty if all is well.
     """
 
     version: int
@@ -96,17 +97,17 @@ class Standing:
 
     @property
     def refused(self) -> bool:
-        """Whether nothing may be run or published before a person has looked."""
+        """Whether somebody has to look before anything is applied or published."""
         return self.state in ("edited", "missing", "newer")
 
     @property
     def to_do(self) -> bool:
-        """Whether ``up`` runs it."""
+        """Whether ``up`` applies it."""
         return self.state in ("pending", "failed", "interrupted")
 
 
-def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[Standing]:
-    """Files beside history, in the order of their numbers."""
+def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[MigrationState]:
+    """Compare files with the history, in the order of their numbers."""
     last = {one.version: one for one in attempts}
     files = {one.version: one for one in known}
     newest = max(files, default=0)
@@ -116,27 +117,27 @@ def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[Sta
         if file is None:
             assert attempt is not None
             if attempt.state == "failed" and attempt.statement <= 1:
-                continue  # it was taken back, and nothing of it was done
+                continue  # the file was withdrawn before any of its statements had an effect
             found.append(_without_file(attempt, newest))
         elif attempt is None:
-            found.append(Standing(number, file.name, "pending"))
+            found.append(MigrationState(number, file.name, "pending"))
         else:
             found.append(_with_both(file, attempt))
     return found
 
 
-def _without_file(attempt: Attempt, newest: int) -> Standing:
+def _without_file(attempt: Attempt, newest: int) -> MigrationState:
     if attempt.version > newest:
         said = (
             f"migration {attempt.name} was run by Headrace {attempt.headrace_version}, which is newer than this"
             f" one ({version('headrace')}); update Headrace"
         )
-        return Standing(attempt.version, attempt.name, "newer", attempt.finished_at, said)
+        return MigrationState(attempt.version, attempt.name, "newer", attempt.finished_at, said)
     said = f"migration {attempt.name} was run ({attempt.state}) and its file is gone; restore the file"
-    return Standing(attempt.version, attempt.name, "missing", attempt.finished_at, said)
+    return MigrationState(attempt.version, attempt.name, "missing", attempt.finished_at, said)
 
 
-def _with_both(file: Migration, attempt: Attempt) -> Standing:
+def _with_both(file: Migration, attempt: Attempt) -> MigrationState:
     state, said = attempt.state, ""
     if state == "failed":
         said = f"failed at statement {attempt.statement}: {attempt.error}"
@@ -148,11 +149,19 @@ def _with_both(file: Migration, attempt: Attempt) -> Standing:
             f"migration {file.name} was applied as {attempt.checksum[:12]} and is {file.checksum[:12]} now;"
             " restore the file and put the change into a new migration"
         )
-    return Standing(file.version, file.name, state, attempt.finished_at, said)
+    return MigrationState(file.version, file.name, state, attempt.finished_at, said)
 
 
 class Migrations:
-    """The migrations of one raw database."""
+    """The migrations of one raw database.
+
+    Args:
+        server: Where the database is.
+        database: Name of the database.
+        known: The migrations; None for those that come with Headrace.
+        lock: Lock against other processes; None for one with the default times.
+        placement: On one server or on a cluster.
+    """
 
     def __init__(
         self,
@@ -162,23 +171,16 @@ class Migrations:
         lock: MigrationLock | None = None,
         placement: Placement = ONE_SERVER,
     ) -> None:
-        """Args:
-        server: Where the database is.
-        database: Its name.
-        known: The migrations; None for those that come with Headrace.
-        lock: Keeps others out; None for one with the usual times.
-        placement: On one server or on a cluster.
-        """
         self._server, self._database = server, database
         self.known = read_migrations() if known is None else list(known)
         self._placement = placement
         self.lock = lock or MigrationLock(server, database)
         self._name = f"{ddl.quoted(database)}.{ddl.quoted(TABLE)}"
 
-    def look(self, *beside: str, **parameters: Any) -> tuple[list[Standing], tuple[Any, ...]]:
-        """Standings, and the values of other scalar queries asked for in the same round trip.
+    def look(self, *beside: str, **parameters: Any) -> tuple[list[MigrationState], tuple[Any, ...]]:
+        """Return the state of every migration, and the values of further scalar queries in the same round trip.
 
-        Without a history nobody has been here: everything is pending, and there are no other values.
+        Without a history nothing was ever applied: all migrations are pending, and there are no further values.
         """
         history = _ATTEMPTS.format(name=self._name)
         columns = ", ".join(f"({query})" for query in (history, *beside))
@@ -190,27 +192,28 @@ class Migrations:
             return compare(self.known, []), ()
         return compare(self.known, [_attempt(one) for one in attempts]), tuple(values)
 
-    def status(self) -> list[Standing]:
-        """Every migration; changes nothing."""
+    def status(self) -> list[MigrationState]:
+        """Return the state of every migration; changes nothing."""
         return self.look()[0]
 
-    def up(self) -> list[Standing]:
-        """Run what is to do, alone; returns what was run.
+    def up(self) -> list[MigrationState]:
+        """Apply all pending migrations under the lock, and return those that were applied.
 
         Raises:
-            Fatal: An applied migration was edited, is missing, or is newer than this Headrace; or a statement was
-                refused: history then says which, and the next call starts that file over.
-            Retriable: The server went away, or somebody else holds the lock.
+            Fatal: An applied migration was edited, is missing or is newer than this Headrace; or the server
+                refused a statement. The history then names the statement, and the next call starts that file
+                over.
+            Retriable: The server went away, or another process holds the lock.
         """
         on = self._placement.on
         self._server.command(f"CREATE DATABASE IF NOT EXISTS {ddl.quoted(self._database)}{on}")
         with self.lock.held() as still_mine:
             for statement in self._placement.statements(_HISTORY.format(name=self._name)):
                 self._server.command(statement)
-            standings = self.status()
-            refuse(standings)
+            states = self.status()
+            refuse(states)
             files = {one.version: one for one in self.known}
-            to_do = [one for one in standings if one.to_do]
+            to_do = [one for one in states if one.to_do]
             for one in to_do:
                 self._apply(files[one.version], still_mine)
         return to_do
@@ -224,7 +227,7 @@ class Migrations:
                 still_mine()
                 self._server.command(statement)
             except HeadraceError as error:
-                # a server that went away cannot take the note: then the history says started
+                # a server that is away cannot record the failure: the history then keeps "started"
                 with suppress(HeadraceError):
                     self._note(migration, "failed", number, started, str(error))
                 kind = Retriable if isinstance(error, Retriable) else Fatal
@@ -254,12 +257,12 @@ class Migrations:
         self._server.append(self._database, TABLE, row)
 
 
-def refuse(standings: Sequence[Standing]) -> None:
-    """Raise for the first migration that a person has to look at.
+def refuse(states: Sequence[MigrationState]) -> None:
+    """Raise for the first migration that somebody has to look at.
 
     Raises:
-        Fatal: It was edited, its file is gone, or it is newer than this Headrace.
+        Fatal: The migration was edited, its file is gone, or it is newer than this Headrace.
     """
-    for one in standings:
+    for one in states:
         if one.refused:
             raise Fatal(one.said)

@@ -1,4 +1,4 @@
-"""A file of SQL as the statements in it, cut where ClickHouse's own lexer would.
+"""Split an SQL script into its statements, at the semicolons that ClickHouse's lexer sees.
 
 A semicolon inside a literal, a quoted name, a comment or a heredoc is text.
 https://github.com/ClickHouse/ClickHouse/blob/master/src/Parsers/Lexer.cpp
@@ -24,7 +24,7 @@ _BLOCK_MARK = re.compile(r"/\*|\*/")
 
 
 def statements(sql: str) -> list[str]:
-    """The statements of a script in their order, without comments and semicolons; empty ones are left out.
+    """Return the statements of a script in order, without comments, semicolons and empty statements.
 
     Raises:
         Fatal: A literal, a quoted name or a comment has no end.
@@ -52,7 +52,7 @@ def statements(sql: str) -> list[str]:
 
 
 def _end_of_comment(sql: str, at: int) -> int:
-    """One past the comment that begins at ``at``; comments nest."""
+    """Return the place just after the comment that begins at ``at``; comments nest."""
     depth = 0
     for mark in _BLOCK_MARK.finditer(sql, at):
         depth += 1 if mark[0] == "/*" else -1
