@@ -1,7 +1,7 @@
-"""Contracts: what a record of each stream looks like, and what becomes of one that does not.
+"""Define the contract of each stream's records, and split micro-batches into good and rejected rows.
 
-One Pandera model per stream and version is the one schema; the wire decoder, Arrow, Delta, ClickHouse DDL
-and JSON Schema are derived from it.
+One Pandera model per stream and version is the only schema. The wire decoder, Arrow, Delta, ClickHouse DDL and
+JSON Schema are derived from it.
 """
 
 from headrace.contracts.base import Column, Contract, Time, field

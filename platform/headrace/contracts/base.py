@@ -1,4 +1,4 @@
-"""What a contract is: a Pandera model and the few facts that a model cannot say."""
+"""Define a contract: a Pandera model, and the few facts that a model cannot express."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ def field(
     default: Any = None,
     **checks: Any,
 ) -> Any:
-    """A Pandera field with what Headrace derives from it.
+    """Declare a Pandera field together with the facts that Headrace derives from it.
 
     Args:
         description: What the column means, with its unit.
         length: Shortest and longest text, in characters.
         required: Whether null or absent is a reason to reject.
-        low_cardinality: Few distinct values: dictionary-encoded in the warehouse.
-        wire: JSON type, where the dtype does not say it (``object`` is kept as JSON text).
-        default: Taken when a record leaves the field out.
+        low_cardinality: Whether the column has few distinct values; the warehouse then encodes it as a
+            dictionary.
+        wire: JSON type, if the dtype does not imply it (``object`` is kept as JSON text).
+        default: Value for a record that lacks the field.
         checks: Pandera's built-in checks (``isin``, ``str_matches``, ``ge``, ``le``).
     """
     if length is not None:
@@ -55,7 +56,7 @@ def field(
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a contract, as everything that derives from it sees it."""
+    """One column of a contract, as all derived schemas see it."""
 
     name: str
     dtype: pl.DataType
@@ -72,16 +73,17 @@ class Contract:
     """A versioned contract of one stream.
 
     Attributes:
-        name: The stream's name, also of its lake and warehouse tables.
-        version: Version of the contract, recorded with every rejected row.
+        name: Name of the stream, and of its lake and warehouse tables.
+        version: Version of the contract; every rejected row records it.
         model: The Pandera model with the columns.
-        key: Column that identifies a record for its producer; may repeat (a producer that sent twice).
+        key: Column that identifies a record for its producer. It may repeat, if a producer sends a record
+            twice.
         time: Column with the time of the event; must lie in the window of ``Limits``.
         partition: Derived column, the UTC date of ``time``.
-        order_by: Sorting key of the raw warehouse table: leading columns of the marts' filters.
-        unknown: What becomes of top-level fields that the model does not name. ``count``: the rest of the record
-            lands, and a check warns with their names. ``reject``: each is a reason to reject the record. ``keep``:
-            they land as a JSON object in the column ``_extra``.
+        order_by: Sorting key of the raw warehouse table: the columns that the marts filter by first.
+        unknown: Policy for top-level fields that the model does not name. ``count``: the rest of the record
+            lands, and a check warns with the names of the fields. ``reject``: each of them is a reason to
+            reject the record. ``keep``: they land as a JSON object in the column ``_extra``.
     """
 
     name: str
@@ -94,12 +96,12 @@ class Contract:
     unknown: Policy = "count"
 
     def __post_init__(self) -> None:
-        """Refuse what Headrace cannot land, where it is declared.
+        """Refuse a contract that Headrace cannot land, at its declaration.
 
         Raises:
-            Fatal: Names contract, field, value and choices.
+            Fatal: The contract has faults; the message names contract, field, value and choices.
         """
-        # a test asks the checks of Headrace's own models, so that not every command does
+        # a test tries the checks of Headrace's own models, so that commands need not
         own = getattr(self.model, "__module__", "").startswith("headrace.contracts.")
         found = faults(self, asking=not own)
         if found:
@@ -117,7 +119,7 @@ class Contract:
 
     @cached_property
     def landed_schema(self) -> pl.Schema:
-        """Columns of ``Checked.good`` and of the lake table: the contract's, the partition's, the origin's."""
+        """Columns of ``Checked.good`` and of the lake table: the contract's, the partition's and the origin's."""
         own: dict[str, Any] = {c.name: c.dtype for c in self.columns}
         if self.unknown == "keep":
             own[EXTRA] = pl.String()
@@ -125,7 +127,7 @@ class Contract:
 
     @cached_property
     def table(self) -> Table:
-        """The table of good rows, in lake and warehouse alike."""
+        """The table of good rows, the same in lake and warehouse."""
         extra = frozenset({EXTRA} if self.unknown == "keep" else ())
         return Table(
             name=self.name,
@@ -146,7 +148,7 @@ class Contract:
 
     @cached_property
     def rejected_table(self) -> Table:
-        """The table of what this contract refused, in lake and warehouse alike."""
+        """The table of records that this contract refused, the same in lake and warehouse."""
         return Table(
             name=f"{self.name}_rejected",
             schema=REJECTED_SCHEMA,

@@ -1,4 +1,4 @@
-"""A micro-batch against its contract: good rows and rejected rows, nothing in between."""
+"""Check a micro-batch against its contract: every record becomes a good row or a rejected one."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from headrace.core.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
 _NO_CHECKS: Mapping[str, pa.Check] = {}
-#: Commas in arrays that are checked at once: each may be a record, and one under way takes up to 2 KB when it is wrong.
+#: Commas in the arrays that are checked at once. Each may be a record, and a wrong one takes up to 2 KB meanwhile.
 _COMMAS = 500_000
-#: What a missing value fails.
+#: Name of the check that a missing value fails.
 _REQUIRED = "required"
-#: Which row fails which check, in which column, and what is there.
+#: Reasons to reject: row, failed check, column and value.
 _REASONS = {"row": pl.UInt32, "check": pl.String, "column": pl.String, "value": pl.String}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is accepted, beyond the contract itself.
+    """Limits on accepted messages, beyond the contract itself.
 
     Attributes:
         max_message_bytes: Longer messages are rejected whole.
         event_time_min: Earliest accepted event time.
-        event_time_ahead: Latest accepted event time, after the moment of ingestion.
-        max_message_records: Messages that are arrays of more records are rejected whole.
+        event_time_ahead: How far an accepted event time may lie after the moment of ingestion.
+        max_message_records: A message that is an array of more records is rejected whole.
     """
 
     max_message_bytes: int = 524_288
@@ -48,21 +48,24 @@ class Limits:
 
     @property
     def max_repeated_bytes(self) -> int:
-        """Key and headers are in the row of each record: how many bytes they may be in all rows of one message."""
+        """Bytes that key and headers of one message may take in all its rows together.
+
+        The row of each record repeats the message's key and headers.
+        """
         return 64 * self.max_message_bytes
 
 
 def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime, limits: Limits) -> Checked:
     """Decode and validate a micro-batch.
 
-    Every message ends in ``good``, in ``rejected``, or, if it holds an array, with some records in each: the
-    origins in the two together are exactly the batch's messages.
+    Every message ends in ``good`` or in ``rejected``; an array may have records in both. The origins of both
+    together are exactly the messages of the batch.
 
     Args:
         contract: What the records should be.
         batch: The messages.
         batch_id: Recorded with every row.
-        now: Moment of ingestion (UTC), recorded with every row and the base of the time window.
+        now: Moment of ingestion (UTC). Every row records it, and the time window is relative to it.
         limits: See ``Limits``.
     """
     parts = [_checked(contract, part, batch_id, now, limits) for part in _parts(batch)]
@@ -75,7 +78,7 @@ def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime
 
 
 def _parts(batch: MicroBatch) -> Iterator[MicroBatch]:
-    """Split a batch where its arrays may hold more records than are checked at once."""
+    """Split a batch whose arrays may hold more records than are checked at once."""
     payloads = batch.records["payload"]
     arrays = (~payloads.bin.starts_with(b"{")).fill_null(False).arg_true()
     begin = commas = 0
@@ -95,14 +98,14 @@ def _checked(contract: Contract, batch: MicroBatch, batch_id: str, now: datetime
 
 
 class _Crowded:
-    """Says of a message with many records whether it is rejected whole for them."""
+    """Decides whether a message is rejected whole because it has too many records."""
 
     def __init__(self, records: pl.DataFrame, limits: Limits) -> None:
         self._records = records
         self._limits = limits
 
     def __call__(self, message: int, count: int) -> tuple[str, str] | None:
-        """Check and value, None for a message that is judged record by record."""
+        """Return check and value of the rejection; None if the records are validated one by one."""
         limits = self._limits
         if count > limits.max_message_records:
             return f"max_message_records({limits.max_message_records})", str(count)
@@ -113,7 +116,7 @@ class _Crowded:
 
     @cached_property
     def _repeated(self) -> list[int]:
-        """Bytes of key and headers, by message: they are in the row of each of its records."""
+        """Bytes of key and headers by message; the row of each record repeats them."""
         header = pl.element().struct
         sizes = header["key"].str.len_bytes().fill_null(0) + header["value"].bin.size().fill_null(0)
         headers = pl.col("headers").list.eval(sizes).list.sum()
@@ -122,9 +125,10 @@ class _Crowded:
 
 
 def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], int]:
-    """What landed rows break of their contract: how many by (column, check). Nothing, unless somebody else wrote them.
+    """Count the rows in the lake that violate their contract, by (column, check).
 
-    The time window is left out: it holds for the moment of ingestion.
+    There are none unless another program wrote them. The time window is left out: it holds for the moment of
+    ingestion.
     """
     try:
         contract.schema.validate(rows.select(c.name for c in contract.columns), lazy=True)
@@ -135,12 +139,12 @@ def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], 
 
 
 def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limits) -> pl.DataFrame:
-    """Gather the reasons to reject rows, as ``_REASONS``: the decoder's, then those of the Pandera schema, lazily."""
+    """Collect the reasons to reject rows, as ``_REASONS``: the decoder's first, then the Pandera schema's."""
     failures = decoded.failures
     reasons = pl.DataFrame(
         [failures.row, failures.check, failures.column, failures.value], schema=_REASONS, orient="col"
     )
-    # the same text in every batch, so that rejects can be counted by reason
+    # the text is the same in every batch, so that rejected rows can be counted by reason
     said = f"event_time_window({limits.event_time_min:%Y-%m-%dT%H:%M:%SZ}, ingestion + {limits.event_time_ahead})"
     window = pa.Check.in_range(limits.event_time_min, now + limits.event_time_ahead, error=said)
     rows = decoded.rows.drop(EXTRA) if contract.unknown == "keep" else decoded.rows
@@ -157,7 +161,7 @@ def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limit
         "column",
         pl.col("failure_case").cast(pl.String, strict=False).fill_null("").str.slice(0, SHOWN).alias("value"),
     )
-    # a column that failed to decode is null by then: its null is no second reason
+    # a value that failed to decode is null by now: the null is no second reason
     unreadable = reasons.filter(pl.col("column") == "")
     cases = cases.join(unreadable, on="row", how="anti", maintain_order="left")
     cases = cases.join(reasons, on=["row", "column"], how="anti", maintain_order="left")
@@ -167,19 +171,19 @@ def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limit
 def _failures(
     schema: pa.DataFrameSchema, rows: pl.DataFrame, more: Mapping[str, pa.Check] = _NO_CHECKS
 ) -> pl.DataFrame | None:
-    """Pandera's failure cases, None for none.
+    """Return Pandera's failure cases; None if there are none.
 
-    Pandera runs some ninety queries for what nearly always is all right. So its checks are first asked all in one,
-    and it validates the rows of which one says no, to give its reasons.
+    Pandera runs some ninety queries on a batch, which nearly always is valid. So a single query asks all its
+    checks first. Pandera then validates only the rows that fail one of them, to give its reasons.
 
     Args:
-        schema: What the rows should be.
-        rows: Of the schema's columns.
-        more: A check of a column, beyond those of the schema.
+        schema: The expected schema.
+        rows: Rows with the schema's columns.
+        more: Further checks by column, beyond those of the schema.
     """
     try:
         suspects = _suspects(schema, rows, more)
-    except Exception:  # a check that fails itself: Pandera says which
+    except Exception:  # a check raised: Pandera names it
         suspects = None
     if suspects is not None and not suspects.any():
         return None
@@ -206,13 +210,13 @@ def _validated(schema: pa.DataFrameSchema, rows: pl.DataFrame) -> pl.DataFrame |
 def _suspects(
     schema: pa.DataFrameSchema, rows: pl.DataFrame, more: Mapping[str, pa.Check] = _NO_CHECKS
 ) -> pl.Series | None:
-    """Rows of which a check says no; None where that cannot be told row by row."""
+    """Mark the rows that fail a check; None if that cannot be decided row by row."""
     columns, dtypes = schema.columns, rows.schema
     if schema.checks or schema.unique or list(columns) != list(dtypes):
         return None
     if any(c.unique or c.dtype is None or c.dtype.type != dtypes[name] for name, c in columns.items()):
         return None
-    schema.register_default_backends(pl.LazyFrame)  # done by itself only when a schema first validates
+    schema.register_default_backends(pl.LazyFrame)  # Pandera does so only when a schema first validates
     lazy, asked, apart = rows.lazy(), [], []
     for name, column in columns.items():
         if not column.nullable:
@@ -228,7 +232,7 @@ def _suspects(
             if not isinstance(said, pl.LazyFrame):
                 return None
             apart.append(said.select(pl.all().fill_null(bool(check.ignore_na))))
-    # whether all rows pass, then which of them do: nearly always the first is enough
+    # first whether all rows pass, which nearly always is enough; then which of them do
     verdicts = rows.select(one.all().alias(str(n)) for n, one in enumerate(asked)).row(0) if asked else ()
     doubted = [one.fill_null(True).alias(str(n)) for n, one in enumerate(asked) if not verdicts[n]]
     outcomes = [
@@ -242,15 +246,15 @@ def _suspects(
 
 
 class _Noted:
-    """Stands for a frame, and gives what is asked of it instead of an answer."""
+    """Stands in for a frame and returns the expression that a check selects, instead of a result."""
 
     def select(self, expression: pl.Expr) -> pl.Expr:
-        """What a built-in check asks."""
+        """Return the expression of a built-in check."""
         return expression
 
 
 def _expression(check: pa.Check, column: str) -> pl.Expr | None:
-    """What a built-in check asks of a column, so that all are asked in one query; None for what cannot be told."""
+    """Return the expression of a built-in check, so that one query can ask all checks; None if there is none."""
     function = _builtin(check)
     if function is None:
         return None
@@ -262,7 +266,7 @@ def _expression(check: pa.Check, column: str) -> pl.Expr | None:
 
 
 def _builtin(check: pa.Check) -> Callable[[PolarsData], Any] | None:
-    """The function of a built-in check as it is registered for Polars by now."""
+    """Return the function of a built-in check, as it is registered for Polars by now."""
     name = getattr(check._check_fn, "__name__", None)
     if not name or check.element_wise or not check.is_builtin_check(name):
         return None
@@ -270,7 +274,7 @@ def _builtin(check: pa.Check) -> Callable[[PolarsData], Any] | None:
 
 
 def _said(check: pa.Check, lazy: pl.LazyFrame, column: str) -> pl.LazyFrame | bool:
-    """What a check will say, before anything is computed: the first half of ``Check.__call__``."""
+    """Prepare the answer of a check without computing it: the first half of ``Check.__call__``."""
     backend: Any = check.get_backend(lazy)(check)
     backend.check_fn = _builtin(check) or backend.check_fn
     said: pl.LazyFrame | bool = backend.apply(PolarsData(lazy, column))
@@ -323,7 +327,7 @@ def _mask(rejected: pl.Series, height: int) -> pl.Series | None:
 
 
 def _payloads(messages: pl.Series, decoded: Decoded, bad: pl.Series) -> pl.Series:
-    """Bytes of the rejected records; each message that is an array is split once."""
+    """Return the bytes of the rejected records; a message that is an array is split once."""
     message, index = decoded.message.filter(bad), decoded.index.filter(bad)
     rows = pl.DataFrame([message, index, messages[message].alias("payload")]).with_row_index("place")
     element = message.is_in(decoded.arrays)

@@ -1,4 +1,4 @@
-"""The dtypes that go all the way: from JSON through Delta Lake to ClickHouse."""
+"""List the dtypes that pass from JSON through Delta Lake to ClickHouse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace.core.batch import STRING_MAP, UTC_MICROS
 
 Wire = Literal["string", "number", "integer", "time", "object", "map"]
 
-#: JSON type of each supported dtype, where a field does not say otherwise.
+#: Default JSON type of each supported dtype.
 WIRE_OF_DTYPE: dict[Any, Wire] = {
     pl.String(): "string",
     pl.Float64(): "number",
@@ -19,7 +19,7 @@ WIRE_OF_DTYPE: dict[Any, Wire] = {
     UTC_MICROS: "time",
     STRING_MAP: "map",
 }
-#: How models write them.
+#: How models write the supported dtypes, for error messages.
 SUPPORTED = (
     "pl.String, pl.Int32, pl.Int64, pl.Float64, headrace.contracts.Time and headrace.core.batch.STRING_MAP"
 )
@@ -30,7 +30,7 @@ WIRES_OF_DTYPE: dict[Any, tuple[Wire, ...]] = {
     pl.String(): ("string", "object"),
 }
 
-#: What an integer column holds.
+#: Smallest and largest value of each integer dtype.
 INT_RANGE: dict[pl.DataType, tuple[int, int]] = {
     pl.Int32(): (-(2**31), 2**31 - 1),
     pl.Int64(): (-(2**63), 2**63 - 1),

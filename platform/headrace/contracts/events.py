@@ -1,4 +1,4 @@
-"""``events``: one row per analytics event."""
+"""The contract of ``events``: one row per analytics event."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class Events(pa.DataFrameModel):
     schema_version: pl.Int32 = field("version of this contract", required=True, default=1, isin=[1])
 
     class Config:
+        """Refuse columns that the model does not name."""
+
         strict = True
 
 

@@ -1,4 +1,4 @@
-"""``metrics``: one row per named measurement."""
+"""The contract of ``metrics``: one row per named measurement."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class Metrics(pa.DataFrameModel):
     schema_version: pl.Int32 = field("version of this contract", required=True, default=1, isin=[1])
 
     class Config:
+        """Refuse columns that the model does not name."""
+
         strict = True
 
 

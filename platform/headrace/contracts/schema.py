@@ -1,4 +1,4 @@
-"""JSON Schema of a contract: what producers may be given to check their records with."""
+"""Derive the JSON Schema of a contract, with which producers can check their records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "object": {"type": "object"},
     "map": {"type": "object", "additionalProperties": {"type": "string"}},
 }
-#: Pandera check and statistic -> JSON Schema keyword; lengths of a ``object`` count its text, not its members.
+#: Pandera check and statistic -> JSON Schema keyword. Lengths of an ``object`` count its text, not its members.
 _KEYWORDS = {
     ("str_length", "min_value"): "minLength",
     ("str_length", "max_value"): "maxLength",
@@ -26,7 +26,7 @@ _KEYWORDS = {
 
 
 def json_schema(contract: Contract) -> dict[str, Any]:
-    """The contract as JSON Schema, draft 2020-12."""
+    """Return a contract as JSON Schema, draft 2020-12."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"{contract.name} v{contract.version}",

@@ -1,7 +1,8 @@
-"""Fields that a contract does not name: what becomes of them, and how they are counted.
+"""Count the fields that a contract does not name, and apply the contract's policy to them.
 
-Counted are records by field, good and rejected ones, of top-level fields alone: what is in ``properties`` is data. A
-producer may make names up without end, so few are kept; the records of the others are one number.
+The counts are records by field, good and rejected ones alike. Only top-level fields count: the content of
+``properties`` is data. A producer may invent names without end, so few names are kept; the records with other
+names are one number.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
-#: What becomes of fields outside a contract: counted by name, a reason to reject, or kept as JSON in ``_extra``.
+#: Policy for fields outside a contract: count them by name, reject the record, or keep them as JSON in ``_extra``.
 Policy = Literal["count", "reject", "keep"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 #: Column with the fields that a contract does not name, a JSON object; null for none.
 EXTRA = "_extra"
-#: Check of a record that has one although its contract says ``reject``.
+#: Name of the check that such a record fails if its contract says ``reject``.
 CHECK = "unknown_field"
 #: Key of the counts in a commit of the lake.
 NOTE = "headrace.unknown_fields"
-#: In the place of the names beyond the first.
+#: Stands for all names beyond the first ``_NAMES``.
 OTHERS = "(others)"
 
 _NAMES = 20
@@ -29,7 +30,7 @@ _CHARACTERS = 64
 
 
 def added(*counts: Mapping[str, int]) -> dict[str, int]:
-    """Sum up records by field; of more than ``_NAMES`` fields those with the fewest become ``OTHERS``."""
+    """Add up records by field; beyond ``_NAMES`` fields, the rarest become ``OTHERS``."""
     total: dict[str, int] = {}
     for count in counts:
         for name, records in count.items():
@@ -44,16 +45,16 @@ def added(*counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def noted(counts: Mapping[str, int]) -> dict[str, str]:
-    """What a commit says of the records that it adds."""
+    """Return the note with which a commit records these counts."""
     return {NOTE: json.dumps(counts, ensure_ascii=False)} if counts else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """How often a field was there, and when last.
+    """How often a field occurred, and when it last did.
 
     Attributes:
-        records: How many records had it.
+        records: Number of records with the field.
         newest: When the last of them was committed (UTC).
     """
 
@@ -62,7 +63,7 @@ class Seen:
 
 
 def seen(notes: Iterable[tuple[datetime, str]]) -> dict[str, Seen]:
-    """Read back what commits noted, by field, the newest first."""
+    """Read back the counts that commits recorded, by field, the newest first."""
     found: dict[str, Seen] = {}
     for at, note in notes:
         for name, records in json.loads(note).items():

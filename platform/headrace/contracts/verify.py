@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from headrace.contracts.base import Contract
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-#: A stream's rejected table is named ``<stream>_rejected``, which must be an identifier too.
+#: The rejected table ``<stream>_rejected`` must be an identifier too.
 _LONGEST_NAME = 63 - len("_rejected")
 _HIGHEST_VERSION = 2**31 - 1
-#: Where checks of a number begin and end, and whether the end itself passes.
+#: Checks with a lower or an upper bound -> whether the bound itself passes.
 _LOW = {"greater_than": False, "greater_than_or_equal_to": True}
 _HIGH = {"less_than": False, "less_than_or_equal_to": True}
-#: What a value must be, by JSON type.
+#: Python types of a value, by JSON type.
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "object": (str,),
@@ -42,7 +42,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "time": (datetime,),
 }
-#: Built-in checks that compare with one value, and with which.
+#: Built-in checks that compare with one value -> the statistic that holds it.
 _COMPARED = {
     "greater_than": "min_value",
     "greater_than_or_equal_to": "min_value",
@@ -51,24 +51,24 @@ _COMPARED = {
     "equal_to": "value",
     "not_equal_to": "value",
 }
-#: What Polars' regular expressions do not have: look-around, atomic groups, conditions, references.
+#: Syntax that Polars' regular expressions lack: look-around, atomic groups, conditions, references.
 _NOT_IN_POLARS = re.compile(r"\(\?(?:<?[=!]|>|\(|P=)|\\[1-9]")
-#: What they have and Python's do not.
+#: Syntax that they have and Python's lack.
 _NOT_IN_PYTHON = re.compile(r"\\[pPz]|\\x\{|\[:|\(\?<[^=!]|&&")
 
 
 def faults(contract: Contract, *, asking: bool = True) -> list[str]:
-    """What is wrong with a contract, each with field, value and choices.
+    """List the faults of a contract, each with field, value and choices.
 
     Args:
-        contract: What is declared.
-        asking: Also ask each check of a value, and read the model's source: a millisecond a check.
+        contract: The declared contract.
+        asking: Also try each check on a value and read the model's source, which takes a millisecond per check.
     """
     return [*_of_names(contract), *_of_model(contract, asking)]
 
 
 def near(name: object, known: Iterable[str]) -> str:
-    """The known name that was most likely meant, or all of them."""
+    """Suggest the known name that was most likely meant, or list all of them."""
     choices = list(known)
     found = difflib.get_close_matches(str(name), choices, n=1)
     if found:
@@ -115,7 +115,7 @@ def _of_model(contract: Contract, asking: bool) -> Iterator[str]:
 
 
 def _of_roles(contract: Contract, columns: dict[str, Any]) -> Iterator[str]:
-    """Key, time, partition and sorting key name columns that can be that."""
+    """Find key, time, partition and sorting key that name no suitable column."""
     yield from _role("key", contract.key, columns, ("string", "integer"), "text or an integer")
     yield from _role("time", contract.time, columns, ("time",), "a time (headrace.contracts.Time)")
     partition = contract.partition
@@ -163,7 +163,7 @@ def _free(contract: Contract, columns: dict[str, Any]) -> str:
 
 
 def _twice(model: type[pa.DataFrameModel], reading: bool) -> Iterator[str]:
-    """Fields of one name, of which Python and Pandera keep the last alone."""
+    """Find fields with the same name, of which Python and Pandera keep only the last."""
     declared = {name for name in _annotated(model) if not name.startswith("_") and name != "Config"}
     aliases = Counter(str(getattr(model, name, name)) for name in declared)
     yield from (name for name, n in aliases.items() if n > 1)
@@ -181,7 +181,7 @@ def _twice(model: type[pa.DataFrameModel], reading: bool) -> Iterator[str]:
 
 
 def _annotated(model: type[pa.DataFrameModel]) -> Iterator[str]:
-    """The names that a model and those that it is derived from declare."""
+    """List the names that a model and its bases declare."""
     for one in model.__mro__:
         if (
             issubclass(one, pa.DataFrameModel)
@@ -192,7 +192,7 @@ def _annotated(model: type[pa.DataFrameModel]) -> Iterator[str]:
 
 
 def _alike(names: list[str]) -> Iterator[str]:
-    """Names that differ in case alone: one column to Delta Lake."""
+    """Find names that differ only in case, which Delta Lake takes for one column."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.lower(), name)
@@ -235,7 +235,7 @@ def _of_column(name: str, column: Any, asking: bool) -> Iterator[str]:
 
 
 def _of_checks(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
-    """Checks that fail themselves, contradict each other, or refuse what the field itself names."""
+    """Find checks that raise, contradict each other, or refuse values that the field itself names."""
     well = True
     for check in column.checks:
         said = _why_not(check, wire) if _builtin(check) else None
@@ -327,7 +327,7 @@ def _is(value: object, wire: str) -> bool:
 
 
 def _why_not(check: pa.Check, wire: str) -> str | None:
-    """Why a built-in check cannot be asked of a column."""
+    """Explain why a built-in check cannot be asked of a column; None if it can."""
     s, said = check.statistics or {}, {"string": "text", "object": "text", "time": "a time with a zone"}
     if wire == "map":
         return "a map has no checks"
@@ -362,7 +362,7 @@ def _why_no_pattern(pattern: Any) -> str | None:
 
 
 def _passes(check: pa.Check, value: Any) -> bool:
-    """Whether a built-in check that can be asked takes a value; true for what cannot be told."""
+    """Tell whether a built-in check accepts a value; true if that cannot be decided."""
     s = check.statistics or {}
     match check.name if _builtin(check) else "":
         case "greater_than":

@@ -1,1 +1,1 @@
-"""Records on the wire: JSON to columns."""
+"""Decode records on the wire: from JSON to typed columns."""

@@ -1,10 +1,10 @@
-"""Message payloads to typed columns.
+"""Decode message payloads to typed columns.
 
-Strict about types (a number is not a string, an object is not a number), because a lenient parser turns a
-wrong type into a null and the loss is never seen. What is plainly a right record goes from bytes to columns by
-compiled code (``json_columns``), without a Python object (docs/adr/0016). The rest, be it wrong or only rare, msgspec
-decodes into structs derived from the contract, a few thousand in one call; their fields become columns before the
-next few thousand are decoded. A payload that fails there is looked at field by field, to name every reason.
+Decoding is strict about types: a number is not a string, an object is not a number. A lenient parser would turn
+a wrong type into a null, and nobody would see the loss.
+
+Compiled code (``json_columns``) takes plainly valid records from bytes to columns without a Python object
+(docs/adr/0016). ``structs`` decodes all other records, which are wrong or merely rare, and names every reason.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ _TYPES: dict[str, Any] = {
     "object": msgspec.Raw,
     "map": dict[str, str] | None,
 }
-#: As msgspec leaves what becomes another type once it is a column.
+#: Dtypes of columns as msgspec leaves them, if the contract's type differs.
 _RAW = {"time": pl.String(), "object": pl.Binary()}
 _NULL = msgspec.Raw(b"null")
 #: Characters of a wrong value that its reason shows.
 SHOWN = 256
 #: Reasons of one record, and names of unknown fields of one batch.
 _MOST_REASONS, _MOST_COUNTED = 32, 1_000
-#: Messages whose structs are there at once: few enough that they stay in the processor's cache.
+#: Messages whose structs exist at once: few enough to stay in the processor's cache.
 _AT_ONCE = 2_048
 
 
 @dataclass(slots=True)
 class Failures:
-    """Reasons found so far, as columns; ``row`` points into ``Decoded.rows``.
+    """Reasons found so far, as columns.
 
     Attributes:
-        row: Which row failed.
-        check: Which check it failed.
-        column: Which column is wrong, empty for the whole record.
-        value: What was there, cut off.
+        row: The row that failed, in ``Decoded.rows``.
+        check: The check that it failed.
+        column: The wrong column; empty for the whole record.
+        value: The value found, cut off.
     """
 
     row: list[int] = field(default_factory=list)
@@ -74,14 +74,15 @@ class Failures:
 
 @dataclass(slots=True)
 class Decoded:
-    """One row per record.
+    """Decoded messages, one row per record.
 
     Attributes:
-        rows: The contract's columns, typed; null in a column that failed. Then ``_extra``, if unknown fields are kept.
+        rows: The contract's columns, typed; a failed column is null. If unknown fields are kept, ``_extra``
+            follows.
         message: Row of the message in ``MicroBatch.records``, one per record.
         index: Place of the record in its message, one per record.
         failures: Reasons, by row.
-        arrays: Messages whose records are elements of an array; a row of any other message is all of it.
+        arrays: Messages that are arrays of records; any other message is one record.
         unknown: Records by field that the contract does not name.
     """
 
@@ -95,10 +96,10 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class _Wire:
-    """What is derived from a contract once."""
+    """Decoders derived from a contract, once."""
 
     struct: type[msgspec.Struct]
-    record: Callable[[Any], Any]  # these two refuse fields that the contract does not name
+    record: Callable[[Any], Any]  # record and array refuse fields that the contract does not name
     array: Callable[[Any], list[Any]]
     lenient: Callable[[Any], Any]
     names: frozenset[str]
@@ -124,7 +125,7 @@ def _wire(contract: Contract) -> _Wire:
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-#: Why a message with so many records is refused whole, by its row: check and value. None if it is not.
+#: Takes a message's row and its number of records. Returns check and value if it is refused whole, else None.
 Refusal = Callable[[int, int], tuple[str, str] | None]
 
 
@@ -135,18 +136,18 @@ def _never(message: int, records: int) -> None:
 def decode(
     contract: Contract, payloads: pl.Series, max_message_bytes: int, refusal: Refusal = _never
 ) -> Decoded:
-    """Decode one micro-batch, in time and memory that grow with its bytes.
+    """Decode one micro-batch; time and memory grow with its bytes.
 
     Args:
         contract: What the records should be.
         payloads: Binary, one per message.
         max_message_bytes: Longer messages fail whole.
-        refusal: Asked of each message that is an array.
+        refusal: Called for each message that is an array.
 
     Returns:
-        At least one row for every message, so that none can vanish: an empty array yields one failed row.
+        At least one row per message, so that no message vanishes: an empty array becomes one failed row.
     """
-    # Numba takes longer to import than all that a command which decodes nothing needs
+    # importing Numba takes longer than a whole command that decodes nothing
     from headrace.contracts.wire.json_columns import scanned
 
     odd = ~_plain(payloads, max_message_bytes)
@@ -166,7 +167,7 @@ def decode(
 
 
 def _merged(sure: pl.DataFrame, odd: npt.NDArray[np.bool_], rest: Decoded) -> Decoded:
-    """Rows of both in the order of the messages."""
+    """Merge both parts in the order of the messages."""
     right = np.flatnonzero(~odd).astype(np.uint32)
     message = pl.concat([pl.Series("message", right), rest.message])
     order = np.argsort(message, kind="stable")
@@ -184,7 +185,7 @@ def _zeros(rows: int) -> pl.Series:
 
 
 class _Decoding:
-    """One micro-batch under way."""
+    """Decodes one micro-batch with msgspec."""
 
     def __init__(
         self, contract: Contract, payloads: pl.Series, max_message_bytes: int, refusal: Refusal = _never
@@ -197,7 +198,7 @@ class _Decoding:
         self._failures = Failures()
         self._frames: list[pl.DataFrame] = []
         self._height = 0  # rows of the frames
-        self._structs: list[Any] = []  # not in a frame yet, and of which message and element they are
+        self._structs: list[Any] = []  # not in a frame yet; the next two say of which message and element
         self._message: list[Iterable[int]] = []
         self._index: list[Iterable[int]] = []
         self._arrays: list[int] = []
@@ -230,13 +231,16 @@ class _Decoding:
         return pl.Series(EXTRA, texts, dtype=pl.String)
 
     def _chunk(self, first: int, payloads: list[bytes | None]) -> None:
-        """Structs of messages: as many as are right in one call, then one that is not."""
+        """Decode messages to structs: as many valid ones as possible per call, then the one that stopped it."""
         left, at = iter(payloads), 0
         while at < len(payloads):
             ready = len(self._structs)
             try:
                 self._structs.extend(map(self._wire.record, left))
-            except (*BROKEN, TypeError):  # of the message after those that the list has; TypeError: null
+            except (
+                *BROKEN,
+                TypeError,
+            ):  # the message after those in the list is broken; TypeError: it is null
                 broken = True
             else:
                 broken = False
@@ -252,7 +256,7 @@ class _Decoding:
         self._index.append(index)
 
     def _odd(self, at: int) -> None:
-        """A message that is no record: an array of them, or wrong."""
+        """Decode a message that is no plain record: an array of records, or a wrong one."""
         payload: bytes | None = self._payloads[at]
         if not payload or payload.isspace():
             self._failed(at, "empty")
@@ -267,13 +271,13 @@ class _Decoding:
             self._keep((at,), (0,))
 
     def _failed(self, at: int, check: str, value: str = "") -> None:
-        """The whole message is one failed row."""
+        """Turn the whole message into one failed row."""
         self._failures.add(self._row(), check, "", value)
         self._structs.append(self._wire.struct())
         self._keep((at,), (0,))
 
     def _row(self) -> int:
-        """Of the struct that comes next."""
+        """Return the row of the next struct."""
         return self._height + len(self._structs)
 
     def _array(self, at: int, payload: bytes) -> None:
@@ -316,7 +320,7 @@ class _Decoding:
         return struct
 
     def _strangers(self, parts: dict[str, msgspec.Raw]) -> None:
-        """Do with the fields that the contract does not name as it says."""
+        """Apply the contract's policy to the fields that it does not name."""
         strange = {name: part for name, part in parts.items() if name not in self._wire.names}
         if not strange:
             return
@@ -328,14 +332,14 @@ class _Decoding:
                     self._row(), UNKNOWN_FIELD, OTHERS, f"{len(strange) - _MOST_REASONS} more fields"
                 )
             return
-        for name in strange:  # of names without end, those that are new by then are others
+        for name in strange:  # once there are too many names, new ones count as others
             known = name in self._unknown or len(self._unknown) < _MOST_COUNTED
             self._unknown[name if known else OTHERS] = self._unknown.get(name if known else OTHERS, 0) + 1
         if self._contract.unknown == "keep":
             self._extra[self._row()] = msgspec.json.encode(strange)
 
     def _salvaged(self, raw: bytes | msgspec.Raw) -> Any:
-        """Name every reason why ``raw`` is no record, and keep the fields that are right."""
+        """Name every reason why ``raw`` is no valid record, and keep its valid fields."""
         row, failures = self._row(), self._failures
         try:
             parts = _OBJECT.decode(raw)
@@ -364,14 +368,14 @@ class _Decoding:
         return self._wire.struct(**right)
 
     def _frame(self) -> None:
-        """Structs become columns."""
+        """Turn the collected structs into columns."""
         structs, self._structs = self._structs, []
         columns = [self._column(c, list(map(attrgetter(c.name), structs))) for c in self._contract.columns]
         self._frames.append(pl.DataFrame(columns))
         self._height += len(structs)
 
     def _column(self, column: Column, values: list[Any]) -> pl.Series:
-        """Values as msgspec decoded them."""
+        """Turn values decoded by msgspec into a column."""
         match column.wire:
             case "object":
                 values = list(map(bytes, values))
@@ -393,14 +397,16 @@ class _Decoding:
 
 
 def _range(column: Column, value: int) -> str | None:
-    """The check that an integer fails because it is beyond its column's type."""
+    """Return the check that an integer fails if it is beyond its column's type; None if it fits."""
     low, high = INT_RANGE[column.dtype]
     return None if low <= value <= high else f"in_range({low}, {high})"
 
 
 def _plain(payloads: pl.Series, max_message_bytes: int) -> npt.NDArray[np.bool_]:
-    """Which payloads a parser may judge. Parsers do not look into strings that they skip or keep raw, so what is not
-    UTF-8 is found here."""
+    """Mark the payloads that a parser can judge: present, UTF-8 and not too long.
+
+    Parsers do not look into strings that they skip or keep raw, so UTF-8 is checked here.
+    """
     plain = (payloads.bin.size() <= max_message_bytes).fill_null(False).to_numpy().copy()
     try:
         payloads.cast(pl.String)
@@ -434,7 +440,7 @@ def _maps(column: Column, values: Sequence[dict[str, str] | None]) -> pl.Series:
 
 
 def _typed(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
-    """A column of the contract's type, adding the failures that only a whole column shows."""
+    """Convert a column to the contract's type, and add the failures that only a whole column shows."""
     if column.wire == "time":
         return _times(column, raw, failures)
     if column.wire == "object":

@@ -1,6 +1,6 @@
-"""Message payloads to typed columns, as far as ``json_scan`` is sure of them.
+"""Turn the records that ``json_scan`` is sure of into typed columns.
 
-Text is not copied: its columns are Arrow views into the payloads, which were laid end to end once.
+Text is not copied: its columns are Arrow views into the payloads, which lie end to end in one buffer.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from headrace.contracts.wire.json_scan import times as read_times
 from headrace.core.batch import STRING_MAP
 from headrace.core.compiled import imported, viewed
 
-#: Bytes that are laid end to end at once: a view counts its place in 31 bits.
+#: Bytes of payloads that are scanned at once: the place in a view has 31 bits.
 _AT_ONCE = 1 << 30
-#: Bytes of a pair in a map at least: ``"":"",``.
+#: Fewest bytes of a pair in a map: ``"":"",``.
 _SMALLEST_PAIR = 6
 _KINDS = {"string": STRING, "number": NUMBER, "integer": INTEGER, "time": TIME, "object": OBJECT, "map": MAP}
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Which column of which type each field has, worked out once for a contract."""
+    """Place of each field among the columns of its type, worked out once per contract."""
 
     fields: Fields
     texts: int
@@ -77,16 +77,17 @@ def _layout(contract: Contract) -> _Layout:
 def scanned(
     contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_]
 ) -> tuple[list[pl.DataFrame], dict[str, int]]:
-    """The contract's columns, a row per payload, and how many rows have which field that it does not name.
+    """Scan payloads into the contract's columns, one row per payload, and count the fields it does not name.
 
     Args:
         contract: What the payloads should be.
-        payloads: Binary; those that are not ``odd`` are known and UTF-8.
-        odd: By payload: true for those that are not to be looked at. Becomes true for those that are not surely a
-            right record; their rows are null.
+        payloads: Binary; those that are not ``odd`` are present and UTF-8.
+        odd: By payload: true for those to skip. Becomes true for those that are not surely valid records; their
+            rows are null.
 
     Returns:
-        Frames in the payloads' order, with ``_extra`` where the contract keeps unknown fields; and their counts.
+        Frames in the order of the payloads, with ``_extra`` if the contract keeps unknown fields; and records
+            by unknown field.
     """
     if len(payloads) > 1 and int(payloads.bin.size().sum()) > _AT_ONCE:
         half = len(payloads) // 2
@@ -134,7 +135,7 @@ def _counted(strange: Strange, data: npt.NDArray[np.uint8]) -> dict[str, int]:
 
 
 def times(texts: pl.Series) -> pl.Series:
-    """RFC 3339 times as instants; null for what is none, or is beyond the calendar."""
+    """Read RFC 3339 times as instants; null for anything else and for times beyond the calendar."""
     data, offsets = _end_to_end(texts)
     micros, known = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
     read_times(data, offsets, micros, known)
@@ -142,7 +143,7 @@ def times(texts: pl.Series) -> pl.Series:
 
 
 def _end_to_end(payloads: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """All bytes, and where each payload begins in them and the last one ends."""
+    """Return all bytes, where each payload begins in them, and where the last one ends."""
     whole: Any = payloads.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offsets, data = whole.buffers()
     within = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
@@ -171,7 +172,7 @@ def _series(
 
 
 def _maps(slot: int, columns: Columns, data: npt.NDArray[np.uint8]) -> pl.Series:
-    """Absent and null are empty."""
+    """Build the column of a map; absent and null become empty maps."""
     used = int(columns.used[1 + slot])
     keys, values = (
         viewed(pa.string_view(), views[:used], None, data, columns.text)

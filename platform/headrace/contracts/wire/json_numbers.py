@@ -1,11 +1,11 @@
-"""Numbers as JSON Schema counts them: an integer is any number without a fraction, however it is written."""
+"""Read numbers as JSON Schema does: an integer is any number without a fraction, however it is written."""
 
 from __future__ import annotations
 
 import re
 
 _NUMBER = re.compile(rb"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?)([0-9]+))?")
-#: Digits of an exponent that are looked at; more of them are beyond any number that fits.
+#: Digits of an exponent that are read; with more, no number fits anyway.
 _EXPONENT_DIGITS = 18
 #: Digits that no 64-bit integer has.
 _BEYOND = 20
@@ -15,7 +15,8 @@ def whole_number(text: bytes) -> int | None:
     """Read a JSON number that is an integer, exactly: ``1``, ``1.0``, ``10e-1``; linear in its length.
 
     Returns:
-        Its value, or one of the same sign beyond all 64-bit integers where it is beyond them. None if it is none.
+        The value; for an integer beyond 64 bits, some value beyond 64 bits with the same sign. None if it is no
+            integer.
     """
     found = _NUMBER.fullmatch(text)
     if found is None:

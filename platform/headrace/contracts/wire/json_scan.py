@@ -1,12 +1,16 @@
-"""JSON objects of known fields, from bytes straight to the slots of columns, by compiled code.
+"""Scan JSON objects with known fields from bytes into columns, by compiled code.
 
-``scan`` knows what nearly all records are: an object whose fields are of the types that the contract names. Of
-whatever else it says so (``odd``) and leaves the record to ``decode``, which knows every case and names what is
-wrong: invalid JSON, wrong types, a key twice, numbers that need more than 18 digits. So it may be sure of less than a
-full parser, and never of more: `tests/contracts/test_json_scan.py` holds it to what msgspec makes of the same bytes.
+``scan`` handles what nearly all records are: an object whose fields have the types that the contract names. It
+marks every other record as ``odd`` and leaves it to ``decode``, which handles every case and names what is
+wrong: invalid JSON, wrong types, repeated keys, numbers of more than 18 digits. So ``scan`` may accept less
+than a full parser, and never more: `tests/contracts/test_json_scan.py` compares it with msgspec on the same
+bytes.
 
-It runs without the interpreter's lock, on bytes that are UTF-8 (the caller has looked). Text becomes Arrow views into
-the bytes themselves, or into ``Columns.text`` where escapes had to be resolved.
+It runs without the interpreter's lock, on bytes that are UTF-8 (the caller has checked). Text becomes Arrow
+views into those bytes, or into ``Columns.text`` if it has escapes.
+
+The file stays whole although it is long. Numba's cache checks whether a function's own file has changed, and no
+other. If a helper lived in another file, a change of it would leave stale machine code in the cache.
 """
 
 from __future__ import annotations
@@ -21,14 +25,14 @@ from headrace.core.compiled import byte_at, compiled, trailing_zeros, word_at, w
 
 #: Types of a field: text, a double, a 64-bit integer, RFC 3339 as microseconds, the text of an object, texts by text.
 STRING, NUMBER, INTEGER, TIME, OBJECT, MAP = range(6)
-#: What ``Columns.presence`` says of a field.
+#: Values of ``Columns.presence``.
 MISSING, NULL, PRESENT = range(3)
-#: No record: what a step returns instead of where it ended.
+#: Returned by a step that failed, instead of where it ended.
 _NO = -1
 _DEEPEST = 60
-#: Fields outside the contract that one record may have here; one with more is left to ``decode``.
+#: Most fields outside the contract in one record; a record with more is left to ``decode``.
 MOST_STRANGE = 32
-#: Names of them that are told apart in one call: a power of two, some of it stays empty.
+#: Slots for names of such fields in one call: a power of two, of which some stay empty.
 NAMES = 64
 _MOST_NAMES = 48
 _FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
@@ -49,13 +53,13 @@ _ONES, _QUOTES, _BACKSLASHES, _SPACES, _HIGHEST = (
 
 
 class Fields(NamedTuple):
-    """What is looked for.
+    """The fields to look for.
 
     Attributes:
-        names: All names, one behind the other, UTF-8.
-        name_at: Where each begins in ``names``, and where the last one ends.
-        kind: One of the types above, by field.
-        slot: Which of the columns for its type is the field's.
+        names: All names, one after the other, UTF-8.
+        name_at: Where each name begins in ``names``, and where the last one ends.
+        kind: Type of each field, one of the numbers above.
+        slot: Column of each field among the columns of its type.
         low: Smallest integer that the field may hold.
         high: Largest integer that the field may hold.
     """
@@ -72,12 +76,12 @@ class Strange(NamedTuple):
     """Fields outside the contract.
 
     Attributes:
-        places: Of the record in work: in the first row how many it has and how many it may have (0: one that has any
-            is odd); then of each where its name and its value begin and end.
-        hashes: By slot of a table: hash of a name; 0 for an empty slot.
-        tally: By slot: in how many records the name was, and where it begins and ends once. The last slot counts
-            names that found no other.
-        kept: Slot of ``Columns.views`` for their JSON text, whose presence is behind that of the fields; or -1.
+        places: Of the current record. Row 0: how many such fields it has and may have (0: a record with one is
+            odd). Further rows: begin and end of each field's name and value.
+        hashes: By slot of a hash table: hash of a name; 0 for an empty slot.
+        tally: By slot: number of records with the name, and begin and end of one occurrence. The last slot
+            counts the names that found no slot.
+        kept: Slot of ``Columns.views`` for their JSON text, or -1. Its presence follows that of the fields.
     """
 
     places: npt.NDArray[np.int64]
@@ -87,17 +91,17 @@ class Strange(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Where it goes.
+    """The columns to fill.
 
     Attributes:
-        presence: By field and row: MISSING, NULL or PRESENT; where ``Strange`` are kept, of them in one more.
+        presence: By field and row: MISSING, NULL or PRESENT; one more entry for ``Strange`` if they are kept.
         views: By slot and row: the views of text.
         numbers: By slot and row.
         integers: By slot and row; also times.
-        sizes: By slot and row: how many pairs a map has.
-        pairs: By slot twice, keys and values, and by pair: the views of what maps hold.
-        text: Room for text whose escapes are resolved: as many bytes as are scanned.
-        used: Of ``text`` first, then of the ``pairs`` of each slot.
+        sizes: By slot and row: number of pairs in a map.
+        pairs: By slot twice (keys, values) and by pair: the views of a map's texts.
+        text: Room for texts with resolved escapes: as many bytes as are scanned.
+        used: How much is used of ``text``, then of each slot's ``pairs``.
     """
 
     presence: npt.NDArray[np.uint8]
@@ -112,17 +116,17 @@ class Columns(NamedTuple):
 
 @compiled
 def scan(data: Any, offsets: Any, fields: Any, columns: Any, strange: Any, odd: Any) -> None:
-    """Fill ``columns`` with the records between the ``offsets``, and mark in ``odd`` those that it is not sure of.
+    """Fill ``columns`` with the records between the ``offsets``; mark in ``odd`` those it is not sure of.
 
     Args:
         data: The bytes of all records, UTF-8.
         offsets: Where each record begins, and where the last one ends.
         fields: See ``Fields``.
         columns: See ``Columns``; zeros.
-        strange: See ``Strange``; zeros, but for how many fields a record may have.
-        odd: By row; those that are true already are left out.
+        strange: See ``Strange``; zeros, except how many fields a record may have.
+        odd: By row; rows that are true already are skipped.
     """
-    # a tuple's arrays are taken out of it once: it costs more than a field does
+    # unpack the tuples once: each access costs more than a field
     names, name_at, kinds, slots, low, high = fields
     presence, views, numbers, integers, sizes, pairs, text, used = columns
     places, hashes, tally, kept = strange
@@ -159,7 +163,7 @@ def _record(
     presence: Any, views: Any, numbers: Any, integers: Any, sizes: Any, pairs: Any, text: Any, used: Any,
     places: Any,
 ) -> bool:  # fmt: skip
-    """Whether all of the bytes is one object of which every field was understood."""
+    """Tell whether the bytes are exactly one object of which every field was understood."""
     at = _space(data, at, end)
     if at >= end or byte_at(data, at) != 0x7B:
         return False
@@ -241,7 +245,7 @@ def _record(
 
 @compiled
 def _stranger(data: Any, name: int, close: int, value: int, end: int, places: Any) -> bool:
-    """Remember where a field outside the contract is; not if it is one too many, or there twice."""
+    """Note where a field outside the contract is; false if it is one too many, or repeated."""
     count = places[0, 0]
     if count == places[0, 1]:
         return False
@@ -285,7 +289,7 @@ def _note(data: Any, places: Any, hashes: Any, tally: Any) -> None:
 
 @compiled
 def _keep(data: Any, places: Any, views: Any, column: int, row: int, text: Any, used: Any) -> None:
-    """Write the fields outside the contract as a JSON object; it is no longer than the record."""
+    """Write the fields outside the contract as a JSON object, which is no longer than the record."""
     begin = to = used[0]
     for n in range(1, places[0, 0] + 1):
         text[to] = 0x7B if n == 1 else 0x2C
@@ -307,7 +311,7 @@ def _keep(data: Any, places: Any, views: Any, column: int, row: int, text: Any, 
 
 @compiled
 def _named(data: Any, at: int, end: int, field: int, names: Any, name_at: Any) -> bool:
-    """Whether the field's name in quotes is what begins ``at``."""
+    """Tell whether the field's name in quotes begins at ``at``."""
     first, size = name_at[field], name_at[field + 1] - name_at[field]
     if at + size + 2 > end or byte_at(data, at) != 0x22 or byte_at(data, at + 1 + size) != 0x22:
         return False
@@ -319,7 +323,7 @@ def _named(data: Any, at: int, end: int, field: int, names: Any, name_at: Any) -
 
 @compiled
 def _field(data: Any, at: int, end: int, close: int, expected: int, names: Any, name_at: Any) -> int:
-    """The field of that name: most records have theirs in the contract's order."""
+    """Find the field with a name; most records have their fields in the contract's order."""
     count = name_at.size - 1
     for n in range(expected, expected + count):
         field = n - count if n >= count else n
@@ -334,7 +338,7 @@ def _field(data: Any, at: int, end: int, close: int, expected: int, names: Any, 
 def _map(
     data: Any, at: int, end: int, row: int, slot: int, sizes: Any, pairs: Any, text: Any, used: Any
 ) -> int:
-    """Keep an object of texts, none of its keys twice; where it ends."""
+    """Store an object of texts without repeated keys; return where it ends."""
     if byte_at(data, at) != 0x7B:
         return _NO
     at = _space(data, at + 1, end)
@@ -370,7 +374,7 @@ def _map(
 
 @compiled
 def _same(data: Any, views: Any, column: int, one: int, other: int) -> bool:
-    """Whether two views into ``data`` are of the same text."""
+    """Tell whether two views into ``data`` have the same text."""
     size = views[column, one, 0]
     if size != views[column, other, 0] or views[column, one, 1] != views[column, other, 1]:
         return False
@@ -387,7 +391,7 @@ def _same(data: Any, views: Any, column: int, one: int, other: int) -> bool:
 
 @compiled
 def _space(data: Any, at: int, end: int) -> int:
-    """Where something else than white space is."""
+    """Return where white space ends."""
     while at < end and (
         byte_at(data, at) == 0x20
         or byte_at(data, at) == 0x0A
@@ -400,10 +404,10 @@ def _space(data: Any, at: int, end: int) -> int:
 
 @compiled
 def _stop(data: Any, at: int, end: int) -> Any:
-    """Where a string does not simply go on: a quote, a backslash, a control character; or the end.
+    """Return where a string does not simply go on: at a quote, a backslash, a control character, or the end.
 
-    Eight bytes at once (https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord): of the bytes found, the
-    lowest is right.
+    Compares eight bytes at once (https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord). Of the bytes
+    found, only the lowest is certain.
     """
     while at + 8 <= end:
         word = word_at(data, at)
@@ -425,7 +429,7 @@ def _stop(data: Any, at: int, end: int) -> Any:
 
 @compiled
 def _plain_string(data: Any, at: int, end: int) -> int:
-    """Where the string that opens ``at`` closes, if it holds no escapes."""
+    """Return where the string that opens at ``at`` closes, if it has no escapes."""
     if at >= end or byte_at(data, at) != 0x22:
         return _NO
     at = _stop(data, at + 1, end)
@@ -434,7 +438,7 @@ def _plain_string(data: Any, at: int, end: int) -> int:
 
 @compiled
 def _string(data: Any, at: int, end: int) -> int:
-    """Where the string that opens ``at`` closes. A lone surrogate is no text."""
+    """Return where the string that opens at ``at`` closes. A lone surrogate is no text."""
     if at >= end or byte_at(data, at) != 0x22:
         return _NO
     at += 1
@@ -464,7 +468,7 @@ def _string(data: Any, at: int, end: int) -> int:
 
 @compiled
 def _escaped(byte: int) -> int:
-    """What a backslash before it makes of a byte; 0 for what may not follow one."""
+    """Return the byte that an escaped byte stands for; 0 if it may not be escaped."""
     if byte == 0x22 or byte == 0x5C or byte == 0x2F:
         return byte
     if byte == 0x6E:
@@ -482,7 +486,7 @@ def _escaped(byte: int) -> int:
 
 @compiled
 def _hex(data: Any, at: int, end: int) -> int:
-    """Four hexadecimal digits."""
+    """Read four hexadecimal digits."""
     if at + 4 > end:
         return _NO
     value = 0
@@ -501,7 +505,7 @@ def _hex(data: Any, at: int, end: int) -> int:
 
 @compiled
 def _text(data: Any, at: int, end: int, views: Any, column: int, row: int, text: Any, used: Any) -> int:
-    """Keep a string; where it ends."""
+    """Store a string; return where it ends."""
     close = _plain_string(data, at, end)
     if close >= 0:
         write_view(data, at + 1, close - at - 1, 0, views, column, row)
@@ -518,7 +522,7 @@ def _text(data: Any, at: int, end: int, views: Any, column: int, row: int, text:
 
 @compiled
 def _unescape(data: Any, at: int, end: int, out: Any, to: int) -> int:
-    """Copy the bytes of what ``_string`` found, with escapes resolved; where the copy ends."""
+    """Copy the bytes found by ``_string`` and resolve escapes; return where the copy ends."""
     while at < end:
         byte = byte_at(data, at)
         at += 1
@@ -552,7 +556,7 @@ def _unescape(data: Any, at: int, end: int, out: Any, to: int) -> int:
 
 @compiled
 def _literal(data: Any, at: int, end: int) -> int:
-    """Where ``true``, ``false`` or ``null`` ends."""
+    """Return where ``true``, ``false`` or ``null`` ends."""
     if _follows(data, at, end, _TRUE) or _follows(data, at, end, _NULL):
         return at + 4
     return at + 5 if _follows(data, at, end, _FALSE) else _NO
@@ -570,11 +574,11 @@ def _follows(data: Any, at: int, end: int, word: Any) -> bool:
 
 @compiled
 def _number(data: Any, at: int, end: int) -> tuple[int, int, int, int, bool, bool]:
-    """A number as mantissa and power of ten.
+    """Read a number as mantissa and power of ten.
 
     Returns:
-        Where it ends, its digits without leading zeros, mantissa (of the first ``_DIGITS``), exponent, whether it is
-        negative, and whether it is written as an integer.
+        Where it ends, its digits without leading zeros, mantissa (of the first ``_DIGITS``), exponent, whether
+            it is negative, and whether it is written as an integer.
     """
     nothing = (_NO, 0, 0, 0, False, False)
     negative = at < end and byte_at(data, at) == 0x2D
@@ -623,7 +627,7 @@ def _number(data: Any, at: int, end: int) -> tuple[int, int, int, int, bool, boo
 
 @compiled
 def _whole(mantissa: int, exponent: int) -> tuple[bool, int]:
-    """``mantissa * 10**exponent``, and whether that is an integer, of ``_DIGITS`` at most."""
+    """Tell whether ``mantissa * 10**exponent`` is an integer of ``_DIGITS`` at most, and compute it."""
     if mantissa == 0:
         return True, 0
     while exponent < 0 and mantissa % 10 == 0:
@@ -637,10 +641,10 @@ def _whole(mantissa: int, exponent: int) -> tuple[bool, int]:
 
 @compiled
 def _double(mantissa: int, exponent: int) -> tuple[bool, float]:
-    """The double nearest to ``mantissa * 10**exponent``, and whether that is certain.
+    """Return the double nearest to ``mantissa * 10**exponent``, and whether it is certain.
 
-    The product or quotient is worked out to twice a double's precision (Dekker, https://doi.org/10.1007/BF01397083);
-    only what lies within a millionth of the middle between two doubles is not certain.
+    Product or quotient are computed to twice a double's precision (Dekker, https://doi.org/10.1007/BF01397083).
+    Only a result within a millionth of the middle between two doubles is uncertain.
     """
     nearest = float(mantissa)
     if exponent == 0 or mantissa == 0:
@@ -666,7 +670,7 @@ def _double(mantissa: int, exponent: int) -> tuple[bool, float]:
 
 @compiled
 def _rest(one: float, other: float, product: float) -> float:
-    """``one * other - product``, exactly, where ``product`` is near."""
+    """Compute ``one * other - product`` exactly, for a ``product`` that is close."""
     part = one * _SPLIT
     one_high = part - (part - one)
     one_low = one - one_high
@@ -681,7 +685,7 @@ def _rest(one: float, other: float, product: float) -> float:
 
 @compiled
 def _skip(data: Any, at: int, end: int) -> int:
-    """Where the value of any type that begins ``at`` ends."""
+    """Return where the value of any type that begins at ``at`` ends."""
     depth, objects = 0, 0  # of the open brackets, innermost last, a bit each: whether it is an object's
     while True:
         at = _space(data, at, end)
@@ -736,7 +740,7 @@ def _skip(data: Any, at: int, end: int) -> int:
 
 @compiled
 def _name(data: Any, at: int, end: int) -> int:
-    """Where the value of a nested object's field may begin."""
+    """Return where the value of a nested object's field may begin."""
     close = _string(data, at, end)
     if close < 0:
         return _NO
@@ -746,7 +750,7 @@ def _name(data: Any, at: int, end: int) -> int:
 
 @compiled
 def _two(data: Any, at: int) -> Any:
-    """Two decimal digits."""
+    """Read two decimal digits."""
     tens, ones = byte_at(data, at) - 0x30, byte_at(data, at + 1) - 0x30
     if tens < 0 or tens > 9 or ones < 0 or ones > 9:
         return _NO
@@ -755,17 +759,17 @@ def _two(data: Any, at: int) -> Any:
 
 @compiled
 def times(data: Any, offsets: Any, micros: Any, known: Any) -> None:
-    """Read the RFC 3339 time between each two ``offsets`` into ``micros``, and say in ``known`` whether it is one."""
+    """Read the RFC 3339 time between each two ``offsets`` into ``micros``; ``known`` tells whether it is one."""
     for row in range(offsets.size - 1):
         known[row], micros[row] = _time(data, offsets[row], offsets[row + 1])
 
 
 @compiled
 def _time(data: Any, at: int, end: int) -> tuple[bool, int]:
-    """Microseconds since 1970 of an RFC 3339 time, cut off behind them, and whether it is one within the calendar.
+    """Read an RFC 3339 time as microseconds since 1970, truncated, and tell whether it is one within the calendar.
 
-    Exactly ``date-time`` of https://www.rfc-editor.org/rfc/rfc3339#section-5.6, with the space that its note allows
-    for the T. The calendar is that of Python's datetime, whose first year is 1, in UTC.
+    Accepts exactly ``date-time`` of https://www.rfc-editor.org/rfc/rfc3339#section-5.6, with the space that its
+    note allows for the T. The calendar is that of Python's datetime, which begins with year 1, in UTC.
     """
     unknown = (False, 0)
     if end - at < 20:
@@ -836,7 +840,7 @@ def _time(data: Any, at: int, end: int) -> tuple[bool, int]:
 
 @compiled
 def _ends_month(minute: int) -> bool:
-    """Whether a minute since 1970 begins a month: a leap second may be before it, and nowhere else."""
+    """Tell whether a minute since 1970 begins a month: a leap second may occur only just before it."""
     if minute % 1_440 != 0:
         return False
     # https://howardhinnant.github.io/date_algorithms.html#civil_from_days
