@@ -1,1 +1,1 @@
-"""Connections to Kafka, SQS and Postgres, made once for whoever speaks to them."""
+"""Connect to Kafka, SQS and Postgres, in one place for every room that speaks to them."""

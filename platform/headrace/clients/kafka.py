@@ -1,11 +1,11 @@
-"""Access to Kafka, for sources and producers alike: security options, and connections that fail for good.
+"""Connect to Kafka with security options, for sources and producers alike, and recognise final failures.
 
-kafka-python takes a certificate that it does not trust, or a mechanism that the broker does not offer, for a broker
-that is not up yet, and tries again until a timeout that names neither. Here they are told apart: what a broker
-refuses is ``Fatal`` and names the setting, what is away is ``Retriable``. A client that could not be made leaves
-neither thread nor socket behind, which kafka-python's constructors do.
+kafka-python takes an untrusted certificate, or a mechanism that the broker does not offer, for a broker that is
+not up yet. It retries until a timeout whose message names neither. Here the two are told apart. A connection
+that the broker refuses is ``Fatal`` and names the setting; a broker that is away is ``Retriable``. If no client
+can be made, neither a thread nor a socket is left behind, unlike with kafka-python's constructors.
 
-Passwords never show: not in messages, and not in kafka-python's log at level DEBUG.
+Passwords never show: neither in messages nor in kafka-python's log at level DEBUG.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from headrace.core.errors import Fatal, Retriable
 
 SETTING = "HEADRACE_KAFKA_SECURITY"
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-#: kafka-python's names, e.g. ``sasl_plain_password``.
+#: Names of kafka-python's security options, e.g. ``sasl_plain_password``.
 OPTIONS = sorted(
     name
     for name in KafkaConnectionManager.DEFAULT_CONFIG
@@ -39,7 +39,7 @@ _CONNECT_MS = 5_000
 #: Longest pause between two attempts to reach a broker that restarts: Kafka's own default
 #: (https://kafka.apache.org/documentation/#consumerconfigs_reconnect.backoff.max.ms); kafka-python's is 30 s.
 _RECONNECT_MS = 1_000
-#: TLS errors of a network that broke off, rather than of two sides that do not agree.
+#: TLS errors of a broken network, as opposed to two sides that do not agree.
 _BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 _REFUSED = (
     errors.SaslAuthenticationFailedError,
@@ -48,19 +48,19 @@ _REFUSED = (
     errors.KafkaConfigurationError,
 )
 
-_NAMED = 20  # topics that a message names at most
+_NAMED = 20  # most topics that a message names
 
 T = TypeVar("T")
 
 
 def connect(kind: Callable[..., T], servers: str, security: Mapping[str, Any], **options: Any) -> T:
-    """A client of kafka-python that has found its cluster.
+    """Return a client of kafka-python that has found its cluster.
 
     Args:
-        kind: Its class: consumer, producer or admin client.
+        kind: Class of the client: consumer, producer or admin client.
         servers: ``host:port``, comma separated.
-        security: ``security_protocol``, ``sasl_*`` and ``ssl_*`` options.
-        options: Everything else.
+        security: Options ``security_protocol``, ``sasl_*`` and ``ssl_*``.
+        options: All other options.
 
     Raises:
         Retriable: No broker answers within five seconds.
@@ -87,7 +87,7 @@ def connect(kind: Callable[..., T], servers: str, security: Mapping[str, Any], *
         )
     except BaseException as error:
         for each in made:
-            with suppress(Exception):  # what it says of its end is not what matters here
+            with suppress(Exception):  # the first error matters, not one of closing
                 each.close()
         if refused := refusal(error, servers):
             raise refused from error
@@ -102,10 +102,10 @@ def connect(kind: Callable[..., T], servers: str, security: Mapping[str, Any], *
 
 
 def checked(security: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as kafka-python takes them; certificates and keys are read.
+    """Check security options and return them as kafka-python takes them; reads certificates and keys.
 
     Raises:
-        Fatal: One is unknown, missing or unreadable. Its value is shown only where it is no secret.
+        Fatal: An option is unknown, missing or unreadable. The message shows its value only if it is no secret.
     """
     for name in security:
         if name not in OPTIONS:
@@ -138,7 +138,10 @@ def _check_sasl(security: Mapping[str, Any]) -> None:
 
 
 def _ssl_context(security: Mapping[str, Any]) -> ssl.SSLContext:
-    """Made once, here, because kafka-python makes one per connection and takes its errors for the broker's."""
+    """Make the TLS context once, here.
+
+    kafka-python would make one per connection, and blame the broker for its errors.
+    """
     defaults = KafkaSSLTransport.DEFAULT_CONFIG
     try:
         made: ssl.SSLContext = KafkaSSLTransport._build_ssl_context(
@@ -152,7 +155,7 @@ def _ssl_context(security: Mapping[str, Any]) -> ssl.SSLContext:
 
 
 def refusal(error: BaseException, servers: str) -> Fatal | None:
-    """What to raise where a broker, or this side, refused a connection for good; None for any other error."""
+    """Return the error to raise if a broker, or this side, refused a connection for good; else None."""
     for each in _chain(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             why = f"its certificate is not trusted ({each.verify_message}): check ssl_cafile"
@@ -171,7 +174,7 @@ def refusal(error: BaseException, servers: str) -> Fatal | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it wraps in any of the ways that kafka-python has."""
+    """Yield an error and all errors that it wraps, in every way that kafka-python wraps them."""
     while error is not None:
         yield error
         inner = error.args[0] if error.args else None
@@ -179,10 +182,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]
-    """Connections of one client, of which a refused one is not tried again.
+    """The connections of one client; a refused connection is not tried again.
 
-    kafka-python means to do the same, and fails twice: it throws away what a broker says right before it hangs up,
-    and what it does hear of a handshake never reaches the place that would keep it.
+    kafka-python intends the same and fails twice. It discards what a broker says right before it hangs up. And
+    what it does hear of a failed handshake never reaches the place that would keep it.
     """
 
     def __init__(self, *args: Any, **configs: Any) -> None:
@@ -195,7 +198,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
 
         def last_words_first() -> tuple[bytes, BaseException | None]:
             data, error = receive()
-            return data, None if data else error  # the end is there for the next call too
+            return data, None if data else error  # the next call meets the end again
 
         transport._sock_recv = last_words_first
         return transport
@@ -204,7 +207,7 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
         connection = super().get_connection(node_id, *args, **named)
         if "close" not in vars(connection):
             connection.init_future.add_errback(lambda error: self._note(node_id, error))
-            # a broker may hang up right after it said why: the future then holds the one, and close gets the other
+            # a broker may say why and hang up at once: the future gets one of the two errors, close the other
             close = connection.close
 
             def noting(error: BaseException | None = None) -> None:
@@ -224,9 +227,9 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]
 
 
 def missing(topic: str, servers: str, topics: Collection[str]) -> Fatal:
-    """The error of a topic that does not exist, with those that do and how to create one."""
+    """Return the error for a topic that does not exist; it names those that do and how to create one."""
     near = difflib.get_close_matches(topic, topics, n=1)
-    names = sorted(name for name in topics if not name.startswith("__"))  # Kafka's own begin so
+    names = sorted(name for name in topics if not name.startswith("__"))  # Kafka's own topics begin with __
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     there = (
         f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:_NAMED]) or 'none'}{more}."

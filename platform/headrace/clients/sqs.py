@@ -1,10 +1,11 @@
-"""Access to SQS, for sources and producers alike: a boto3 client that takes a short way for the calls with messages.
+"""Connect to SQS, for sources and producers alike: a boto3 client with a short path for calls with messages.
 
-What boto3 does around one call costs two to three times what the call itself does: its events, three copies of
-headers, answers parsed shape by shape. Of a queue with messages by the ten that is most of what reading it costs. So
-sending, receiving and deleting batches are signed by botocore, sent by urllib3 and read as JSON, by way of botocore's
-``before-call`` event. Whatever is not answered with 200 that way is left to botocore, which sends it again with its
-own retries and raises its own errors; for callers the client is boto3's.
+Around each call boto3 spends two to three times the cost of the call itself: on its events, on three copies of
+the headers, and on parsing answers shape by shape. With ten messages per call, that is most of the cost of
+reading a queue. So sending, receiving and deleting batches take another path, through botocore's
+``before-call`` event. botocore signs the request, urllib3 sends it, and the answer is read as JSON. Any answer
+but 200 is left to botocore, which sends the request again with its own retries and raises its own errors. For
+callers the client is boto3's.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ def sqs_client(
     secret_access_key: str | None = None,
     connections: int = 8,
 ) -> Any:
-    """A boto3 SQS client, safe to share between threads; making one takes 0.2 s.
+    """Make a boto3 SQS client that threads can share; this takes 0.2 s.
 
     Args:
-        region: Of the queues.
-        endpoint_url: Only for look-alikes of the service.
+        region: Region of the queues.
+        endpoint_url: Only for services that imitate SQS.
         access_key_id: Without keys the usual AWS credential chain answers.
         secret_access_key: See ``access_key_id``.
-        connections: Kept open; as many calls as this go on at once without making new ones.
+        connections: Connections to keep open: as many calls can run at once without opening new ones.
     """
     core = botocore.session.get_session()
     client = boto3.Session(botocore_session=core).client(
@@ -57,10 +58,10 @@ def sqs_client(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
             retries={"mode": "standard", "total_max_attempts": 4},
-            parameter_validation=False,  # a tenth of the time, and what is sent is built here
+            parameter_validation=False,  # costs a tenth of the time, and the requests are built here
         ),
     )
-    # through a proxy, and in the protocol of old, botocore does all of it
+    # botocore does all of it through a proxy, or in the old query protocol
     if client.meta.service_model.resolved_protocol == "json" and not get_environ_proxies(
         client.meta.endpoint_url
     ):
@@ -71,7 +72,7 @@ def sqs_client(
 
 
 class _ShortWay:
-    """A handler of ``before-call``: its answer takes the place of botocore's own request, None leaves it to that."""
+    """A handler of ``before-call``: its answer replaces botocore's own request; None leaves the call to botocore."""
 
     def __init__(self, connections: int, ca_bundle: str | None) -> None:
         self._pool = urllib3.PoolManager(

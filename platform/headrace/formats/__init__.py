@@ -1,7 +1,7 @@
-"""Formats: what files hold, as messages. ``headrace send`` and the archive source read files in the same way.
+"""Read files as messages, for ``headrace send`` and for the archive source alike.
 
-``base`` says what a record is; ``ndjson``, ``csv``, ``parquet`` and ``access_log`` read one format each; ``records``
-tells formats apart and unpacks what is compressed.
+``base`` defines a record; ``ndjson``, ``csv``, ``parquet`` and ``access_log`` read one format each. ``records``
+detects the format and decompresses.
 """
 
 from headrace.formats.base import FORMATS, Format, Malformed, Record

@@ -1,6 +1,6 @@
-"""Web servers' access logs to ``events``: the Common and the Combined Log Format.
+"""Read web servers' access logs as ``events``: the Common and the Combined Log Format.
 
-Formats and escapes as https://httpd.apache.org/docs/2.4/logs.html and mod_log_config describe them.
+https://httpd.apache.org/docs/2.4/logs.html and mod_log_config describe the formats and their escapes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import msgspec
 
 from headrace.formats.base import Record, lines, malformed
 
-#: A visitor who comes back later than this begins a new session; the usual gap of web analytics.
+#: Seconds of silence after which a visitor begins a new session; the usual gap of web analytics.
 SESSION_GAP = 30 * 60
-#: Seconds; servers write a line when a request ends, so lines are somewhat out of order.
+#: Seconds after which a visitor is forgotten. Servers write a line when a request ends, so lines are out of order.
 _FORGET = 4 * SESSION_GAP
-_VISITORS = 100_000  # looked over for visitors to forget when there are more
+_VISITORS = 100_000  # with more than this, old ones are looked for and forgotten
 
 _QUOTED = rb'"((?:[^"\\]|\\.)*)"'
 _LINE = re.compile(
@@ -33,7 +33,7 @@ _MONTHS = {m: n for n, m in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct 
 _REQUEST = re.compile(r"([A-Z]{1,20}) (\S(?:.*\S)?) (HTTP/\d(?:\.\d)?)")
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"v": b"\v", b"f": b"\f"}
-#: Files that a page needs, as opposed to documents that a person asks for.
+#: Suffixes of files that a page loads, as opposed to documents that a person opens.
 _ASSETS = frozenset({
     ".avif", ".bmp", ".css", ".eot", ".gif", ".ico", ".jpeg", ".jpg", ".js", ".json", ".map",
     ".mjs", ".mp3", ".mp4", ".ogg", ".otf", ".png", ".svg", ".swf", ".ttf", ".wasm", ".wav",
@@ -42,7 +42,7 @@ _ASSETS = frozenset({
 
 
 def read(file: IO[bytes]) -> Iterator[Record]:
-    """Every line as an event, with its session as the key."""
+    """Read every line as an event, keyed by its session."""
     log = AccessLog()
     for number, line, overlong in lines(file):
         if overlong:
@@ -53,7 +53,7 @@ def read(file: IO[bytes]) -> Iterator[Record]:
 
 
 def is_access_log(line: bytes) -> bool:
-    """Whether a line is one of an access log."""
+    """Tell whether a line belongs to an access log."""
     return _LINE.fullmatch(line) is not None
 
 
@@ -61,8 +61,8 @@ def is_access_log(line: bytes) -> bool:
 class AccessLog:
     """Parses the lines of one file in order.
 
-    The same file gives the same ids every time: an event's comes from its line and its place, a session's
-    from client, agent and its first line.
+    The same file gives the same ids every time. The id of an event comes from its line and its place; the id of
+    a session comes from client, agent and the session's first line.
     """
 
     _seen: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
@@ -70,16 +70,16 @@ class AccessLog:
     _look_over: int = _VISITORS
 
     def parse(self, number: int, line: bytes) -> tuple[bytes, bytes] | str:
-        """One line.
+        """Parse one line.
 
         Args:
-            number: Its number in the file, from 1.
-            line: Without its end.
+            number: Number of the line in the file, from 1.
+            line: The line without its end.
 
         Returns:
             The event and its session id, or the reason why the line is none. ``event_type`` is
-            ``request_error`` for status 4xx and 5xx, ``asset_request`` for a GET of a style sheet, script,
-            picture, font or film, ``page_view`` for a GET of anything else, ``request`` for other methods.
+                ``request_error`` for status 4xx and 5xx, ``asset_request`` for a GET of a style sheet, script,
+                picture, font or film, ``page_view`` for any other GET, and ``request`` for other methods.
         """
         found = _LINE.fullmatch(line)
         if found is None:
@@ -152,7 +152,7 @@ def _time(text: bytes) -> datetime | None:
     offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
     try:
         zone = timezone(-offset if sign == b"-" else offset)
-        # a leap second is written as 60, which Python's clock does not have
+        # a leap second is written as 60, which Python's datetime lacks
         seconds = 59 if second == b"60" else int(second)
         return datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), seconds, tzinfo=zone)
     except (KeyError, ValueError):
@@ -160,7 +160,7 @@ def _time(text: bytes) -> datetime | None:
 
 
 def _text(part: bytes | None) -> str | None:
-    """A field without its escapes; a hyphen and an empty field mean that there is none."""
+    """Return a field without its escapes; None for a hyphen or an empty field."""
     if part is None or part in (b"-", b""):
         return None
     if b"\\" in part:

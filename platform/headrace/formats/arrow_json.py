@@ -1,4 +1,4 @@
-"""Arrow columns as what JSON has: exactly, or with the reason why not."""
+"""Convert Arrow columns to what JSON has: exactly, or with the reason why not."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ import pyarrow.compute as pc
 
 from headrace.core.batch import UTC_MICROS
 
-#: First and last moment that RFC 3339 and Python have, in microseconds since 1970.
+#: First and last moment that RFC 3339 and Python can express, in microseconds since 1970.
 _FIRST_MICRO, _LAST_MICRO = -62_135_596_800_000_000, 253_402_300_799_999_999
-#: Microseconds of a unit: so many for one, or one for so many.
+#: Factor and divisor that turn a unit into microseconds.
 _MICROS = {"d": (86_400_000_000, 1), "s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 
 
 @dataclass(slots=True)
 class JsonColumn:
-    """A column's values, a row each.
+    """The values of a column, one per row.
 
     Attributes:
-        values: What msgspec encodes, decimals as numbers; where ``wrong`` has the row, what comes nearest.
-        wrong: Why JSON does not have a row's value, with its Arrow type.
+        values: Values for msgspec to encode, decimals as numbers. For a row in ``wrong``, the nearest value
+            that JSON has.
+        wrong: By row, the Arrow type and why JSON has no such value.
     """
 
     values: list[Any]
@@ -38,8 +39,9 @@ class JsonColumn:
 def json_column(array: pa.Array) -> JsonColumn:
     """Convert a column.
 
-    Times with a zone become RFC 3339 in UTC, cut off behind microseconds; those without keep having none. Dates, times
-    of day and durations become text by ISO 8601, binary its UTF-8 text, structs and maps objects.
+    Times with a zone become RFC 3339 in UTC, truncated to microseconds; times without a zone stay without one.
+    Dates, times of day and durations become ISO 8601 text. Binary becomes its UTF-8 text. Structs and maps
+    become objects.
     """
     kind = array.type
     if isinstance(kind, pa.UuidType):
@@ -64,7 +66,7 @@ def _run_ends(array: pa.Array) -> JsonColumn:
 def _text(array: pa.Array) -> JsonColumn:
     try:
         return JsonColumn(array.to_pylist())
-    except UnicodeDecodeError:  # Arrow does not look into text that is said to be UTF-8
+    except UnicodeDecodeError:  # Arrow does not verify that text is UTF-8
         return _binary(array.cast(pa.large_binary()), str(array.type))
 
 
@@ -102,7 +104,7 @@ def _date(array: pa.Array) -> JsonColumn:
 
 
 def _counted(array: pa.Array, unit: str, form: str, kind: str = "") -> JsonColumn:
-    """Spell what counts units since 1970 in UTC."""
+    """Format numbers of units since 1970, in UTC."""
     raw = pl.Series(pl.from_arrow(array.cast(pa.int64())), dtype=pl.Int64)
     up, down = _MICROS[unit]
     first, last = _FIRST_MICRO * down // up, ((_LAST_MICRO + 1) * down - 1) // up
@@ -178,7 +180,7 @@ def _map(array: pa.Array) -> JsonColumn:
 
 
 def keyed(pairs: JsonColumn, kind: str) -> JsonColumn:
-    """Objects of lists of ``key`` and ``value``; names in JSON are text, and each is there once."""
+    """Turn lists of ``key`` and ``value`` into objects; names in JSON are text and must not repeat."""
     found = JsonColumn([], pairs.wrong)
     for row, value in enumerate(pairs.values):
         found.values.append(value)

@@ -1,4 +1,4 @@
-"""What a record of a file is, and what all formats have in common."""
+"""Define a record of a file, and what all formats have in common."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 #: Records of one chunk.
 CHUNK = 5_000
-#: A longer line is set aside: no broker's default takes it, and a file without newlines has no bound.
+#: A longer line is malformed: no broker accepts it by default, and a file without newlines has no bound.
 MAX_LINE_BYTES = 16_000_000
 SHOWN_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Why a line is no record.
+    """The reason why a line is no record.
 
     Attributes:
-        line: Its number, from 1.
-        reason: Why it is none.
-        start: How it begins, for people.
+        line: Number of the line, from 1.
+        reason: Why it is no record.
+        start: How the line begins, for people.
     """
 
     line: int
@@ -40,21 +40,24 @@ class Malformed:
         return f"line {self.line}: {self.reason}: {self.start}"
 
 
-#: Payload, key, and what is wrong with it. The payload is one JSON message; where something is wrong it is the
-#: untouched line without its end, or the first ``MAX_LINE_BYTES`` bytes of a longer one. The key is the session,
-#: else the record's own id, so that what belongs together keeps its order; None for none.
+#: Payload, key, and what is wrong with the line. The payload is one JSON message; for a malformed line it is the
+#: untouched line without its end, or the first ``MAX_LINE_BYTES`` bytes of a longer one. The key is the session, or
+#: else the record's own id, so that related messages keep their order; None if there is neither.
 Record = tuple[bytes, bytes | None, Malformed | None]
 
 
 def malformed(line: int, reason: str, raw: bytes) -> Record:
-    """A line that is no record; what is shown of it has its control characters escaped."""
+    """Make the record of a malformed line; its shown start has control characters escaped."""
     text = raw[: 4 * SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")[:SHOWN_CHARACTERS]
     start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return raw[:MAX_LINE_BYTES], None, Malformed(line, reason, start)
 
 
 def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record | None]]:
-    """Numbered lines without their ends; blank ones are left out, an overlong one comes with its malformed record."""
+    """Yield lines with their numbers, without their ends.
+
+    Blank lines are left out. An overlong line comes with its malformed record.
+    """
     number = 0
     while line := file.readline(MAX_LINE_BYTES):
         number += 1
@@ -70,13 +73,13 @@ def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record | None]]:
 
 
 def key_column(contract: Contract) -> str:
-    """Column whose value is the key."""
+    """Return the column whose value is the message's key."""
     names = {c.name for c in contract.columns}
     return "session_id" if "session_id" in names else contract.key
 
 
 def key_of(value: object) -> bytes | None:
-    """A value as a key."""
+    """Turn a value into a key; None if it is no text or empty."""
     return value.encode() if isinstance(value, str) and value else None
 
 
@@ -84,7 +87,7 @@ _JSON = msgspec.json.Decoder(msgspec.Raw)
 
 
 def json_value(text: str) -> object:
-    """JSON text as it is written, or as a text where it is no JSON."""
+    """Return JSON text as it is written, or the text itself if it is no JSON."""
     try:
         return _JSON.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
@@ -92,13 +95,14 @@ def json_value(text: str) -> object:
 
 
 def require_columns(name: str, contract: Contract, names: Sequence[str]) -> None:
-    """Hold a table's columns against the contract's.
+    """Compare a table's columns with the contract's.
 
-    Columns that it does not name become fields of the records, unless it rejects those: then every record would be.
+    Columns outside the contract become fields of the records. If the contract rejects unknown fields, they are
+    an error: otherwise every record would be rejected.
 
     Raises:
-        BadData: One is unknown and rejected, or is most likely meant for one that is missing; one is there twice, or
-            missing.
+        BadData: A column is unknown and rejected, is probably a misspelled required column, appears twice, or
+            is missing.
     """
     known = [c.name for c in contract.columns]
     missing = [

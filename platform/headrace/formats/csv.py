@@ -1,4 +1,4 @@
-"""CSV with a header, typed by the contract; separated by commas, semicolons, tabs or bars."""
+"""Read CSV with a header, typed by the contract; separated by commas, semicolons, tabs or bars."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from headrace.formats.base import Record, json_value, key_column, key_of, malfor
 
 
 def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
-    """Every row as a JSON object without its empty cells; a row of empty cells is a blank line.
+    """Read every row as a JSON object without its empty cells; a row of empty cells is a blank line.
 
     Raises:
         BadData: The header does not fit the contract.
     """
-    # a byte that is no UTF-8 goes through as a surrogate, so that a malformed line can be had back untouched
+    # a byte that is no UTF-8 becomes a surrogate, so that the bytes of a malformed line can be restored
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     first = text.readline(base.MAX_LINE_BYTES)
     delimiter = delimiter_of(first)
@@ -56,7 +56,7 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
 
 
 class _Lines(Iterator[str]):
-    """Lines of bounded length for a CSV reader; ``taken`` are those that it asked for since it was cleared."""
+    """Lines of bounded length for a CSV reader; ``taken`` holds those it has read since the last clear."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -72,12 +72,12 @@ class _Lines(Iterator[str]):
         return line
 
     def raw(self) -> bytes:
-        """The bytes of what was taken."""
+        """Return the bytes of the lines taken."""
         return "".join(self.taken).encode("utf-8", "surrogateescape").rstrip(b"\r\n")
 
 
 def header(line: str, name: str) -> list[str]:
-    """Names of the columns.
+    """Return the names of the columns.
 
     Raises:
         BadData: The line is no CSV.
@@ -89,7 +89,7 @@ def header(line: str, name: str) -> list[str]:
 
 
 def delimiter_of(line: str) -> str:
-    """What separates the cells of a header."""
+    """Return the delimiter of a header."""
     return max(",;\t|", key=line.count)
 
 
@@ -98,7 +98,7 @@ def _text(cell: str) -> object:
 
 
 def _number(cell: str) -> object:
-    """A number as it is written, or the text itself where it is none: it is the contract's to judge."""
+    """Return a number as it is written; anything else stays text, for the contract to judge."""
     text = cell.strip(" \t")
     if _JSON_NUMBER.fullmatch(text):
         return msgspec.Raw(text.encode())
@@ -110,7 +110,7 @@ def _integer(cell: str) -> object:
     return int(text) if _OTHER_INTEGER.fullmatch(text) else _number(cell)
 
 
-#: What JSON has, and what spreadsheets write besides: a plus, leading zeros, nothing before or behind the point.
+#: Numbers of JSON, and what spreadsheets write besides: a plus, leading zeros, no digit before or after the point.
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _OTHER_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,99}\.?[0-9]{0,99}|\.[0-9]{1,99})(?:[eE][+-]?[0-9]{1,2})?")
 _OTHER_INTEGER = re.compile(r"(?:\+|[+-]?0+)[0-9]{1,99}")

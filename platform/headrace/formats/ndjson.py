@@ -1,4 +1,4 @@
-"""One JSON object, or an array of them, to a line."""
+"""Read NDJSON: one JSON object, or an array of them, per line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace.formats.base import Record, key_column, key_of, lines, malformed
 
 
 def read(file: IO[bytes], contract: Contract) -> Iterator[Record]:
-    """Every line as it is; the key is looked up in it."""
+    """Read every line as it is, keyed by its key column."""
     column = key_column(contract)
     keyed = msgspec.json.Decoder(msgspec.defstruct("Keyed", [(column, Any, None)]))
     anything = msgspec.json.Decoder()
@@ -23,7 +23,7 @@ def read(file: IO[bytes], contract: Contract) -> Iterator[Record]:
         try:
             line.decode()
             key = getattr(keyed.decode(line), column)
-        except msgspec.ValidationError:  # JSON so far, but no object
+        except msgspec.ValidationError:  # valid JSON so far, but no object
             try:
                 value = anything.decode(line)
             except (msgspec.DecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Parquet; also files of the lake itself, whose partition and origin columns are left out."""
+"""Read Parquet, including files of the lake itself; their partition and origin columns are left out."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _JSON = msgspec.json.Encoder(decimal_format="number")
 
 
 def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
-    """Every row as a JSON object without its nulls.
+    """Read every row as a JSON object without its nulls.
 
-    For a value that JSON does not have there is a pair: why, with its type, and what comes nearest. No column of a
-    contract takes an array, so the row is rejected for that column, with that pair as the value.
+    A value that JSON lacks becomes a pair: the reason with its type, and the nearest value. No column of a
+    contract accepts an array. So the contract rejects the row for that column, and shows the pair as its value.
 
     Args:
         file: Must be seekable: Parquet is read from its end.
-        name: Of the file.
+        name: Name of the file, for messages.
         contract: What the records should be.
 
     Raises:
         BadData: The columns do not fit the contract, or times have no zone.
     """
     table = pq.ParquetFile(file)
-    # a file of the lake has its partition and the rows' origins besides
+    # a file of the lake also has its partition and the rows' origins
     landed = set(contract.landed_schema.names()) - {c.name for c in contract.columns}
     names = [name for name in table.schema_arrow.names if name not in landed]
     require_columns(name, contract, names)
@@ -47,7 +47,7 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
         columns = [_column(batch.column(n), wires.get(n)) for n in names]
         wrong: dict[int, str] = {}
         for column_name, column in zip(names, columns, strict=True):
-            # of a column that the contract does not name, what comes nearest will do
+            # the nearest value will do for a column outside the contract
             for row, why in column.wrong.items() if column_name in wires else ():
                 column.values[row] = (why, column.values[row])
                 wrong.setdefault(row, f"column {column_name!r}: {why}")
@@ -78,10 +78,10 @@ def _require_zones(table: pq.ParquetFile, name: str, columns: Sequence[str]) -> 
 
 
 def read_packed(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
-    """The same from a decompressing stream, which is first unpacked to disk.
+    """Read Parquet from a decompressing stream, which is unpacked to disk first.
 
     Raises:
-        Fatal: There is no room for it.
+        Fatal: The disk has no room for it.
     """
     with tempfile.TemporaryFile() as plain:
         while block := file.read(1 << 20):
@@ -95,12 +95,12 @@ def read_packed(file: IO[bytes], name: str, contract: Contract) -> Iterator[Reco
 
 
 def _column(array: pa.Array, wire: Wire | None) -> JsonColumn:
-    """A column as a field of that type has it."""
+    """Convert a column to the JSON type that its field has."""
     column = json_column(array)
     if wire not in ("object", "map"):
         return column
     kind = array.type
-    if pa.types.is_struct(kind) and wire == "map":  # a struct has each of its members in every row
+    if pa.types.is_struct(kind) and wire == "map":  # every row of a struct has all its members
         column.values = [v and {n: x for n, x in v.items() if x is not None} for v in column.values]
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         pairs = kind.value_type

@@ -1,7 +1,8 @@
-"""Files to messages: NDJSON, CSV, Parquet and web servers' access logs, plain or compressed.
+"""Read files as messages: NDJSON, CSV, Parquet and web servers' access logs, plain or compressed.
 
-One pass in bounded memory. A line that is no record is never an error: it comes with what is wrong with it. A value
-that a contract would refuse is a message like any other, because the pipeline keeps what it refuses, with the reasons.
+Reading is one pass in bounded memory. A line that is no record is never an error: it comes with the reason. A
+value that a contract would refuse is a message like any other, because the pipeline keeps rejected records with
+their reasons.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ Open = Callable[[], IO[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class FileReader:
-    """How the files of a stream are read.
+    """Reads the files of one stream.
 
     Attributes:
-        contract: What the records should be; says the types of a CSV's columns.
-        format: Overrides what name and content say.
+        contract: What the records should be; gives the types of a CSV's columns.
+        format: Overrides the format that name and content suggest.
     """
 
     contract: Contract
@@ -48,19 +49,19 @@ class FileReader:
 
     @property
     def version(self) -> str:
-        """Changes when the same file may hold other records than before."""
+        """Text that changes when the same file may yield other records than before."""
         contract = self.contract
         return f"{contract.name} v{contract.version} {contract.unknown} {self.format or 'by content'}"
 
     def records(self, open: Open, name: str) -> Generator[Record, None, None]:
-        """Every record of a file, in order; the same file gives the same records every time.
+        """Read every record of a file, in order; the same file yields the same records every time.
 
         Args:
-            open: Opens the file: seekable, plain, gzip or Zstandard, told by content. Called twice.
-            name: Its path, for its extension and for messages.
+            open: Opens the file, seekable; plain, gzip or Zstandard is detected by content. Called twice.
+            name: Path of the file, for its extension and for messages.
 
         Raises:
-            BadData: It cannot be read as its format, or not to its end, or the format cannot be told.
+            BadData: The file cannot be read as its format or to its end, or its format cannot be detected.
         """
         number = 0
         try:
@@ -98,7 +99,7 @@ class FileChunk:
     Attributes:
         payloads: One JSON message each.
         keys: One key per payload.
-        malformed: Lines that are none.
+        malformed: Lines that are no records.
     """
 
     payloads: list[bytes] = field(default_factory=list)
@@ -107,15 +108,15 @@ class FileChunk:
 
     @property
     def read(self) -> int:
-        """Lines (or rows) that were looked at, blank ones not counted."""
+        """Number of lines (or rows) read, without blank ones."""
         return len(self.payloads) + len(self.malformed)
 
 
 def read_file(path: Path, contract: Contract, format: Format | None = None) -> Iterator[FileChunk]:
-    """The records of a local file in chunks of ``CHUNK``; see ``FileReader.records``.
+    """Read a local file in chunks of ``CHUNK`` records; see ``FileReader.records``.
 
     Raises:
-        BadData: There is no such file, or see there; whole chunks before that were read.
+        BadData: There is no such file, or it cannot be read; whole chunks before that were read.
     """
     if not path.is_file():
         raise BadData(f"{path} is not a file; name an NDJSON, CSV, Parquet or access log file")
@@ -137,10 +138,10 @@ def read_file(path: Path, contract: Contract, format: Format | None = None) -> I
 
 
 def detect(path: Path, contract: Contract) -> Format:
-    """The format that a local file's first bytes and name say.
+    """Detect the format of a local file from its first bytes and its name.
 
     Raises:
-        BadData: Neither says.
+        BadData: Neither reveals the format.
     """
     return _detect(lambda: path.open("rb"), str(path), contract)
 
@@ -170,13 +171,13 @@ def _detect(open: Open, name: str, contract: Contract) -> Format:
 
 
 def plain(file: IO[bytes]) -> IO[bytes]:
-    """The file itself, or a stream that decompresses it if its first bytes say that it is compressed."""
+    """Return the file itself, or a decompressing stream if its first bytes show a compression."""
     magic = file.read(4)
     file.seek(0)
     if magic[:2] == b"\x1f\x8b":
         return io.BufferedReader(gzip.GzipFile(fileobj=file), _BUFFER)
     if magic == b"\x28\xb5\x2f\xfd":
-        # not the zstandard package, whose reader takes a file that was cut off for one that has ended
+        # not the zstandard package, whose reader takes a truncated file for a complete one
         return io.BufferedReader(pa.CompressedInputStream(file, "zstd"), _BUFFER)
     return file
 

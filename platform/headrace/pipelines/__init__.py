@@ -1,4 +1,4 @@
-"""Pipelines: one file per stream, discovered by name (``*_pipeline.py``)."""
+"""Declare the streams: one file ``*_pipeline.py`` each, discovered by name here and in ``HEADRACE_PIPELINES``."""
 
 from headrace.pipelines.base import Cadence, Files, Kafka, Pipeline, Spec, Sqs, Thresholds
 from headrace.pipelines.discovery import Discovered, discover

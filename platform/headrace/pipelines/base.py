@@ -1,4 +1,4 @@
-"""What a pipeline file declares."""
+"""Define what a pipeline file declares."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from headrace.contracts.verify import near
 from headrace.core.batch import Table
 from headrace.formats import FORMATS, Format
 
-#: As Kafka takes them (org.apache.kafka.common.internals.Topic); "." and ".." are folders to it.
+#: Topic names that Kafka accepts (org.apache.kafka.common.internals.Topic); "." and ".." are folders to it.
 _TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
-#: As SQS takes them: 80 characters with the ending of a FIFO queue.
+#: Queue names that SQS accepts: 80 characters, with the ending of a FIFO queue.
 _QUEUE = re.compile(r"(?=.{1,80}$)[A-Za-z0-9_-]+(\.fifo)?")
-#: What dbt selects by, without what separates selectors.
+#: Tags that dbt can select by: no character that separates selectors.
 _TAG = re.compile(r"[^\s,+@*:]+")
-#: As Dagster takes tags of assets: a key may have a namespace.
+#: Tags of assets that Dagster accepts: a key may have a namespace.
 _TAG_KEY, _TAG_VALUE = (
     re.compile(r"([\w.-]{1,63}/)?[\w.-]{1,63}", re.ASCII),
     re.compile(r"[\w.-]{0,63}", re.ASCII),
@@ -36,7 +36,7 @@ CHECKS = (
     "freshness",
     "parity_with_lake",
 )
-#: As Dagster takes owners.
+#: Owners that Dagster accepts.
 _OWNER = re.compile(r"team:[A-Za-z0-9_]+|[^@\s:]+@[^@\s]+\.[^@\s]+")
 
 
@@ -45,8 +45,9 @@ class Kafka:
     """A topic to read.
 
     Attributes:
-        topic: Its name.
-        runs: Ingest runs that divide its partitions among them: run n takes those whose number is n modulo ``runs``.
+        topic: Name of the topic.
+        runs: Number of ingest runs that share its partitions. Run n takes the partitions whose number is n
+            modulo ``runs``.
     """
 
     kind: ClassVar[str] = "kafka"
@@ -70,10 +71,10 @@ class Kafka:
 
 @dataclass(frozen=True, slots=True)
 class Sqs:
-    """A queue to read. Not divided: one run receives in parallel.
+    """A queue to read. It is not divided: one run receives in parallel.
 
     Attributes:
-        queue: Its name.
+        queue: Name of the queue.
     """
 
     kind: ClassVar[str] = "sqs"
@@ -89,7 +90,7 @@ class Sqs:
 
     @property
     def runs(self) -> int:
-        """One."""
+        """Always one."""
         return 1
 
     @property
@@ -100,11 +101,11 @@ class Sqs:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A folder of the archive, with its sub-folders. Not divided: one run reads one file after the other.
+    """A folder of the archive with its sub-folders. It is not divided: one run reads file after file.
 
     Attributes:
-        folder: Below ``HEADRACE_ARCHIVE``, with forward slashes; one that does not exist is empty.
-        format: Of all its files; None tells it by name and content.
+        folder: Path below ``HEADRACE_ARCHIVE``, with forward slashes; a folder that does not exist is empty.
+        format: Format of all its files; None detects it by name and content.
     """
 
     kind: ClassVar[str] = "files"
@@ -125,7 +126,7 @@ class Files:
 
     @property
     def runs(self) -> int:
-        """One."""
+        """Always one."""
         return 1
 
     @property
@@ -152,12 +153,14 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How often a stream is looked at and its models are rebuilt; None takes the setting named beside it.
+    """How often a stream is polled and its models are rebuilt; None takes the setting named beside it.
 
     Attributes:
-        look: Between two looks at the sources (``HEADRACE_SENSOR_SECONDS``).
-        cooldown: Quiet time before the models of touched days are rebuilt (``HEADRACE_REFRESH_COOLDOWN_SECONDS``).
-        at_most: They are rebuilt after this even if data never pauses (``HEADRACE_REFRESH_MAX_WAIT_SECONDS``).
+        look: Time between two polls of the sources (``HEADRACE_SENSOR_SECONDS``).
+        cooldown: Quiet time before the models of stale days are rebuilt
+            (``HEADRACE_REFRESH_COOLDOWN_SECONDS``).
+        at_most: Time after which they are rebuilt even if data never pauses
+            (``HEADRACE_REFRESH_MAX_WAIT_SECONDS``).
     """
 
     look: timedelta | None = None
@@ -181,10 +184,12 @@ class Thresholds:
     Attributes:
         reject_rate: Share of rejected rows that is a warning (``HEADRACE_MAX_REJECT_RATE``).
         lag: Messages that wait in one source (``HEADRACE_MAX_LAG_MESSAGES``).
-        behind: Time for which messages may wait, versions be unpublished and models be older than their rows
-            (``HEADRACE_MAX_BEHIND_SECONDS``).
-        silence: Time without any new row, which an alert tells (``HEADRACE_SILENCE_SECONDS``); zero for any.
-        warn_only: Checks of these names warn where they would fail; a failure of a blocking one stops what comes after.
+        behind: Time that messages may wait, versions may stay unpublished, and models may be older than their
+            rows (``HEADRACE_MAX_BEHIND_SECONDS``).
+        silence: Time without a new row after which an alert is sent (``HEADRACE_SILENCE_SECONDS``); zero for
+            never.
+        warn_only: Names of checks that warn instead of failing. A failed blocking check stops everything
+            downstream.
         error_reject_rate: Share of rejected rows that is an error (``HEADRACE_ERROR_REJECT_RATE``).
     """
 
@@ -213,18 +218,18 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One stream, from its sources to the models over it.
+    """One stream, from its sources to its models.
 
     Attributes:
-        contract: What its records are; names the stream, its lake tables and its warehouse tables.
+        contract: Contract of its records; names the stream, its lake tables and its warehouse tables.
         sources: Where its messages wait.
-        owner: Whom alerts name; an e-mail address or ``team:<name>``.
+        owner: Whom alerts name: an e-mail address or ``team:<name>``.
         description: One line for the catalogue.
         models: Tag of the dbt models that are built from it; None for a stream without models.
-        cadence: How often it is looked at and rebuilt.
+        cadence: How often it is polled and rebuilt.
         thresholds: When its checks turn red.
-        tags: Of all its assets in Dagster.
-        start: First day (UTC): what happened before is rejected. None: the first day with data is found.
+        tags: Tags of all its assets in Dagster.
+        start: First day (UTC); earlier events are rejected. None starts with the first day that has data.
     """
 
     contract: Contract
@@ -292,5 +297,5 @@ class Pipeline:
 
     @property
     def tables(self) -> tuple[Table, Table]:
-        """Its good and its rejected table, in lake and warehouse alike."""
+        """Its good and its rejected table, the same in lake and warehouse."""
         return self.contract.table, self.contract.rejected_table

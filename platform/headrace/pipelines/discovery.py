@@ -1,4 +1,4 @@
-"""Find the pipelines. A broken file is reported by name and does not take the others down."""
+"""Find the pipelines. A broken file is reported by name and does not stop the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.pipelines.base import Pipeline, Spec, Sqs
 from headrace.pipelines.loading import BrokenFile, load, reason
 
 HERE = Path(__file__).parent
-#: Seconds for which a file may load, where the settings do not say.
+#: Default time in seconds that a file may take to load.
 LOAD_SECONDS = 20.0
 _PATTERN = "*_pipeline.py"
 _one_at_a_time = Lock()
@@ -23,12 +23,12 @@ _one_at_a_time = Lock()
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """What was found.
+    """The pipelines found, and the files that are broken.
 
     Attributes:
         pipelines: By stream name, in the order of their folders and file names.
-        files: Where each is declared.
-        broken: What is wrong, by file name; begins with the line, as far as there is one.
+        files: File that declares each stream.
+        broken: Reasons by file name; a reason begins with the line if it is known.
     """
 
     pipelines: dict[str, Pipeline]
@@ -36,10 +36,10 @@ class Discovered:
     broken: dict[str, str]
 
     def without(self, wrong: dict[str, str]) -> Discovered:
-        """The same with more broken streams.
+        """Return a copy in which more streams are broken.
 
         Args:
-            wrong: What is wrong, by stream name.
+            wrong: Reasons by stream name.
         """
         more = {self.files[name].name: why for name, why in wrong.items()}
         return Discovered(
@@ -52,12 +52,12 @@ class Discovered:
 def discover(*folders: Path, seconds: float = LOAD_SECONDS) -> Discovered:
     """Load every ``*_pipeline.py``: Headrace's own, then those of these folders.
 
-    Each file defines ``pipeline = Pipeline(...)``. A folder's files may import the modules beside them, such as a
-    contract. A process loads them once for as long as the files stay as they are.
+    Each file defines ``pipeline = Pipeline(...)``. Files may import the modules beside them, such as a
+    contract. A process loads the files again only after one of them has changed.
 
     Args:
-        folders: Those of the person.
-        seconds: For which one file may load.
+        folders: The user's folders.
+        seconds: Time that one file may take to load.
     """
     with _one_at_a_time:
         found = _discovered(folders, seconds, _written(folders))
@@ -65,13 +65,13 @@ def discover(*folders: Path, seconds: float = LOAD_SECONDS) -> Discovered:
 
 
 def _written(folders: tuple[Path, ...]) -> tuple[tuple[str, int, int], ...]:
-    """What tells whether the files are still as they were."""
+    """Return a value that changes whenever a file does."""
     found = []
     for folder in folders:
         for path in sorted(folder.glob("*.py")) + sorted(folder.glob("*/*.py")):
             try:
                 state = path.stat()
-            except OSError:  # a link that leads nowhere
+            except OSError:  # a dangling link
                 found.append((str(path), 0, 0))
             else:
                 found.append((str(path), state.st_mtime_ns, state.st_size))
@@ -98,7 +98,7 @@ def _add(found: Discovered, path: Path, seconds: float) -> None:
         wrong = _taken(found, pipeline)
     except BrokenFile as error:
         found.broken[path.name] = str(error)
-    except (Exception, SystemExit) as error:  # a class of the person's own that is only asked now
+    except (Exception, SystemExit) as error:  # a class of the user's own raises only when it is used
         found.broken[path.name] = reason(error, path)
     else:
         if wrong:
@@ -109,7 +109,7 @@ def _add(found: Discovered, path: Path, seconds: float) -> None:
 
 
 def _taken(found: Discovered, pipeline: Pipeline) -> str | None:
-    """What another stream has already that this one declares."""
+    """Name what this stream declares although another stream has it already."""
     if pipeline.name in found.pipelines:
         return f"stream {pipeline.name!r} is already declared by {found.files[pipeline.name].name}"
     tables = {table.name: other.name for other in found.pipelines.values() for table in other.tables}
@@ -120,13 +120,13 @@ def _taken(found: Discovered, pipeline: Pipeline) -> str | None:
         s: other.name for other in found.pipelines.values() for s in other.sources if isinstance(s, Sqs)
     }
     for spec in pipeline.sources:
-        if spec in read:  # a queue hands each message to one reader, who deletes it
+        if spec in read:  # a queue delivers each message to one reader, which deletes it
             return f"{spec.name} is already read by stream {read[spec]!r}"
     return None
 
 
 def _declared_at(path: Path) -> str:
-    """The line that defines ``pipeline``, for the beginning of a reason."""
+    """Return the line that defines ``pipeline``, as the beginning of a reason."""
     lines = [
         statement.lineno
         for statement in ast.parse(path.read_bytes()).body
@@ -138,7 +138,7 @@ def _declared_at(path: Path) -> str:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The modules of a folder can be imported by their names meanwhile, after everything that is installed."""
+    """Make the modules of a folder importable by name meanwhile, after all installed ones."""
     if folder == HERE:
         yield
         return
@@ -149,5 +149,5 @@ def _importable(folder: Path) -> Iterator[None]:
     finally:
         with suppress(ValueError):
             sys.path.remove(str(folder))
-        if not {*before} <= {*sys.path}:  # the file has taken some away
+        if not {*before} <= {*sys.path}:  # the file removed entries
             sys.path[:] = before

@@ -1,4 +1,4 @@
-"""Analytics events."""
+"""Declare the stream of analytics events."""
 
 from headrace.contracts import EVENTS
 from headrace.pipelines.base import Files, Kafka, Pipeline, Sqs

@@ -1,8 +1,9 @@
 """Load one pipeline file. Whatever it does, the caller gets a pipeline or one line with file and line number.
 
-The file runs in a thread of its own, because only then can a hang be left behind: wherever the caller is (a command,
-the code server, another thread), whatever the file waits for. The file therefore cannot set signal handlers. A process
-that the file ends itself (``os._exit``) or that crashes in compiled code cannot be saved from within.
+The file runs in a thread of its own, because only a thread can be left behind when it hangs: whatever the
+caller is (a command, the code server, another thread), and whatever the file waits for. So the file cannot set
+signal handlers. If the file ends the process itself (``os._exit``) or crashes in compiled code, nothing can
+prevent that from within.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from types import FrameType
 from headrace.core.errors import HeadraceError
 from headrace.pipelines.base import Pipeline
 
-#: Characters of a message; a reason is one line on a screen.
+#: Most characters of a reason, which is one line on a screen.
 _LONGEST = 600
-#: For a loop to end once it has been told to.
+#: Seconds for a loop to end once it has been told to.
 _LAST_SECONDS = 0.2
 
 
@@ -35,15 +36,15 @@ class BrokenFile(Exception):
 
 
 def load(path: Path, module: str, seconds: float) -> Pipeline:
-    """The pipeline that a file declares.
+    """Return the pipeline that a file declares.
 
     Args:
         path: The file.
         module: Name under which it is imported.
-        seconds: After which it is given up.
+        seconds: Time after which loading is given up.
 
     Raises:
-        BrokenFile: It fails, exits, takes longer, or declares no pipeline.
+        BrokenFile: The file fails, exits, takes longer, or declares no pipeline.
     """
     loading = _Loading(path, module)
     with _apart():
@@ -76,7 +77,7 @@ def left_behind() -> int:
 
 
 def reason(error: BaseException, path: Path) -> str:
-    """What is wrong, in one line that begins with the place in the person's own files, as far as there is one."""
+    """Explain an error in one line that begins with its place in the user's own files, if it has one there."""
     if isinstance(error, SyntaxError) and _own(error.filename, path):
         said, at = f"{type(error).__name__}: {error.msg}", _place(str(error.filename), error.lineno, path)
     else:
@@ -89,7 +90,7 @@ def reason(error: BaseException, path: Path) -> str:
 def _said(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # its own fault once more
+    except Exception:  # the error's own __str__ fails
         text = ""
     if isinstance(error, SystemExit):
         return f"it ends the process: SystemExit({text})"
@@ -104,7 +105,7 @@ def _one_line(text: str) -> str:
 
 
 def _place(file: str, line: int | None, path: Path) -> str:
-    """Where something is: the line, after the file's name where that is not the pipeline's own."""
+    """Name a place: the line, preceded by the file's name unless it is the pipeline's own."""
     number = f"line {line}" if line else ""
     other = "" if _same(file, path) else str(Path(file).resolve().relative_to(path.parent.resolve()))
     said = " ".join(part for part in (other, number) if part)
@@ -120,7 +121,7 @@ def _frame_place(frame: FrameType | None, path: Path) -> str:
 
 
 def _own(file: str | None, path: Path) -> bool:
-    """Whether a file is in the folder of the pipeline files."""
+    """Tell whether a file is in the folder of the pipeline files."""
     return bool(file) and Path(str(file)).resolve().is_relative_to(path.parent.resolve())
 
 
@@ -129,7 +130,7 @@ def _same(file: str, path: Path) -> bool:
 
 
 class _Loading(threading.Thread):
-    """The execution of one file; ``found`` or ``failed`` afterwards."""
+    """The execution of one file; sets ``found`` or ``failed``."""
 
     def __init__(self, path: Path, module: str) -> None:
         super().__init__(name=f"load {path.name}", daemon=True)
@@ -150,7 +151,7 @@ class _Loading(threading.Thread):
 
 
 def _interrupt(thread: threading.Thread) -> None:
-    """End a thread at its next line of Python; one that waits in compiled code stays, and ends with the process."""
+    """End a thread at its next line of Python; one that waits in compiled code ends with the process."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
     )
@@ -159,9 +160,9 @@ def _interrupt(thread: threading.Thread) -> None:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Keep a file from the terminal: what it prints goes to stderr, and where it asks there is nobody.
+    """Keep a file away from the terminal: its output goes to stderr, and its input is empty.
 
-    A command's output is read by programs (``--json``), and a forgotten ``breakpoint()`` waits for ever.
+    Programs read a command's output (``--json``), and a forgotten ``breakpoint()`` would wait for ever.
     """
     before = sys.stdin
     with Path(os.devnull).open(encoding="utf-8") as nobody, redirect_stdout(sys.stderr):

@@ -1,4 +1,4 @@
-"""Named measurements."""
+"""Declare the stream of named measurements."""
 
 from headrace.contracts import METRICS
 from headrace.pipelines.base import Files, Kafka, Pipeline, Sqs

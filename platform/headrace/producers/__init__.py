@@ -1,7 +1,7 @@
-"""Producers: everything that puts messages into topics and queues.
+"""Send messages to topics and queues, and count those that the broker acknowledged.
 
-``base`` says what a producer is; ``kafka``, ``sqs`` and ``base.MemoryProducer`` are the adapters. ``send``
-sends files, ``flights`` and ``malformed`` are the demo's input, ``traffic`` is a live simulation.
+``base`` defines a producer; ``kafka``, ``sqs`` and ``base.MemoryProducer`` implement it. ``send`` sends files,
+``flights`` and ``malformed`` make the demo's input, and ``traffic`` simulates live traffic.
 """
 
 from headrace.producers.base import Chunk, MemoryProducer, Producer

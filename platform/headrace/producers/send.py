@@ -1,4 +1,4 @@
-"""Send a file to a topic or queue and say what became of it."""
+"""Send a file to a topic or queue, and report what was sent."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from headrace.contracts import Contract
 from headrace.formats import Format, Malformed, read_file
 from headrace.producers.base import Producer
 
-#: How many malformed lines a report shows.
+#: Malformed lines that a report shows at most.
 EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SendReport:
-    """What became of a file.
+    """What was sent of a file.
 
     Attributes:
-        read: Lines or rows with something in them: sent + malformed, once the file is through.
+        read: Lines or rows that are not blank. At the end of the file, sent + malformed.
         sent: Messages that the broker acknowledged.
         malformed: Lines that are no record and were not sent.
-        examples: The first ``EXAMPLES`` of them.
+        examples: The first ``EXAMPLES`` malformed lines.
     """
 
     read: int = 0
@@ -38,15 +38,16 @@ def send_file(
     format: Format | None = None,
     on_progress: Callable[[SendReport], None] | None = None,
 ) -> SendReport:
-    """Send every record of a file; one message per line or row.
+    """Send every record of a file, one message per line or row.
 
-    Guarantee: at least once. The same file sent twice is sent twice; its access log events have the same ids.
+    Guarantee: at least once. A file that is sent twice arrives twice; the events of an access log then have the
+    same ids.
 
     Args:
         path: See ``formats.read_file``.
         contract: What the records should be.
-        producer: Where they go; it is flushed but not closed.
-        format: Overrides what the file's name and content say.
+        producer: Where to send them; it is flushed but not closed.
+        format: Overrides the format that the file's name and content suggest.
         on_progress: Called with the report so far after each chunk; ``sent`` may lag behind.
 
     Raises:

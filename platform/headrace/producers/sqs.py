@@ -1,8 +1,9 @@
-"""SQS: batches of ten, several under way at once, refused entries sent again.
+"""Send messages to SQS: batches of ten, several under way at once, refused entries again.
 
-Limits from https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html:
-ten entries, characters as XML 1.0 has them, and a size for the entries together that is no smaller than the
-queue's ``MaximumMessageSize``: batches below that are right for old (256 KiB) and new (1 MiB) queues.
+The limits are those of
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html: ten entries,
+the characters of XML 1.0, and a total size. That total is no smaller than the queue's ``MaximumMessageSize``,
+so batches below the latter fit old (256 KiB) and new (1 MiB) queues.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _Entry = dict[str, Any]
 
 
 class _RefusedError(Exception):
-    """Part of a batch was refused for a reason on the service's side."""
+    """The service refused part of a batch for a reason on its own side."""
 
     def __init__(self, entries: list[_Entry], said: str) -> None:
         super().__init__(said)
@@ -39,13 +40,13 @@ class _RefusedError(Exception):
 
 
 class SqsProducer:
-    """Producer of one queue. Guarantee: at least once; on a FIFO queue exactly once within its five minutes.
+    """Sends to one queue. Guarantee: at least once; on a FIFO queue exactly once within its five minutes.
 
-    A FIFO queue gets the key as its message group and is fed by one sender, so that order is kept.
+    On a FIFO queue the key becomes the message group, and a single sender keeps the order.
 
     Args:
-        queue: Name; the queue must exist, it is never created here.
-        endpoint_url: Only for look-alikes of the service.
+        queue: Name of the queue, which must exist: it is never created here.
+        endpoint_url: Only for services that imitate SQS.
         region: Region of the queue.
         access_key_id: Without it the usual AWS credential chain answers.
         secret_access_key: See ``access_key_id``.
@@ -102,7 +103,7 @@ class SqsProducer:
         self.acknowledged = 0
 
     def send(self, payloads: Payloads, keys: Keys | None = None, /) -> None:
-        """Hand over a chunk; waits while every sender has a batch under way and another one ready."""
+        """Hand over a chunk; waits while every sender has one batch under way and another one ready."""
         texts = [self._text(payload, at) for at, payload in enumerate(payloads)]
         entries = self._entries(texts, keys_of(payloads, keys))
         for batch in _batches(entries, [len(p or b"") for p in payloads], self._limit):
@@ -116,7 +117,7 @@ class SqsProducer:
             self._under_way.popleft().result()
 
     def close(self) -> None:
-        """End the senders; batches that wait are dropped, those under way are finished."""
+        """End the senders: waiting batches are dropped, those under way are finished."""
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
 
@@ -144,7 +145,7 @@ class SqsProducer:
         if self._fifo:
             for entry, key in zip(entries, keys, strict=True):
                 self._sent += 1
-                # a hash, because a group id has 128 characters of a small alphabet and a key is any bytes
+                # hashed, because a group id has 128 characters of a small alphabet and a key any bytes
                 entry["MessageGroupId"] = sha256(key).hexdigest() if key else "none"
                 entry["MessageDeduplicationId"] = f"{self._run}-{self._sent}"
         return entries
@@ -185,7 +186,7 @@ class SqsProducer:
 
 
 def _batches(entries: Sequence[_Entry], sizes: Sequence[int], limit: int) -> Iterable[list[_Entry]]:
-    """Parts of at most ten entries and ``limit`` bytes."""
+    """Split entries into batches of at most ten entries and ``limit`` bytes."""
     batch: list[_Entry] = []
     total = 0
     for entry, size in zip(entries, sizes, strict=True):

@@ -1,8 +1,8 @@
-"""Invented but lifelike traffic for a live platform: people on web, apps and chat, and machines that measure.
+"""Simulate lifelike traffic for a live platform: people on web, apps and chat, and machines that measure.
 
-What is sent at a moment depends on seed, rate and that moment alone, never on how the calls divide the time:
-history and the present come from the same stream, and a run can be repeated. People follow the time of day;
-a few percent of events come late, one percent twice, a few are malformed.
+The messages of a moment depend on seed, rate and that moment alone, never on how calls divide the time. So
+history and the present come from the same stream, and a run can be repeated. People follow the time of day. A
+few percent of events come late, one percent come twice, and a few are malformed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LATE, TWICE, MALFORMED = 0.03, 0.01, 0.002
 MAX_SESSION = 1_800  # seconds
 MAX_LATENESS = 3_600
 MAX_STEPS = 40
-#: Mean events of a session, measured; a test holds it.
+#: Mean events of a session, measured; a test verifies it.
 EVENTS_PER_SESSION = 10.1
 SLOT = 10  # seconds whose new sessions are drawn together
 METRICS_EVERY = 10  # seconds
@@ -31,7 +31,7 @@ RESTART_EVERY = 6 * 3_600  # seconds: machines restart, and their counters begin
 SLICE = timedelta(minutes=10)  # of history, sent at once
 
 _Step = tuple[tuple[str, ...], tuple[int, ...]]
-#: What may follow an event, with its weight; "" is the beginning and the end of the session.
+#: Events that may follow an event, with weights; "" is the beginning and the end of the session.
 _WEB: dict[str, _Step] = {
     "": (("page_view",), (1,)),
     "page_view": (("page_load",), (1,)),
@@ -66,7 +66,7 @@ _SCREENS = ("Home", "Search", "Product", "Cart", "Checkout", "Profile")
 _QUERIES = ("pump", "water wheel", "sluice gate", "turbine", "pipe 40 mm")
 #: Median in ms and spread of the log-normal durations; the usual shape of latencies.
 _DURATIONS = {"page_load": (850.0, 0.55), "api_call": (120.0, 0.7), "message_received": (1_900.0, 0.8)}
-#: What broken clients send, besides payloads that are cut off; the contract refuses each.
+#: Changes that broken clients make, besides truncated payloads; the contract refuses each.
 _CHANGES: tuple[dict[str, object], ...] = (
     {"channel": "fax"},
     {"duration_ms": -1},
@@ -83,9 +83,9 @@ class Traffic:
     """The simulator.
 
     Attributes:
-        seed: Same seed, same traffic.
+        seed: The same seed makes the same traffic.
         rate_per_second: Mean events per second over a day.
-        zone: Whose time of day people follow.
+        zone: Time zone of the people's day.
     """
 
     seed: int
@@ -98,19 +98,19 @@ class Traffic:
     _order: int = 0
 
     def between(self, start: datetime, end: datetime) -> tuple[Chunk, Chunk]:
-        """Everything that is sent from ``start`` until before ``end``.
+        """Make all messages that are sent from ``start`` until before ``end``.
 
         Args:
-            start: With a zone. Calls go on where the last one ended, or start anew at any other time.
+            start: With a zone. A call continues where the last one ended; any other time starts anew.
             end: With a zone.
 
         Returns:
-            Messages of ``events`` (keyed by session) and of ``metrics`` (arrays, keyed by source), in the
-            order of sending. Starting anew costs the making of 1.5 hours of traffic: sessions under way.
+            Messages of ``events`` (keyed by session) and of ``metrics`` (arrays, keyed by source), in the order
+                of sending. Starting anew makes 1.5 hours of traffic first, for the sessions under way.
         """
         first, last = start.timestamp(), end.timestamp()
         if not self._done <= first <= self._done + MAX_SESSION:
-            # sessions under way, and late events of earlier ones
+            # go back far enough for sessions under way and for late events of earlier ones
             self._waiting.clear()
             self._slot = math.floor(first / SLOT) - (MAX_SESSION + MAX_LATENESS) // SLOT - 1
         self._wanted, self._done = first, max(first, last)
@@ -134,7 +134,7 @@ class Traffic:
                 self._send(rng, at, event)
 
     def _rhythm(self, second: int) -> float:
-        """Share of the mean rate at that time of day: 0.3 before dawn, 1.7 in the afternoon, 1 on average."""
+        """Return the share of the mean rate at a time of day: 0.3 before dawn, 1.7 in the afternoon, 1 on average."""
         local = datetime.fromtimestamp(second, self.zone)
         hour = local.hour + local.minute / 60
         return 1 + 0.7 * math.sin(2 * math.pi * (hour - 9) / 24)
@@ -179,7 +179,7 @@ def run_traffic(
     zone: tzinfo = UTC,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
-    """Send the past ``history`` at once, then go on in real time until ``stop`` is set.
+    """Send the past ``history`` at once, then continue in real time until ``stop`` is set.
 
     Raises:
         Retriable: A broker is away; call again with new producers.
@@ -200,7 +200,7 @@ def run_traffic(
 
 
 def _session(rng: Random, at: float) -> Iterator[tuple[float, dict[str, object]]]:
-    """The events of one session with their times, seconds since 1970."""
+    """Make the events of one session with their times, in seconds since 1970."""
     channel = rng.choices(tuple(_CHANNELS), _SHARES)[0]
     session = f"{rng.getrandbits(64):016x}"
     person = rng.paretovariate(1.2)  # few come often, many come rarely
@@ -239,7 +239,7 @@ def _session(rng: Random, at: float) -> Iterator[tuple[float, dict[str, object]]
             median, spread = _DURATIONS[kind]
             event["duration_ms"] = round(median * rng.lognormvariate(0, spread), 1)
         yield at, event
-        opens = kind in ("page_view", "screen_view")  # what it loads follows at once
+        opens = kind in ("page_view", "screen_view")  # its loading events follow at once
         at += rng.uniform(0.1, 2) if opens else min(rng.expovariate(1 / 15), 240)
 
 
@@ -266,7 +266,7 @@ def _spoiled(choice: int, event: dict[str, object]) -> bytes:
 
 
 def _reading(seed: int, source: str, tick: int, rhythm: float) -> bytes:
-    """One message: what one machine measures at one moment; one in 500 has a value that is none."""
+    """Make one message: the measures of one machine at one moment. One in 500 has an invalid value."""
     rng = Random(f"{seed}/{source}/{tick}")
     up = (tick + 1_861 * _SOURCES.index(source)) % RESTART_EVERY
     busy = rhythm * rng.uniform(0.8, 1.2)
@@ -301,7 +301,10 @@ def _rfc3339(at: float) -> str:
 
 
 def _poisson(rng: Random, mean: float) -> int:
-    """Knuth's method (The Art of Computer Programming 2, 3.4.1), in steps that ``exp`` can hold."""
+    """Draw from a Poisson distribution.
+
+    Knuth's method (The Art of Computer Programming 2, 3.4.1), in steps small enough for ``exp``.
+    """
     count = 0
     while mean > 0:
         part = min(mean, 500.0)
