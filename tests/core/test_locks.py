@@ -19,7 +19,7 @@ import pytest
 from builders import eventually
 from headrace.core import locks
 from headrace.core.errors import Busy, Fatal
-from headrace.core.locks import Patience, file_lock, holder, turn
+from headrace.core.locks import Patience, file_lock, holder, try_lock
 
 HOLDER = """
 import sys, threading
@@ -62,11 +62,11 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_whoever_waits_in_vain_is_told_and_may_go_on(path: Path) -> None:
-    with file_lock(path, "testing", LONG), turn(path, 0.2) as alone:
+    with file_lock(path, "testing", LONG), try_lock(path, 0.2) as alone:
         assert not alone
-    with turn(path, 0.2) as alone:
+    with try_lock(path, 0.2) as alone:
         assert alone
-        with turn(path, 0.1) as other:
+        with try_lock(path, 0.1) as other:
             assert not other
 
 

@@ -17,7 +17,7 @@ from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import Fatal, Retriable
-from headrace.core.locks import Places
+from headrace.core.locks import Slots
 from headrace.flow import reads as ingesting
 from headrace.flow.commit import Landed, StreamLake
 from headrace.flow.ingest import ingest
@@ -157,14 +157,14 @@ def test_a_run_that_stays_hands_over_in_time() -> None:
     assert total.messages in (6, 7)
 
 
-def test_places_are_for_so_many_and_free_with_their_holder(tmp_path: Path) -> None:
-    first, second, third = (Places(tmp_path / "lingering", 2) for _ in range(3))
-    assert first.take() and second.take() and not third.take()
-    assert first.take(), "it has one already"
-    first.free()
-    first.free()
-    assert third.take()
-    assert not Places(tmp_path / "none", 0).take()
+def test_slots_are_for_so_many_and_free_with_their_holder(tmp_path: Path) -> None:
+    first, second, third = (Slots(tmp_path / "lingering", 2) for _ in range(3))
+    assert first.acquire() and second.acquire() and not third.acquire()
+    assert first.acquire(), "it has one already"
+    first.release()
+    first.release()
+    assert third.acquire()
+    assert not Slots(tmp_path / "none", 0).acquire()
 
 
 def test_what_landed_last_is_published_although_nothing_follows() -> None:

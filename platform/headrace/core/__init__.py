@@ -1,1 +1,1 @@
-"""The ground floor: what every room may use. Knows no driver and no settings."""
+"""The ground floor, which every room may use. It knows no driver and no settings."""

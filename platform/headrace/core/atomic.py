@@ -1,4 +1,4 @@
-"""Small files of state that several processes read and write."""
+"""Replace small state files that several processes read and write."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str, mode: int = 0o666) -> None:
-    """Replace a file's content; readers see the old or the new one, whoever else writes meanwhile.
+    """Replace a file's content; readers see either the old or the new content.
 
-    Each call writes a temporary file of its own beside ``path``, so any number of processes and threads may write.
-    The content is not synced: a power cut may bring the old one back, or an empty file on some file systems.
+    Each call writes a temporary file of its own beside ``path``, so any number of processes and threads may
+    write. The content is not synced: after a power cut the file may have its old content, or on some file
+    systems be empty.
 
     Args:
-        path: The file; its folder is made where it is missing.
+        path: The file; its folder is created if it is missing.
         content: Text is written as UTF-8.
-        mode: Permissions of the file, before the umask; ``0o600`` for what only this user may read.
+        mode: Permissions of the file, before the umask; ``0o600`` if only this user may read it.
 
     Raises:
-        OSError: It cannot be written; the old content stays, and nothing is left beside it.
+        OSError: The file cannot be written. It keeps its old content, and no temporary file is left.
     """
     data = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")

@@ -1,7 +1,6 @@
-"""All that crosses between rooms: Position, MicroBatch, Checked, Table, Chunk.
+"""Define all values that cross between rooms: Position, MicroBatch, Checked, Table, Chunk.
 
-They are frozen, hold Polars frames (columns, never a Python object per event) and know nothing of any
-driver.
+They are frozen, hold Polars frames (columns, never a Python object per event) and know no driver.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import polars as pl
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LATEST = "9" * 13  # of a batch whose messages do not say when they were sent
+_LATEST = "9" * 13  # stamp of a batch whose messages do not say when they were sent
 UTC_MICROS = pl.Datetime("us", "UTC")
 #: A map of text to text; Polars has no map type of its own.
 STRING_MAP = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
@@ -35,11 +34,11 @@ RECORD_SCHEMA = _schema(
         "payload": pl.Binary,  # the untouched message value; null for a Kafka tombstone
         "key": pl.Binary,
         "headers": HEADERS,  # Kafka's headers, SQS' message attributes; null for none
-        "timestamp": UTC_MICROS,  # the broker's time of the message; the file's last write
+        "timestamp": UTC_MICROS,  # the broker's time of the message, or the file's last write
         "cursor": pl.String,  # what the position counts, e.g. kafka/<topic>/<topic id>/<partition>
         "offset": pl.Int64,  # null where the source has none (SQS)
         "message_id": pl.String,  # null where the source has offsets (Kafka)
-        "redelivered": pl.Boolean,  # true if the source says it has handed this message out before
+        "redelivered": pl.Boolean,  # true if the source says it has delivered this message before
     }
 )
 
@@ -58,7 +57,7 @@ ORIGIN_SCHEMA = _schema(
     }
 )
 
-#: Columns that name a record: where it came from, for ever.
+#: Columns that identify a record by where it came from, for ever.
 ORIGIN_KEY = ["_cursor", "_offset", "_message_id", "_index"]
 
 #: Columns of ``Checked.rejected``.
@@ -77,17 +76,17 @@ REJECTED_SCHEMA = _schema(
 
 @dataclass(frozen=True)
 class Table:
-    """One table as lake and warehouse both hold it.
+    """One table, the same in lake and warehouse.
 
     Attributes:
-        name: Same name in both.
+        name: Name in both.
         schema: Columns and Polars dtypes.
-        partition: Date column; one partition per day in both, because a day is what a backfill replaces.
+        partition: Date column. Both have one partition per day, because a backfill replaces a day.
         order_by: Sorting key in the warehouse.
-        nullable: Columns that may be null; the others never are.
+        nullable: Columns that may be null; all others never are.
         low_cardinality: Columns with few distinct values.
         distinct: Columns whose values hardly repeat: a dictionary of them would cost more than it saves.
-        ranges: Columns whose smallest and largest values the warehouse keeps by granule, so that it can skip.
+        ranges: Columns whose smallest and largest values the warehouse stores per granule, to skip granules.
         description: One line for people.
         comments: Column descriptions.
     """
@@ -106,10 +105,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class ParquetFile:
-    """A file as it is.
+    """A Parquet file, byte by byte.
 
     Attributes:
-        pieces: Reads it from its beginning.
+        pieces: Reads the file from its beginning.
         ingested_on: UTC day of ``_ingested_at`` of all its rows.
     """
 
@@ -122,12 +121,12 @@ class ParquetFile:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows that become one block in the warehouse, part by part, read anew whenever they are iterated over.
+    """Rows that become one block in the warehouse; every iteration reads them again, part by part.
 
     Attributes:
-        num_rows: Of all parts together.
-        parts: Reads them, in the table's Arrow schema.
-        parquet: The same rows where they are what one Parquet file holds, in all of the table's columns.
+        num_rows: Rows of all parts together.
+        parts: Reads the parts, in the table's Arrow schema.
+        parquet: The same rows as a file, if one Parquet file holds exactly them, with all columns of the table.
     """
 
     num_rows: int
@@ -139,7 +138,7 @@ class Chunk:
 
     @classmethod
     def of(cls, *parts: pa.Table) -> Chunk:
-        """Of rows that are in memory."""
+        """Make a chunk of rows in memory."""
         return cls(sum(part.num_rows for part in parts), lambda: iter(parts))
 
 
@@ -167,18 +166,20 @@ class Position(Mapping[str, int]):
         return f"Position({self._next})"
 
     def advanced(self, other: Mapping[str, int]) -> Position:
-        """This position with every cursor of ``other`` set to its offset there."""
+        """Return this position with every cursor of ``other`` set to its offset there."""
         return Position({**self._next, **other})
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Offsets that a source can no longer deliver (lost to retention, with the broker's memory, with their topic).
+    """Offsets that a source can no longer deliver.
+
+    They were lost to retention, with the broker's memory, or with their topic.
 
     Attributes:
         cursor: The cursor that lost them.
         first: First lost offset.
-        end: One past the last lost offset; None where nobody knows any more, because the topic is gone.
+        end: One past the last lost offset; None if nobody knows it, because the topic is gone.
     """
 
     cursor: str
@@ -191,18 +192,18 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What one read of a source returned.
+    """The result of one read of a source.
 
     Attributes:
         source: Name of the source, e.g. ``kafka/analytics_events``.
         records: ``RECORD_SCHEMA``, one row per message, ordered by offset within a cursor.
-        before: Where the read was asked to begin; where a gap follows, the read itself began after it.
-        after: Where the next read begins; only cursors that moved differ from ``before``.
+        before: Where the read was asked to begin. If a gap follows, the read itself began after the gap.
+        after: Where the next read begins; differs from ``before`` only in cursors that moved.
         receipts: What the source needs to acknowledge the batch; opaque to everybody else.
         gaps: Ranges that were lost before they could be read.
-        redelivery_window: How long after it was sent a message of a queue may still come; None for ever.
-        refused: Why something in the source cannot be read at all (a broken file), a line each; nothing of it is
-            in ``records``.
+        redelivery_window: How long after it was sent a queue's message may be delivered again; None for ever.
+        refused: Lines that say why parts of the source cannot be read at all (a broken file); ``records`` has
+            nothing of these parts.
     """
 
     source: str
@@ -219,15 +220,16 @@ class MicroBatch:
 
 
 def sent_stamp(sent: datetime | None) -> str:
-    """Begin the batch id of messages the last of which was sent then; in order of time as text, too."""
+    """Return the beginning of a batch id for a last message that was sent at a time; sorts as text by time."""
     return f"{0 if sent is None else round(sent.timestamp() * 1_000):013d}"
 
 
 def new_batch_id(batch: MicroBatch) -> str:
-    """Name a micro-batch: a UUID, after the time at which the last message of a queue was sent.
+    """Make the id of a micro-batch: a UUID, preceded by the time at which a queue's last message was sent.
 
-    That time is the queue's and comes again with the message, whatever the clocks of those who receive it say. So the
-    ids say which rows a message that comes again cannot be among: those of batches that had all been sent before it.
+    The queue dates a message once, and every delivery repeats that time, whatever the receivers' clocks say. So
+    a batch id rules out rows: a redelivered message cannot be in a batch whose messages were all sent before
+    it.
     """
     sent = batch.records["timestamp"] if batch.redelivery_window is not None else None
     unknown = sent is not None and sent.null_count() > 0
@@ -238,13 +240,13 @@ def new_batch_id(batch: MicroBatch) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A micro-batch after its contract.
+    """A micro-batch after the check against its contract.
 
     Attributes:
         good: The contract's typed columns, its partition column, and ``ORIGIN_SCHEMA``.
         rejected: ``REJECTED_SCHEMA``.
-        batch_id: In every row of both.
-        unknown: Records by field that the contract does not name; unless it rejects them.
+        batch_id: Id in every row of both.
+        unknown: Records by field that the contract does not name, unless it rejects them.
     """
 
     good: pl.DataFrame
@@ -255,13 +257,13 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much waits in a source.
+    """How many messages wait in a source.
 
     Attributes:
         waiting: Messages that can be read now.
-        in_flight: Messages handed out and not yet acknowledged (queues only).
+        in_flight: Messages that were delivered and not acknowledged yet (queues only).
         by_cursor: ``waiting`` by cursor.
-        problems: What needs a person, a line each: files that cannot be read.
+        problems: Lines for people: files that cannot be read.
     """
 
     waiting: int

@@ -1,6 +1,6 @@
-"""The state of a circuit breaker in a small file that all processes of an installation share.
+"""Keep the state of a circuit breaker in a small file that all processes of an installation share.
 
-Nothing that is wrong with the file is an error: without it a process counts failures for itself, and says so once.
+A faulty file is never an error: without it a process counts failures on its own, and warns once.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import msgspec
 import pybreaker
 
 from headrace.core.atomic import write_atomically
-from headrace.core.locks import brief
+from headrace.core.locks import brief_lock
 
 log = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST_FILE = 4_096
-#: A writer may be stopped; then two may write at once, which costs one failure more or less.
+#: Longest wait for another writer, which may be stopped. If two write at once, one failure is miscounted at most.
 _WAIT_SECONDS = 0.2
 _said: set[Path] = set()
 
@@ -34,12 +34,12 @@ class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     """Content of the file.
 
     Attributes:
-        state: As pybreaker names it.
-        failures: In a row.
-        successes: In a row, of trials.
-        opened_at: When the circuit opened, by the clock on the wall.
-        boot: Id of the machine's start during which it opened; empty where the system has none.
-        opened_after: When it opened, s since that start.
+        state: State as pybreaker names it.
+        failures: Failures in a row.
+        successes: Successful trials in a row.
+        opened_at: When the circuit opened, by the wall clock.
+        boot: Id of the boot during which it opened; empty on systems without one.
+        opened_after: Seconds since that boot at which it opened.
     """
 
     state: Literal["closed", "open", "half-open"] = "closed"
@@ -50,10 +50,10 @@ class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     opened_after: float = 0.0
 
     def age(self) -> float | None:
-        """Seconds since the circuit opened; None where no clock can tell.
+        """Return the seconds since the circuit opened; None if no clock can tell.
 
-        Wall clocks are set: within one start of the machine its own clock decides. An opening that lies in the
-        future was dated by a clock that was wrong.
+        Wall clocks are adjusted. So within one boot the machine's own clock decides. An opening in the future
+        was dated by a wrong clock.
         """
         boot, after = since_boot()
         if self.boot and self.boot == boot:
@@ -74,26 +74,27 @@ def _boot_id() -> str:
 
 
 def since_boot() -> tuple[str, float]:
-    """Id of the machine's start, and seconds since then; an empty id where the system does not tell."""
+    """Return the id of the machine's boot and the seconds since then; an empty id if the system has none."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     boot = _boot_id()
     return (boot, time.clock_gettime(clock)) if clock is not None and boot else ("", 0.0)
 
 
 class CircuitFile(pybreaker.CircuitBreakerStorage):
-    """A breaker's state in a file; none of its methods raises, whatever is wrong with the file."""
+    """A breaker's state in a file. No method raises, whatever is wrong with the file.
+
+    Args:
+        name: Name of the service.
+        path: The file; created at the first failure.
+    """
 
     def __init__(self, name: str, path: Path) -> None:
-        """Args:
-        name: Of the service.
-        path: The file; made when something fails for the first time.
-        """
         super().__init__(name)
         self._path = path
-        self._own: Saved | None = None  # this process's, while the file cannot be written
+        self._own: Saved | None = None  # this process's own state, while the file cannot be written
 
     def _load(self) -> tuple[Saved, str]:
-        """What the file says, and what is wrong with it."""
+        """Return the content of the file, and what is wrong with it."""
         try:
             with self._path.open("rb") as file:
                 content = file.read(_LONGEST_FILE + 1)
@@ -117,7 +118,7 @@ class CircuitFile(pybreaker.CircuitBreakerStorage):
     def _change(self, change: Callable[[Saved], Saved]) -> None:
         own = self._own
         try:
-            with brief(self._path.with_suffix(".lock"), _WAIT_SECONDS):
+            with brief_lock(self._path.with_suffix(".lock"), _WAIT_SECONDS):
                 before, wrong = (own, "") if own is not None else self._load()
                 after = change(before)
                 if own is not None or wrong or after != before:
@@ -138,7 +139,7 @@ class CircuitFile(pybreaker.CircuitBreakerStorage):
 
     @property
     def state(self) -> str:
-        """``closed``, ``open`` or ``half-open``."""
+        """The state: ``closed``, ``open`` or ``half-open``."""
         return self._read().state
 
     @state.setter
@@ -151,31 +152,31 @@ class CircuitFile(pybreaker.CircuitBreakerStorage):
         return self._read().failures
 
     def increment_counter(self) -> None:
-        """One failure more."""
+        """Count one more failure."""
         self._change(lambda before: msgspec.structs.replace(before, failures=before.failures + 1))
 
     def reset_counter(self) -> None:
-        """No failure of late."""
+        """Reset the failures to zero."""
         if self.counter:
             self._change(lambda before: msgspec.structs.replace(before, failures=0))
 
     @property
     def success_counter(self) -> int:
-        """Trials in a row that succeeded."""
+        """Successful trials in a row."""
         return self._read().successes
 
     def increment_success_counter(self) -> None:
-        """One trial more that succeeded."""
+        """Count one more successful trial."""
         self._change(lambda before: msgspec.structs.replace(before, successes=before.successes + 1))
 
     def reset_success_counter(self) -> None:
-        """No trial of late."""
+        """Reset the successful trials to zero."""
         if self.success_counter:
             self._change(lambda before: msgspec.structs.replace(before, successes=0))
 
     @property
     def opened_at(self) -> datetime | None:
-        """When the circuit opened, by the present clock; None where no clock can tell, so that a trial is due."""
+        """When the circuit opened, by the present clock; None if no clock can tell, so that a trial is due."""
         age = self._read().age()
         return None if age is None else datetime.now(UTC) - timedelta(seconds=min(age, 1e8))
 

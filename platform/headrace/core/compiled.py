@@ -1,11 +1,13 @@
-"""What the hot path's compiled code shares: how it is compiled, and columns of Arrow views.
+"""Compile the hot path, and make columns of Arrow views.
 
-Numba compiles a function for the types it is first called with and keeps the machine code in a file: below the
-folder of the module, or in the user's cache where that cannot be written (``NUMBA_CACHE_DIR`` names another). So a
-machine compiles once, which takes some ten seconds; an installation does it ahead (``headrace.local.prepare``).
+Numba compiles a function for the types of its first call and keeps the machine code in a file. The file is
+below the module's folder, or in the user's cache if that folder cannot be written (``NUMBA_CACHE_DIR`` names
+another). So a machine compiles once, which takes some ten seconds; an installation does it ahead
+(``headrace.local.prepare``).
 
-A view is four 32-bit numbers (https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout):
-the length, then up to twelve bytes themselves, or four bytes, a buffer's number and a place in it.
+A view is four 32-bit numbers
+(https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout). The first is the length.
+Then follow up to twelve bytes themselves; or the first four bytes, a buffer's number and a place in it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numba.extending import intrinsic
 
 _INLINE = 12
 F = TypeVar("F", bound=Callable[..., Any])
-#: Of this file, whose functions are compiled into others.
+#: Hash of this file, whose functions are compiled into those of other files.
 _VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 #: Code that counts no references to arrays, see ``compiled``.
@@ -32,27 +34,28 @@ _OPTIONS: Any = {"nogil": True, "_nrt": False}
 
 
 def compiled(function: F) -> F:
-    """Machine code in the place of ``function``, run without the interpreter's lock.
+    """Compile ``function`` to machine code that runs without the interpreter's lock.
 
-    Arrays are the caller's: the code counts no references to them and makes none. Numba counts otherwise at every call
-    of another function, atomically, which was two thirds of what decoding an event took
-    (https://github.com/numba/numba/issues/2345; Numba leaves it out of functions of its own in the same way).
+    Arrays belong to the caller: the code counts no references to them and makes no arrays. Numba otherwise
+    counts atomically at every call of another function, which took two thirds of the time to decode an event
+    (https://github.com/numba/numba/issues/2345; Numba leaves the counting out of functions of its own in the
+    same way).
     """
-    # Numba looks whether the function's own file has changed, and at no other: this one is in the name of what it keeps
+    # Numba's cache checks the function's own file alone; with this file's hash in the name, changes here count too
     function.__qualname__ = f"{function.__qualname__}_{_VERSION}"
     made: Any
     try:
         made = njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # neither folder can be written: each process compiles for itself
+    except RuntimeError:  # neither folder can be written, so each process compiles for itself
         made = njit(**_OPTIONS)(function)
     return cast("F", made)
 
 
 def _byte_at(typing: Any, data: Any, at: Any) -> Any:
-    """``data[at]`` as a signed number, for ``at`` within.
+    """Load ``data[at]`` as a signed number, for ``at`` within the array.
 
-    Numba's own indexing asks each time whether the index counts from the end, which costs as much as all the rest of
-    a loop over bytes.
+    Numba's own indexing asks each time whether the index counts from the end, which costs as much as the rest
+    of a loop over bytes.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -64,7 +67,7 @@ def _byte_at(typing: Any, data: Any, at: Any) -> Any:
 
 
 def _word_at(typing: Any, data: Any, at: Any) -> Any:
-    """The eight bytes from ``at`` on, all of them within, as one number, the first byte lowest."""
+    """Load the eight bytes from ``at`` on, all within the array, as one number with the first byte lowest."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -78,7 +81,7 @@ def _word_at(typing: Any, data: Any, at: Any) -> Any:
 
 
 def _trailing_zeros(typing: Any, word: Any) -> Any:
-    """How many of the lowest bits are zero, of 64."""
+    """Count the lowest bits, of 64, that are zero."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], context.get_constant(types.boolean, False))
@@ -93,7 +96,7 @@ trailing_zeros: Any = intrinsic(_trailing_zeros)
 
 @compiled
 def write_view(data: Any, at: int, size: int, buffer: int, views: Any, column: int, row: int) -> None:
-    """A view of ``size`` bytes of ``data``, which is the column's buffer of that number."""
+    """Write a view of ``size`` bytes of ``data``, which is the column's buffer with that number."""
     if size > _INLINE:
         views[column, row, 1] = np.int64(word_at(data, at))
         views[column, row, 2] = buffer
@@ -119,20 +122,20 @@ def write_view(data: Any, at: int, size: int, buffer: int, views: Any, column: i
     views[column, row, 0] = size
 
 
-def viewed(
+def view_column(
     kind: pa.DataType,
     views: npt.NDArray[np.int32],
     known: npt.NDArray[np.bool_] | None,
     *data: bytes | npt.NDArray[np.uint8],
 ) -> pl.Series:
-    """A column of views into ``data``, which it keeps alive; null where it is not ``known``."""
-    return imported(kind, views, known, *map(pa.py_buffer, data))
+    """Make a column of views into ``data``, which it keeps alive; null where it is not ``known``."""
+    return arrow_column(kind, views, known, *map(pa.py_buffer, data))
 
 
-def imported(
+def arrow_column(
     kind: pa.DataType, values: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None, *more: pa.Buffer
 ) -> pl.Series:
-    """A column in Arrow's layout, not copied; null where it is not ``known``."""
+    """Make a column of values in Arrow's layout, without a copy; null where it is not ``known``."""
     validity = None
     if known is not None and not known.all():
         validity = pa.py_buffer(np.packbits(known, bitorder="little"))

@@ -1,7 +1,7 @@
-"""The one error hierarchy.
+"""Define the one error hierarchy.
 
-Adapters translate their driver's exceptions into these at the boundary; nothing above an adapter knows a
-driver's exception by name. An exception that is none of these is a defect and is never retried.
+Adapters translate their driver's exceptions into these errors; nothing above an adapter names a driver's
+exception. Any other exception is a defect and is never retried.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 class HeadraceError(Exception):
     """Base of every error that Headrace raises on purpose.
 
-    The message names the thing, the value and the next step: commands print it as their one line.
+    The message names the thing, the value and the next step; commands print it as their one line.
     """
 
 
 class Retriable(HeadraceError):
-    """The same call may succeed later: a service is away, slow, or another writer came first."""
+    """The same call may succeed later: a service is away or slow, or another writer came first."""
 
 
 class Conflict(Retriable):
@@ -23,7 +23,7 @@ class Conflict(Retriable):
 
 
 class Busy(Retriable):
-    """Another process of this machine holds the lock, and did not give it back in time."""
+    """Another process of this machine holds the lock and did not release it in time."""
 
 
 class Fatal(HeadraceError):
@@ -31,11 +31,11 @@ class Fatal(HeadraceError):
 
 
 class NotSet(Fatal):
-    """Nobody has said where a service is."""
+    """No setting says where a service is."""
 
 
 class HistoryGone(Fatal):
-    """An old version of a lake table can no longer be read: its log or its files have been removed."""
+    """An old version of a lake table can no longer be read: its log or its files were removed."""
 
 
 class BadData(HeadraceError):

@@ -1,7 +1,8 @@
-"""Locks between the processes of one machine: nobody waits for ever, and whoever waits says for whom.
+"""Lock between the processes of one machine.
 
-A holder writes into the lock file who it is, and touches the file every second while it holds it. A process that is
-stopped touches nothing, so those who wait can tell it from one that works for long.
+Nobody waits for ever, and a waiting process names the one it waits for. A holder writes its identity into the
+lock file, and touches the file every second while it holds the lock. A stopped process touches nothing. So
+others can tell it from a process that works for long.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ log = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 1.0
 _TELL_AFTER_SECONDS, _TELL_AGAIN_SECONDS = 3.0, 60.0
-#: Between two attempts, s: the first and the longest.
+#: First and longest pause between two attempts, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
-#: How long somebody who waits already goes first; it may be stopped.
+#: How long a process that waits already goes first; it may be stopped.
 _COURTESY_SECONDS = 1.0
 _READ_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a lock is waited for.
+    """How long to wait for a lock.
 
     Attributes:
-        silent_seconds: While its holder shows no sign of life.
-        max_seconds: In all.
+        silent_seconds: Longest wait while the holder shows no sign of life.
+        max_seconds: Longest wait in all.
     """
 
     silent_seconds: float
@@ -50,13 +51,13 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock, as it wrote itself.
+    """The process that holds a lock, as it wrote itself.
 
     Attributes:
-        pid: Of its process; 0 where it did not say.
-        command: What that process does.
+        pid: Process id; 0 if unknown.
+        command: What the process does.
         since: When it got the lock (UTC).
-        host: Where it runs.
+        host: Machine of the process.
         stopped: Whether the system has stopped the process.
     """
 
@@ -79,7 +80,7 @@ _introduced = ""
 
 
 def introduce(command: str) -> None:
-    """Say what this process does, for those who will wait for it; default: its command line's first words."""
+    """Name this process for those who will wait for it; default: the first words of its command line."""
     global _introduced
     _introduced = command
 
@@ -89,13 +90,13 @@ def file_lock(path: Path, purpose: str, patience: Patience) -> Iterator[None]:
     """Hold an exclusive lock on ``path``; the system releases it when the process ends, however it ends.
 
     Args:
-        path: The lock file; made where it is missing.
+        path: The lock file; created if it is missing.
         purpose: What waits meanwhile, for people: ``publishing events``.
         patience: How long to wait.
 
     Raises:
-        Busy: Somebody else held it for longer; the message names whom.
-        Fatal: The file cannot be made.
+        Busy: Another process held the lock for longer; the message names it.
+        Fatal: The file cannot be created.
     """
     waiting = _Waiting(path, purpose, patience)
     with _opened(path) as descriptor:
@@ -106,10 +107,10 @@ def file_lock(path: Path, purpose: str, patience: Patience) -> Iterator[None]:
 
 
 @contextmanager
-def turn(path: Path, seconds: float) -> Iterator[bool]:
-    """Wait for an exclusive lock on ``path`` at most ``seconds``; gives whether it is held.
+def try_lock(path: Path, seconds: float) -> Iterator[bool]:
+    """Wait for an exclusive lock on ``path`` at most ``seconds``; yields whether it is held.
 
-    For those who may go on without it: whoever holds it may be stopped.
+    For callers that may go on without the lock, because its holder may be stopped.
     """
     deadline = time.monotonic() + seconds
     with _opened(path) as descriptor:
@@ -119,11 +120,11 @@ def turn(path: Path, seconds: float) -> Iterator[bool]:
 
 
 @contextmanager
-def brief(path: Path, seconds: float) -> Iterator[bool]:
-    """As ``turn``, for what takes microseconds: the holder does not introduce itself.
+def brief_lock(path: Path, seconds: float) -> Iterator[bool]:
+    """Lock like ``try_lock``, for work of microseconds: the holder does not introduce itself.
 
     Raises:
-        OSError: The file cannot be made.
+        OSError: The file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + seconds
@@ -135,7 +136,7 @@ def brief(path: Path, seconds: float) -> Iterator[bool]:
 
 
 def holder(path: Path) -> Holder:
-    """Whoever holds the lock on ``path``, as far as it says so."""
+    """Return the holder of the lock on ``path``, as far as the file names it."""
     try:
         with path.open("rb") as file:
             said = json.loads(file.read(_READ_BYTES))
@@ -148,7 +149,7 @@ def holder(path: Path) -> Holder:
 
 
 class _Waiting:
-    """Decides how long to go on waiting, and tells of it."""
+    """Decides how long to go on waiting, and reports the wait."""
 
     def __init__(self, path: Path, purpose: str, patience: Patience) -> None:
         self._path, self._purpose, self._patience = path, purpose, patience
@@ -201,9 +202,10 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _acquired(path: Path, descriptor: int, go_on: Callable[[], bool]) -> bool:
-    """Poll for the lock after those who poll for it already.
+    """Poll for the lock after the processes that poll for it already.
 
-    Without that order, whoever takes the lock again and again would leave the others no moment to get it.
+    Without that order, a process that takes the lock again and again would leave the others no moment to get
+    it.
     """
     until = time.monotonic() + _COURTESY_SECONDS
     with _opened(path.with_name(path.name + ".next")) as order:
@@ -255,7 +257,10 @@ def _beat(descriptor: int, released: threading.Event) -> None:
 
 
 def _own_command() -> str:
-    """The first words of the command line: options and what follows may hold what nobody else is to read."""
+    """Return the first words of the command line.
+
+    Options and later words are left out: they may hold what nobody else is to read.
+    """
     words = [Path(sys.argv[0]).name or "python"]
     for word in sys.argv[1:3]:
         if not word.replace("-", "").replace("_", "").isalnum() or word.startswith("-"):
@@ -273,33 +278,34 @@ def _is_stopped(pid: int) -> bool:
         return False
 
 
-class Places:
-    """So many places for the processes of one machine; the system frees those of a process that ends."""
+class Slots:
+    """A limited number of slots for the processes of one machine; the system frees those of processes that end.
 
-    def __init__(self, folder: Path, places: int) -> None:
-        """Args:
-        folder: A file for each place.
-        places: How many there are.
-        """
-        self._folder, self._places = folder, places
-        self._taken: IO[str] | None = None
+    Args:
+        folder: Folder with a file per slot.
+        slots: Number of slots.
+    """
 
-    def take(self) -> bool:
-        """Take one without waiting, if any is free; true also for who has one."""
+    def __init__(self, folder: Path, slots: int) -> None:
+        self._folder, self._slots = folder, slots
+        self._held: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Take a slot without waiting, if one is free; true also for a process that has one."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        for number in range(self._places if self._taken is None else 0):
+        for number in range(self._slots if self._held is None else 0):
             file = (self._folder / f"{number}.lock").open("a")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.close()
             else:
-                self._taken = file
+                self._held = file
                 break
-        return self._taken is not None
+        return self._held is not None
 
-    def free(self) -> None:
-        """Give back what was taken; a no-op for who has none."""
-        if self._taken is not None:
-            self._taken.close()
-            self._taken = None
+    def release(self) -> None:
+        """Give back the slot; a no-op without one."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None

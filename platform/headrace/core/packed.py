@@ -1,8 +1,8 @@
-"""Text that Dagster writes again and again, packed to a tenth: events, runs and ticks are the same JSON but for a few
-values.
+"""Compress text that Dagster writes again and again to a tenth.
 
-Deflate (RFC 1951) with a dictionary of such JSON, which must never change: what was packed with it could not be read
-any more. Another one is another version. Text that is not packed is read as it is.
+Events, runs and ticks are the same JSON but for a few values. They are compressed by Deflate (RFC 1951) with a
+dictionary of such JSON. The dictionary must never change, or text compressed with it could not be read any
+more: another dictionary is another version. Text that is not compressed is read as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 _VERSION = b"\x01"
-#: Below this, packing gains nothing that a page of a database would notice.
+#: Shorter texts are not compressed: on a database's page, the gain would not show.
 _SHORTEST = 200
 
 
@@ -22,7 +22,7 @@ def _dictionary() -> bytes:
 
 
 def packed(text: str) -> bytes | str:
-    """The text, packed if that is worth it."""
+    """Return the text, compressed if that is worth it."""
     if len(text) < _SHORTEST:
         return text
     deflate = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _dictionary())
@@ -30,10 +30,10 @@ def packed(text: str) -> bytes | str:
 
 
 def unpacked(stored: bytes | str) -> str:
-    """The text.
+    """Return the original text.
 
     Raises:
-        ValueError: It was packed by a newer version, or is something else.
+        ValueError: A newer version compressed it, or it is something else.
     """
     if isinstance(stored, str):
         return stored

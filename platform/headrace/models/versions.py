@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.config.settings import Settings, child_environment
-from headrace.core.locks import turn
+from headrace.core.locks import try_lock
 from headrace.models import lineage
 from headrace.models.messages import Problem, changed_files, understand
 
@@ -130,7 +130,7 @@ def current(settings: Settings) -> Project:
         return _fallback(settings, Problem(why))
     if known := _known(settings, found):
         return known
-    with turn(settings.home / "locks" / "dbt-parse.lock", settings.parse_seconds) as alone:
+    with try_lock(settings.home / "locks" / "dbt-parse.lock", settings.parse_seconds) as alone:
         if known := _known(settings, found):
             return known
         if not alone:

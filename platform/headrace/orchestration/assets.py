@@ -22,7 +22,7 @@ from dagster import (
 from pydantic import Field
 
 from headrace.config.settings import Settings
-from headrace.core.locks import Places, holder, introduce, turn
+from headrace.core.locks import Slots, holder, introduce, try_lock
 from headrace.orchestration import metadata, resume
 from headrace.orchestration.ingest_report import IngestReport
 from headrace.orchestration.partitions import days_of
@@ -131,14 +131,14 @@ def lake_asset(pipeline: Pipeline, file: Path, settings: Settings) -> AssetsDefi
         names = config.sources or [spec.name for spec in pipeline.sources]
         linger = config.linger_seconds if len(names) == 1 else 0.0  # the next source would wait for its end
         report = IngestReport(context, lake_key(pipeline), warehouse_key(pipeline), rejected_key(pipeline))
-        with streams.open(pipeline) as stream, _place(settings) as place:
+        with streams.open(pipeline) as stream, _slot(settings) as slot:
             pace = replace(stream.pace, linger_seconds=linger)
             for name in names:
-                with turn(_lock(settings, pipeline, name, config.share), _HAND_OVER_SECONDS) as alone:
+                with try_lock(_lock(settings, pipeline, name, config.share), _HAND_OVER_SECONDS) as alone:
                     if not alone:
                         holds = holder(_lock(settings, pipeline, name, config.share))
                         context.log.warning(f"{name}: {holds} still reads; going on beside it")
-                    for step in drain(stream, name, pace, share=config.share, may_linger=place.take):
+                    for step in drain(stream, name, pace, share=config.share, may_linger=slot.acquire):
                         report.step(name, step, stream)
                 report.source_done(name)
             snapshot = stream.lake.good.open()
@@ -156,13 +156,13 @@ def _lock(settings: Settings, pipeline: Pipeline, source: str, share: int | None
 
 
 @contextmanager
-def _place(settings: Settings) -> Iterator[Places]:
-    """A place among the runs of this machine that may stay; freed at the end if it was taken."""
-    places = Places(settings.home / "locks" / "lingering", settings.ingest_lingering)
+def _slot(settings: Settings) -> Iterator[Slots]:
+    """A slot among the runs of this machine that may linger; released at the end if it was acquired."""
+    slot = Slots(settings.home / "locks" / "lingering", settings.ingest_lingering)
     try:
-        yield places
+        yield slot
     finally:
-        places.free()
+        slot.release()
 
 
 def warehouse_asset(

@@ -35,7 +35,7 @@ from headrace.contracts.wire.json_scan import (
 )
 from headrace.contracts.wire.json_scan import times as read_times
 from headrace.core.batch import STRING_MAP
-from headrace.core.compiled import imported, viewed
+from headrace.core.compiled import arrow_column, view_column
 
 #: Bytes of payloads that are scanned at once: the place in a view has 31 bits.
 _AT_ONCE = 1 << 30
@@ -120,7 +120,9 @@ def scanned(
     ]
     if keep:
         known = columns.presence[-1] == PRESENT
-        series.append(viewed(pa.string_view(), columns.views[-1], known, data, columns.text).alias(EXTRA))
+        series.append(
+            view_column(pa.string_view(), columns.views[-1], known, data, columns.text).alias(EXTRA)
+        )
     return [pl.DataFrame(series)], _counted(strange, data)
 
 
@@ -139,7 +141,7 @@ def times(texts: pl.Series) -> pl.Series:
     data, offsets = _end_to_end(texts)
     micros, known = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
     read_times(data, offsets, micros, known)
-    return imported(pa.timestamp("us", "UTC"), micros, known).alias(texts.name)
+    return arrow_column(pa.timestamp("us", "UTC"), micros, known).alias(texts.name)
 
 
 def _end_to_end(payloads: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -158,13 +160,13 @@ def _series(
         case "map":
             return _maps(slot, columns, data)
         case "string" | "object":
-            series = viewed(pa.string_view(), columns.views[slot], known, data, columns.text)
+            series = view_column(pa.string_view(), columns.views[slot], known, data, columns.text)
         case "number":
-            series = imported(pa.float64(), columns.numbers[slot], known)
+            series = arrow_column(pa.float64(), columns.numbers[slot], known)
         case "integer":
-            series = imported(pa.int64(), columns.integers[slot], known).cast(column.dtype)
+            series = arrow_column(pa.int64(), columns.integers[slot], known).cast(column.dtype)
         case "time":
-            series = imported(pa.timestamp("us", "UTC"), columns.integers[slot], known)
+            series = arrow_column(pa.timestamp("us", "UTC"), columns.integers[slot], known)
     if column.default is not None and (missing := presence == MISSING).any():
         default = pl.Series([column.default], dtype=column.dtype)
         series = series.zip_with(pl.Series(~missing), default.new_from_index(0, len(series)))
@@ -175,7 +177,7 @@ def _maps(slot: int, columns: Columns, data: npt.NDArray[np.uint8]) -> pl.Series
     """Build the column of a map; absent and null become empty maps."""
     used = int(columns.used[1 + slot])
     keys, values = (
-        viewed(pa.string_view(), views[:used], None, data, columns.text)
+        view_column(pa.string_view(), views[:used], None, data, columns.text)
         for views in columns.pairs[2 * slot : 2 * slot + 2]
     )
     pairs = pl.DataFrame({"key": keys, "value": values}).to_struct()

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.core.batch import HEADERS
-from headrace.core.compiled import viewed
+from headrace.core.compiled import view_column
 from headrace.sources.kafka.decode import BATCH_SCHEMA, CorruptBatch, Ints, RawBatch, utc
 from headrace.sources.kafka.scan import PROBLEMS, find_fields, find_headers
 
@@ -52,8 +52,8 @@ def columns(data: bytes, batches: Sequence[RawBatch], counts: Ints) -> pl.DataFr
             timestamp[end - batch.count : end] = batch.append_timestamp
     whole = pl.DataFrame(
         {
-            "payload": viewed(pa.binary_view(), views[0], known[0], octets),
-            "key": viewed(pa.binary_view(), views[1], known[1], octets),
+            "payload": view_column(pa.binary_view(), views[0], known[0], octets),
+            "key": view_column(pa.binary_view(), views[1], known[1], octets),
             "headers": headers,
             "timestamp": utc(pl.Series(timestamp)),
             "offset": pl.Series(offset),
@@ -99,14 +99,14 @@ def _headers(octets: npt.NDArray[np.uint8], numbers: Ints) -> pl.Series:
     broken, problem = find_headers(octets, numbers, views, known)
     if problem:
         raise Torn(broken, PROBLEMS[problem])
-    names = viewed(pa.binary_view(), views[0], None, octets)
+    names = view_column(pa.binary_view(), views[0], None, octets)
     try:
         text = names.cast(pl.String)
     except pl.exceptions.PolarsError:
         first = next(n for n, name in enumerate(names) if not _is_utf8(name))
         row = int(np.searchsorted(np.cumsum(counts), first, side="right"))
         raise Torn(row, "a header's name is not UTF-8") from None
-    value = viewed(pa.binary_view(), views[1], known, octets)
+    value = view_column(pa.binary_view(), views[1], known, octets)
     pairs = pl.DataFrame({"key": text, "value": value}).to_struct()
     offsets = pa.array(np.concatenate(([0], np.cumsum(counts))), pa.int64())
     lists = pa.LargeListArray.from_arrays(offsets, pairs.to_arrow(), mask=pa.array(counts == 0))
