@@ -39,7 +39,7 @@ DRIVERS = {
         "bench/bare.py",
         "orchestration/resources.py",
     ),
-    "deltalake": ("lake/delta.py", "lake/parquet.py", "lake/rewrite.py", "bench/bare.py", "bench/peers/"),
+    "deltalake": ("lake/delta/", "bench/bare.py", "bench/peers/"),
     "clickhouse_connect": ("warehouse/server.py", "bench/bare.py"),
     "psycopg2": ("clients/postgres.py",),
     "apprise": ("alerts/channels.py",),

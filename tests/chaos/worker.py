@@ -32,7 +32,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 import headrace.flow.validate
-import headrace.lake.chunks
+import headrace.lake.delta.chunks
 from chaos.windows import ChaosStream, Failpoint, watch_swaps
 from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
@@ -190,7 +190,7 @@ def _set_clock(days: int) -> None:
 def perform(job: dict[str, Any]) -> int:
     """Do a job in this process; returns its exit status."""
     _tune(SqsSource.__init__.__kwdefaults__, "visibility_seconds", job["visibility_seconds"])
-    _tune(vars(headrace.lake.chunks), "CHUNK_ROWS", job["chunk_rows"])
+    _tune(vars(headrace.lake.delta.chunks), "CHUNK_ROWS", job["chunk_rows"])
     point = job.get("failpoint") or {"window": "", "nth": 1, "action": ""}
     _set_clock(int(job["settings"].pop("chaos_clock_days", 0)))
     points = Failpoint(point["window"], point["nth"], point["action"], Path(job["hits"]))

@@ -21,7 +21,8 @@ from headrace.flow import validate
 from headrace.flow.commit import Landed, StreamLake
 from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
-from headrace.lake.delta import DeltaLakeTable, _Sent
+from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.delta.storage import SentSince
 from headrace.lake.memory import MemoryLakeTable
 from headrace.sources.memory import MemoryLog, MemoryQueue
 
@@ -115,12 +116,12 @@ def test_what_was_sent_wholly_before_is_not_read(tmp_path: Path) -> None:
     actions = pl.DataFrame(handle.get_add_actions(flatten=True))
     assert actions.height == 7
     for n in range(6):
-        assert _Sent(sent[4 * n], KEPT).maybe(actions).height == 6 - n
+        assert SentSince(sent[4 * n], KEPT).prune(actions).height == 6 - n
     handle.optimize.compact()  # what was put together is told by the last of it
     handle = DeltaTable(lake.good.uri)
     actions = pl.DataFrame(handle.get_add_actions(flatten=True))
-    assert _Sent(sent[-1], KEPT).maybe(actions).height == 1
-    assert _Sent(sent[-1] + timedelta(seconds=1), KEPT).maybe(actions).height == 0
+    assert SentSince(sent[-1], KEPT).prune(actions).height == 1
+    assert SentSince(sent[-1] + timedelta(seconds=1), KEPT).prune(actions).height == 0
 
 
 def test_files_of_before_go_by_the_clock_at_their_landing() -> None:
@@ -135,9 +136,9 @@ def test_files_of_before_go_by_the_clock_at_their_landing() -> None:
     )
     for known in (actions, actions.drop("max._batch_id")):
         assert (
-            _Sent(now, KEPT).maybe(known).height == 4
+            SentSince(now, KEPT).prune(known).height == 4
         )  # counted from the newest, should all clocks be behind
-        assert _Sent(now, None).maybe(known).height == 5
+        assert SentSince(now, None).prune(known).height == 5
 
 
 def test_the_log_of_an_older_table_learns_of_batches(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from headrace.flow.commit import StreamLake, land
 from headrace.flow.validate import validate
 from headrace.health import audit as audits
 from headrace.health.audit import Skipped, audit, skipped
-from headrace.lake.delta import DeltaLakeTable, _Snapshot
+from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.delta.snapshot import DeltaSnapshot
 from headrace.local.broker import create_topics
 from headrace.orchestration import checks
 from headrace.producers.kafka import KafkaProducer
@@ -59,9 +60,9 @@ def lands(stream: Stream, batch_of: Batch) -> Callable[[], None]:
 
 STEPS = {
     (DeltaLakeTable, "open"),
-    (_Snapshot, "rows"),
-    (_Snapshot, "position"),
-    (_Snapshot, "erased"),
+    (DeltaSnapshot, "rows"),
+    (DeltaSnapshot, "position"),
+    (DeltaSnapshot, "erased"),
 }
 
 

@@ -23,8 +23,8 @@ from headrace.core.errors import Conflict, Fatal, HistoryGone
 from headrace.lake import LakeTable
 from headrace.lake.arrow import to_arrow
 from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.delta.parquet import writer_properties
 from headrace.lake.memory import MemoryLakeTable
-from headrace.lake.parquet import writer_properties
 
 Batch = Callable[..., MicroBatch]
 CURSOR = "test/0"

@@ -16,7 +16,7 @@ from headrace.core.batch import MicroBatch
 from headrace.core.errors import HistoryGone
 from headrace.health.parity import parity
 from headrace.lake.delta import DeltaLakeTable
-from headrace.lake.local_log import shorten
+from headrace.lake.delta.local_log import shorten
 from headrace.pipelines import Kafka
 
 Batch = Callable[..., MicroBatch]

@@ -151,7 +151,7 @@ def test_after_a_kill_between_the_two_commits_ingestion_goes_on(stream: Stream, 
     more = batch_of([event(channel="?"), event(event_id="ok")] * 5, start=20, cursor="kafka/t/i/1")
     checked = validate(more, EVENTS, stream.limits)
     stream.lake.rejected.open().append(checked.rejected, {"kafka/t/i/1": 30}, "killed after this")
-    stream.lake.rejected._newest().optimize.compact()
+    stream.lake.rejected.newest().optimize.compact()
     DeltaTable(stream.lake.rejected.uri).delete("_offset = 0")
     assert "string_view" in views(stream)
     landed = land(more, EVENTS, stream.lake, stream.limits)
@@ -356,7 +356,7 @@ def test_two_erasures_at_once_and_a_compaction(stream: Stream) -> None:
         who: table.scan().filter(pl.col("user_id") == who).select(ORIGIN_KEY).collect()
         for who in ("user-1", WHO)
     }
-    opened, calls = table._newest, list[int]()
+    opened, calls = table.newest, list[int]()
 
     def others_first() -> Any:
         handle = opened()
@@ -367,9 +367,9 @@ def test_two_erasures_at_once_and_a_compaction(stream: Stream) -> None:
             assert type(table)(stream.settings.lake, table.table).erase(of["user-1"]).rows == 40
         return handle
 
-    table._newest = others_first  # type: ignore[method-assign]
+    table.newest = others_first  # type: ignore[method-assign]
     assert table.erase(of[WHO]).rows == 40
-    table._newest = opened  # type: ignore[method-assign]
+    table.newest = opened  # type: ignore[method-assign]
     rest = table.scan().collect()
     assert rest.height == 1_920
     assert not {"user-1", WHO} & {*rest["user_id"]}

@@ -26,7 +26,7 @@ from headrace.clients.kafka import connect
 from headrace.config.settings import Settings
 from headrace.core.batch import Table
 from headrace.core.errors import Fatal
-from headrace.lake.parquet import writer_properties
+from headrace.lake.delta.parquet import writer_properties
 from headrace.sources.kafka.decode import RawBatch
 from headrace.sources.kafka.fetch import Fetched, whole_batches
 

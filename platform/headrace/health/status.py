@@ -16,7 +16,7 @@ from headrace.health.freshness import last_landed, unpublished_versions
 from headrace.health.parity import parity
 from headrace.health.reject_rate import reject_rate
 from headrace.health.run_pauses import Pause
-from headrace.lake.durable import SET_ASIDE
+from headrace.lake.delta.durable import SET_ASIDE
 from headrace.models import versions as dbt_versions
 from headrace.models.project import untagged
 from headrace.pipelines import discover

@@ -1,4 +1,7 @@
-"""The lake: append-only tables whose log also says how far each cursor has landed."""
+"""Store streams as append-only tables whose log also records how far each cursor has landed.
+
+``delta`` is the adapter; ``memory`` is its twin for tests. ``suppression`` lists the people who were erased.
+"""
 
 from headrace.lake.base import ERASED, Erased, Extent, LakeTable, LakeVersion, Snapshot
 

@@ -1,4 +1,4 @@
-"""Polars frames as Arrow tables in the types that Delta stores."""
+"""Convert Polars frames to Arrow tables with the types that Delta stores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from headrace.core.batch import STRING_MAP, UTC_MICROS, Table
 
-# Arrow's own allocator keeps what is freed: 60 MB of an ingest run that holds 30 MB of Arrow's at most
+# Arrow's own allocator keeps freed memory: 60 MB in an ingest run that never uses more than 30 MB of Arrow's
 pa.set_memory_pool(pa.system_memory_pool())
 
 _TYPES: dict[pl.DataType, pa.DataType] = {
@@ -33,12 +33,12 @@ def _arrow_type(dtype: pl.DataType) -> pa.DataType:
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """Arrow schema of a table, which is also its Delta schema."""
+    """Return the Arrow schema of a table, which is also its Delta schema."""
     return pa.schema([pa.field(name, _arrow_type(dtype)) for name, dtype in table.schema.items()])
 
 
 def to_arrow(rows: pl.DataFrame, table: Table) -> pa.Table:
-    """``rows`` in the table's Arrow schema; no Python object per row."""
+    """Convert rows to the table's Arrow schema; no Python object per row."""
     schema = arrow_schema(table)
     arrow = rows.select(table.schema.names()).to_arrow(compat_level=pl.CompatLevel.oldest())
     columns = [_cast(column, field.type) for column, field in zip(arrow.columns, schema, strict=True)]

@@ -1,4 +1,4 @@
-"""What a lake table must be able to do for messages to land exactly once."""
+"""The interface of a lake table in which every message lands exactly once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from headrace.core.batch import Chunk, Position, Table
 
-#: Before the name of a cursor: how many of its messages left nothing, because the person was erased.
+#: Prefix of a cursor that counts the messages of another one that left nothing, because their person was erased.
 ERASED = "headrace.erased/"
 
 
@@ -20,14 +20,14 @@ class LakeVersion:
     """One version of a lake table.
 
     Attributes:
-        version: Its number.
-        rows: Rows that it added; 0 for commits that change no data (compaction, positions only).
-        days: Partitions that it touched.
+        version: Number of the version.
+        rows: Rows that it added; 0 for commits without data (compaction, positions only).
+        days: Partitions that it changed.
         files: The added files in a fixed order, opaque to everybody else.
-        rewritten: Whether it took rows away too (an erasure, a delete by somebody else): then what it added are
-            not new rows, and ``days`` are those whose rows it changed.
-        batches: Ids of the micro-batches that it holds; none where its writer did not say.
-        fingerprint: Of its commit: another commit of the same number has another one.
+        rewritten: Whether it also removed rows (an erasure, or a delete by another program). Its added files
+            then hold no new rows, and ``days`` are the days whose rows changed.
+        batches: Ids of its micro-batches; none if its writer did not record them.
+        fingerprint: Fingerprint of its commit. Another commit with the same number has another one.
     """
 
     version: int
@@ -44,8 +44,8 @@ class Erased:
     """What an erasure did to one table.
 
     Attributes:
-        rows: Rows that are no longer there.
-        versions: Versions without them.
+        rows: Number of rows removed.
+        versions: Versions that removed them.
         files: Old files that still hold them, opaque to everybody else.
     """
 
@@ -56,11 +56,11 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How large a table is.
+    """The size of a table.
 
     Attributes:
         rows: Live rows.
-        bytes: Of their files.
+        bytes: Bytes of their files.
         files: Number of files.
     """
 
@@ -70,21 +70,21 @@ class Extent:
 
 
 class Staged(Protocol):
-    """Rows on their way into a table, handed over part by part: they take little memory, and nobody sees them."""
+    """Rows on their way into a table, added part by part. They take little memory, and nobody sees them yet."""
 
     @property
     def height(self) -> int:
-        """Rows so far."""
+        """Number of rows so far."""
 
     def add(self, rows: pl.DataFrame, /) -> None:
-        """Take more rows of the table's columns."""
+        """Add rows with the table's columns."""
 
 
 class Snapshot(Protocol):
-    """A table as it was when it was opened, or written through.
+    """A table as it was when it was opened, or after the last append through this snapshot.
 
-    Guarantee: ``append`` succeeds only if no other writer has moved any of the same cursors since, so what was
-    decided from this snapshot still holds at the commit.
+    Guarantee: ``append`` succeeds only if no other writer has moved any of the same cursors since. So a
+    decision made from this snapshot still holds at the commit.
     """
 
     @property
@@ -93,33 +93,33 @@ class Snapshot(Protocol):
 
     @property
     def mark(self) -> str:
-        """What the last ``fence`` said; empty if there was none."""
+        """Mark of the last ``fence``; empty if there was none."""
 
     def position(self, cursors: list[str], /) -> Position:
-        """Next offset of each cursor that has landed anything; a cursor that has not is absent."""
+        """Return the next offset of each cursor; a cursor from which nothing has landed is absent."""
 
     def below(self, prefix: str, /) -> Position:
-        """Cursors whose names begin with ``prefix`` and that have landed rows, with their next offsets."""
+        """Return the cursors with landed rows whose names begin with ``prefix``, with their next offsets."""
 
     def origins(self, cursor: str, first: int, end: int, /) -> pl.DataFrame:
-        """``ORIGIN_KEY`` of the rows of a cursor with offsets from ``first`` to below ``end``."""
+        """Return ``ORIGIN_KEY`` of a cursor's rows with offsets from ``first`` to below ``end``."""
 
     def origins_of(
         self, cursor: str, message_ids: pl.Series, sent: datetime | None, within: timedelta | None, /
     ) -> pl.DataFrame:
-        """``ORIGIN_KEY`` of the rows of these messages, whatever the clock said when they landed.
+        """Return ``ORIGIN_KEY`` of the rows of these messages, whenever they landed.
 
         Args:
-            cursor: Of the queue.
-            message_ids: What to look for.
-            sent: When the first of them was sent, by the queue's clock: what was sent wholly before is passed over
-                (``headrace.core.batch.new_batch_id``). None looks at everything.
-            within: How long after that a message may come again. Only for rows of Headrace before 2026-12, whose batch
-                ids do not say when they were sent; those go by the clock at their landing.
+            cursor: Cursor of the queue.
+            message_ids: Ids of the messages to find.
+            sent: When the first of them was sent, by the queue's clock. Batches whose messages were all sent
+                before are skipped (``headrace.core.batch.new_batch_id``). None searches everything.
+            within: How long after that a message may be redelivered. Only for rows that Headrace wrote before
+                2026-12: their batch ids do not say when the messages were sent, so the time of landing decides.
         """
 
     def erased(self, cursor: str, /) -> int:
-        """Messages of a cursor of which nothing is left because their person was erased, by the count of this table."""
+        """Return how many messages of a cursor have left nothing in this table because their person was erased."""
 
     def append(
         self,
@@ -129,15 +129,15 @@ class Snapshot(Protocol):
         notes: Mapping[str, str] | None = None,
         /,
     ) -> int:
-        """Add rows and move cursors in one atomic commit; the snapshot is then of the version returned.
+        """Add rows and move cursors in one atomic commit; the snapshot then has the returned version.
 
-        What it holds survives a power cut then, unless the lake is told not to care.
+        Then the commit survives a power cut, unless the lake is configured not to sync.
 
         Args:
-            rows: Those of a frame, or what the table has staged; none at all move only the cursors.
+            rows: A frame, or rows that the table has staged; no rows move only the cursors.
             advance: Next offset of each cursor that moves.
-            batch_id: Kept with the commit.
-            notes: Texts by name, kept with the commit too: see ``LakeTable.notes``.
+            batch_id: Recorded with the commit.
+            notes: Texts by name, recorded with the commit; see ``LakeTable.notes``.
 
         Raises:
             Conflict: Another writer moved one of the cursors first; nothing was added.
@@ -152,76 +152,82 @@ class LakeTable(Protocol):
 
     @property
     def id(self) -> str:
-        """Identity of this incarnation of the table: a recreated one has another."""
+        """Identity of this incarnation of the table: a recreated table has another one."""
 
     def open(self) -> Snapshot:
-        """The newest snapshot; creates the table if it is missing."""
+        """Open the newest snapshot; creates the table if it is missing."""
 
     def sync(self, version: int, /) -> None:
-        """Make what is committed up to a version survive a power cut; ``Snapshot.append`` has done so for its own.
+        """Make all commits up to a version survive a power cut.
 
-        For whoever acts on what another writer has committed.
+        ``Snapshot.append`` has done so for its own commit. Call this before acting on the commits of other
+        writers.
         """
 
     def stage(self) -> Staged:
-        """For rows of several micro-batches that one commit is to add."""
+        """Begin to stage rows of several micro-batches for one commit."""
 
     def describe(self, version: int, /) -> LakeVersion:
-        """What ``version`` added.
+        """Describe what a version added.
 
         Raises:
             HistoryGone: The log no longer reaches back to it.
         """
 
     def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
-        """Rows that a version added, in chunks that are the same whenever they are read again.
+        """Read the rows that a version added, in chunks that are the same at every reading.
 
         Raises:
-            HistoryGone: Its files have been removed; also while a chunk is read.
+            HistoryGone: Its files were removed; may also be raised while a chunk is read.
         """
 
     def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
-        """Rows of one partition as of ``version``."""
+        """Read the rows of one partition as of ``version``."""
 
     def erase(self, origins: pl.DataFrame, /, tell: Callable[[Erased], object] = ...) -> Erased:
-        """Delete rows, commit by commit; other writers lose nothing, and who breaks off may begin again.
+        """Delete rows, commit by commit.
 
-        ``open`` shows the table without them at once. Their bytes stay in old files until ``forget``; those of an
-        earlier erasure that was not finished are among the result's files.
+        Other writers lose nothing, and an erasure that was interrupted may start again. ``open`` shows the
+        table without the rows at once. Their bytes stay in old files until ``forget``. The result also lists
+        the old files of an earlier erasure that was not finished.
 
         Args:
-            origins: ``ORIGIN_KEY`` of the rows. With ``day``, their partitions, no other day is looked at. Where
-                ``ends`` is true, nothing is left of the message then: the same commit adds one to what ``erased`` says
-                of its cursor. Without that column, nothing is taken to be left of any of the messages.
-            tell: Called with what each commit took away.
+            origins: ``ORIGIN_KEY`` of the rows. If it has ``day``, their partitions, no other day is searched.
+                If ``ends`` is true, the row's message leaves nothing behind: the same commit adds one to
+                ``erased`` of its cursor. Without that column, every message is taken to leave nothing behind.
+            tell: Called with the result of each commit.
         """
 
     def forget(self, erased: Erased, /) -> int:
-        """Remove the old files of an erasure from storage; returns how many. Versions before it are gone then."""
+        """Remove the old files of an erasure from storage, and with them the versions before it.
+
+        Returns:
+            Number of files removed.
+        """
 
     def fence(self, mark: str, /) -> None:
-        """Refuse every commit of snapshots that are open now; those opened afterwards have this ``mark``."""
+        """Refuse every commit from snapshots that are open now; later snapshots have this ``mark``."""
 
     def exists(self) -> bool:
-        """Whether the table is there; ``open`` would create it."""
+        """Tell whether the table exists; ``open`` would create it."""
 
     def latest(self) -> datetime | None:
-        """When the newest of its rows was ingested (UTC); None if it never held any or that cannot be told."""
+        """Return when the newest row was ingested (UTC); None if there never was one or nothing tells."""
 
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
-        """Rows by partition as of ``version`` (default: the newest)."""
+        """Count rows by partition as of ``version`` (default: the newest)."""
 
     def extent(self) -> Extent:
-        """Size of the newest version."""
+        """Return the size of the newest version."""
 
     def notes(self, name: str, since: datetime, /) -> list[tuple[datetime, str]]:
-        """What commits ``since`` then noted under a name, the newest first, each with its time (UTC).
+        """Return the notes of commits under a name since a moment, with their times (UTC), newest first.
 
         Reaches back some hundred commits at most.
         """
 
     def committed_at(self, version: int, /) -> datetime:
-        """When ``version`` was committed (UTC).
+        """Return when ``version`` was committed (UTC).
 
         Raises:
             HistoryGone: The log no longer reaches back to it.

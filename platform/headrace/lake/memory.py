@@ -16,7 +16,11 @@ from headrace.lake.base import ERASED, Erased, Extent, LakeVersion, Staged
 
 
 class MemoryLakeTable:
-    """A list of commits. ``fail_next_append`` is raised by the next append, after or before it took effect."""
+    """A list of commits.
+
+    The next append raises ``fail_next_append``: before it takes effect, or after it if ``fail_after_commit`` is
+    set.
+    """
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -24,22 +28,22 @@ class MemoryLakeTable:
         self.commits: list[tuple[pl.DataFrame, Mapping[str, int]]] = [(pl.DataFrame(schema=table.schema), {})]
         self.fail_next_append: Exception | None = None
         self.fail_after_commit = False
-        self._times = [datetime.now(UTC)]  # of the commits
-        self._names = [str(uuid.uuid4())]  # of the commits
+        self._times = [datetime.now(UTC)]  # one per commit
+        self._names = [str(uuid.uuid4())]  # fingerprints, one per commit
         self._notes: dict[int, dict[str, str]] = {}  # by version
         self._erased: dict[int, pl.DataFrame] = {}  # origins taken away, by version
         self.marks: dict[int, str] = {}  # by version
         self._lock = threading.Lock()
 
     def open(self) -> MemorySnapshot:
-        """The newest snapshot."""
+        """Open the newest snapshot."""
         return MemorySnapshot(self, len(self.commits) - 1)
 
     def sync(self, version: int, /) -> None:
-        """Memory survives no power cut."""
+        """Do nothing: memory survives no power cut."""
 
     def stage(self) -> MemoryStaged:
-        """Empty so far."""
+        """Begin with no rows."""
         return MemoryStaged(self.table)
 
     def commit(
@@ -49,7 +53,7 @@ class MemoryLakeTable:
         advance: Mapping[str, int],
         notes: Mapping[str, str] | None = None,
     ) -> int:
-        """Append if nobody moved the same cursors after version ``seen``."""
+        """Append if nobody has moved the same cursors after version ``seen``."""
         with self._lock:
             fault, self.fail_next_append = self.fail_next_append, None
             if fault is not None and not self.fail_after_commit:
@@ -69,7 +73,7 @@ class MemoryLakeTable:
             return len(self.commits) - 1
 
     def rows(self, version: int | None = None) -> pl.DataFrame:
-        """All rows as of ``version``."""
+        """Return all rows as of ``version``."""
         end = len(self.commits) if version is None else version + 1
         found, start = pl.DataFrame(schema=self.table.schema), 0
         for at in [*sorted(n for n in self._erased if n < end), end - 1]:
@@ -81,7 +85,7 @@ class MemoryLakeTable:
         return found
 
     def erase(self, origins: pl.DataFrame, /, tell: Callable[[Erased], object] = lambda done: None) -> Erased:
-        """One commit."""
+        """Delete the rows in one commit."""
         if "ends" not in origins.columns:
             ends = pl.struct("_cursor", "_offset", "_message_id").is_first_distinct()
             origins = origins.with_columns(ends=ends)
@@ -103,7 +107,7 @@ class MemoryLakeTable:
         return done
 
     def restore(self, version: int) -> None:
-        """Go back to a version, as whoever copies an older lake over a newer one."""
+        """Go back to a version, as if an older copy of the lake replaced it."""
         with self._lock:
             for kept in (self.commits, self._times, self._names):
                 del kept[version + 1 :]  # type: ignore[attr-defined]
@@ -111,7 +115,7 @@ class MemoryLakeTable:
             self.marks = {at: mark for at, mark in self.marks.items() if at <= version}
 
     def forget(self, erased: Erased, /) -> int:
-        """There are no files."""
+        """Remove nothing: there are no files."""
         return 0
 
     def fence(self, mark: str, /) -> None:
@@ -123,11 +127,11 @@ class MemoryLakeTable:
             self.marks[len(self.commits) - 1] = mark
 
     def exists(self) -> bool:
-        """Always."""
+        """Answer yes: a table in memory always exists."""
         return True
 
     def describe(self, version: int, /) -> LakeVersion:
-        """What ``version`` added."""
+        """Describe what a version added."""
         if not 0 <= version < len(self.commits):
             raise HistoryGone(f"version {version} of {self.table.name} is no longer in the log")
         rows, _ = self.commits[version]
@@ -140,63 +144,63 @@ class MemoryLakeTable:
         return LakeVersion(version, rows.height, days, files, False, batches, self._names[version])
 
     def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
-        """The added rows as one chunk."""
+        """Read the added rows as one chunk."""
         for rows in added.files:
             assert isinstance(rows, pl.DataFrame)
             yield Chunk.of(to_arrow(rows, self.table))
 
     def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
-        """The day's rows as one chunk."""
+        """Read the day's rows as one chunk."""
         rows = self.rows(version).filter(pl.col(self.table.partition) == day)
         if rows.height:
             yield Chunk.of(to_arrow(rows, self.table))
 
     def latest(self) -> datetime | None:
-        """When the newest of its rows was ingested."""
+        """Return when the newest row was ingested."""
         newest = self.rows()["_ingested_at"].max()
         assert newest is None or isinstance(newest, datetime)
         return newest
 
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
-        """Rows by partition."""
+        """Count rows by partition."""
         return dict(self.rows(version).group_by(self.table.partition).len().iter_rows())
 
     def extent(self) -> Extent:
-        """All rows; there are no files."""
+        """Count all rows; there are no files."""
         return Extent(rows=self.rows().height)
 
     def notes(self, name: str, since: datetime, /) -> list[tuple[datetime, str]]:
-        """Of all commits."""
+        """Search the notes of all commits."""
         found = [
             (self._times[version], notes[name]) for version, notes in self._notes.items() if name in notes
         ]
         return [(at, text) for at, text in reversed(found) if at >= since]
 
     def committed_at(self, version: int, /) -> datetime:
-        """When ``commit`` was called."""
+        """Return when ``commit`` was called."""
         if not 0 <= version < len(self._times):
             raise HistoryGone(f"version {version} of {self.table.name} is no longer in the log")
         return self._times[version]
 
 
 class MemoryStaged:
-    """See ``headrace.lake.base.Staged``."""
+    """Rows on their way into a table. See ``headrace.lake.base.Staged``."""
 
     def __init__(self, table: Table) -> None:
         self.frame = pl.DataFrame(schema=table.schema)
 
     @property
     def height(self) -> int:
-        """Rows so far."""
+        """Number of rows so far."""
         return self.frame.height
 
     def add(self, rows: pl.DataFrame, /) -> None:
-        """Keep them."""
+        """Keep the rows."""
         self.frame = pl.concat([self.frame, rows.select(self.frame.columns)])
 
 
 class MemorySnapshot:
-    """See ``headrace.lake.base.Snapshot``."""
+    """A version of the table. See ``headrace.lake.base.Snapshot``."""
 
     def __init__(self, owner: MemoryLakeTable, version: int) -> None:
         self._owner = owner
@@ -204,37 +208,37 @@ class MemorySnapshot:
 
     @property
     def mark(self) -> str:
-        """As of this snapshot."""
+        """Mark of the last fence in this snapshot."""
         return next((m for v, m in reversed(self._owner.marks.items()) if v <= self.version), "")
 
     def position(self, cursors: list[str], /) -> Position:
-        """Next offsets as of this snapshot."""
+        """Return next offsets as of this snapshot."""
         moved: dict[str, int] = {}
         for _, advance in self._owner.commits[: self.version + 1]:
             moved.update(advance)
         return Position({c: moved[c] for c in cursors if c in moved})
 
     def below(self, prefix: str, /) -> Position:
-        """Cursors with rows."""
+        """Return the cursors that have rows."""
         known = self._owner.rows(self.version)["_cursor"].unique()
         return self.position([c for c in sorted(known) if c.startswith(prefix)])
 
     def origins(self, cursor: str, first: int, end: int, /) -> pl.DataFrame:
-        """Rows of a range of offsets."""
+        """Return the rows of a range of offsets."""
         rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)
         return rows.filter(pl.col("_offset").is_between(first, end - 1)).select(ORIGIN_KEY)
 
     def origins_of(
         self, cursor: str, message_ids: pl.Series, sent: datetime | None, within: timedelta | None, /
     ) -> pl.DataFrame:
-        """Rows of messages."""
+        """Return the rows of messages."""
         rows = self._owner.rows(self.version).filter(pl.col("_cursor") == cursor)
         if sent is not None:
             rows = rows.filter(pl.col("_batch_id") >= sent_stamp(sent))
         return rows.filter(pl.col("_message_id").is_in(message_ids.implode())).select(ORIGIN_KEY)
 
     def erased(self, cursor: str, /) -> int:
-        """As of this snapshot."""
+        """Return the count as of this snapshot."""
         return self.position([ERASED + cursor]).get(ERASED + cursor, 0)
 
     def append(
@@ -245,7 +249,7 @@ class MemorySnapshot:
         notes: Mapping[str, str] | None = None,
         /,
     ) -> int:
-        """Commit, or Conflict."""
+        """Commit, or raise ``Conflict``."""
         assert isinstance(rows, pl.DataFrame | MemoryStaged)
         frame = rows if isinstance(rows, pl.DataFrame) else rows.frame
         self.version = self._owner.commit(self.version, frame, advance, notes)

@@ -1,9 +1,9 @@
 """Remember who was erased, so that nothing brings their rows back.
 
-A queue may hand out a message again, a topic may be read anew after a restore, a file may be landed late. So the lake
-has a table ``_erasures`` with a keyed hash of each erased id, for all machines. Writers drop what belongs to one of
-them, and count it. A change of the list fences the tables of every stream: a commit that was prepared under the old
-list is refused, however long its writer slept (docs/adr/0027).
+A queue may deliver a message again, a topic may be read anew after a restore, a file may land late. So the lake
+has a table ``_erasures`` with a keyed hash of each erased id, for all machines. Writers drop the rows of people
+on this list, and count them. A change of the list fences the tables of every stream: a commit that was prepared
+under the old list is refused, however long its writer slept (docs/adr/0027).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from headrace.lake import LakeTable
 #: Column and field that names a person.
 PERSON = "user_id"
 MESSAGE = ["_cursor", "_offset", "_message_id"]
-#: What is in the lake of the erased: a salt, and then ids that are suppressed or lifted, the last word counts.
+#: Table of the erased: a salt, then hashed ids that are suppressed or lifted. The last entry of an id counts.
 ERASURES = Table(
     name="_erasures",
     schema=pl.Schema(
@@ -54,7 +54,7 @@ _RACES = Retrying(
     wait=wait_random_exponential(multiplier=0.05, max=2),
     reraise=True,
 )
-#: What decoding raises for bytes that are no JSON, hold text that is none, or are nested too deeply.
+#: Errors of decoding: bytes that are no JSON, hold invalid text, or are nested too deeply.
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _WORD = re.compile(rb"""[^\s"',;:=&?{}\[\]()<>]+|\w+""")
@@ -62,30 +62,34 @@ _WORD = re.compile(rb"""[^\s"',;:=&?{}\[\]()<>]+|\w+""")
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """Whose rows are not to land.
+    """The people whose rows must not land.
 
     Attributes:
         salt: Key of the hash.
-        digests: Of their ids.
+        digests: Hashes of their ids.
     """
 
     salt: bytes
     digests: frozenset[str]
 
     def digest(self, person: str) -> str:
-        """Keyed BLAKE2b of an id."""
+        """Hash an id with keyed BLAKE2b."""
         return hashlib.blake2b(
             person.encode(errors="surrogatepass"), key=self.salt, digest_size=16
         ).hexdigest()
 
     def holds(self, person: str) -> bool:
-        """Whether this is one of them."""
+        """Tell whether a person is on the list."""
         return self.digest(person) in self.digests
 
     def drop(
         self, rejected: pl.DataFrame, good: pl.DataFrame
     ) -> tuple[pl.DataFrame, pl.DataFrame, Mapping[str, int]]:
-        """Rows of others, and how many messages left nothing, by cursor."""
+        """Drop the rows of people on the list.
+
+        Returns:
+            The remaining rejected rows, the remaining good rows, and by cursor the messages that left nothing.
+        """
         others = self._rejected(rejected), self._good(good)
         if others[0].height == rejected.height and others[1].height == good.height:
             return rejected, good, {}
@@ -109,7 +113,7 @@ class Suppressed:
 
 
 def named(payload: bytes, key: bytes | None) -> set[str]:
-    """Everybody whom a rejected record may name: what of its JSON may be an id, or its words where it is none."""
+    """Return all ids that a rejected record may name: the texts of its JSON, or its words if it is no JSON."""
     found = {key.decode()} if key and _is_text(key) else set()
     try:
         return found | set(_values(msgspec.json.decode(payload)))
@@ -138,38 +142,42 @@ def _values(value: Any, name: str = "") -> Iterator[str]:
             yield from _values(inner, name)
     elif isinstance(value, str):
         yield value
-    elif name == PERSON:  # a number is the person's id only where it says so
+    elif name == PERSON:  # a number is an id only in the field that names a person
         yield str(value)
 
 
 class Erasures:
-    """The list, in the lake. Nothing is created, nor read more than once, where nobody was ever erased."""
+    """The list of erased people, in the lake.
+
+    Until somebody is erased, the table is not created and is read only once.
+
+    Args:
+        table: The table ``ERASURES``.
+        keep: How long a person stays on the list; None for ever.
+    """
 
     def __init__(self, table: LakeTable, keep: timedelta | None = None) -> None:
-        """Args:
-        table: Of ``ERASURES``.
-        keep: For how long somebody is on it; None for ever.
-        """
         self._table, self._keep = table, keep
         self._seen: tuple[str, ...] | None = None
         self._found: Suppressed | None = None
 
     def current(self, marks: tuple[str, ...]) -> Suppressed | None:
-        """Who is on it; None for nobody.
+        """Return the people on the list; None if there are none.
 
         Args:
-            marks: Of the snapshots that are to be written through. Others than last time: the list has changed.
+            marks: Marks of the snapshots that the next commit goes through. If they differ from last time, the
+                list has changed.
         """
         if marks != self._seen:
             self._found, self._seen = self._look(), marks
         return self._found
 
     def suppress(self, person: str) -> None:
-        """Add somebody; again for one who is on it counts from now."""
+        """Add a person; for one who is on the list already, the time starts anew."""
         self._append(_SUPPRESS, person)
 
     def lift(self, person: str) -> bool:
-        """Take somebody off; whether they were on it."""
+        """Take a person off the list; returns whether they were on it."""
         found = self._look()
         if found is None or not found.holds(person):
             return False
@@ -177,7 +185,7 @@ class Erasures:
         return True
 
     def prune(self) -> int:
-        """Remove entries that no longer count; returns how many."""
+        """Remove expired and lifted entries; returns how many."""
         if self._keep is None or not self._table.exists():
             return 0
         rows = self._rows(self._table.open().version)

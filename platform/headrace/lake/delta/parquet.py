@@ -1,9 +1,9 @@
-"""Rows as Parquet files of a Delta table.
+"""Write rows as Parquet files of a Delta table.
 
-delta-rs can write them, too, and does where it rewrites a table. For appending, Arrow's own writer takes two thirds of
-the processor time, and it takes rows part by part. What delta-rs does not do then is done here: a file for each day,
-and the statistics in the log. The partition's column, which Delta has in the path, is in the file as well, so that the
-file is all that who reads it needs (docs/adr/0022).
+delta-rs can write files, too, and does when it rewrites a table. For appending, Arrow's own writer takes two
+thirds of the processor time and accepts rows part by part. The rest of delta-rs' work is done here: one file
+per day, and statistics for the log. Delta keeps the partition's column in the path; here the file has it as
+well, so that a reader needs nothing but the file (docs/adr/0022).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from deltalake.transaction import AddAction
 from headrace.core.batch import Table
 from headrace.lake.arrow import to_arrow
 
-#: Costs as much time as snappy and saves a third of the bytes (measured on 500k events).
+#: Level 1 takes as long as snappy and saves a third of the bytes (measured on 500k events).
 _ZSTD_LEVEL = 1
 _WRITE_BYTES = 1 << 20
-#: Rows of a row group at least, but for a file's last.
+#: Fewest rows of a row group, except a file's last.
 _ROW_GROUP = 16_384
 
 
 def writer_properties(table: Table) -> WriterProperties:
-    """How delta-rs writes files of a table.
+    """Return how delta-rs writes files of a table.
 
     Columns whose values hardly repeat get no dictionary, which would be built and thrown away.
     """
@@ -46,24 +46,24 @@ def writer_properties(table: Table) -> WriterProperties:
 
 
 class StagedFiles:
-    """Rows as Parquet in memory, a file for each day, until a commit takes them (see ``headrace.lake.base.Staged``).
+    """Rows as Parquet in memory, one file per day, until a commit takes them (see ``headrace.lake.base.Staged``).
 
-    A micro-batch becomes a row group of its day's file; small parts, as they come where a batch has many days, are
-    put together first.
+    A micro-batch becomes a row group of its day's file. If a batch has many days, their small parts are merged
+    first.
+
+    Args:
+        table: Columns and partition of the table.
+        described: Columns with statistics in the log: times, numbers and strings.
     """
 
     def __init__(self, table: Table, described: Collection[str]) -> None:
-        """Args:
-        table: Its columns and partition.
-        described: Columns with statistics in the log: times, numbers and strings.
-        """
         self._table = table
         self._described = described
         self._files: dict[date, _File] = {}
         self.height = 0
 
     def add(self, rows: pl.DataFrame, /) -> None:
-        """Encode rows of the table's columns."""
+        """Encode rows with the table's columns."""
         self.height += rows.height
         for day, part in _days(rows, self._table.partition):
             if day not in self._files:
@@ -71,19 +71,19 @@ class StagedFiles:
             self._files[day].add(part, self._described)
 
     def write(self, filesystem: pafs.FileSystem) -> list[AddAction]:
-        """Files with these rows, which nobody sees until a commit adds them. Can be done again.
+        """Write the rows as files, which nobody sees until a commit adds them. Can be repeated.
 
         Args:
-            filesystem: Of the table's folder.
+            filesystem: File system of the table's folder.
 
         Raises:
-            OSError: The storage refuses; files may be left that nobody will see.
+            OSError: The storage refuses; it may keep files that nobody will see.
         """
         found, partition = [], self._table.partition
         for day, file in sorted(self._files.items()):
             path = f"{partition}={day}/part-{uuid.uuid4()}.zstd.parquet"
             content = file.content()
-            # delta-rs' streams take no Arrow buffers, which is what the stream hands on of all that fills its own
+            # delta-rs' streams take no Arrow buffers, and a write that fills the stream's own buffer becomes one
             with filesystem.open_output_stream(path, buffer_size=2 * _WRITE_BYTES) as stream:
                 for at in range(0, content.size, _WRITE_BYTES):
                     stream.write(content.slice(at, min(_WRITE_BYTES, content.size - at)))
@@ -125,7 +125,7 @@ class _File:
         self._writer.write_table(columns)
 
     def content(self) -> pa.Buffer:
-        """The whole file; nothing can be added then."""
+        """Close the file and return its bytes; nothing can be added afterwards."""
         if self._content is None:
             if self._waiting:
                 self._flush()
@@ -135,7 +135,7 @@ class _File:
         return self._content
 
     def statistics(self) -> dict[str, Any]:
-        """As the Delta protocol has them, times to the microsecond."""
+        """Return the file's statistics as the Delta protocol has them, times to the microsecond."""
         parts = pl.concat(self._described).lazy()
         low, high, nulls = pl.collect_all(
             [
@@ -162,7 +162,7 @@ def _days(rows: pl.DataFrame, partition: str) -> Iterator[tuple[date, pl.DataFra
 
 
 def _described(rows: pl.DataFrame, columns: Collection[str]) -> pl.DataFrame:
-    """One row: the lowest and highest values of columns, and how many are null."""
+    """Describe columns in one row: smallest and largest values, and the number of nulls."""
     asked = {
         "low": pl.col(*columns).min(),
         "high": pl.col(*columns).max(),
@@ -172,7 +172,7 @@ def _described(rows: pl.DataFrame, columns: Collection[str]) -> pl.DataFrame:
 
 
 def _leaves(field: pa.Field, above: str = "") -> Iterator[str]:
-    """Paths of the Parquet columns that a column becomes."""
+    """Yield the paths of the Parquet columns that a column becomes."""
     path, kind = above + field.name, field.type
     if pa.types.is_map(kind):
         yield from (f"{path}.key_value.key", f"{path}.key_value.value")

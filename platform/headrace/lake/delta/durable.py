@@ -1,11 +1,12 @@
-"""A table on the local disk through a power cut: what is synced, and what is made of a log that was cut off.
+"""Protect a table on the local disk against power cuts: sync commits, and mend a log that was cut off.
 
-Commits appear whole, by ``link()``, but delta-rs syncs nothing: after a power cut a commit that was there may be gone,
-empty, or name files that are. So whoever acts on a commit (tells a source, publishes it, builds on it) first syncs it
-with all commits before it that may not be: files, then their folders, then the log (docs/adr/0026).
+Commits appear whole, by ``link()``, but delta-rs syncs nothing. After a power cut a commit may be gone, empty,
+or name files that are gone. So whoever acts on a commit (tells a source, publishes it, builds on it) first
+syncs it. All earlier commits that may be unsynced are synced with it: files, then their folders, then the log
+(docs/adr/0026).
 
-Commits that nobody acted on may still be torn then. They are at the end of the log, and nobody was told of them: they
-are set aside, and what they held is read again.
+Commits on which nobody acted may still be torn. They are at the end of the log, and nobody was told of them.
+They are set aside, and their messages are read again.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ import pyarrow.parquet as pq
 
 log = logging.getLogger(__name__)
 
-#: Key in the information of a commit: how many files and cursors it names, so that one is seen to be cut off.
+#: Key in the information of a commit: how many files and cursors it names, which reveals a commit that was cut off.
 ACTIONS = "headrace.actions"
 _NAMED = {"add", "remove", "txn"}
-#: Folder of a table with the torn ends of its log. Readers and vacuum pass over names that begin so.
+#: Folder of a table with the torn ends of its log. Readers and vacuum skip names that begin with _.
 SET_ASIDE = "_set_aside"
-#: Commits before the newest that another process may have made and not synced: it was killed, or is at it.
+#: Commits before the newest that another process may not have synced: it was killed, or is still at it.
 _UNSURE = 40
-#: For so long something torn must stay as it is. A commit on a disk of this machine is whole from its first moment.
+#: Seconds that a torn file must stay unchanged. A commit on a disk of this machine is whole from its first moment.
 _SETTLE_SECONDS = 2.0
 _SYNCED_AT_ONCE = 8
 _COMMIT = re.compile(r"(?P<version>\d{20})\.json")
@@ -46,33 +47,34 @@ _HINT = "_last_checkpoint"
 
 
 class LocalDisk:
-    """What a table's files need on a local disk. Safe for several threads."""
+    """Syncs and repairs a table's files on a local disk. Safe for several threads.
+
+    Args:
+        folder: Folder of the table.
+        sync: Whether to sync at all.
+        settle_seconds: How long a torn file is watched before it is set aside.
+    """
 
     def __init__(self, folder: Path, *, sync: bool = True, settle_seconds: float | None = None) -> None:
-        """Args:
-        folder: Of the table.
-        sync: Whether to sync at all.
-        settle_seconds: For how long something torn is watched before it is set aside.
-        """
         self._folder, self._log, self._sync = folder, folder / "_delta_log", sync
         self._settle_seconds = _SETTLE_SECONDS if settle_seconds is None else settle_seconds
         self._lock = threading.Lock()
-        self._synced: int | None = None  # all commits up to it
+        self._synced: int | None = None  # all commits up to this version are synced
         self._files: set[str] = set()  # synced ahead of their commit
-        self._folders: set[Path] = set()  # synced with all that are above them
+        self._folders: set[Path] = set()  # synced with all their parents
 
     def files(self, paths: Iterable[str]) -> None:
-        """Sync data files, which no commit names yet, and the folders that lead to them."""
+        """Sync data files that no commit names yet, and the folders that lead to them."""
         if self._sync:
             paths = [path for path in paths if path not in self._files]
             self._sync_files(paths)
             self._files.update(paths)
 
     def commits(self, through: int) -> None:
-        """Sync the log up to a version, with the files that its commits added and its checkpoints.
+        """Sync the log up to a version, with its checkpoints and the files that its commits added.
 
         Raises:
-            OSError: The disk fails. Nothing may be told of the version.
+            OSError: The disk fails. Nobody may be told of the version.
         """
         if not self._sync:
             return
@@ -95,7 +97,7 @@ class LocalDisk:
         self._sync_checkpoint(version)
 
     def checkpoint(self, version: int) -> None:
-        """Sync the checkpoint of a version, before commits that it stands for are removed."""
+        """Sync the checkpoint of a version, before the commits that it replaces are removed."""
         if self._sync:
             self._sync_checkpoint(version)
             self._sync_folder(self._log)
@@ -107,7 +109,7 @@ class LocalDisk:
 
     def _sync_files(self, paths: Iterable[str]) -> None:
         found = [self._folder / path for path in paths if not _elsewhere(path)]
-        if len(found) > 2:  # the disk writes what is asked for meanwhile in one go
+        if len(found) > 2:  # the disk combines syncs that are requested at the same time
             with ThreadPoolExecutor(_SYNCED_AT_ONCE, "fsync") as pool:
                 list(pool.map(_fsync_if_there, found))
         else:
@@ -117,12 +119,12 @@ class LocalDisk:
             self._sync_folder(folder)
 
     def _sync_folder(self, folder: Path) -> None:
-        """Entries of a folder; those of the ones above it, too, until they are known to be safe."""
+        """Sync the entries of a folder, and those of its parents until they are known to be safe."""
         _fsync_if_there(folder)
         if folder in self._folders:
             return
         for above in folder.parents:
-            with suppress(PermissionError):  # then it was there before us
+            with suppress(PermissionError):  # a folder that we may not open was there before us
                 _fsync(above)
             if above in self._folders or above.is_mount():
                 break
@@ -132,7 +134,7 @@ class LocalDisk:
         """Set aside what a power cut left torn at the end of the log.
 
         Returns:
-            What was set aside, by name.
+            Names of the files that were set aside.
         """
         done: list[str] = []
         while torn := self._torn_end():
@@ -141,7 +143,7 @@ class LocalDisk:
             time.sleep(self._settle_seconds)
             with self._alone():
                 if self._torn_end() != torn or _identity(path) != seen:
-                    continue  # somebody else was at it
+                    continue  # another process was at it
                 done += self._put_aside(path)
             log.warning(
                 "%s %s, as a power cut leaves it: set aside in %s; nobody was told that it had landed, so it is read"
@@ -153,7 +155,7 @@ class LocalDisk:
         return done
 
     def _torn_end(self) -> tuple[Path, str] | None:
-        """The last commit, or else the last checkpoint, if it is torn, and why that is said."""
+        """Return the last commit, or else the last checkpoint, with the reason if it is torn; else None."""
         commits, checkpoints = self._listed()
         if commits:
             last = self._log / commits[max(commits)]
@@ -168,7 +170,7 @@ class LocalDisk:
         return None
 
     def _listed(self) -> tuple[dict[int, str], dict[int, list[str]]]:
-        """Names of commits and checkpoints by version."""
+        """List the names of commits and checkpoints by version."""
         commits: dict[int, str] = {}
         checkpoints: dict[int, list[str]] = {}
         with suppress(FileNotFoundError):
@@ -180,7 +182,7 @@ class LocalDisk:
         return commits, checkpoints
 
     def _why_torn(self, commit: Path) -> str:
-        """Why a commit is no whole one; empty if it is."""
+        """Explain why a commit is torn; empty if it is whole."""
         try:
             actions = _actions(commit)
         except ValueError:
@@ -203,7 +205,7 @@ class LocalDisk:
         return ""
 
     def _put_aside(self, path: Path) -> list[str]:
-        """Move a file of the log away; with a commit also what was made of it."""
+        """Move a file of the log away; with a commit, also the checkpoints made of it."""
         named = _COMMIT.fullmatch(path.name) or _CHECKPOINT.fullmatch(path.name)
         assert named is not None
         version, names = int(named["version"]), [path.name]
@@ -227,12 +229,12 @@ class LocalDisk:
             yield
 
     def set_aside(self) -> list[str]:
-        """Names of what was set aside and is still there."""
+        """List the files that were set aside and still exist."""
         folder = self._folder / SET_ASIDE
         return sorted(path.name for path in folder.glob("0*.*")) if folder.is_dir() else []
 
     def damage(self) -> str:
-        """What in the log cannot be read, and is not at its end; empty if all can."""
+        """Name the part of the log before its end that cannot be read; empty if there is none."""
         commits, checkpoints = self._listed()
         begin = max((at for at in checkpoints if at <= max(commits, default=0)), default=0)
         for version in sorted(at for at in commits if at >= begin):
@@ -249,10 +251,10 @@ class LocalDisk:
 
 
 def _actions(commit: Path) -> list[dict[str, dict[str, Any]]]:
-    """Lines of a commit; none for one that is all blank or zeros, as an unsynced file may be.
+    """Parse a commit; an unsynced file may be blank or zeros, and then has no actions.
 
     Raises:
-        ValueError: It is cut off.
+        ValueError: The commit is cut off.
     """
     content = commit.read_bytes()
     if not content.strip(b"\0 \n"):
@@ -265,7 +267,7 @@ def _added(actions: list[dict[str, dict[str, Any]]]) -> list[str]:
 
 
 def _elsewhere(path: str) -> bool:
-    """Whether a file of the table is not in its folder, as those of a clone."""
+    """Tell whether a file of the table is outside its folder, as those of a clone are."""
     return path.startswith("/") or "://" in path
 
 
@@ -300,7 +302,7 @@ def _fsync_if_there(path: Path) -> None:
 
 
 def _fsync(path: Path) -> None:
-    """All of a file, or the entries of a folder, on the disk."""
+    """Force a file's content, or a folder's entries, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS' fsync leaves it in the disk's cache

@@ -1,8 +1,8 @@
-"""The Delta log of a table on the local disk, kept short by number of commits.
+"""Keep the Delta log of a table on the local disk short, by number of commits.
 
-Every commit lists the log, and on a local disk a listing asks for the status of each of its files: what they cost
-grows with the log, some 6 µs for each commit in it. Object storage lists from a name on, so a log there may be as long
-as it likes, and goes by age alone (``DeltaLakeTable.maintain``).
+Every commit lists the log. On a local disk a listing reads the status of each file, so its cost grows with the
+log, by some 6 µs per commit. Object storage lists from a given name on. A log there may be as long as it likes,
+and is shortened by age alone (``headrace.lake.delta.maintenance``).
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ _COMMIT, _CHECKPOINT = "json", "checkpoint.parquet"
 
 
 def shorten(log: Path, needed: int, keep: int, mark: bytes) -> int:
-    """Remove what is older than the last checkpoint at or before all that has to stay.
+    """Remove the log before the last checkpoint that precedes everything still needed.
 
-    What is left can be opened at any version from that checkpoint on. Safe beside readers and writers that opened the
-    table within the last ``keep`` commits, and beside another ``shorten``; a crash leaves an older beginning.
+    The table can then be opened at any version from that checkpoint on. Readers and writers that opened the
+    table within the last ``keep`` commits may go on meanwhile, and so may another ``shorten``. After a crash
+    the log begins earlier.
 
     Args:
         log: The folder ``_delta_log``.
         needed: First version that somebody still has to read.
         keep: Commits that stay in any case.
-        mark: A commit that holds these bytes stays, and so does all that follows it.
+        mark: A commit that holds these bytes stays, and so do all later ones.
 
     Returns:
-        The version that the log begins with.
+        The version with which the log begins.
     """
     found: dict[str, set[int]] = {}
     names = []
@@ -50,6 +51,6 @@ def shorten(log: Path, needed: int, keep: int, mark: bytes) -> int:
 
 
 def _holds(commit: Path, mark: bytes) -> bool:
-    with suppress(FileNotFoundError):  # somebody else shortens the log, too
+    with suppress(FileNotFoundError):  # another process shortens the log, too
         return mark in commit.read_bytes()
     return False

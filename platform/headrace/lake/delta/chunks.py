@@ -1,4 +1,4 @@
-"""Files of a Delta table on their way to the warehouse: chunk by chunk, and each of them row group by row group."""
+"""Read the files of a Delta table for the warehouse, chunk by chunk, and each chunk row group by row group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from headrace.core.batch import Chunk, ParquetFile, Table
 from headrace.lake.arrow import arrow_schema
 
-#: Rows of one chunk at least, but for the last: one insert block in the warehouse.
+#: Fewest rows of a chunk but the last; a chunk is one insert block in the warehouse.
 CHUNK_ROWS = 250_000
 
 _PIECE = 1 << 20
@@ -28,9 +28,9 @@ class File:
     """A file in the log.
 
     Attributes:
-        path: Within the table's folder.
-        day: Its partition.
-        rows: How many it has.
+        path: Path within the table's folder.
+        day: Partition of the file.
+        rows: Number of rows.
     """
 
     path: str
@@ -47,7 +47,7 @@ class _Part:
 
 
 def chunks(files: Iterable[File], table: Table, opened: Opened) -> Iterator[Chunk]:
-    """Whole files in their order, put together to about ``CHUNK_ROWS``; a large file is divided between row groups.
+    """Group whole files in their order to chunks of about ``CHUNK_ROWS``; a large file is cut between row groups.
 
     The same files give the same chunks, whenever they are read.
     """
@@ -79,8 +79,10 @@ def _chunk(rows: int, parts: Sequence[_Part], table: Table, opened: Opened) -> C
 
 
 def _whole(file: File, table: Table, opened: Opened) -> ParquetFile | None:
-    """A file that has all columns, and whose rows were ingested on one day. Files of other writers, such as those that
-    delta-rs compacts, lack the partition's column."""
+    """Return a file as it is if it has all columns, and all its rows were ingested on one day.
+
+    Files of other writers, such as those that delta-rs compacts, lack the partition's column.
+    """
     with opened(file.path) as source:
         metadata = pq.read_metadata(source)
     if set(metadata.schema.to_arrow_schema().names) != set(table.schema):
