@@ -18,7 +18,7 @@ from builders import METRIC, event, metric
 from headrace.contracts import EVENTS, METRICS, Contract
 from headrace.contracts.unknown import EXTRA, POLICIES
 from headrace.contracts.wire import decode, json_columns
-from headrace.contracts.wire.decode import Decoded
+from headrace.contracts.wire.decoded import Decoded
 
 _LIMIT = 4_000
 

@@ -25,7 +25,7 @@ _PER_SECOND = 100
 STAGES = {
     "fetch: network, CRC, decompression": (" (kafka/", " (lz4/"),
     "record batches to columns": ("/sources/",),
-    "decode JSON": ("/contracts/wire/decode.py", "/contracts/wire/json_"),
+    "decode JSON": ("/contracts/wire/",),
     "check against the contract": ("/contracts/", " (pandera/"),
     "Delta: open, write, commit": ("/lake/", " (deltalake/"),
     "publish: read the lake": ("headrace/flow/publish.py",),

@@ -11,8 +11,8 @@ import pandera.polars as pa
 import polars as pl
 
 from headrace.contracts.dtypes import INT_RANGE, WIRE_OF_DTYPE, Time, Wire
+from headrace.contracts.faults import faults
 from headrace.contracts.unknown import EXTRA, Policy
-from headrace.contracts.verify import faults
 from headrace.core.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table
 from headrace.core.errors import Fatal
 

@@ -15,7 +15,8 @@ from pandera.api.polars.types import PolarsData
 
 from headrace.contracts.base import Contract
 from headrace.contracts.unknown import EXTRA
-from headrace.contracts.wire.decode import SHOWN, Decoded, decode
+from headrace.contracts.wire.decode import decode
+from headrace.contracts.wire.decoded import SHOWN, Decoded
 from headrace.contracts.wire.json_array import taken
 from headrace.core.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
 from headrace.core.errors import Fatal

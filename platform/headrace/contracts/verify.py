@@ -1,36 +1,23 @@
-"""Find what a contract declares and Headrace cannot keep, where it is declared: at import, not in a run at night.
+"""Verify one field of a contract: its name, its dtype, its checks and its default.
 
-Nothing here computes with Polars: its threads, once started, would be missing in the workers that the code server
-forks, and these would wait for them for ever. So the built-in checks are asked in Python.
+Built-in checks are asked in Python, not by Polars; ``faults`` says why.
 """
 
 from __future__ import annotations
 
-import ast
-import difflib
-import inspect
 import keyword
 import math
 import re
-import textwrap
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 
 from headrace.contracts.dtypes import INT_RANGE, SUPPORTED, WIRE_OF_DTYPE, WIRES_OF_DTYPE
-from headrace.contracts.unknown import POLICIES
 
-if TYPE_CHECKING:
-    from headrace.contracts.base import Contract
-
-_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-#: The rejected table ``<stream>_rejected`` must be an identifier too.
-_LONGEST_NAME = 63 - len("_rejected")
-_HIGHEST_VERSION = 2**31 - 1
+IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 #: Checks with a lower or an upper bound -> whether the bound itself passes.
 _LOW = {"greater_than": False, "greater_than_or_equal_to": True}
 _HIGH = {"less_than": False, "less_than_or_equal_to": True}
@@ -57,171 +44,31 @@ _NOT_IN_POLARS = re.compile(r"\(\?(?:<?[=!]|>|\(|P=)|\\[1-9]")
 _NOT_IN_PYTHON = re.compile(r"\\[pPz]|\\x\{|\[:|\(\?<[^=!]|&&")
 
 
-def faults(contract: Contract, *, asking: bool = True) -> list[str]:
-    """List the faults of a contract, each with field, value and choices.
-
-    Args:
-        contract: The declared contract.
-        asking: Also try each check on a value and read the model's source, which takes a millisecond per check.
-    """
-    return [*_of_names(contract), *_of_model(contract, asking)]
-
-
-def near(name: object, known: Iterable[str]) -> str:
-    """Suggest the known name that was most likely meant, or list all of them."""
-    choices = list(known)
-    found = difflib.get_close_matches(str(name), choices, n=1)
-    if found:
-        return f"did you mean {found[0]!r}?"
-    return f"there are {', '.join(choices)}" if choices else "there are none"
-
-
-def _of_names(contract: Contract) -> Iterator[str]:
-    if not (isinstance(contract.name, str) and _IDENTIFIER.fullmatch(contract.name)):
-        yield f"name {contract.name!r} is no SQL identifier: letters, digits and _, a letter first"
-    elif len(contract.name) > _LONGEST_NAME:
-        yield f"name {contract.name!r} has {len(contract.name)} characters; at most {_LONGEST_NAME} are possible"
-    version = contract.version
-    if type(version) is not int or not 1 <= version <= _HIGHEST_VERSION:
-        yield f"version {version!r} is no integer from 1 on"
-    if contract.unknown not in POLICIES:
-        yield f"unknown {contract.unknown!r} is no policy; {near(contract.unknown, POLICIES)}"
-
-
-def _of_model(contract: Contract, asking: bool) -> Iterator[str]:
-    model: Any = contract.model
-    if not (isinstance(model, type) and issubclass(model, pa.DataFrameModel)):
-        yield f"model {model!r} is no DataFrameModel of pandera.polars; write `import pandera.polars as pa`"
-        return
-    try:
-        columns: dict[str, Any] = model.to_schema().columns
-    except Exception as error:  # whatever Pandera, or a class of the person's own, says
-        yield f"model {model.__name__} makes no schema: {type(error).__name__}: {error}"
-        return
-    if not columns:
-        yield f"model {model.__name__} has no fields"
-        return
-    twice = sorted({*_twice(model, asking), *_alike([*columns, str(contract.partition)])})
-    yield from (f"field {name!r} is there twice" for name in twice)
-    hidden = sorted({name for name in _annotated(model) if name.startswith("_")})
-    yield from (f"field {name!r} begins with _, so that Pandera leaves it out" for name in hidden)
-    unsupported = False
-    for name, column in columns.items():
-        found = list(_of_column(name, column, asking))
-        unsupported |= _dtype(column) not in WIRE_OF_DTYPE
-        yield from (f"field {name!r} {one}" for one in found)
-    if not unsupported:
-        yield from _of_roles(contract, columns)
-
-
-def _of_roles(contract: Contract, columns: dict[str, Any]) -> Iterator[str]:
-    """Find key, time, partition and sorting key that name no suitable column."""
-    yield from _role("key", contract.key, columns, ("string", "integer"), "text or an integer")
-    yield from _role("time", contract.time, columns, ("time",), "a time (headrace.contracts.Time)")
-    partition = contract.partition
-    if not isinstance(partition, str) or not _IDENTIFIER.fullmatch(partition):
-        yield f"partition {partition!r} is no SQL identifier: letters, digits and _, a letter first"
-    elif partition in columns:
-        yield (
-            f"partition {partition!r} is a field, which the date would overwrite; it names a new column with the date"
-            f" of {contract.time!r}, such as {_free(contract, columns)!r}"
-        )
-    order: Any = contract.order_by
-    if isinstance(order, str) or not isinstance(order, tuple | list) or not order:
-        yield f"order_by {order!r} is no tuple of fields; write it like ({contract.time!r},)"
-        return
-    yield from (f"order_by names {name!r} twice" for name, n in Counter(order).items() if n > 1)
-    for name in dict.fromkeys(order):
-        if name == partition:
-            continue
-        if name not in columns:
-            yield f"order_by {name!r} is no field; {near(name, columns)}"
-        elif columns[name].nullable:
-            required = [n for n, column in columns.items() if not column.nullable]
-            yield f"order_by {name!r} may be null; declare it with required=True, or choose of {', '.join(required)}"
-        elif _wire(columns[name]) == "map":
-            yield f"order_by {name!r} is a map, by which nothing is sorted"
-
-
-def _role(
-    role: str, name: object, columns: dict[str, Any], wires: tuple[str, ...], said: str
-) -> Iterator[str]:
-    fit = [n for n, column in columns.items() if _wire(column) in wires]
-    if name not in columns:
-        yield f"{role} {name!r} is no field; {near(name, fit or columns)}"
-    elif name not in fit:
-        yield f"{role} {name!r} is not {said}; {near(name, fit)}"
-    elif columns[str(name)].nullable:
-        yield f"{role} {name!r} may be null; declare it with required=True"
-
-
-def _free(contract: Contract, columns: dict[str, Any]) -> str:
-    stem = str(contract.name).removesuffix("s")
-    return next(
-        name for name in (f"{stem}_date", f"{stem}_day", f"{stem}_partition_date") if name not in columns
-    )
-
-
-def _twice(model: type[pa.DataFrameModel], reading: bool) -> Iterator[str]:
-    """Find fields with the same name, of which Python and Pandera keep only the last."""
-    declared = {name for name in _annotated(model) if not name.startswith("_") and name != "Config"}
-    aliases = Counter(str(getattr(model, name, name)) for name in declared)
-    yield from (name for name, n in aliases.items() if n > 1)
-    if not reading:
-        return
-    try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
-    except (OSError, TypeError, SyntaxError, IndexError):  # made without a source
-        return
-    statements = body.body if isinstance(body, ast.ClassDef) else []
-    names = Counter(
-        s.target.id for s in statements if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
-    )
-    yield from (name for name, n in names.items() if n > 1)
-
-
-def _annotated(model: type[pa.DataFrameModel]) -> Iterator[str]:
-    """List the names that a model and its bases declare."""
-    for one in model.__mro__:
-        if (
-            issubclass(one, pa.DataFrameModel)
-            and one is not pa.DataFrameModel
-            and not one.__module__.startswith("pandera.")
-        ):
-            yield from inspect.get_annotations(one)
-
-
-def _alike(names: list[str]) -> Iterator[str]:
-    """Find names that differ only in case, which Delta Lake takes for one column."""
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(name.lower(), name)
-        if other != name:
-            yield name
-
-
-def _dtype(column: Any) -> Any:
+def dtype_of(column: Any) -> Any:
+    """Return the Polars dtype of a Pandera column; None without one."""
     return getattr(column.dtype, "type", None)
 
 
-def _wire(column: Any) -> str:
-    return (column.metadata or {}).get("wire") or WIRE_OF_DTYPE[_dtype(column)]
+def wire_of(column: Any) -> str:
+    """Return the JSON type of a Pandera column."""
+    return (column.metadata or {}).get("wire") or WIRE_OF_DTYPE[dtype_of(column)]
 
 
-def _of_column(name: str, column: Any, asking: bool) -> Iterator[str]:
+def column_faults(name: str, column: Any, asking: bool) -> Iterator[str]:
+    """List the faults of one field."""
     if column.regex:
         yield "is a pattern of names (regex=True); declare each field"
         return
     if name.startswith("_"):
         yield "begins with _, as the columns do that Headrace adds"
-    elif not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
+    elif not IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
         yield "is no SQL identifier: up to 63 letters, digits and _, a letter first, no word of Python"
-    dtype = _dtype(column)
+    dtype = dtype_of(column)
     if dtype not in WIRE_OF_DTYPE:
         hint = "; for times write headrace.contracts.Time" if isinstance(dtype, pl.Datetime) else ""
         yield f"has dtype {dtype}, which is not supported{hint}; supported are {SUPPORTED}"
         return
-    wires, wire = WIRES_OF_DTYPE[dtype], _wire(column)
+    wires, wire = WIRES_OF_DTYPE[dtype], wire_of(column)
     if wire not in wires:
         yield f"has wire={wire!r}, which does not fit its dtype {dtype}; choose of {', '.join(wires)}"
         return

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from headrace.contracts import Contract
-from headrace.contracts.verify import near
+from headrace.contracts.faults import near
 from headrace.core.batch import Table
 from headrace.formats import FORMATS, Format
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from builders import event
 from headrace.contracts import EVENTS, METRICS, Contract
-from headrace.contracts.verify import faults
+from headrace.contracts.faults import faults
 from headrace.core.batch import ORIGIN_SCHEMA, Checked
 from headrace.core.errors import Fatal
 from headrace.warehouse.ddl import create_table
