@@ -17,14 +17,14 @@ from polars.testing import assert_frame_equal, assert_series_equal
 from builders import METRIC, event, metric
 from headrace.contracts import EVENTS, METRICS, Contract
 from headrace.contracts.unknown import EXTRA, POLICIES
-from headrace.contracts.wire import decode, json_columns
+from headrace.contracts.wire import decode, json_columns, structs
 from headrace.contracts.wire.decoded import Decoded
 
 _LIMIT = 4_000
 
 
 def by_msgspec_alone(contract: Contract, payloads: pl.Series, limit: int = _LIMIT) -> Decoded:
-    return decode._Decoding(contract, payloads, limit).decoded()
+    return structs.StructDecoder(contract, payloads, limit).decoded()
 
 
 def odd_of(contract: Contract, payloads: list[bytes]) -> list[bool]:

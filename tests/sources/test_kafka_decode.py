@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatch
 
 from headrace.sources.kafka import decode as kafka_batches
-from headrace.sources.kafka.decode import BATCH_SCHEMA, CorruptBatch, RawBatch, decode
+from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, RawBatch
+from headrace.sources.kafka.decode import decode
 
 from .record_batches import Record, batch, decoded, records
 

@@ -24,7 +24,7 @@ from headrace.core.batch import Position
 from headrace.core.errors import Fatal
 from headrace.local.broker import create_topics
 from headrace.sources.kafka import fetch as kafka_fetch
-from headrace.sources.kafka.decode import CorruptBatch
+from headrace.sources.kafka.batch import CorruptBatch
 from headrace.sources.kafka.fetch import columns, pieces, whole_batches
 from headrace.sources.kafka.source import KafkaSource
 

@@ -27,7 +27,7 @@ from headrace.config.settings import Settings
 from headrace.core.batch import Table
 from headrace.core.errors import Fatal
 from headrace.lake.delta.parquet import writer_properties
-from headrace.sources.kafka.decode import RawBatch
+from headrace.sources.kafka.batch import RawBatch
 from headrace.sources.kafka.fetch import Fetched, whole_batches
 
 _FETCH_BYTES = 1 << 20

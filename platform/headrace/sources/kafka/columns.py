@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from headrace.core.batch import HEADERS
 from headrace.core.compiled import view_column
-from headrace.sources.kafka.decode import BATCH_SCHEMA, CorruptBatch, Ints, RawBatch, utc
+from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, Ints, RawBatch, utc
 from headrace.sources.kafka.scan import PROBLEMS, find_fields, find_headers
 
 #: A view counts its place in 31 bits.

@@ -10,50 +10,14 @@ Knows bytes alone. Who fetches them, checks their CRC and decompresses them is `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from headrace.core.batch import RECORD_SCHEMA
+from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, RawBatch, joined
 
-#: Columns of ``decode``: of ``RECORD_SCHEMA`` those that a record itself holds.
-BATCH_SCHEMA = pl.Schema(
-    {name: RECORD_SCHEMA[name] for name in ("payload", "key", "headers", "timestamp", "offset")}
-)
 #: Bytes that are joined at once. A view counts its place in 31 bits; a longer batch stands alone.
 _JOINED_BYTES = 1 << 26
-
-Ints = npt.NDArray[np.int64]
-
-
-class CorruptBatch(ValueError):
-    """A record batch whose records are not what its header or their lengths say."""
-
-
-@dataclass(frozen=True, slots=True)
-class RawBatch:
-    """One record batch, decompressed and not decoded.
-
-    Attributes:
-        records: The bytes after the batch's header.
-        count: Records in it.
-        base_offset: Offset that the records' deltas count from.
-        first_timestamp: Milliseconds since 1970 that the records' deltas count from.
-        append_timestamp: Milliseconds since 1970 of all its records (LogAppendTime); None for CreateTime.
-        wanted: Records before this offset are left out: a fetch may begin within a batch.
-    """
-
-    records: bytes | bytearray | memoryview
-    count: int
-    base_offset: int
-    first_timestamp: int
-    append_timestamp: int | None
-    wanted: int
-
-    def __len__(self) -> int:
-        return len(self.records)
 
 
 def decode(batches: Sequence[RawBatch]) -> pl.DataFrame:
@@ -66,11 +30,6 @@ def decode(batches: Sequence[RawBatch]) -> pl.DataFrame:
         CorruptBatch: A record is cut off, or does not end where its length says. Nothing is returned then.
     """
     return joined(BATCH_SCHEMA, [_decode(run) for run in _runs(batches)])
-
-
-def joined(schema: pl.Schema, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Frames of ``schema`` as one. Bytes are not copied."""
-    return pl.concat([schema.to_frame(), *frames]).rechunk()
 
 
 def _runs(batches: Iterable[RawBatch]) -> Iterator[list[RawBatch]]:
@@ -101,8 +60,3 @@ def _decode(batches: list[RawBatch]) -> pl.DataFrame:
         raise CorruptBatch(
             f"record {nth} of {batch.count} in the record batch at offset {batch.base_offset}: {torn.what}"
         ) from None
-
-
-def utc(milliseconds: pl.Series) -> pl.Series:
-    """Milliseconds since 1970 as ``UTC_MICROS``."""
-    return milliseconds.cast(pl.Datetime("ms")).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")

@@ -25,7 +25,8 @@ from kafka.errors import KafkaError
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
 from headrace.core.batch import HEADERS
-from headrace.sources.kafka.decode import BATCH_SCHEMA, CorruptBatch, RawBatch, decode, joined, utc
+from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, RawBatch, joined, utc
+from headrace.sources.kafka.decode import decode
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ Messages are columns from the fetched bytes on: see ``fetch`` and ``decode``.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -36,19 +35,15 @@ from kafka.structs import OffsetAndMetadata
 from headrace.clients.kafka import connect, missing, refusal
 from headrace.core.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
 from headrace.core.errors import Fatal, Retriable
-from headrace.sources.kafka.decode import BATCH_SCHEMA, CorruptBatch, joined
-from headrace.sources.kafka.fetch import Fetched, columns, pieces, whole_batches
+from headrace.sources.kafka.buffer import PartitionBuffers
+from headrace.sources.kafka.fetch import whole_batches
 
 #: Bytes of one partition in one fetch.
 _FETCH_BYTES = 1 << 20
 #: The same for one who asks whether a message is there; a broker gives a batch at least.
 _ASKED_BYTES = 1 << 14
-#: A poll after the first of a read waits this long: long enough for a fetch that is under way.
-_NEXT_POLL_MS = 100
-#: A read ends after this even while messages keep coming, so that what was read lands soon.
-_READ_SECONDS = 5.0
-#: Batches that are polled ahead at most, so that slow partitions get their share.
-_AHEAD = 4
+#: Wait of a poll that looks for watermarks or counts messages.
+_POLL_MS = 100
 #: Watermarks come with a fetch; the first one has to connect.
 _WATERMARK_SECONDS = 5.0
 
@@ -109,7 +104,7 @@ class KafkaSource:
         self._asker: KafkaConsumer | None = None
         self._partitions: dict[str, TopicPartition] = {}
         self._at: dict[str, int] = {}  # where the next read begins, if nobody asks for another place
-        self._ahead: dict[TopicPartition, deque[Fetched | pl.DataFrame]] = {}  # polled, not handed out yet
+        self._ahead = PartitionBuffers(self._servers, ())  # polled, not delivered yet
 
     def _connected(self) -> KafkaConsumer:
         if self._consumer is None:
@@ -138,7 +133,7 @@ class KafkaSource:
         assigned = {f"kafka/{self.topic}/{topic_id}/{p}": TopicPartition(self.topic, p) for p in partitions}
         if assigned != self._partitions:
             self._partitions, self._at = assigned, {}
-            self._ahead = {tp: deque() for tp in assigned.values()}
+            self._ahead = PartitionBuffers(self._servers, assigned.values())
             with _translated(self._servers):
                 self._connected().assign(list(assigned.values()))
                 # so that the client knows the leaders of partitions that were added since
@@ -171,7 +166,7 @@ class KafkaSource:
             self._tried = True
         with _translated(self._servers):
             before, gaps = self._filled(consumer, after, max_messages, wait_seconds)
-            records = self._take(max_messages)
+            records = self._ahead.take(max_messages, {tp: cursor for cursor, tp in self._partitions.items()})
             moved = self._positions(consumer, before)
             if not moved:
                 self._refuse_truncated(consumer, before)
@@ -194,13 +189,13 @@ class KafkaSource:
         at, self._at = self._at, {}  # a read that fails leaves the place unknown, so that the next one seeks
         if all(after.get(cursor) == at.get(cursor, -1) for cursor in self._partitions):
             with suppress(OffsetOutOfRangeError):
-                self._fill(consumer, max_messages, wait_seconds)
-                if any(self._ahead.values()):
+                self._ahead.fill(consumer, max_messages, wait_seconds)
+                if self._ahead:
                     return Position(at), ()
                 wait_seconds = 0
         before, gaps = self._seek(consumer, after, at)
         try:
-            self._fill(consumer, max_messages, wait_seconds)
+            self._ahead.fill(consumer, max_messages, wait_seconds)
         except OffsetOutOfRangeError as error:
             raise Retriable(f"an offset of {self.topic!r} is out of range, starting over: {error}") from error
         return before, gaps
@@ -218,68 +213,16 @@ class KafkaSource:
                 gaps.append(Gap(cursor, wanted, begin))
             start[cursor] = begin if wanted is None else max(wanted, begin)
             if at.get(cursor) != start[cursor]:  # a seek throws away what was fetched ahead
-                self._ahead[tp].clear()
+                self._ahead.clear(tp)
                 consumer.seek(tp, start[cursor])
         return Position(start), tuple(gaps)
-
-    def _fill(self, consumer: KafkaConsumer, max_messages: int, wait_seconds: float) -> None:
-        """Poll until every partition has its share of a batch, or no more comes.
-
-        Left alone, the client drains one partition's fetch after the other, and some brokers put all that a
-        partition holds into one response, whatever the limit. So what was polled is kept here, and a batch takes
-        from all partitions alike: what was produced together then lands together, and a batch touches few days.
-        """
-        share = -(-max_messages // len(self._partitions))
-        wait_ms = 0 if any(self._ahead.values()) else int(wait_seconds * 1000)
-        deadline = time.monotonic() + wait_seconds + _READ_SECONDS
-        while time.monotonic() < deadline:
-            waiting = [sum(map(_messages, self._ahead[tp])) for tp in self._partitions.values()]
-            if min(waiting) >= share or sum(waiting) >= _AHEAD * max_messages:
-                return
-            found = consumer.poll(wait_ms, max_records=max_messages)
-            if not found:
-                return
-            for tp, records in found.items():
-                self._ahead[tp].extend(pieces(records))
-            wait_ms = _NEXT_POLL_MS
-
-    def _take(self, max_messages: int) -> pl.DataFrame:
-        """An equal share of every partition; those that have more fill the rest."""
-        waiting = [tp for tp, ahead in self._ahead.items() if ahead]
-        waiting.sort(key=lambda tp: sum(map(_messages, self._ahead[tp])))
-        taken: dict[TopicPartition, pl.DataFrame] = {}
-        for n, tp in enumerate(waiting):
-            left = max_messages - sum(map(len, taken.values()))
-            taken[tp] = self._cut(tp, -(-left // (len(waiting) - n)))
-        cursors = {tp: cursor for cursor, tp in self._partitions.items()}
-        return joined(RECORD_SCHEMA, [_records(cursors[tp], taken[tp]) for tp in cursors if tp in taken])
-
-    def _cut(self, tp: TopicPartition, messages: int) -> pl.DataFrame:
-        """The first messages of what was polled of a partition; the rest stays."""
-        ahead, cut = self._ahead[tp], pl.DataFrame(schema=BATCH_SCHEMA)
-        try:
-            while (
-                cut.height < messages and ahead
-            ):  # a batch may hold fewer than it counts: some were taken before
-                chosen = [ahead.popleft()]
-                while ahead and cut.height + sum(map(_messages, chosen)) < messages:
-                    chosen.append(ahead.popleft())
-                cut = joined(BATCH_SCHEMA, [cut, columns(chosen)])
-        except CorruptBatch as error:
-            raise Fatal(
-                f"partition {tp.partition} of {tp.topic!r} on {self._servers} holds what is no record batch: {error};"
-                " drop its records up to there with 'kafka-delete-records' to go on"
-            ) from error
-        if cut.height > messages:
-            ahead.appendleft(cut[messages:])
-        return cut[:messages]
 
     def _positions(self, consumer: KafkaConsumer, before: Position) -> dict[str, int]:
         """Where each partition stands now; past gaps and markers, not merely past the last record."""
         moved = {}
         for cursor, tp in self._partitions.items():
-            ahead = self._ahead[tp]
-            self._at[cursor] = _first(ahead[0]) if ahead else consumer.position(tp)
+            first = self._ahead.first(tp)
+            self._at[cursor] = consumer.position(tp) if first is None else first
             if self._at[cursor] != before[cursor]:
                 moved[cursor] = self._at[cursor]
         return moved
@@ -337,7 +280,7 @@ class KafkaSource:
             consumer.seek(tp, max(first[tp], listed[tp] - 1))
         deadline = time.monotonic() + _WATERMARK_SECONDS
         while len(known) < len(self._partitions) and time.monotonic() < deadline:
-            consumer.poll(_NEXT_POLL_MS, max_records=1)
+            consumer.poll(_POLL_MS, max_records=1)
             for cursor, tp in self._partitions.items():
                 end = consumer.highwater(tp)
                 if end is not None and end >= listed[tp]:
@@ -378,7 +321,7 @@ class KafkaSource:
             deadline, found = time.monotonic() + _WATERMARK_SECONDS, 0
             while found < most and self._asker.position(tp) < end and time.monotonic() < deadline:
                 try:
-                    polled = self._asker.poll(_NEXT_POLL_MS, max_records=most - found)
+                    polled = self._asker.poll(_POLL_MS, max_records=most - found)
                 except OffsetOutOfRangeError:  # retention was faster
                     break
                 found += sum(record.offset < end for record in polled.get(tp, ()))
@@ -391,19 +334,4 @@ class KafkaSource:
                 client.close()
         self._consumer = self._admin = self._asker = None
         self._tried = False
-        self._partitions, self._at, self._ahead = {}, {}, {}
-
-
-def _messages(piece: Fetched | pl.DataFrame) -> int:
-    return piece.count if isinstance(piece, Fetched) else piece.height
-
-
-def _first(piece: Fetched | pl.DataFrame) -> int:
-    return piece.first if isinstance(piece, Fetched) else int(piece["offset"][0])
-
-
-def _records(cursor: str, columns: pl.DataFrame) -> pl.DataFrame:
-    """``BATCH_SCHEMA`` of one partition as ``RECORD_SCHEMA``."""
-    constant = {"cursor": cursor, "message_id": None, "redelivered": False}
-    literals = [pl.lit(value, RECORD_SCHEMA[name]).alias(name) for name, value in constant.items()]
-    return columns.with_columns_seq(literals).select(RECORD_SCHEMA.names())
+        self._partitions, self._at, self._ahead = {}, {}, PartitionBuffers(self._servers, ())
