@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from builders import event
 from headrace.contracts import EVENTS
-from headrace.contracts.wire import decode
+from headrace.contracts.wire import decode, structs
 
 _DATE_TIME = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
@@ -55,7 +55,7 @@ def decoded(payload: bytes, way: str) -> tuple[datetime | None, list[str]]:
     """``received_at`` and the checks that failed."""
     payloads = pl.Series([payload])
     if way == "msgspec":
-        found = decode._Decoding(EVENTS, payloads, 10_000).decoded()
+        found = structs.StructDecoder(EVENTS, payloads, 10_000).decoded()
     else:
         found = decode.decode(EVENTS, payloads, 10_000)
     return found.rows["received_at"][0], found.failures.check

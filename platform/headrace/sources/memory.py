@@ -1,4 +1,4 @@
-"""A source in memory with both kinds of delivery, and scripted faults, for tests and for learning."""
+"""Sources in memory with both kinds of delivery and scripted faults, for tests and for learning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.core.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Positio
 
 
 class MemoryLog:
-    """Like a Kafka topic: numbered partitions of numbered messages.
+    """A log like a Kafka topic: numbered partitions of numbered messages.
 
     ``trim`` drops the oldest messages as retention does.
     """
@@ -29,15 +29,15 @@ class MemoryLog:
         self._messages[partition].extend(payloads)
 
     def trim(self, begin: int, partition: int = 0) -> None:
-        """Forget everything before ``begin``."""
+        """Drop all messages before ``begin``."""
         self._begin[partition] = begin
 
     def cursors(self) -> list[str]:
-        """One per partition."""
+        """List one cursor per partition."""
         return [f"{self.name}/{n}" for n in range(len(self._messages))]
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
-        """Messages of all partitions in order, never waiting."""
+        """Read messages of all partitions in order; never waits."""
         rows: list[tuple[str, int, bytes | None]] = []
         start, moved, gaps = {}, {}, []
         for n, cursor in enumerate(self.cursors()):
@@ -60,11 +60,11 @@ class MemoryLog:
         return MicroBatch(self.name, records, asked, before.advanced(moved), None, tuple(gaps))
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
-        """Remember the position for those who look."""
+        """Store the position, for tests to look at."""
         self.acknowledged = self.acknowledged.advanced(batch.after)
 
     def backlog(self, after: Position, /) -> Backlog:
-        """Messages beyond ``after``."""
+        """Count the messages beyond ``after``."""
         waiting = {
             cursor: len(self._messages[n]) - max(after.get(cursor, 0), self._begin[n])
             for n, cursor in enumerate(self.cursors())
@@ -72,13 +72,13 @@ class MemoryLog:
         return Backlog(sum(waiting.values()), by_cursor=waiting)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: memory holds no connection."""
 
 
 class MemoryQueue:
-    """Like an SQS queue: messages with ids that are handed out until they are deleted.
+    """A queue like one of SQS: messages with ids, which are delivered until they are deleted.
 
-    ``expire`` makes everything that is in flight visible again, as the end of the visibility timeout does.
+    ``expire`` makes all messages in flight visible again, as the end of the visibility timeout does.
     """
 
     replayable = False
@@ -104,11 +104,11 @@ class MemoryQueue:
         self._hidden.clear()
 
     def cursors(self) -> list[str]:
-        """The queue itself."""
+        """Return the queue as its only cursor."""
         return [self.name]
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
-        """Visible messages, hidden from now on."""
+        """Receive visible messages and hide them."""
         ids = [i for i in self._messages if i not in self._hidden][:max_messages]
         self._hidden.update(ids)
         for i in ids:
@@ -132,12 +132,12 @@ class MemoryQueue:
             self._hidden.discard(i)
 
     def backlog(self, after: Position, /) -> Backlog:
-        """Visible and hidden messages."""
+        """Count visible and hidden messages."""
         waiting = len(self._messages) - len(self._hidden)
         return Backlog(waiting, len(self._hidden), {self.name: waiting})
 
     def close(self) -> None:
-        """Make everything visible again."""
+        """Make all messages visible again."""
         self.expire()
 
 

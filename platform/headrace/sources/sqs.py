@@ -1,13 +1,14 @@
-"""SQS queues as a source.
+"""Read SQS queues.
 
-Delivery: at least once from SQS, made exactly once by the lake. A message is deleted only after its commit; one
-that SQS hands out again (receive count above one) is looked up by its id in the lake. The queue has no offsets:
-its one cursor, ``sqs/<queue>``, counts commits, so that two runs that hold the same message cannot both commit
-from the same snapshot. While a batch is in work its messages stay hidden: a thread extends their visibility until
-they are deleted or handed back. Unit of parallelism: the receive call; any number of receivers may share a queue.
+Delivery: SQS delivers at least once, and the lake makes it exactly once. A message is deleted only after its
+commit. The lake looks up a message that SQS delivers again (receive count above one) by its id. A queue has no
+offsets: its only cursor, ``sqs/<queue>``, counts commits. So two runs that hold the same message cannot both
+commit from the same snapshot. While a batch is in work its messages stay hidden: a thread extends their
+visibility until they are deleted or handed back. Unit of parallelism: the receive call; any number of receivers
+may share a queue.
 
-Standard and FIFO queues alike. Messages that nobody can land are SQS' own matter: a redrive policy moves them to a
-dead letter queue after so many receives.
+Standard and FIFO queues work alike. Messages that nobody can land are SQS' own matter: a redrive policy moves
+them to a dead letter queue after a number of receives.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _BATCH = 10  # SQS' limit for one receive or delete call
 #: How long a received message stays hidden from other receivers unless that is extended.
 VISIBILITY_SECONDS = 120
 _READ_SECONDS = 5.0
-#: SQS keeps a message for 14 days at most, so what was sent longer ago cannot come again.
+#: SQS keeps a message for 14 days at most, so an older message cannot be redelivered.
 _REDELIVERY_WINDOW = timedelta(days=15)
 _GONE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch"}
@@ -42,7 +43,7 @@ _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "Sig
 
 @contextmanager
 def _translated(name: str) -> Iterator[None]:
-    """botocore's exceptions become ours, once, here."""
+    """Translate botocore's exceptions into ours, here and nowhere else."""
     try:
         yield
     except ClientError as error:
@@ -54,19 +55,20 @@ def _translated(name: str) -> Iterator[None]:
 
 
 class SqsSource:
-    """One queue, standard or FIFO. Connects on first use."""
+    """One queue, standard or FIFO. Connects on first use.
+
+    Args:
+        queue: Name of the queue.
+        client: A boto3 SQS client.
+        receivers: Parallel calls; the client's connection pool should hold as many.
+        visibility_seconds: How long messages are hidden at a time; extended when half of it is over.
+    """
 
     replayable = False
 
     def __init__(
         self, queue: str, client: Any, *, receivers: int = 8, visibility_seconds: int = VISIBILITY_SECONDS
     ) -> None:
-        """Args:
-        queue: Its name.
-        client: A boto3 SQS client.
-        receivers: Parallel calls; the client's connection pool should hold as many.
-        visibility_seconds: For how long messages are hidden at a time; extended when half of it is over.
-        """
         self.queue = queue
         self.name = f"sqs/{queue}"
         self._client = client
@@ -94,15 +96,15 @@ class SqsSource:
         return f"did you mean {near[0]!r}?" if near else f"this account has {', '.join(names) or 'none'}"
 
     def cursors(self) -> list[str]:
-        """The queue itself."""
+        """Return the queue as its only cursor."""
         self._queue_url()
         return [self.name]
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
         """Receive with parallel long polls until the queue is empty or the batch is full.
 
-        Who waits for longer than a second does so with one call, which returns with the first messages; the others
-        are made then, and wait no more.
+        To wait longer than a second, a single call waits and returns with the first messages. Then the other
+        calls follow, and wait no more.
         """
         before = Position({self.name: after.get(self.name, 0)})
         deadline = time.monotonic() + wait_seconds + _READ_SECONDS
@@ -120,7 +122,7 @@ class SqsSource:
                     parts = pool.map(lambda _: self._drain(*each), range(self._receivers))
                     messages += [m for part in parts for m in part]
         except BaseException:
-            # nobody will see what the other receivers got
+            # the messages of the other receivers would be lost until their visibility ends
             self._hand_back(self._held.known() - held)
             raise
         receipts = [m["ReceiptHandle"] for m in messages]
@@ -132,7 +134,7 @@ class SqsSource:
         )
 
     def _drain(self, most: int, wait: int, deadline: float) -> list[dict[str, Any]]:
-        """Receive until nothing comes, or so many messages; the first call waits so many seconds."""
+        """Receive up to ``most`` messages until none come; the first call waits ``wait`` seconds."""
         mine: list[dict[str, Any]] = []
         while len(mine) < most and time.monotonic() < deadline:
             found = self._receive(min(_BATCH, most - len(mine)), wait)
@@ -143,7 +145,7 @@ class SqsSource:
         return mine
 
     def _receive(self, most: int, wait: int) -> list[dict[str, Any]]:
-        """One call, waiting so many seconds for the first message."""
+        """Make one call, which waits ``wait`` seconds for the first message."""
         with _translated(self.queue):
             answer = self._client.receive_message(
                 QueueUrl=self._queue_url(),
@@ -158,7 +160,7 @@ class SqsSource:
         return found
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
-        """Delete the batch. What could not be deleted comes again and is then recognised by its id."""
+        """Delete the batch. A message that could not be deleted comes again, and is then recognised by its id."""
         url = self._queue_url()
 
         def delete(part: list[str]) -> None:
@@ -173,7 +175,7 @@ class SqsSource:
             list(pool.map(delete, _tens(batch.receipts or [])))
 
     def backlog(self, after: Position, /) -> Backlog:
-        """The queue's own depth attributes."""
+        """Return the queue's own depth attributes."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         url = self._queue_url()
         with _translated(self.queue):
@@ -182,7 +184,7 @@ class SqsSource:
         return Backlog(waiting, hidden, {self.name: waiting})
 
     def _keep(self) -> None:
-        """Start the thread that extends the visibility of what is held."""
+        """Start the thread that extends the visibility of messages in flight."""
         if self._keeper is None or not self._keeper.is_alive():
             self._closed.clear()
             self._keeper = threading.Thread(target=self._extend, name=f"{self.name}-visibility", daemon=True)
@@ -211,7 +213,7 @@ class SqsSource:
         self._client.change_message_visibility_batch(QueueUrl=self._queue_url(), Entries=entries)
 
     def close(self) -> None:
-        """Hand back what was received and has not landed, instead of letting it wait out its visibility."""
+        """Hand back messages that have not landed, so that they need not wait out their visibility."""
         self._closed.set()
         if self._keeper is not None:
             self._keeper.join(timeout=_READ_SECONDS)
@@ -224,39 +226,39 @@ class SqsSource:
             try:
                 self._change_visibility(part, 0)
             except (BotoCoreError, ClientError):
-                return  # they come again when their visibility ends
+                return  # SQS delivers them again when their visibility ends
 
 
 class _Held:
-    """Receipts that are out, each with the time (``time.monotonic``) at which its message becomes visible again."""
+    """Receipts in flight, each with the time (``time.monotonic``) when its message becomes visible again."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def add(self, receipts: Iterable[str], until: float) -> None:
-        """Received."""
+        """Add received messages."""
         with self._lock:
             self._until.update(dict.fromkeys(receipts, until))
 
     def extend(self, receipts: Iterable[str], until: float) -> None:
-        """Hidden for longer, where not deleted meanwhile."""
+        """Extend the time of messages that were not deleted meanwhile."""
         with self._lock:
             self._until.update({r: until for r in receipts if r in self._until})
 
     def drop(self, receipts: Iterable[str]) -> None:
-        """Deleted."""
+        """Remove deleted messages."""
         with self._lock:
             for receipt in receipts:
                 self._until.pop(receipt, None)
 
     def before(self, moment: float) -> list[str]:
-        """Those that become visible before ``moment``."""
+        """Return the messages that become visible before ``moment``."""
         with self._lock:
             return [receipt for receipt, until in self._until.items() if until < moment]
 
     def known(self) -> set[str]:
-        """All of them."""
+        """Return all messages in flight."""
         with self._lock:
             return set(self._until)
 
@@ -286,7 +288,7 @@ def _columns(cursor: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _headers(message: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Message attributes as headers; numbers as the text that SQS keeps them in."""
+    """Turn message attributes into headers; numbers stay the text in which SQS keeps them."""
     attributes = message.get("MessageAttributes")
     if not attributes:
         return None

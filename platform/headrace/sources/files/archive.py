@@ -1,4 +1,4 @@
-"""Where the archive's files are: a local folder or a prefix of an S3 bucket, read only."""
+"""List and open the archive's files: in a local folder or below a prefix of an S3 bucket, read only."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pyarrow.fs as pafs
 from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
 
 _S3 = "s3://"
-#: Bytes of one read: a request each on S3, so a large one there.
+#: Bytes of one read; on S3 each read is a request, so it is larger there.
 _LOCAL_BUFFER, _S3_BUFFER = 1 << 18, 8 << 20
 _CONNECT_SECONDS, _REQUEST_SECONDS = 5, 30
-#: delta-rs' names for what pyarrow takes too, without their ``aws_``.
+#: delta-rs' names of options, without ``aws_`` -> pyarrow's.
 _OPTIONS = {
     "access_key_id": "access_key",
     "secret_access_key": "secret_key",
@@ -28,7 +28,7 @@ _OPTIONS = {
     "endpoint": "endpoint_override",
     "endpoint_url": "endpoint_override",
 }
-#: Files that are not finished or not meant to be read.
+#: Beginnings and ends of names of files that are not finished, or not meant to be read.
 _PASSED_OVER_STARTS, _PASSED_OVER_ENDS = (".", "_"), (".tmp", ".part")
 
 
@@ -37,7 +37,7 @@ class Found:
     """A file as a listing shows it.
 
     Attributes:
-        path: Below the archive, with forward slashes.
+        path: Path below the archive, with forward slashes.
         size: Bytes.
         mtime_ns: When it was last written, nanoseconds since 1970.
     """
@@ -48,14 +48,15 @@ class Found:
 
 
 class Archive:
-    """A folder or an S3 prefix. Creating the object touches nothing."""
+    """A folder or an S3 prefix. Creating the object touches nothing.
 
-    def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
-        """Args:
+    Args:
         uri: A local folder, or ``s3://bucket/prefix``.
         storage_options: Keys, region, endpoint and ``allow_http`` as delta-rs names them; others are ignored.
             Without keys the usual AWS chain answers.
-        """
+    """
+
+    def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.uri = uri.rstrip("/") or "/"
         self.on_s3 = uri.startswith(_S3)
         self._options = storage_options or {}
@@ -75,14 +76,14 @@ class Archive:
             raise Fatal(f"HEADRACE_ARCHIVE_STORAGE_OPTIONS do not fit {self.uri}: {error}") from error
 
     def name(self, path: str) -> str:
-        """A file as a person finds it."""
+        """Return a file's name as a person finds it."""
         return f"{self.uri}/{path}"
 
     def files(self, folder: str) -> list[Found]:
-        """The files below a folder, sub-folders included, in order of their paths; none if it does not exist.
+        """List the files below a folder with its sub-folders, in order of their paths; none if it does not exist.
 
-        Hidden ones, those whose names (or folders' names) begin with ``_`` and those that end in ``.tmp`` or
-        ``.part`` are passed over.
+        Three kinds are skipped: hidden files, those with a name (or a folder's name) that begins with ``_``,
+        and those that end in ``.tmp`` or ``.part``.
 
         Raises:
             Fatal: The bucket does not exist, or access is denied.
@@ -103,10 +104,12 @@ class Archive:
             raise Fatal(f"bucket {bucket!r} does not exist; create it or correct HEADRACE_ARCHIVE={self.uri}")
 
     def stamp(self, path: str) -> str:
-        """Changes whenever a file's content does: size and time of the last write, on S3 the ETag too.
+        """Return a text that changes whenever a file's content does.
+
+        It is made of size and time of the last write, on S3 of the ETag too.
 
         Raises:
-            BadData: There is no such file any more, or this one alone may not be read.
+            BadData: The file no longer exists, or access to this one alone is denied.
             Fatal, Retriable: As ``files``.
         """
         with _translated(self.name(path), denied=BadData):
@@ -120,7 +123,7 @@ class Archive:
                 return f"{stamp}:{_text(file.metadata()['ETag'])}"
 
     def open(self, path: str) -> IO[bytes]:
-        """A seekable file; raises as ``stamp``, here and in every read."""
+        """Open a seekable file; raises as ``stamp`` does, here and in every read."""
         name = self.name(path)
         with _translated(name, denied=BadData):
             file = self._filesystem.open_input_file(f"{self._root}/{path}")
@@ -128,7 +131,7 @@ class Archive:
 
 
 class _Raw(io.RawIOBase):
-    """A file whose storage fails in our words, so that nobody takes it for a file with a broken content."""
+    """A file whose storage errors are translated, so that nobody takes it for a file with broken content."""
 
     def __init__(self, file: Any, name: str) -> None:
         self._file, self._named = file, name
@@ -157,7 +160,7 @@ class _Raw(io.RawIOBase):
 
 
 def s3_options(options: Mapping[str, str]) -> dict[str, Any]:
-    """delta-rs' storage options in pyarrow's words; an endpoint with ``http`` needs no ``allow_http``."""
+    """Translate delta-rs' storage options to pyarrow's; an endpoint with ``http`` needs no ``allow_http``."""
     plain = {key.lower().removeprefix("aws_"): value for key, value in options.items()}
     found: dict[str, Any] = {_OPTIONS[key]: value for key, value in plain.items() if key in _OPTIONS}
     if plain.get("allow_http", "").lower() in ("true", "1") and "://" not in found.get(
@@ -178,7 +181,7 @@ def _text(value: bytes | str | None) -> str:
 
 @contextmanager
 def _translated(name: str, denied: type[HeadraceError] = Fatal) -> Iterator[None]:
-    """The operating system's and pyarrow's exceptions become ours, once, here."""
+    """Translate exceptions of the operating system and of pyarrow into ours, here and nowhere else."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,6 +1,7 @@
-"""What is known of an archive's files: remembered, so that a file is looked through once.
+"""Remember what is known of an archive's files, so that a file is examined once.
 
-Only a memory: what has landed is in the lake's log. Where it is lost or damaged the files are looked through again.
+It is only a memory: the lake's log says what has landed. If the index is lost or damaged, the files are
+examined again.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ log = logging.getLogger(__name__)
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One file as it was when it was looked through.
+    """One file as it was when it was examined.
 
     Attributes:
         size: Bytes, as the listing showed it.
         mtime_ns: Time of its last write, as the listing showed it.
         stamp: See ``Archive.stamp``.
-        sha256: Of its bytes, in hexadecimal.
-        records: How many it holds.
-        problem: Why it cannot be read, empty if it can.
+        sha256: Hash of its bytes, in hexadecimal.
+        records: Number of its records.
+        problem: Why it cannot be read; empty if it can.
     """
 
     size: int
@@ -37,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True):
     problem: str = ""
 
     def is_of(self, found: Found) -> bool:
-        """Whether the listing shows the same file."""
+        """Tell whether the listing shows the same file."""
         return (self.size, self.mtime_ns) == (found.size, found.mtime_ns)
 
 
@@ -47,21 +48,22 @@ class _Saved(msgspec.Struct):
 
 
 class FileIndex:
-    """Entries by path, in a small file that several processes may share: the last one to save wins."""
+    """Entries by path, in a small file that several processes may share: the last one to save wins.
+
+    Args:
+        path: The file; created by the first ``save``.
+        reader: What the entries depend on besides the files; an index of another reader is ignored.
+    """
 
     def __init__(self, path: Path, reader: str) -> None:
-        """Args:
-        path: The file; made on the first ``save``.
-        reader: What the entries depend on besides the files; others' entries count for nothing.
-        """
         self._path = path
         self._reader = reader
         self._seen: tuple[int, int, int] | None = None
-        self._told = False  # that it cannot be written
+        self._told = False  # whether it was logged that the file cannot be written
         self.files: dict[str, Entry] = {}
 
     def refresh(self) -> None:
-        """Take over what another process has saved since."""
+        """Load what another process has saved since."""
         seen = self._now()
         if seen is None or seen == self._seen:
             return
@@ -73,7 +75,7 @@ class FileIndex:
         self.files = saved.files if saved.reader == self._reader else {}
 
     def contents(self) -> dict[str, int]:
-        """Records by content, for contents that can be read."""
+        """Return the number of records by content, for contents that can be read."""
         return {e.sha256: e.records for e in self.files.values() if not e.problem}
 
     def prune(self, keep: Callable[[str], bool]) -> None:
@@ -81,7 +83,7 @@ class FileIndex:
         self.files = {path: entry for path, entry in self.files.items() if keep(path)}
 
     def save(self) -> None:
-        """Keep the entries for other processes; where that cannot be done, files are looked through again.
+        """Save the entries for other processes; if that fails, files are examined again.
 
         Readers see the old or the new content.
         """

@@ -1,18 +1,20 @@
-"""Files of an archive as a source: history, and whatever else comes as files.
+"""Read the files of an archive: history, and anything else that comes as files.
 
-Delivery: a file is known by its content. Its cursor is ``files/<folder>/<sha256 of its bytes>``, an offset is the
-number of a record in it from 0, and the position lives in the Delta log like any other: a record is read again exactly
-when it has not landed, a content is taken once under however many names, and records = landed + rejected. Files are
-never moved, changed or deleted. Unit of parallelism: the source; one run reads one file after the other.
+Delivery: a file is known by its content. Its cursor is ``files/<folder>/<sha256 of its bytes>``, an offset is
+the number of a record in it, from 0. The position lives in the Delta log like any other. So a record is read
+again exactly when it has not landed, a content lands once under however many names, and records = landed +
+rejected. Files are never moved, changed or deleted. Unit of parallelism: the source; one run reads file after
+file.
 
-A file is looked through before anything of it lands: hashed, then read to its end as its format and counted. One that
-cannot be is refused whole, with a line that says why, and the others go on. A file that was written to within the last
-``quiet_seconds`` waits; one that changes while it is read is noticed after each chunk, the chunk is thrown away and
-the file is looked through again. What it holds then is a new content, whose records all land: a file that grows after
-it was taken brings its old records again, which the marts count once by their ids.
+A file is examined before any of its records land: it is hashed, read to its end in its format, and counted. A
+file that cannot be read is refused whole, with a line that says why, and the others go on. A file that was
+written to within the last ``quiet_seconds`` waits. If a file changes while it is read, this is noticed after
+each chunk: the chunk is thrown away and the file is examined again. Its new content is another cursor, whose
+records all land. So a file that grows after it was taken brings its old records again; the marts count them
+once by their ids.
 
-A line that is no record is a message too: its untouched bytes, which the contract rejects with its reasons. (A line of
-a CSV or a log that happens to be a JSON record is a message like any other.)
+A line that is no record is a message too: its untouched bytes, which the contract rejects with its reasons. (A
+line of a CSV or a log that happens to be a JSON record is a message like any other.)
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ from headrace.sources.files.index import Entry, FileIndex
 
 log = logging.getLogger(__name__)
 
-#: A batch ends after so many bytes of payload, and after so many seconds while small files keep coming.
+#: Bytes of payload after which a batch ends, and seconds after which it ends while small files keep coming.
 _BATCH_BYTES = 256 << 20
 _READ_SECONDS = 5.0
-_LOOK_SECONDS = 2.0  # a read that waits for files comes back after this, to list them again
+_LOOK_SECONDS = 2.0  # a read that waits for files returns after this, so that they are listed again
 _HASH_BYTES = 1 << 20
 _ORIGIN = {"timestamp": pl.Int64, "cursor": pl.String, "offset": pl.Int64, "end": pl.Int64}
 
@@ -59,10 +61,10 @@ class _View:
 
     Attributes:
         files: Contents by cursor, in order of path.
-        gone: Contents that were looked through and are at no path any more.
-        unknown: Files that have not been looked through and are quiet.
+        gone: Contents that were examined and exist at no path any more.
+        unknown: Files that were not examined yet and that nobody is writing to.
         problems: Why files are refused.
-        paths: Of all files.
+        paths: Paths of all files.
     """
 
     files: dict[str, _File] = field(default_factory=dict)
@@ -72,11 +74,11 @@ class _View:
     paths: frozenset[str] = frozenset()
 
     def pending(self, after: Position) -> list[_File]:
-        """Files with records beyond ``after``."""
+        """Return the files with records beyond ``after``."""
         return [f for f in self.files.values() if after.get(f.cursor, 0) < f.entry.records]
 
     def torn(self, after: Position) -> list[_File]:
-        """Files that went away when some of their records had landed and some had not."""
+        """Return the files that disappeared after some of their records had landed, but not all."""
         return [f for f in self.gone.values() if 0 < after.get(f.cursor, 0) < f.entry.records]
 
 
@@ -96,20 +98,21 @@ class _Part:
 
 
 class FilesSource:
-    """One folder of the archive. Touches nothing before its first use; for one thread."""
+    """One folder of the archive. Touches nothing before its first use; for one thread.
+
+    Args:
+        folder: Folder below the archive.
+        archive: Where the files are.
+        reader: How they are read.
+        index: File that remembers which files were examined.
+        quiet_seconds: How long nobody must have written to a file before it is examined.
+    """
 
     replayable = True
 
     def __init__(
         self, folder: str, archive: Archive, reader: FileReader, index: Path, *, quiet_seconds: float = 2.0
     ) -> None:
-        """Args:
-        folder: Below the archive.
-        archive: Where the files are.
-        reader: How they are read.
-        index: File that remembers what was looked through.
-        quiet_seconds: For so long nobody must have written to a file before it is looked through.
-        """
         self.name = f"files/{folder}"
         self._folder = folder
         self._archive = archive
@@ -120,16 +123,16 @@ class FilesSource:
         self._open: _Opened | None = None
 
     def cursors(self) -> list[str]:
-        """One per content that has been looked through; ``read`` looks through the others, and then they appear."""
+        """List one cursor per examined content; ``read`` examines new files, and then they appear."""
         self._view = self._look()
         return [*self._view.files, *self._view.gone]
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
-        """The next records, of one or more files in order of path.
+        """Read the next records, of one or more files in order of path.
 
-        Right after ``cursors`` it serves those alone, so that ``after`` says of each how far it has landed. Where
-        nothing is left of them it looks through new files for about ``wait_seconds``, at least one of them, and may
-        return an empty batch.
+        Right after ``cursors`` it reads only the files listed there, so that ``after`` tells how far each has
+        landed. If none of their records are left, it examines new files for about ``wait_seconds``, at least
+        one of them, and may return an empty batch.
         """
         asked, view = self._view is not None, self._latest()
         pending, refused = view.pending(after), []
@@ -138,23 +141,23 @@ class FilesSource:
             told = {*view.files, *view.gone}
             pending = [f for f in self._look().pending(after) if f.cursor in told or not asked]
         elif not pending:
-            time.sleep(min(wait_seconds, _LOOK_SECONDS))  # nothing tells of new files
+            time.sleep(min(wait_seconds, _LOOK_SECONDS))  # nothing announces new files
         return self._batch(self._take(pending, after, max_messages), tuple(refused))
 
     def _latest(self) -> _View:
-        """What ``cursors`` has just seen, or the folder as it is now."""
+        """Return the view that ``cursors`` has just made, or a new one."""
         view, self._view = self._view or self._look(), None
         return view
 
     def _look(self) -> _View:
-        """List the folder and hold it against the index; opens no file."""
+        """List the folder and compare it with the index; opens no file."""
         self._index.refresh()
         view, quiet_since = _View(), time.time_ns() - self._quiet // timedelta(microseconds=1) * 1_000
         listed = self._archive.files(self._folder)
         for found in listed:
             entry = self._index.files.get(found.path)
             if entry is None or not entry.is_of(found):
-                # a time in the future is another clock's, not a write that goes on
+                # a time in the future comes from another clock, not from a write that goes on
                 if not quiet_since < found.mtime_ns <= time.time_ns():
                     view.unknown.append(found)
             elif entry.problem:
@@ -173,7 +176,7 @@ class FilesSource:
         return _File(f"{self.name}/{entry.sha256}", path, entry)
 
     def _look_through(self, view: _View, after: Position, seconds: float) -> list[str]:
-        """Index new files until something new was found and the time is over; returns why some are refused."""
+        """Examine new files until one has news and the time is over; return why files are refused."""
         deadline, refused = time.monotonic() + seconds, []
         contents, news = self._index.contents(), False
         torn = {file.path for file in view.torn(after)}
@@ -242,7 +245,7 @@ class FilesSource:
         return parts
 
     def _part(self, file: _File, start: int, messages: int, size: int) -> _Part | None:
-        """The next records of a file; None if it is no longer what was looked through."""
+        """Read the next records of a file; None if it has changed since it was examined."""
         part = _Part(file, start)
         whole = min(messages, file.entry.records - start)
         try:
@@ -263,7 +266,7 @@ class FilesSource:
         except BadData:
             same = done = False
         except BaseException:
-            self.close()  # its records were taken and not handed out
+            self.close()  # its records were taken and not delivered
             raise
         if done or not same:
             self.close()
@@ -275,7 +278,7 @@ class FilesSource:
         return None
 
     def _opened(self, file: _File, start: int) -> _Opened:
-        """The records of a file from ``start``: those that are open already, or else from its beginning."""
+        """Return the records of a file from ``start``: the open ones if they fit, else from its beginning."""
         if self._open is None or (self._open.cursor, self._open.at) != (file.cursor, start):
             self.close()
             self._open = _Opened(file.cursor, start, self._records(file.path))
@@ -301,10 +304,10 @@ class FilesSource:
         return MicroBatch(self.name, records, before, before.advanced(moved), refused=refused)
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
-        """There is nobody to tell: the position is in the lake's log, and the files stay as they are."""
+        """Do nothing: the position is in the lake's log, and the files stay as they are."""
 
     def backlog(self, after: Position, /) -> Backlog:
-        """Records beyond ``after``; a file that has not been looked through counts as one. Opens no file."""
+        """Count the records beyond ``after``; a file not yet examined counts as one. Opens no file."""
         view = self._latest()
         waiting = {f.cursor: f.entry.records - after.get(f.cursor, 0) for f in view.pending(after)}
         problems = view.problems + [
@@ -316,7 +319,7 @@ class FilesSource:
         return Backlog(total, by_cursor=waiting, problems=tuple(problems))
 
     def close(self) -> None:
-        """Close the file that is open; what was read and has not landed is read again."""
+        """Close the open file; records that have not landed are read again."""
         if self._open is not None:
             self._open.records.close()
             self._open = None

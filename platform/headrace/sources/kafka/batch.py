@@ -1,4 +1,4 @@
-"""Define a record batch of Kafka as bytes, and the columns that records become."""
+"""Define a record batch as bytes, and the columns that its records become."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from headrace.core.batch import RECORD_SCHEMA
 
-#: Columns of ``decode``: of ``RECORD_SCHEMA`` those that a record itself holds.
+#: Columns of ``decode``: the part of ``RECORD_SCHEMA`` that a record itself holds.
 BATCH_SCHEMA = pl.Schema(
     {name: RECORD_SCHEMA[name] for name in ("payload", "key", "headers", "timestamp", "offset")}
 )
@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class CorruptBatch(ValueError):
-    """A record batch whose records are not what its header or their lengths say."""
+    """The records of a batch are not what its header or their lengths say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class RawBatch:
 
     Attributes:
         records: The bytes after the batch's header.
-        count: Records in it.
-        base_offset: Offset that the records' deltas count from.
-        first_timestamp: Milliseconds since 1970 that the records' deltas count from.
+        count: Number of records.
+        base_offset: Offset to which the records' deltas are added.
+        first_timestamp: Milliseconds since 1970 to which the records' deltas are added.
         append_timestamp: Milliseconds since 1970 of all its records (LogAppendTime); None for CreateTime.
         wanted: Records before this offset are left out: a fetch may begin within a batch.
     """
@@ -48,10 +48,10 @@ class RawBatch:
 
 
 def joined(schema: pl.Schema, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Frames of ``schema`` as one. Bytes are not copied."""
+    """Concatenate frames of ``schema``; bytes are not copied."""
     return pl.concat([schema.to_frame(), *frames]).rechunk()
 
 
 def utc(milliseconds: pl.Series) -> pl.Series:
-    """Milliseconds since 1970 as ``UTC_MICROS``."""
+    """Convert milliseconds since 1970 to ``UTC_MICROS``."""
     return milliseconds.cast(pl.Datetime("ms")).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")

@@ -1,4 +1,4 @@
-"""Kafka's records to columns: see ``kafka_batches``."""
+"""Turn Kafka's records into columns; see ``decode``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from headrace.core.compiled import view_column
 from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, Ints, RawBatch, utc
 from headrace.sources.kafka.scan import PROBLEMS, find_fields, find_headers
 
-#: A view counts its place in 31 bits.
+#: Most bytes of a batch: the place in a view has 31 bits.
 _VIEW_BYTES = 2**31 - 1
-#: Bytes of a record at least: length, attributes, two deltas, two lengths, the headers' number.
+#: Fewest bytes of a record: length, attributes, two deltas, two lengths, the number of headers.
 _SMALLEST_RECORD = 7
 
 
@@ -30,7 +30,7 @@ class Torn(Exception):
 
 
 def columns(data: bytes, batches: Sequence[RawBatch], counts: Ints) -> pl.DataFrame:
-    """Batches of one partition, whose bytes are joined in ``data``.
+    """Make columns of one partition's batches, whose bytes are joined in ``data``.
 
     Raises:
         Torn: A record is broken.
@@ -68,7 +68,7 @@ def columns(data: bytes, batches: Sequence[RawBatch], counts: Ints) -> pl.DataFr
 def _fields(
     octets: npt.NDArray[np.uint8], batches: Sequence[RawBatch]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], Ints]:
-    """See ``find_fields``."""
+    """Find the fields of all records; see ``find_fields``."""
     for batch in batches:
         if not 0 <= batch.count * _SMALLEST_RECORD <= len(batch):
             what = f"{len(batch)} bytes cannot hold as many"
@@ -90,7 +90,7 @@ def _fields(
 
 
 def _headers(octets: npt.NDArray[np.uint8], numbers: Ints) -> pl.Series:
-    """``HEADERS``, null for none."""
+    """Make the column ``HEADERS``; null for no headers."""
     counts = numbers[2]
     found = int(counts.sum())
     if not found:

@@ -1,10 +1,10 @@
-"""Kafka's record batches, as bytes, to columns: no Python object per message.
+"""Decode Kafka's record batches from bytes to columns: no Python object per message.
 
-Format: https://kafka.apache.org/documentation/#recordbatch (magic 2). Compiled code (``columns``) goes from
-record to record. Keys, values and headers are not copied: their columns are Arrow views into the one buffer that the
-batches were joined into, and keep it alive.
+Format: https://kafka.apache.org/documentation/#recordbatch (magic 2). Compiled code (``scan``) goes from record
+to record. Keys, values and headers are not copied. Their columns are Arrow views into the one buffer into which
+the batches were joined, and keep it alive.
 
-Knows bytes alone. Who fetches them, checks their CRC and decompresses them is ``fetch``.
+This module knows bytes alone. ``fetch`` gets them, checks their CRC and decompresses them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import polars as pl
 
 from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, RawBatch, joined
 
-#: Bytes that are joined at once. A view counts its place in 31 bits; a longer batch stands alone.
+#: Bytes that are joined at once, because the place in a view has 31 bits; a longer batch stands alone.
 _JOINED_BYTES = 1 << 26
 
 
 def decode(batches: Sequence[RawBatch]) -> pl.DataFrame:
-    """Consecutive batches of one partition as columns.
+    """Decode consecutive batches of one partition.
 
     Returns:
         ``BATCH_SCHEMA``, one row per record in the order of the batches. ``headers`` is null for none.
@@ -33,7 +33,7 @@ def decode(batches: Sequence[RawBatch]) -> pl.DataFrame:
 
 
 def _runs(batches: Iterable[RawBatch]) -> Iterator[list[RawBatch]]:
-    """Neighbours that are worth one concatenation."""
+    """Group neighbouring batches for one concatenation."""
     run: list[RawBatch] = []
     size = 0
     for batch in batches:
@@ -47,7 +47,7 @@ def _runs(batches: Iterable[RawBatch]) -> Iterator[list[RawBatch]]:
 
 
 def _decode(batches: list[RawBatch]) -> pl.DataFrame:
-    # Numba takes longer to import than all that a command which reads no topic needs
+    # importing Numba takes longer than a whole command that reads no topic
     from headrace.sources.kafka.columns import Torn, columns
 
     data = b"".join([batch.records for batch in batches])

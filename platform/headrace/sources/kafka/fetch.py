@@ -1,13 +1,14 @@
-"""Record batches from kafka-python, undecoded.
+"""Take record batches out of kafka-python, undecoded.
 
-kafka-python keeps everything but the decoding of records: connections, fetch sessions, positions, CRC, transactions,
-codecs, and the formats before magic 2. Its fetcher hands each fetched partition to a class of its own,
-``PartitionRecords``, which asks every batch for its records; here a batch answers with one record that stands for
-all of them. ``pieces`` takes those out of a poll, still compressed, and ``columns`` decodes many at once.
+kafka-python keeps everything but the decoding of records: connections, fetch sessions, positions, CRC,
+transactions, codecs, and the formats before magic 2. Its fetcher hands each fetched partition to a class of its
+own, ``PartitionRecords``, which asks every batch for its records. Here a batch answers with one record that
+stands for all of them. ``pieces`` takes these out of a poll, still compressed, and ``columns`` decodes many at
+once.
 
-That class is no public interface. So kafka-python is pinned exactly, ``whole_batches`` tries the whole way on a
-batch made by kafka-python before it takes it, and leaves the client as it is where anything is not as expected.
-``pieces`` takes what either path gives.
+That class is no public interface. So kafka-python is pinned exactly. Before ``whole_batches`` takes this path,
+it tries all of it on a batch made by kafka-python. If anything is unexpected, the client stays as it is.
+``pieces`` accepts the records of either path.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ log = logging.getLogger(__name__)
 def whole_batches(consumer: KafkaConsumer) -> bool:
     """Make a consumer's ``poll`` return one record per record batch, for ``pieces`` to take out.
 
-    ``max_records`` of ``poll`` still counts messages, and is passed by less than one record batch. The consumer's
-    position is then beyond the last batch that was returned, never within one.
+    ``max_records`` of ``poll`` still counts messages; it is exceeded by less than one record batch. The
+    consumer's position is then after the last batch returned, never within one.
 
     Returns:
-        False where this kafka-python does not work that way; the consumer then is as it was.
+        False if this kafka-python does not work that way; the consumer is then unchanged.
     """
     try:
         stock = consumer._fetcher.PartitionRecords
         whole = _undecoding(stock)
         if not _tried(whole).equals(_tried(stock)):
             raise ValueError("a batch is not the same on both paths")
-    except Exception as error:  # whatever another version does otherwise
+    except Exception as error:  # another version may differ in any way
         why = f"{type(error).__name__}: {error}"
         log.warning("kafka-python decodes each message by itself, several times slower: %s", why)
         return False
@@ -55,11 +56,11 @@ def whole_batches(consumer: KafkaConsumer) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A record batch as it came, its CRC checked.
+    """A record batch as it came, with its CRC checked.
 
     Attributes:
-        count: Records in it, also those before ``first``.
-        first: Offset that the read began at, or of its first record if that is later.
+        count: Number of records, including those before ``first``.
+        first: Offset at which the read began, or of the first record if that is later.
     """
 
     count: int
@@ -67,10 +68,10 @@ class Fetched:
     _batch: Any
 
     def decompressed(self) -> RawBatch:
-        """The bytes of its records.
+        """Return the bytes of the records.
 
         Raises:
-            CorruptBatch: They are not of the codec that it names.
+            CorruptBatch: The bytes are not of the codec that the batch names.
             KafkaError: The codec is not installed.
         """
         batch = self._batch
@@ -78,7 +79,7 @@ class Fetched:
             batch._maybe_uncompress()
         except KafkaError:
             raise
-        except Exception as error:  # each codec has its own
+        except Exception as error:  # each codec raises errors of its own
             what = f"the record batch at offset {batch.base_offset} cannot be decompressed: {error}"
             raise CorruptBatch(what) from error
         return RawBatch(
@@ -96,7 +97,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """Stands for all records of a batch, in the attributes that ``PartitionRecords`` reads of one."""
+    """Stands for all records of a batch, with the attributes that ``PartitionRecords`` reads of a record."""
 
     value: Fetched
     offset: int  # of the last one: the position is set to the next
@@ -108,12 +109,12 @@ class _Whole:
     checksum: None = None
 
     def validate_crc(self) -> bool:
-        """The batch has one CRC, which is checked before."""
+        """Return True: the batch has one CRC, which was checked before."""
         return True
 
 
 class _Undecoded:
-    """A record batch of kafka-python that yields a ``_Whole``, and is itself in everything else."""
+    """A record batch of kafka-python that yields one ``_Whole``; everything else stays kafka-python's."""
 
     def __init__(self, batch: Any, wanted: int) -> None:
         self._batch = batch
@@ -124,14 +125,14 @@ class _Undecoded:
 
     def __iter__(self) -> Iterator[_Whole]:
         batch = self._batch
-        if not batch.records_count:  # compaction leaves the batch where it removes the last record
+        if not batch.records_count:  # compaction keeps a batch whose last record it removes
             return
         fetched = Fetched(batch.records_count, max(self._wanted, batch.base_offset), batch)
         yield _Whole(fetched, batch.last_offset, batch.size_in_bytes)
 
 
 class _Batches:
-    """``MemoryRecords`` whose batches of magic 2 stay undecoded. Control batches are kafka-python's to look into."""
+    """``MemoryRecords`` whose batches of magic 2 stay undecoded. kafka-python itself reads control batches."""
 
     def __init__(self, records: MemoryRecords, wanted: int) -> None:
         self._records = records
@@ -159,7 +160,7 @@ class _Taken(list[Any]):
 
 @cache
 def _undecoding(stock: Any) -> Any:
-    """Kafka-python's ``PartitionRecords``, with batches that stay whole."""
+    """Derive a class from kafka-python's ``PartitionRecords`` whose batches stay whole."""
 
     class Undecoding(stock):  # type: ignore[misc]
         def _unpack_records(self, tp: TopicPartition, records: MemoryRecords, *deserializers: Any) -> Any:
@@ -184,7 +185,7 @@ def _undecoding(stock: Any) -> Any:
 
 
 def _tried(kind: Any) -> pl.DataFrame:
-    """What a ``PartitionRecords`` makes of a compressed batch that it is to enter at the second message."""
+    """Let a ``PartitionRecords`` read a compressed batch from the second message on."""
     builder = MemoryRecordsBuilder(magic=2, compression_type=1, batch_size=1 << 14)
     for n in range(9):
         builder.append(
@@ -196,7 +197,7 @@ def _tried(kind: Any) -> pl.DataFrame:
 
 
 def pieces(records: Iterable[Any]) -> Iterator[Fetched | pl.DataFrame]:
-    """What ``poll`` returned for one partition: batches, and columns of what kafka-python has decoded."""
+    """Yield what ``poll`` returned for one partition: batches, and columns of records that kafka-python decoded."""
     for undecoded, group in groupby(records, lambda record: isinstance(record.value, Fetched)):
         if undecoded:
             yield from (record.value for record in group)
@@ -205,13 +206,13 @@ def pieces(records: Iterable[Any]) -> Iterator[Fetched | pl.DataFrame]:
 
 
 def columns(found: Iterable[Fetched | pl.DataFrame]) -> pl.DataFrame:
-    """Pieces of one partition as columns.
+    """Turn pieces of one partition into columns.
 
     Returns:
         ``BATCH_SCHEMA``, one row per message.
 
     Raises:
-        CorruptBatch: See ``decode``; or a batch cannot be decompressed.
+        CorruptBatch: A batch is corrupt (see ``decode``) or cannot be decompressed.
     """
     frames = []
     for undecoded, group in groupby(found, lambda piece: isinstance(piece, Fetched)):
@@ -223,7 +224,7 @@ def columns(found: Iterable[Fetched | pl.DataFrame]) -> pl.DataFrame:
 
 
 def _decoded(records: list[Any]) -> pl.DataFrame:
-    """Columns of records that kafka-python has decoded."""
+    """Make columns of records that kafka-python has decoded."""
     headers = [[{"key": k, "value": v} for k, v in r.headers] if r.headers else None for r in records]
     columns = {
         "payload": pl.Series([r.value for r in records], dtype=pl.Binary),

@@ -1,4 +1,4 @@
-"""Where the fields of Kafka's records are, found by compiled code: see ``kafka_batches``."""
+"""Find the fields of Kafka's records by compiled code; see ``decode``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.core.compiled import byte_at, compiled, write_view
 
-#: What can be wrong with a record, by number.
+#: Problems of a record, by number.
 PROBLEMS = (
     "",
     "it is cut off",
@@ -26,10 +26,10 @@ _CUT, _BEYOND, _NEGATIVE, _FIELD, _NUMBER_CUT, _NUMBER_LONG, _HEADERS, _LONGER, 
 
 @compiled
 def _varint(data: Any, at: int, end: int) -> tuple[Any, int]:
-    """Zigzag, of up to 64 bits (https://protobuf.dev/programming-guides/encoding/#signed-ints).
+    """Read a zigzag number of up to 64 bits (https://protobuf.dev/programming-guides/encoding/#signed-ints).
 
     Returns:
-        The number, and where it ends; or below zero what is wrong.
+        The number, and where it ends; below zero: the problem.
     """
     value, shift = np.uint64(0), np.uint64(0)
     while True:
@@ -47,7 +47,11 @@ def _varint(data: Any, at: int, end: int) -> tuple[Any, int]:
 
 @compiled
 def _bytes(data: Any, at: int, end: int) -> tuple[int, int, int]:
-    """Where bytes that follow their length begin, their size (below zero: null); where they end, or what is wrong."""
+    """Find bytes that follow their length.
+
+    Returns:
+        Where they begin, their size (below zero: null), and where they end; below zero: the problem.
+    """
     size, at = _varint(data, at, end)
     if at < 0 or size < 0:
         return 0, -1, at
@@ -58,15 +62,15 @@ def _bytes(data: Any, at: int, end: int) -> tuple[int, int, int]:
 def find_fields(
     data: Any, begin: int, end: int, first: int, count: int, views: Any, known: Any, numbers: Any
 ) -> tuple[int, int, int]:
-    """The fields of a batch's records.
+    """Find the fields of a batch's records.
 
     Args:
         data: The bytes.
         begin: Where the first record begins.
         end: Where the batch ends.
         first: Row of the first record in the results.
-        count: How many records there are.
-        views: By row: of payload and key.
+        count: Number of records.
+        views: By row: views of payload and key.
         known: By row: whether payload and key are not null.
         numbers: By row: deltas of timestamp and offset, the number of headers, where they begin and end.
 
@@ -85,7 +89,9 @@ def find_fields(
         stop = body + length
         if length == 0:
             return row, _FIELD, at
-        timestamp, at = _varint(data, body + 1, stop)  # before it attributes, which nothing uses so far
+        timestamp, at = _varint(
+            data, body + 1, stop
+        )  # a byte of attributes comes first, which nothing uses so far
         if at < 0:
             return row, -at, 0
         offset, at = _varint(data, at, stop)
@@ -121,12 +127,12 @@ def find_fields(
 
 @compiled
 def find_headers(data: Any, numbers: Any, views: Any, known: Any) -> tuple[int, int]:
-    """Names and values of the headers of all records, one after the other.
+    """Find names and values of the headers of all records, one after the other.
 
     Args:
         data: The bytes.
-        numbers: As ``find_fields`` leaves it.
-        views: By header: of name and value.
+        numbers: Filled by ``find_fields``.
+        views: By header: views of name and value.
         known: By header: whether its value is not null.
 
     Returns:

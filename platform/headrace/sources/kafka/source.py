@@ -1,15 +1,15 @@
-"""Kafka topics as a source.
+"""Read Kafka topics.
 
 Delivery: the position lives in the Delta log, so a message is read again exactly when it has not landed.
 Offsets are committed to a consumer group afterwards, only so that lag shows in Kafka's own tools. Unit of
 parallelism: the partition, assigned explicitly; no group membership, so no rebalance.
 
-A cursor is ``kafka/<topic>/<topic id>/<partition>``: a topic that was deleted and created again has another id
-and starts anew instead of being skipped up to the old offset; a batch during which that happens is thrown away.
-Gaps within a partition (compaction, transaction markers) are normal; offsets below the log's start that never
-landed are reported as ``Gap``.
+A cursor is ``kafka/<topic>/<topic id>/<partition>``. A topic that was deleted and created again has another id.
+So it is read from its beginning instead of being skipped up to the old offset. A batch during which that
+happens is thrown away. Gaps within a partition (compaction, transaction markers) are normal. Offsets below the
+log's start that never landed are reported as ``Gap``.
 
-Messages are columns from the fetched bytes on: see ``fetch`` and ``decode``.
+Messages are columns from the fetched bytes on; see ``fetch`` and ``decode``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from headrace.sources.kafka.fetch import whole_batches
 
 #: Bytes of one partition in one fetch.
 _FETCH_BYTES = 1 << 20
-#: The same for one who asks whether a message is there; a broker gives a batch at least.
+#: The same for ``count``; a broker returns a whole batch at least.
 _ASKED_BYTES = 1 << 14
 #: Wait of a poll that looks for watermarks or counts messages.
 _POLL_MS = 100
@@ -50,7 +50,7 @@ _WATERMARK_SECONDS = 5.0
 
 @contextmanager
 def _translated(servers: str) -> Iterator[None]:
-    """kafka-python's exceptions become ours, once, here."""
+    """Translate kafka-python's exceptions into ours, here and nowhere else."""
     try:
         yield
     except (KafkaTimeoutError, KafkaConnectionError, NodeNotReadyError) as error:
@@ -61,9 +61,7 @@ def _translated(servers: str) -> Iterator[None]:
         raise Retriable(
             f"Kafka on {servers} gave up what was read of a topic; start over: {error}"
         ) from error
-    except (
-        KeyError
-    ) as error:  # kafka-python leaves out partitions whose leader it does not know at the moment
+    except KeyError as error:  # kafka-python leaves out partitions whose leader it does not know now
         raise Retriable(f"Kafka on {servers} has no leader for {error} at the moment") from error
     except KafkaError as error:
         kind = Retriable if isinstance(error, RetriableError) else Fatal
@@ -72,7 +70,15 @@ def _translated(servers: str) -> Iterator[None]:
 
 
 class KafkaSource:
-    """One topic. Connects on first use; for one thread."""
+    """One topic. Connects on first use; for one thread.
+
+    Args:
+        topic: Name of the topic.
+        bootstrap_servers: ``host:port``, comma separated.
+        group: Consumer group to which offsets are committed, for lag tools.
+        security: Options as ``clients.kafka.checked`` takes them.
+        share: ``(n, of)``: only partitions whose number is n modulo ``of``.
+    """
 
     replayable = True
 
@@ -85,13 +91,6 @@ class KafkaSource:
         security: Mapping[str, Any] | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Args:
-        topic: Its name.
-        bootstrap_servers: ``host:port``, comma separated.
-        group: Consumer group that offsets are committed to, for lag tools.
-        security: Options as ``kafka_access.checked`` takes them.
-        share: ``(n, of)``: only partitions whose number is n modulo ``of``.
-        """
         self.topic = topic
         self.name = f"kafka/{topic}"
         self._servers = bootstrap_servers
@@ -99,11 +98,11 @@ class KafkaSource:
         self._security = dict(security or {})
         self._share = share
         self._consumer: KafkaConsumer | None = None
-        self._tried = False  # whether the consumer was asked to leave record batches whole
+        self._tried = False  # whether the consumer was asked to keep record batches whole
         self._admin: KafkaAdminClient | None = None
         self._asker: KafkaConsumer | None = None
         self._partitions: dict[str, TopicPartition] = {}
-        self._at: dict[str, int] = {}  # where the next read begins, if nobody asks for another place
+        self._at: dict[str, int] = {}  # where the next read begins by itself
         self._ahead = PartitionBuffers(self._servers, ())  # polled, not delivered yet
 
     def _connected(self) -> KafkaConsumer:
@@ -123,7 +122,7 @@ class KafkaSource:
         return self._consumer
 
     def cursors(self) -> list[str]:
-        """One per partition of the topic's present incarnation."""
+        """List one cursor per partition of the topic's present incarnation."""
         found = self._described()
         topic_id = found["topic_id"]
         number, of = self._share
@@ -141,7 +140,7 @@ class KafkaSource:
         return list(assigned)
 
     def _described(self) -> dict[str, Any]:
-        """The topic as the broker has it now.
+        """Describe the topic as the broker has it now.
 
         Raises:
             Fatal: It does not exist.
@@ -161,7 +160,7 @@ class KafkaSource:
         if not self._partitions and not self.cursors():  # fewer partitions than shares
             return MicroBatch(self.name, pl.DataFrame(schema=RECORD_SCHEMA), Position(), Position())
         consumer = self._connected()
-        if not self._tried:  # loads the compiled code: not for those who only look how far the topic goes
+        if not self._tried:  # loads the compiled code, which looking at offsets does not need
             whole_batches(consumer)
             self._tried = True
         with _translated(self._servers):
@@ -181,12 +180,13 @@ class KafkaSource:
     def _filled(
         self, consumer: KafkaConsumer, after: Position, max_messages: int, wait_seconds: float
     ) -> tuple[Position, tuple[Gap, ...]]:
-        """Poll from ``after`` on; returns where that begins and what was lost before.
+        """Poll from ``after`` on; return where that begins and what was lost before.
 
-        Who goes on where the last read ended asks for nothing but messages. Where the log starts is asked when none
-        come, which also tells a broker that is away from an idle one, and when retention has passed what comes next.
+        A read that continues the last one asks for nothing but messages. It asks where the log starts only in
+        two cases: when no messages come, which also tells a broker that is away from an idle one, and when
+        retention has passed the position.
         """
-        at, self._at = self._at, {}  # a read that fails leaves the place unknown, so that the next one seeks
+        at, self._at = self._at, {}  # a failed read leaves the place unknown, so the next one seeks
         if all(after.get(cursor) == at.get(cursor, -1) for cursor in self._partitions):
             with suppress(OffsetOutOfRangeError):
                 self._ahead.fill(consumer, max_messages, wait_seconds)
@@ -203,7 +203,7 @@ class KafkaSource:
     def _seek(
         self, consumer: KafkaConsumer, after: Position, at: Mapping[str, int]
     ) -> tuple[Position, tuple[Gap, ...]]:
-        """Place every partition that is not ``at`` its place: at ``after``, or at the log's start if that is later."""
+        """Move every partition that is not in place to ``after``, or to the log's start if that is later."""
         start: dict[str, int] = {}
         gaps: list[Gap] = []
         first = consumer.beginning_offsets(list(self._partitions.values()))
@@ -218,7 +218,7 @@ class KafkaSource:
         return Position(start), tuple(gaps)
 
     def _positions(self, consumer: KafkaConsumer, before: Position) -> dict[str, int]:
-        """Where each partition stands now; past gaps and markers, not merely past the last record."""
+        """Return where each moved partition stands now: past gaps and markers, not merely past the last record."""
         moved = {}
         for cursor, tp in self._partitions.items():
             first = self._ahead.first(tp)
@@ -228,7 +228,7 @@ class KafkaSource:
         return moved
 
     def _refuse_truncated(self, consumer: KafkaConsumer, before: Position) -> None:
-        """A position beyond the end reads nothing for ever, which must not pass for an idle topic."""
+        """Refuse a position beyond the end: it would read nothing for ever, and pass for an idle topic."""
         suspects = {
             c: tp
             for c, tp in self._partitions.items()
@@ -252,9 +252,9 @@ class KafkaSource:
             return
 
     def backlog(self, after: Position, /) -> Backlog:
-        """High watermark minus position, by partition.
+        """Count high watermark minus position, by partition.
 
-        See ``_watermarks`` for why not simply ListOffsets.
+        ``_watermarks`` explains why ListOffsets alone is not enough.
         """
         if not self._partitions:
             self.cursors()
@@ -266,11 +266,11 @@ class KafkaSource:
         return Backlog(sum(waiting.values()), by_cursor=waiting)
 
     def _watermarks(self, consumer: KafkaConsumer) -> dict[str, int]:
-        """End offset of every partition.
+        """Return the end offset of every partition.
 
         Some brokers answer ListOffsets with the base offset of the last batch plus one, and give no watermark
         for partitions that did not fit into a fetch response. So the last message of every partition is
-        fetched, which fits, and the watermark of that response is taken. Leaves the consumer's place undefined.
+        fetched, which fits, and the watermark of that response counts. Leaves the consumer's place undefined.
         """
         listed = consumer.end_offsets(list(self._partitions.values()))
         first = consumer.beginning_offsets(list(self._partitions.values()))
@@ -288,7 +288,7 @@ class KafkaSource:
         return {c: known.get(c, listed[tp]) for c, tp in self._partitions.items()}
 
     def offsets(self) -> dict[str, tuple[int, int]]:
-        """Begin and end offset by cursor: the broker's own count of what it holds."""
+        """Return begin and end offset by cursor: the broker's own count of its messages."""
         self.cursors()
         consumer = self._connected()
         with _translated(self._servers):
@@ -297,9 +297,9 @@ class KafkaSource:
         return {c: (first[tp], ends[c]) for c, tp in self._partitions.items()}
 
     def count(self, cursor: str, first: int, end: int, most: int, /) -> int:
-        """Messages that the broker hands out with offsets from ``first`` to below ``end``, no further than ``most``.
+        """Count the messages that the broker delivers from offset ``first`` to below ``end``, up to ``most``.
 
-        Asked through a connection of its own: reading goes on where it was.
+        Uses a connection of its own, so that reading continues where it was.
         """
         if cursor not in self._partitions:
             self.cursors()
@@ -328,7 +328,7 @@ class KafkaSource:
         return found
 
     def close(self) -> None:
-        """Close connections."""
+        """Close the connections."""
         for client in (self._consumer, self._admin, self._asker):
             if client is not None:
                 client.close()
