@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from headrace.clients import kafka as kafka_access
-from headrace.clients.kafka import checked
+from headrace.clients.kafka import client_options
 from headrace.core.errors import Fatal, Retriable
 from headrace.local import processes
 from headrace.producers.kafka import KafkaProducer
@@ -57,7 +57,7 @@ def test_a_key_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "key.pem"
     broken.write_text("no key at all")
     with pytest.raises(Fatal, match="TLS cannot be set up with ssl_certfile="):
-        checked({"security_protocol": "SSL", "ssl_certfile": str(broken), "ssl_password": SECRET})
+        client_options({"security_protocol": "SSL", "ssl_certfile": str(broken), "ssl_password": SECRET})
 
 
 @pytest.fixture
@@ -86,10 +86,12 @@ def test_tls_that_the_other_side_does_not_speak_is_final(no_tls: str) -> None:
 
 
 def test_options_are_passed_on_untouched() -> None:
-    given = checked({**SASL, "security_protocol": "SASL_PLAINTEXT"})
+    given = client_options({**SASL, "security_protocol": "SASL_PLAINTEXT"})
     assert given == {**SASL, "security_protocol": "SASL_PLAINTEXT"}
-    assert checked({}) == {}
-    assert checked(SASL)["ssl_context"].check_hostname  # and kafka-python reads the certificates no more
+    assert client_options({}) == {}
+    assert client_options(SASL)[
+        "ssl_context"
+    ].check_hostname  # and kafka-python reads the certificates no more
 
 
 def test_a_broker_that_is_away_costs_neither_thread_nor_socket(

@@ -193,4 +193,4 @@ def test_elements_are_the_bytes_that_were_sent(elements: list[Any], space: list[
     spaced = [space[2 * n] + part + space[2 * n + 1] for n, part in enumerate(parts)]
     whole = space[12] + b"[" + (b",".join(spaced) or space[0]) + b"]" + space[13]
     assert [bytes(part) for part in json_array.split(whole)] == parts
-    assert json_array.taken(whole, range(len(parts))) == parts
+    assert json_array.take(whole, range(len(parts))) == parts

@@ -29,7 +29,7 @@ def by_msgspec_alone(contract: Contract, payloads: pl.Series, limit: int = _LIMI
 
 def odd_of(contract: Contract, payloads: list[bytes]) -> list[bool]:
     odd = np.zeros(len(payloads), np.bool_)
-    json_columns.scanned(contract, pl.Series(payloads, dtype=pl.Binary), odd)
+    json_columns.scan_columns(contract, pl.Series(payloads, dtype=pl.Binary), odd)
     return [bool(each) for each in odd]
 
 

@@ -26,7 +26,7 @@ from headrace.flow.validate import validate
 from headrace.health.audit import audit
 from headrace.health.parity import parity
 from headrace.lake.memory import MemoryLakeTable
-from headrace.lake.suppression import ERASURES, Erasures, Suppressed, named
+from headrace.lake.suppression import ERASURES, Erasures, Suppressed, possible_ids
 from headrace.repair import rejects
 from headrace.repair.erase import Receipt, erase, lift
 from headrace.repair.redrive import redrive
@@ -280,14 +280,14 @@ def test_an_entry_ends_with_its_time() -> None:
 
 
 def test_what_a_refused_record_may_name() -> None:
-    assert named(b'{"a": [{"user_id": 7, "n": 8}], "b": "x y"}', b"k") == {"7", "x y", "k"}
-    assert {"Zo\u00eb O'Neil", "7"} <= named(
+    assert possible_ids(b'{"a": [{"user_id": 7, "n": 8}], "b": "x y"}', b"k") == {"7", "x y", "k"}
+    assert {"Zo\u00eb O'Neil", "7"} <= possible_ids(
         '{"user": "Zo\\u00eb O\'Neil", user_id=7; [\xff'.encode("latin-1"), None
     )
-    assert named(b"", None) == set()
-    assert "7" in named(b'{"user_id": "7", "a": "\xff"}', b"\xff")
-    assert "7" in named(b"[" * 3_000 + b'"7"' + b"]" * 3_000, None)
-    assert "7" in named(b'{"a": "\\ud800", "user_id": "7"}', None)
+    assert possible_ids(b"", None) == set()
+    assert "7" in possible_ids(b'{"user_id": "7", "a": "\xff"}', b"\xff")
+    assert "7" in possible_ids(b"[" * 3_000 + b'"7"' + b"]" * 3_000, None)
+    assert "7" in possible_ids(b'{"a": "\\ud800", "user_id": "7"}', None)
 
 
 @pytest.mark.parametrize("step", ["publish", "forget", "models"])

@@ -61,7 +61,7 @@ def drained(part: Any, n: int) -> pl.DataFrame:
     while part:
         taken = part.take(n)
         frames.append(columns_of(list(taken)))
-    return kafka_fetch.joined(kafka_fetch.BATCH_SCHEMA, frames)
+    return kafka_fetch.concat(kafka_fetch.BATCH_SCHEMA, frames)
 
 
 @st.composite

@@ -66,7 +66,7 @@ def connect(kind: Callable[..., T], servers: str, security: Mapping[str, Any], *
         Retriable: No broker answers within five seconds.
         Fatal: An option is wrong, or the broker and this side refuse each other.
     """
-    given = checked(security)
+    given = client_options(security)
     if given:  # at level DEBUG kafka-python shows its whole configuration, and every byte that it sends
         logger = logging.getLogger("kafka")
         logger.setLevel(max(logger.level, logging.INFO))
@@ -101,7 +101,7 @@ def connect(kind: Callable[..., T], servers: str, security: Mapping[str, Any], *
         raise
 
 
-def checked(security: Mapping[str, Any]) -> dict[str, Any]:
+def client_options(security: Mapping[str, Any]) -> dict[str, Any]:
     """Check security options and return them as kafka-python takes them; reads certificates and keys.
 
     Raises:

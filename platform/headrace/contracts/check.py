@@ -17,7 +17,7 @@ from headrace.contracts.base import Contract
 from headrace.contracts.unknown import EXTRA
 from headrace.contracts.wire.decode import decode
 from headrace.contracts.wire.decoded import SHOWN, Decoded
-from headrace.contracts.wire.json_array import taken
+from headrace.contracts.wire.json_array import take
 from headrace.core.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
 from headrace.core.errors import Fatal
 
@@ -335,7 +335,7 @@ def _payloads(messages: pl.Series, decoded: Decoded, bad: pl.Series) -> pl.Serie
     if not element.any():
         return rows["payload"]
     by_message = rows.filter(element).group_by("message", maintain_order=True).agg("index")
-    payloads = [part for at, places in by_message.iter_rows() for part in taken(messages[at], places)]
+    payloads = [part for at, places in by_message.iter_rows() for part in take(messages[at], places)]
     elements = rows.filter(element).with_columns(payload=pl.Series(payloads, dtype=pl.Binary))
     return pl.concat([rows.filter(~element), elements]).sort("place")["payload"]
 

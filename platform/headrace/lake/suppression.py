@@ -106,13 +106,13 @@ class Suppressed:
 
     def _rejected(self, rows: pl.DataFrame) -> pl.DataFrame:
         keep = [
-            not any(self.holds(one) for one in named(payload or b"", key))
+            not any(self.holds(one) for one in possible_ids(payload or b"", key))
             for payload, key in rows.select("payload", "_key").iter_rows()
         ]
         return rows if all(keep) else rows.filter(pl.Series(keep, dtype=pl.Boolean))
 
 
-def named(payload: bytes, key: bytes | None) -> set[str]:
+def possible_ids(payload: bytes, key: bytes | None) -> set[str]:
     """Return all ids that a rejected record may name: the texts of its JSON, or its words if it is no JSON."""
     found = {key.decode()} if key and _is_text(key) else set()
     try:

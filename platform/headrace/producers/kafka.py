@@ -49,7 +49,7 @@ class KafkaProducer:
     Args:
         bootstrap_servers: ``host:port``, comma separated.
         topic: Must exist; it is never created here.
-        security: Options as ``kafka_access.checked`` takes them.
+        security: Options as ``clients.kafka.client_options`` takes them.
         timeout: Seconds after which an unanswered batch fails.
         codec: ``gzip``, ``snappy``, ``lz4`` or ``zstd``; None sends batches as they are.
 

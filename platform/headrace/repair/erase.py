@@ -27,7 +27,7 @@ from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA
 from headrace.core.errors import Fatal
 from headrace.lake import Erased
 from headrace.lake.delta import DeltaLakeTable
-from headrace.lake.suppression import MESSAGE, NO_JSON, PERSON, named
+from headrace.lake.suppression import MESSAGE, NO_JSON, PERSON, possible_ids
 from headrace.streams.stream import Stream
 
 _FOUND = pl.Schema({**{name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}, "day": pl.Date()})
@@ -240,7 +240,7 @@ def _rejected(stream: Stream, user_id: str) -> pl.DataFrame:
 
     def theirs(rows: pl.DataFrame) -> list[bool]:
         return [
-            user_id in named(payload or b"", key)
+            user_id in possible_ids(payload or b"", key)
             or (not _is_json(payload) and bool(word.search(payload or b"")))
             for payload, key in rows.select("payload", "_key").iter_rows()
         ]

@@ -34,10 +34,10 @@ def decode(
         At least one row per message, so that no message vanishes: an empty array becomes one failed row.
     """
     # importing Numba takes longer than a whole command that decodes nothing
-    from headrace.contracts.wire.json_columns import scanned
+    from headrace.contracts.wire.json_columns import scan_columns
 
     odd = ~decodable(payloads, max_message_bytes)
-    frames, unknown = scanned(contract, payloads, odd)
+    frames, unknown = scan_columns(contract, payloads, odd)
     sure = pl.concat(frames, rechunk=True)
     if not odd.any():
         message = pl.int_range(len(payloads), dtype=pl.UInt32, eager=True)

@@ -45,7 +45,7 @@ def split(payload: bytes) -> list[bytes] | list[msgspec.Raw]:
     return list(_taken(payload, _ARRAY.decode(text)))
 
 
-def taken(array: bytes, places: Iterable[int]) -> list[bytes]:
+def take(array: bytes, places: Iterable[int]) -> list[bytes]:
     """Return the elements at ``places``; the array is split once, however many they are."""
     elements = split(array)
     return [bytes(elements[place]) for place in places]

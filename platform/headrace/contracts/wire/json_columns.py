@@ -74,7 +74,7 @@ def _layout(contract: Contract) -> _Layout:
     return _Layout(fields, *(next(store[kind]) for kind in (STRING, NUMBER, INTEGER, MAP)))
 
 
-def scanned(
+def scan_columns(
     contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_]
 ) -> tuple[list[pl.DataFrame], dict[str, int]]:
     """Scan payloads into the contract's columns, one row per payload, and count the fields it does not name.
@@ -91,8 +91,8 @@ def scanned(
     """
     if len(payloads) > 1 and int(payloads.bin.size().sum()) > _AT_ONCE:
         half = len(payloads) // 2
-        first, counted = scanned(contract, payloads[:half], odd[:half])
-        second, more = scanned(contract, payloads[half:], odd[half:])
+        first, counted = scan_columns(contract, payloads[:half], odd[:half])
+        second, more = scan_columns(contract, payloads[half:], odd[half:])
         return first + second, added(counted, more)
     rows, layout, keep = len(payloads), _layout(contract), contract.unknown == "keep"
     data, offsets = _end_to_end(payloads)

@@ -47,7 +47,7 @@ class RawBatch:
         return len(self.records)
 
 
-def joined(schema: pl.Schema, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def concat(schema: pl.Schema, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Concatenate frames of ``schema``; bytes are not copied."""
     return pl.concat([schema.to_frame(), *frames]).rechunk()
 

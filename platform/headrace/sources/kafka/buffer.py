@@ -11,7 +11,7 @@ import polars as pl
 
 from headrace.core.batch import RECORD_SCHEMA
 from headrace.core.errors import Fatal
-from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, joined
+from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, concat
 from headrace.sources.kafka.fetch import Fetched, columns, pieces
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PartitionBuffers:
         for n, tp in enumerate(waiting):
             left = max_messages - sum(map(len, taken.values()))
             taken[tp] = self._cut(tp, -(-left // (len(waiting) - n)))
-        return joined(RECORD_SCHEMA, [_records(cursors[tp], taken[tp]) for tp in cursors if tp in taken])
+        return concat(RECORD_SCHEMA, [_records(cursors[tp], taken[tp]) for tp in cursors if tp in taken])
 
     def _cut(self, tp: TopicPartition, messages: int) -> pl.DataFrame:
         """Take the first messages of a partition; the rest stays."""
@@ -95,7 +95,7 @@ class PartitionBuffers:
                 chosen = [ahead.popleft()]
                 while ahead and cut.height + sum(map(_messages, chosen)) < messages:
                     chosen.append(ahead.popleft())
-                cut = joined(BATCH_SCHEMA, [cut, columns(chosen)])
+                cut = concat(BATCH_SCHEMA, [cut, columns(chosen)])
         except CorruptBatch as error:
             raise Fatal(
                 f"partition {tp.partition} of {tp.topic!r} on {self._servers} holds what is no record batch: {error};"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, RawBatch, joined
+from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, RawBatch, concat
 
 #: Bytes that are joined at once, because the place in a view has 31 bits; a longer batch stands alone.
 _JOINED_BYTES = 1 << 26
@@ -29,7 +29,7 @@ def decode(batches: Sequence[RawBatch]) -> pl.DataFrame:
     Raises:
         CorruptBatch: A record is cut off, or does not end where its length says. Nothing is returned then.
     """
-    return joined(BATCH_SCHEMA, [_decode(run) for run in _runs(batches)])
+    return concat(BATCH_SCHEMA, [_decode(run) for run in _runs(batches)])
 
 
 def _runs(batches: Iterable[RawBatch]) -> Iterator[list[RawBatch]]:

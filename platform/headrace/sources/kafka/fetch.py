@@ -26,7 +26,7 @@ from kafka.errors import KafkaError
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
 from headrace.core.batch import HEADERS
-from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, RawBatch, joined, utc
+from headrace.sources.kafka.batch import BATCH_SCHEMA, CorruptBatch, RawBatch, concat, utc
 from headrace.sources.kafka.decode import decode
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ def columns(found: Iterable[Fetched | pl.DataFrame]) -> pl.DataFrame:
             frames.append(decode([piece.decompressed() for piece in group]))  # type: ignore[union-attr]
         else:
             frames += group  # type: ignore[arg-type]
-    return joined(BATCH_SCHEMA, frames)
+    return concat(BATCH_SCHEMA, frames)
 
 
 def _decoded(records: list[Any]) -> pl.DataFrame:

@@ -76,7 +76,7 @@ class KafkaSource:
         topic: Name of the topic.
         bootstrap_servers: ``host:port``, comma separated.
         group: Consumer group to which offsets are committed, for lag tools.
-        security: Options as ``clients.kafka.checked`` takes them.
+        security: Options as ``clients.kafka.client_options`` takes them.
         share: ``(n, of)``: only partitions whose number is n modulo ``of``.
     """
 
