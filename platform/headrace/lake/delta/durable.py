@@ -146,8 +146,8 @@ class LocalDisk:
                     continue  # another process was at it
                 done += self._put_aside(path)
             log.warning(
-                "%s %s, as a power cut leaves it: set aside in %s; nobody was told that it had landed, so it is read"
-                " again",
+                "%s %s, as after a power cut: it is set aside in %s; nobody was told that it had landed, so it is"
+                " read again",
                 path,
                 why,
                 self._folder / SET_ASIDE,

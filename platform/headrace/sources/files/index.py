@@ -92,7 +92,7 @@ class FileIndex:
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             level = logging.DEBUG if self._told else logging.WARNING
-            log.log(level, "%s cannot be written, so files are looked through again: %s", self._path, why)
+            log.log(level, "%s cannot be written, so files are examined again: %s", self._path, why)
             self._told = True
             return
         self._told = False

@@ -137,7 +137,7 @@ class FilesSource:
         asked, view = self._view is not None, self._latest()
         pending, refused = view.pending(after), []
         if not pending and view.unknown:
-            refused = self._look_through(view, after, wait_seconds)
+            refused = self._examine_new(view, after, wait_seconds)
             told = {*view.files, *view.gone}
             pending = [f for f in self._look().pending(after) if f.cursor in told or not asked]
         elif not pending:
@@ -175,7 +175,7 @@ class FilesSource:
     def _file(self, path: str, entry: Entry) -> _File:
         return _File(f"{self.name}/{entry.sha256}", path, entry)
 
-    def _look_through(self, view: _View, after: Position, seconds: float) -> list[str]:
+    def _examine_new(self, view: _View, after: Position, seconds: float) -> list[str]:
         """Examine new files until one has news and the time is over; return why files are refused."""
         deadline, refused = time.monotonic() + seconds, []
         contents, news = self._index.contents(), False
@@ -190,7 +190,7 @@ class FilesSource:
                 if entry.problem:
                     refused.append(entry.problem)
                 elif before and before.sha256 != entry.sha256:
-                    log.warning("%s has changed: it is taken as a new file", self._archive.name(found.path))
+                    log.warning("%s has changed: its content is read as a new file", self._archive.name(found.path))
                 news = news or bool(entry.problem) or entry.sha256 not in contents
                 contents.setdefault(entry.sha256, entry.records)
                 if news and time.monotonic() >= deadline:
@@ -218,7 +218,7 @@ class FilesSource:
                 return None
         except BadData:
             return None
-        log.info("looked through %s: %s", name, problem or f"{records:,} records")
+        log.info("examined %s: %s", name, problem or f"{records:,} records")
         return Entry(found.size, found.mtime_ns, stamp, sha256, records, problem)
 
     def _hashed(self, path: str) -> str:
@@ -272,7 +272,7 @@ class FilesSource:
             self.close()
         if same:
             return part
-        log.warning("%s changed while it was read: it is looked through again", self._archive.name(file.path))
+        log.warning("%s changed while it was read: it is examined again", self._archive.name(file.path))
         self._index.prune(lambda path: path != file.path)
         self._index.save()
         return None
