@@ -261,7 +261,7 @@ def _expression(check: pa.Check, column: str) -> pl.Expr | None:
         return None
     try:
         asked = function(PolarsData(_Noted(), column))  # type: ignore[arg-type]
-    except AttributeError:  # it does more with the frame
+    except AttributeError:  # the check uses more of the frame
         return None
     return asked if isinstance(asked, pl.Expr) else None
 

@@ -25,7 +25,7 @@ MAX_LATENESS = 3_600
 MAX_STEPS = 40
 #: Mean events of a session, measured; a test verifies it.
 EVENTS_PER_SESSION = 10.1
-SLOT = 10  # seconds whose new sessions are drawn together
+SLOT = 10  # seconds; the sessions that begin within them are drawn together
 METRICS_EVERY = 10  # seconds
 RESTART_EVERY = 6 * 3_600  # seconds: machines restart, and their counters begin again
 SLICE = timedelta(minutes=10)  # of history, sent at once

@@ -26,7 +26,7 @@ from headrace.warehouse.server import ClickHouseConfig, Server
 _INSERT = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_partitions_per_insert_block": 0,  # a version may touch any number of days
-    # all that is sent becomes one block, whatever its parts: the same in every retry
+    # everything sent becomes one block, whatever its parts, so that every retry sends the same block
     "min_insert_block_size_rows": 1 << 62,
     "min_insert_block_size_bytes": 0,
     "input_format_parquet_allow_missing_columns": 0,
@@ -203,7 +203,7 @@ class ClickHouse:
             swap = (
                 f"REPLACE PARTITION {partition} FROM {staged_in}" if staged else f"DROP PARTITION {partition}"
             )
-            # a shard that has no row of the day gives up the ones it had
+            # a shard for which the new day has no row drops the rows it had
             empty = (
                 " SETTINGS allow_replace_partition_from_empty_source = 1" if place.cluster and staged else ""
             )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from headrace.core.errors import Fatal
 
-#: dbt-clickhouse's suffix of local tables too.
+#: Suffix of local tables, the same as dbt-clickhouse's.
 LOCAL = "_local"
 _NAME = r"`(?:[^`\\]|\\.)+`\.(?:`(?:[^`\\]|\\.)+`|\w+)"
 _CREATE = re.compile(rf"(?P<head>CREATE TABLE IF NOT EXISTS )(?P<name>{_NAME})(?P<body>.*)", re.DOTALL)

@@ -10,7 +10,7 @@ import polars as pl
 
 from headrace.core.batch import STRING_MAP, UTC_MICROS, Table
 
-#: ClickHouse type and codec; why these codecs: migrations/0002_events.sql.
+#: ClickHouse type and codec; migrations/0002_events.sql gives the reasons for the codecs.
 _TYPES: dict[pl.DataType, tuple[str, str]] = {
     pl.String(): ("String", "ZSTD(1)"),
     pl.Binary(): ("String", "ZSTD(1)"),

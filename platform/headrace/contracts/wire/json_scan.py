@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from headrace.core.compiled import byte_at, compiled, trailing_zeros, word_at, write_view
 
-#: Types of a field: text, a double, a 64-bit integer, RFC 3339 as microseconds, the text of an object, texts by text.
+#: Types of a field: text, double, 64-bit integer, RFC 3339 as microseconds, text of an object, map of text to text.
 STRING, NUMBER, INTEGER, TIME, OBJECT, MAP = range(6)
 #: Values of ``Columns.presence``.
 MISSING, NULL, PRESENT = range(3)
@@ -37,7 +37,7 @@ NAMES = 64
 _MOST_NAMES = 48
 _FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _MAX_PAIRS = 64
-#: Digits that surely fit into a 64-bit integer.
+#: Most digits that always fit into a 64-bit integer.
 _DIGITS = 18
 _LARGEST = 10**_DIGITS
 _TRUE, _FALSE, _NULL, _U = (np.frombuffer(word, np.uint8) for word in (b"true", b"false", b"null", b"\\u"))
@@ -686,7 +686,7 @@ def _rest(one: float, other: float, product: float) -> float:
 @compiled
 def _skip(data: Any, at: int, end: int) -> int:
     """Return where the value of any type that begins at ``at`` ends."""
-    depth, objects = 0, 0  # of the open brackets, innermost last, a bit each: whether it is an object's
+    depth, objects = 0, 0  # objects: one bit per open bracket, innermost last, set for an object
     while True:
         at = _space(data, at, end)
         if at >= end:

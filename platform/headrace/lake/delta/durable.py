@@ -297,7 +297,7 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 
 def _fsync_if_there(path: Path) -> None:
-    with suppress(FileNotFoundError):  # a later commit took it out of the table, and a vacuum away
+    with suppress(FileNotFoundError):  # a later commit removed it from the table, and a vacuum from the disk
         _fsync(path)
 
 

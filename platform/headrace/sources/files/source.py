@@ -190,7 +190,9 @@ class FilesSource:
                 if entry.problem:
                     refused.append(entry.problem)
                 elif before and before.sha256 != entry.sha256:
-                    log.warning("%s has changed: its content is read as a new file", self._archive.name(found.path))
+                    log.warning(
+                        "%s has changed: its content is read as a new file", self._archive.name(found.path)
+                    )
                 news = news or bool(entry.problem) or entry.sha256 not in contents
                 contents.setdefault(entry.sha256, entry.records)
                 if news and time.monotonic() >= deadline:

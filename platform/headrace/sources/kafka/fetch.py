@@ -100,7 +100,7 @@ class _Whole:
     """Stands for all records of a batch, with the attributes that ``PartitionRecords`` reads of a record."""
 
     value: Fetched
-    offset: int  # of the last one: the position is set to the next
+    offset: int  # offset of the last record: the position becomes the next one
     size_in_bytes: int
     timestamp: int = -1
     timestamp_type: int = 0

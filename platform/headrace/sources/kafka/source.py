@@ -148,7 +148,7 @@ class KafkaSource:
         with _translated(self._servers):
             if self._admin is None:
                 self._admin = connect(KafkaAdminClient, self._servers, self._security)
-            # all topics, because asking for one by name creates it on brokers with automatic creation
+            # list all topics: asking for one by name creates it on brokers with automatic creation
             topics = {t["name"]: t for t in self._admin.describe_topics()}
         found = topics.get(self.topic)
         if found is None:
@@ -173,7 +173,7 @@ class KafkaSource:
             # the messages may be the new topic's, and the offsets in the lake are the old one's
             self._partitions = {}
             raise Retriable(f"topic {self.topic!r} was created again while it was read; start over")
-        # a gap moves the position even where nothing follows it, so that it is counted, and once
+        # a gap moves the position even if no message follows it, so that it is counted exactly once
         asked = before.advanced({gap.cursor: gap.first for gap in gaps})
         return MicroBatch(self.name, records, asked, before.advanced(moved), None, gaps)
 
