@@ -15,8 +15,8 @@ import pytest
 
 from builders import NOW
 from headrace.config.settings import Settings, load_settings
-from headrace.contracts import Contract, Limits, check
-from headrace.core.batch import RECORD_SCHEMA, Checked, MicroBatch, Position
+from headrace.contracts import Contract, Limits, check_batch
+from headrace.core.batch import RECORD_SCHEMA, CheckedBatch, MicroBatch, Position
 from headrace.local.embedded import EmbeddedStack
 
 #: The files that take longest, the longest first: begun last, one of them would be what all wait for in the end.
@@ -105,10 +105,12 @@ def batch_of() -> Callable[..., MicroBatch]:
 
 
 @pytest.fixture
-def judge() -> Callable[..., Checked]:
+def judge() -> Callable[..., CheckedBatch]:
     """``judge(contract, payloads)``: what the contract makes of messages; offsets are their places."""
 
-    def judged(contract: Contract, payloads: list[bytes | None] | pl.Series, now: datetime = NOW) -> Checked:
+    def judged(
+        contract: Contract, payloads: list[bytes | None] | pl.Series, now: datetime = NOW
+    ) -> CheckedBatch:
         count = len(payloads)
         records = pl.DataFrame(
             {
@@ -124,7 +126,7 @@ def judge() -> Callable[..., Checked]:
             schema=RECORD_SCHEMA,
         )
         batch = MicroBatch("test", records, Position(), Position({"test/0": count}))
-        return check(contract, batch, batch_id="test", now=now, limits=Limits())
+        return check_batch(contract, batch, batch_id="test", now=now, limits=Limits())
 
     return judged
 

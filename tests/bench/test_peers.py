@@ -19,7 +19,7 @@ from headrace.bench.peers import PEERS, Peer, by_hand, peering
 from headrace.bench.peers.record import SCHEMA, Event, is_right, with_times
 from headrace.bench.throughput import seed_topic
 from headrace.contracts import EVENTS
-from headrace.core.batch import Checked
+from headrace.core.batch import CheckedBatch
 from headrace.core.errors import Fatal
 from headrace.producers.malformed import MalformedMessage, malformed_events
 
@@ -47,7 +47,7 @@ def test_good_events_are_right_for_peers() -> None:
     "message", [m for m in malformed_events() if m.name not in _NOT_SAID], ids=lambda m: m.name
 )
 def test_what_the_contract_refuses_peers_refuse(
-    message: MalformedMessage, judge: Callable[..., Checked]
+    message: MalformedMessage, judge: Callable[..., CheckedBatch]
 ) -> None:
     assert judge(EVENTS, [message.payload]).good.height == 0
     try:

@@ -23,7 +23,7 @@ from headrace.bench.tasks import draining, landing
 from headrace.bench.throughput import MALFORMED, NAMES, Throughput, measure, seed_queue, seed_topic
 from headrace.cli import app
 from headrace.contracts import EVENTS
-from headrace.core.batch import Checked
+from headrace.core.batch import CheckedBatch
 from headrace.local.queue import create_queues
 from headrace.pipelines import Sqs
 
@@ -40,7 +40,7 @@ def seeded(stack: Stack) -> Seeded:
     return seed_topic(stack.settings, 1_000, EVERY, "lz4")
 
 
-def test_live_events_are_good_and_as_long_as_they_say(judge: Callable[..., Checked]) -> None:
+def test_live_events_are_good_and_as_long_as_they_say(judge: Callable[..., CheckedBatch]) -> None:
     now = datetime.now(UTC)
     made = live(1_990, 2_010, now)
     checked = judge(EVENTS, made["payload"], now=now)

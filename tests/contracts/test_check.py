@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -15,19 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import EVENT, METRIC, NOW, event, metric
-from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
+from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
+from headrace.contracts import check as check_module
 from headrace.contracts.schema import json_schema
-from headrace.core.batch import RECORD_SCHEMA, REJECTED_SCHEMA, Checked, MicroBatch, Position
+from headrace.core.batch import RECORD_SCHEMA, REJECTED_SCHEMA, CheckedBatch, MicroBatch, Position
 
 Batch = Callable[..., MicroBatch]
-check_module: Any = sys.modules["headrace.contracts.check"]  # its name in the package is the function's
 
 
-def judge(batch: MicroBatch, contract: Contract = EVENTS) -> Checked:
-    return check(contract, batch, batch_id="b", now=NOW, limits=Limits())
+def judge(batch: MicroBatch, contract: Contract = EVENTS) -> CheckedBatch:
+    return check_batch(contract, batch, batch_id="b", now=NOW, limits=Limits())
 
 
-def reasons(checked: Checked) -> list[set[tuple[str, str]]]:
+def reasons(checked: CheckedBatch) -> list[set[tuple[str, str]]]:
     return [{(r["check"], r["column"]) for r in row} for row in checked.rejected["reasons"].to_list()]
 
 

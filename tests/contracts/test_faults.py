@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from builders import event
 from headrace.contracts import EVENTS, METRICS, Contract
 from headrace.contracts.faults import faults
-from headrace.core.batch import ORIGIN_SCHEMA, Checked
+from headrace.core.batch import ORIGIN_SCHEMA, CheckedBatch
 from headrace.core.errors import Fatal
 from headrace.warehouse.ddl import create_table
 
@@ -243,7 +243,7 @@ def test_another_pandera_is_named() -> None:
     role=st.sampled_from(["key", "time", "partition", "order_by"]),
 )
 def test_a_contract_is_refused_or_lands_every_column_that_it_declares(
-    judge: Callable[..., Checked], name: str, role: str
+    judge: Callable[..., CheckedBatch], name: str, role: str
 ) -> None:
     """Whatever names whatever: data is never overwritten, and no null is in a table's keys."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from builders import EVENT, NOW, event
-from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts import EVENTS, Limits, check_batch
+from headrace.contracts import check as check_module
 from headrace.contracts.wire import decode, json_array
 from headrace.core.batch import MicroBatch
 
 Batch = Callable[..., MicroBatch]
-check_module: Any = sys.modules["headrace.contracts.check"]  # its name in the package is the function's
 
 
 @dataclass
@@ -59,7 +58,7 @@ def test_an_array_is_split_as_often_for_many_wrong_elements_as_for_few(
     monkeypatch.setattr(json_array, "_ARRAY", counting)
     payload = array([element] * count)
     limits = Limits(max_message_bytes=len(payload))
-    checked = check(EVENTS, batch_of([payload]), batch_id="b", now=NOW, limits=limits)
+    checked = check_batch(EVENTS, batch_of([payload]), batch_id="b", now=NOW, limits=limits)
     assert checked.good.is_empty()
     assert counting.calls <= 4
     assert counting.read <= 4 * len(payload)
@@ -72,7 +71,7 @@ def test_an_array_is_split_as_often_for_many_wrong_elements_as_for_few(
 def test_the_largest_array_of_the_smallest_elements_is_rejected(batch_of: Batch) -> None:
     payload = array([b"1"] * 262_143)
     limits = Limits(max_message_records=262_143)
-    checked = check(EVENTS, batch_of([payload, event()]), batch_id="b", now=NOW, limits=limits)
+    checked = check_batch(EVENTS, batch_of([payload, event()]), batch_id="b", now=NOW, limits=limits)
     assert (checked.good.height, checked.rejected.height) == (1, 262_143)
     assert checked.rejected["payload"].bin.size().sum() == 262_143
 
@@ -81,7 +80,7 @@ def test_the_largest_array_of_the_smallest_elements_is_rejected(batch_of: Batch)
 def test_an_array_of_too_many_records_is_rejected_whole_and_once(batch_of: Batch, element: bytes) -> None:
     within, beyond = array([element] * 30), array([element] * 31)
     limits = Limits(max_message_records=30)
-    checked = check(EVENTS, batch_of([event(), beyond, within]), batch_id="b", now=NOW, limits=limits)
+    checked = check_batch(EVENTS, batch_of([event(), beyond, within]), batch_id="b", now=NOW, limits=limits)
     whole = checked.rejected.filter(pl.col("_offset") == 1)
     assert whole["payload"].to_list() == [beyond]
     assert whole["reasons"].to_list() == [[{"check": "max_message_records(30)", "column": "", "value": "31"}]]
@@ -102,7 +101,7 @@ def test_an_array_that_is_rejected_whole_keeps_all_its_bytes(
     batch_of: Batch, payload: bytes, expected: str
 ) -> None:
     limits = Limits(max_message_bytes=1_000)
-    checked = check(EVENTS, batch_of([payload]), batch_id="b", now=NOW, limits=limits)
+    checked = check_batch(EVENTS, batch_of([payload]), batch_id="b", now=NOW, limits=limits)
     assert said(checked.rejected["reasons"]) == [[expected]]
     assert checked.rejected["payload"].to_list() == [payload]
 
@@ -114,12 +113,12 @@ def test_key_and_headers_are_not_multiplied_without_bound(batch_of: Batch) -> No
     ).cast(dict(batch.records.schema))
     limits = Limits(max_message_bytes=1_000)
     assert limits.max_repeated_bytes == 99 * 640 + 640
-    checked = check(
+    checked = check_batch(
         EVENTS, MicroBatch("t", records, batch.before, batch.after), batch_id="b", now=NOW, limits=limits
     )
     assert checked.rejected.height == 100 + 99
     narrow = records.with_columns(key=pl.lit(b"k" * 601))
-    checked = check(
+    checked = check_batch(
         EVENTS, MicroBatch("t", narrow, batch.before, batch.after), batch_id="b", now=NOW, limits=limits
     )
     assert checked.rejected.height == 1 + 99
@@ -131,7 +130,7 @@ def test_key_and_headers_are_not_multiplied_without_bound(batch_of: Batch) -> No
 def test_a_lone_surrogate_rejects_its_own_element_and_no_other(batch_of: Batch) -> None:
     lone = json.dumps({**EVENT, "user_id": "\ud800"}).encode()
     pair = json.dumps({**EVENT, "event_id": "\U0001f600", "user_id": "\\ud800"}).encode()
-    checked = check(
+    checked = check_batch(
         EVENTS, batch_of([array([event(), lone, pair]), lone]), batch_id="b", now=NOW, limits=Limits()
     )
     assert checked.good["event_id"].to_list() == ["e-1", "\U0001f600"]
@@ -156,7 +155,7 @@ def test_a_batch_of_crowded_messages_is_checked_in_parts(
     batch_of: Batch, payloads: list[bytes | None], at_once: int
 ) -> None:
     batch = batch_of(payloads)
-    whole = check(EVENTS, batch, batch_id="b", now=NOW, limits=Limits())
+    whole = check_batch(EVENTS, batch, batch_id="b", now=NOW, limits=Limits())
     decoded: list[int] = []
 
     def counted(*arguments: Any) -> Any:
@@ -167,7 +166,7 @@ def test_a_batch_of_crowded_messages_is_checked_in_parts(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(check_module, "_COMMAS", at_once)
         patched.setattr(check_module, "decode", counted)
-        parts = check(EVENTS, batch, batch_id="b", now=NOW, limits=Limits())
+        parts = check_batch(EVENTS, batch, batch_id="b", now=NOW, limits=Limits())
     assert_frame_equal(parts.good, whole.good)
     assert_frame_equal(parts.rejected, whole.rejected)
     single = sum(1 for payload in payloads if not payload or payload[:1] == b"{")

@@ -18,13 +18,13 @@ from polars.testing import assert_frame_equal
 from builders import METRIC, event, metric
 from headrace.contracts import EVENTS, METRICS, unknown
 from headrace.contracts.schema import json_schema
-from headrace.core.batch import Checked
+from headrace.core.batch import CheckedBatch
 from headrace.producers import flights
 from headrace.producers.malformed import malformed_events, malformed_metrics
 from headrace.producers.traffic import Traffic
 from headrace.warehouse.ddl import create_table
 
-Judge = Callable[..., Checked]
+Judge = Callable[..., CheckedBatch]
 KEEP, REJECT = replace(EVENTS, unknown="keep"), replace(EVENTS, unknown="reject")
 #: Records as they take the compiled way, and as they take the other: an array, an escaped name, a field twice.
 WAYS: dict[str, Callable[..., bytes]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
+from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
 from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.formats import read_file
 from headrace.producers.flights import flight_events, weather_messages
@@ -33,7 +33,7 @@ def landed(contract: Contract, payloads: Iterable[bytes]) -> pl.DataFrame:
     missing = [pl.lit(None, dtype).alias(n) for n, dtype in RECORD_SCHEMA.items() if n not in records.columns]
     records = records.with_columns(missing).select(RECORD_SCHEMA.names())
     batch = MicroBatch("kafka/t", records, Position(), Position({"kafka/t/0": records.height}))
-    checked = check(contract, batch, batch_id="b", now=NOW, limits=Limits())
+    checked = check_batch(contract, batch, batch_id="b", now=NOW, limits=Limits())
     assert checked.rejected.is_empty()
     return checked.good
 

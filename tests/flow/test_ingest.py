@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import event
-from headrace.contracts import EVENTS, Limits, check, unknown
+from headrace.contracts import EVENTS, Limits, check_batch, unknown
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import Conflict, Retriable
 from headrace.flow.commit import Landed, StreamLake, land
@@ -361,7 +361,7 @@ def test_a_judgement_that_changes_between_two_attempts_doubles_and_loses_nothing
     first, second = (narrow, wide) if accepted == "later" else (wide, narrow)
     batch = source.read(Position(), 10, 0)
     snapshots = lake.rejected.open(), lake.good.open()
-    checked = check(EVENTS, batch, batch_id="dies", now=datetime.now(UTC), limits=first)
+    checked = check_batch(EVENTS, batch, batch_id="dies", now=datetime.now(UTC), limits=first)
     snapshots[0].append(checked.rejected, dict(batch.after), "dies")
     source.close()
     for _ in ingest(source, EVENTS, lake, second, Pace(10, 0.05)):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from builders import NOW, event
-from headrace.contracts import EVENTS, Limits, check
-from headrace.core.batch import Checked, Position
+from headrace.contracts import EVENTS, Limits, check_batch
+from headrace.core.batch import CheckedBatch, Position
 from headrace.core.errors import Conflict
 from headrace.flow import commit as story
 from headrace.flow.commit import StreamLake, land
@@ -132,11 +132,11 @@ def lake_of(on: str, folder: Path) -> StreamLake[Any]:
 
 
 @cache
-def judgement(kind: type[MemoryLog] | type[MemoryQueue], limits: Limits) -> Checked:
+def judgement(kind: type[MemoryLog] | type[MemoryQueue], limits: Limits) -> CheckedBatch:
     """What a writer makes of all messages."""
     source = kind("events")
     source.publish(MESSAGES)  # type: ignore[arg-type]
-    return check(EVENTS, source.read(Position(), 10, 0), batch_id="b", now=NOW, limits=limits)
+    return check_batch(EVENTS, source.read(Position(), 10, 0), batch_id="b", now=NOW, limits=limits)
 
 
 def play(

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.contracts import EVENTS
-from headrace.core.batch import Checked
+from headrace.core.batch import CheckedBatch
 from headrace.formats import read_file
 from headrace.formats.access_log import SESSION_GAP, AccessLog, is_access_log
 
@@ -207,7 +207,7 @@ def test_ids_come_from_place_and_content() -> None:
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the sample log is not beside this checkout")
-def test_a_real_log_agrees_with_an_independent_count(judge: Callable[..., Checked]) -> None:
+def test_a_real_log_agrees_with_an_independent_count(judge: Callable[..., CheckedBatch]) -> None:
     chunks = list(read_file(REAL, EVENTS))
     payloads = [p for c in chunks for p in c.payloads]
     malformed = [m for c in chunks for m in c.malformed]

@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.contracts import EVENTS, METRICS, Contract
-from headrace.core.batch import Checked
+from headrace.core.batch import CheckedBatch
 from headrace.core.errors import BadData
 from headrace.formats.arrow_json import json_column
 from headrace.formats.base import Record
 from headrace.formats.records import FileReader
 
-Judge = Callable[..., Checked]
+Judge = Callable[..., CheckedBatch]
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -60,16 +60,16 @@ def records(tmp_path: Path) -> Callable[..., list[Record]]:
 
 
 @pytest.fixture
-def landed(records: Callable[..., list[Record]], judge: Judge) -> Callable[..., Checked]:
+def landed(records: Callable[..., list[Record]], judge: Judge) -> Callable[..., CheckedBatch]:
     """``landed(table)``: what becomes of a file with it."""
 
-    def judged(table: pa.Table, contract: Contract = EVENTS, **options: Any) -> Checked:
+    def judged(table: pa.Table, contract: Contract = EVENTS, **options: Any) -> CheckedBatch:
         return judge(contract, [payload for payload, _, _ in records(table, contract, **options)])
 
     return judged
 
 
-def said(checked: Checked) -> list[list[tuple[str, str]]]:
+def said(checked: CheckedBatch) -> list[list[tuple[str, str]]]:
     return [[(r["check"], r["column"]) for r in reasons] for reasons in checked.rejected["reasons"]]
 
 
@@ -85,7 +85,7 @@ def said(checked: Checked) -> list[list[tuple[str, str]]]:
     ],
 )
 def test_a_timestamp_with_a_zone_lands_as_that_instant(
-    landed: Callable[..., Checked], unit: str, units: int, micros: int, zone: str
+    landed: Callable[..., CheckedBatch], unit: str, units: int, micros: int, zone: str
 ) -> None:
     table = events(occurred_at=pa.array([units], pa.timestamp(unit, zone)))
     checked = landed(table)
@@ -155,7 +155,7 @@ def test_binary_that_is_text_is_text_and_other_binary_is_rejected(
     assert base64.b64decode(kept["user_id"][1]) == b"\xff\x00"
 
 
-def test_text_that_is_not_utf8_is_rejected_like_binary(landed: Callable[..., Checked]) -> None:
+def test_text_that_is_not_utf8_is_rejected_like_binary(landed: Callable[..., CheckedBatch]) -> None:
     offsets = pa.py_buffer(np.array([0, 1, 2], np.int32))
     text = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff")])
     checked = landed(events(2, user_id=text))
@@ -193,7 +193,7 @@ WRONG: list[tuple[str, pa.Array, str]] = [
 
 @pytest.mark.parametrize(("column", "array", "check"), WRONG, ids=[f"{c}-{a.type}" for c, a, _ in WRONG])
 def test_what_cannot_be_represented_is_rejected_as_json_with_its_column(
-    landed: Callable[..., Checked], column: str, array: pa.Array, check: str
+    landed: Callable[..., CheckedBatch], column: str, array: pa.Array, check: str
 ) -> None:
     checked = landed(events(**{column: array}))
     assert checked.good.is_empty()
@@ -240,7 +240,7 @@ RIGHT: list[tuple[str, pa.Array, Any]] = [
 
 @pytest.mark.parametrize(("column", "array", "expected"), RIGHT, ids=[f"{c}-{a.type}" for c, a, _ in RIGHT])
 def test_what_json_has_lands(
-    landed: Callable[..., Checked], column: str, array: pa.Array, expected: Any
+    landed: Callable[..., CheckedBatch], column: str, array: pa.Array, expected: Any
 ) -> None:
     checked = landed(events(**{column: array}))
     assert checked.rejected.is_empty()
@@ -261,7 +261,7 @@ pa.array([[{"key": "a", "value": "1"}, {"key": "b", "value": ""}]], pa.large_lis
     ],
     ids=lambda array: str(array.type),
 )  # fmt: skip
-def test_a_map_is_a_map_however_it_is_written(landed: Callable[..., Checked], array: pa.Array) -> None:
+def test_a_map_is_a_map_however_it_is_written(landed: Callable[..., CheckedBatch], array: pa.Array) -> None:
     checked = landed(metrics(dimensions=array), METRICS)
     assert checked.rejected.is_empty()
     assert checked.good["dimensions"].to_list() == [[{"key": "a", "value": "1"}, {"key": "b", "value": ""}]]

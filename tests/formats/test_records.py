@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from headrace.contracts import EVENTS, METRICS
 from headrace.contracts.unknown import Policy
-from headrace.core.batch import STRING_MAP, Checked
+from headrace.core.batch import STRING_MAP, CheckedBatch
 from headrace.core.errors import BadData
 from headrace.formats import base, records
 from headrace.formats.records import FileChunk, FileReader, read_file
@@ -210,7 +210,7 @@ def test_csv_headers_are_checked(write: Write, header: str, said: str) -> None:
 
 @pytest.mark.parametrize("unknown", ["count", "keep", "reject"])
 def test_columns_that_the_contract_does_not_name_are_fields_of_their_records(
-    write: Write, tmp_path: Path, judge: Callable[..., Checked], unknown: Policy
+    write: Write, tmp_path: Path, judge: Callable[..., CheckedBatch], unknown: Policy
 ) -> None:
     contract = replace(METRICS, unknown=unknown)
     table = (
@@ -252,7 +252,9 @@ def metrics_table() -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("dimensions", ["list", "text", "struct"])
-def test_parquet_passes_the_contract(tmp_path: Path, judge: Callable[..., Checked], dimensions: str) -> None:
+def test_parquet_passes_the_contract(
+    tmp_path: Path, judge: Callable[..., CheckedBatch], dimensions: str
+) -> None:
     table = metrics_table()
     if dimensions == "text":
         table = table.with_columns(dimensions=pl.Series(['{"k": "v"}', None]))

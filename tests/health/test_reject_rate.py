@@ -14,7 +14,7 @@ from builders import event
 from conftest import Stack
 from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
-from headrace.core.batch import Checked, MicroBatch
+from headrace.core.batch import CheckedBatch, MicroBatch
 from headrace.flow.commit import land
 from headrace.health.reject_rate import DAY, FLOOR, Arrived, judge, reject_rate
 from headrace.health.status import inspect
@@ -75,7 +75,7 @@ def test_an_error_below_the_warning_is_a_warning_too() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_of_a_window_are_counted_exactly_before_and_after_files_are_put_together(
-    tmp_path: Path, judge: Callable[..., Checked], seed: int
+    tmp_path: Path, judge: Callable[..., CheckedBatch], seed: int
 ) -> None:
     table, chance = DeltaLakeTable(str(tmp_path / "a lake"), EVENTS.table), random.Random(seed)
     assert table.open().arrived(NOW) == 0

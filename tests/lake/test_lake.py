@@ -17,7 +17,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from builders import NOW, event, metric
-from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
+from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
 from headrace.core.batch import MicroBatch, sent_stamp
 from headrace.core.errors import Conflict, Fatal, HistoryGone
 from headrace.lake import LakeTable
@@ -41,7 +41,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., LakeTa
 
 
 def rows(batch: MicroBatch, contract: Contract = EVENTS) -> pl.DataFrame:
-    return check(contract, batch, batch_id=str(uuid.uuid4()), now=NOW, limits=Limits()).good
+    return check_batch(contract, batch, batch_id=str(uuid.uuid4()), now=NOW, limits=Limits()).good
 
 
 def day(number: int) -> str:
@@ -156,9 +156,9 @@ def test_origins_of_finds_those_that_are_there(make: Callable[..., LakeTable], b
     table, sent = make(), datetime(2026, 1, 2, tzinfo=UTC)
     batch = batch_of([event(), event()], cursor="sqs/q")
     name = f"{sent_stamp(sent)}-b"
-    landed = check(EVENTS, batch, batch_id=name, now=datetime.now(UTC), limits=Limits()).good.with_columns(
-        _offset=pl.lit(None, pl.Int64), _message_id=pl.Series(["a", "b"])
-    )
+    landed = check_batch(
+        EVENTS, batch, batch_id=name, now=datetime.now(UTC), limits=Limits()
+    ).good.with_columns(_offset=pl.lit(None, pl.Int64), _message_id=pl.Series(["a", "b"]))
     table.open().append(landed, {"sqs/q": 1}, name)
 
     def found(cursor: str, since: datetime | None) -> list[str]:

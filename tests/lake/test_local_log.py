@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from builders import NOW, event
 from conftest import Stack
 from headrace.bench.tasks import own_stream
-from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import MicroBatch
 from headrace.core.errors import HistoryGone
 from headrace.health.parity import parity
@@ -27,7 +27,7 @@ MARK = b"headrace.erasure"
 def commit(table: DeltaLakeTable, batch_of: Batch, first: int, end: int) -> None:
     for n in range(first, end):
         batch = batch_of([event(event_id=f"e-{n}")], start=n)
-        good = check(EVENTS, batch, batch_id="b", now=NOW, limits=Limits()).good
+        good = check_batch(EVENTS, batch, batch_id="b", now=NOW, limits=Limits()).good
         table.open().append(good, {CURSOR: n + 1}, str(n))
 
 
@@ -77,7 +77,7 @@ def test_what_comes_afterwards_lands_as_ever(table: DeltaLakeTable, batch_of: Ba
     before = table.open()
     shorten(log_of(table), 66, 5, MARK)
     batch = batch_of([event(event_id="e-65")], start=65)
-    good = check(EVENTS, batch, batch_id="b", now=NOW, limits=Limits()).good
+    good = check_batch(EVENTS, batch, batch_id="b", now=NOW, limits=Limits()).good
     before.append(good, {CURSOR: 66}, "through a snapshot of before")
     commit(table, batch_of, 66, 90)
     assert shorten(log_of(table), 91, 5, MARK) == 79

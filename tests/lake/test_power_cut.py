@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from builders import NOW, event
 from headrace.config.settings import load_settings
-from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import Chunk, MicroBatch, Table
 from headrace.core.errors import Fatal
 from headrace.flow.commit import Landed, StreamLake
@@ -131,7 +131,7 @@ def test_what_another_writer_committed_is_synced_by_who_builds_on_it(
 
 def _append(table: DeltaLakeTable, batch_of: Batch, at: int) -> int:
     batch = batch_of([event(event_id=str(at))], start=at)
-    good = check(EVENTS, batch, batch_id=str(at), now=NOW, limits=Limits()).good
+    good = check_batch(EVENTS, batch, batch_id=str(at), now=NOW, limits=Limits()).good
     return table.open().append(good, {CURSOR: at + 1}, str(at))
 
 

@@ -12,7 +12,7 @@ from dagster import DagsterInstance, Definitions
 from builders import NOW, event
 from conftest import Stack
 from headrace.bench.tasks import own_stream
-from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import MicroBatch
 from headrace.core.errors import HistoryGone, Retriable
 from headrace.health.freshness import _committed_at
@@ -43,7 +43,7 @@ def test_what_is_not_published_stays_in_the_log(
         good = stream.lake.good
         for n in range(25):
             batch = batch_of([event(event_id=f"e-{n}")])
-            rows = check(EVENTS, batch, batch_id="b", now=NOW, limits=Limits()).good
+            rows = check_batch(EVENTS, batch, batch_id="b", now=NOW, limits=Limits()).good
             good.open().append(rows, {"kafka/none/0": n + 1}, str(n))
         waiting = upkeep._needed_since(stream, good)
         assert waiting is not None

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from headrace.contracts import EVENTS, METRICS, Contract
-from headrace.core.batch import Checked
+from headrace.core.batch import CheckedBatch
 from headrace.producers import flights
 from headrace.producers.malformed import MalformedMessage, interleave, malformed_events, malformed_metrics
 
-Judge = Callable[..., Checked]
+Judge = Callable[..., CheckedBatch]
 SAMPLE = 20_000
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.contracts import EVENTS, METRICS
-from headrace.core.batch import Checked
+from headrace.core.batch import CheckedBatch
 from headrace.core.errors import Fatal
 from headrace.producers import traffic
 from headrace.producers.base import MemoryProducer
@@ -64,7 +64,7 @@ def test_the_past_is_what_the_present_was() -> None:
 
 
 def test_contracts(
-    hour: tuple[list[bytes | None], list[bytes | None]], judge: Callable[..., Checked]
+    hour: tuple[list[bytes | None], list[bytes | None]], judge: Callable[..., CheckedBatch]
 ) -> None:
     events, metrics = hour
     checked = judge(EVENTS, events)
@@ -81,7 +81,7 @@ def test_contracts(
     assert len(metrics) == 360 * 5
 
 
-def test_everything_spoiled_is_refused(judge: Callable[..., Checked]) -> None:
+def test_everything_spoiled_is_refused(judge: Callable[..., CheckedBatch]) -> None:
     event = next(e for _, e in traffic._session(Random(1), START.timestamp()))
     assert judge(EVENTS, [msgspec.json.encode(event)]).rejected.is_empty()
     spoiled = [traffic._spoiled(choice, event) for choice in range(traffic._SPOILED)]

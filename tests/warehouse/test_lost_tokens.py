@@ -14,7 +14,7 @@ import pytest
 
 from builders import NOW, event
 from conftest import Stack
-from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import MicroBatch
 from headrace.flow.publish import publish
 from headrace.lake.delta import DeltaLakeTable
@@ -59,7 +59,7 @@ def table(tmp_path: Path, batch_of: Batch) -> DeltaLakeTable:
     for days in ((1, 2), (2, 3), (), (3, 4)):
         payloads = [event(event_id=str(d), occurred_at=f"2026-01-{d:02d}T00:00:00Z") for d in days]
         name = str(uuid.uuid4())
-        good = check(EVENTS, batch_of(payloads, start=at), batch_id=name, now=NOW, limits=Limits()).good
+        good = check_batch(EVENTS, batch_of(payloads, start=at), batch_id=name, now=NOW, limits=Limits()).good
         at += len(days)
         made.open().append(good, {"test/0": at}, name)
     return made

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from builders import NOW, event, metric
 from conftest import Stack
 from headrace.config.settings import Settings
-from headrace.contracts import EVENTS, METRICS, Contract, Limits, check
+from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
 from headrace.core.batch import ORIGIN_KEY, Chunk, MicroBatch, ParquetFile
 from headrace.core.errors import Fatal, HistoryGone, Retriable
 from headrace.flow.commit import land as land_batch
@@ -82,7 +82,7 @@ def land(tmp_path: Path, batch_of: Batch) -> Callable[..., LakeTable]:
         at = 0
         for payloads in versions:
             batch = batch_of(payloads, start=at)
-            checked = check(contract, batch, batch_id="b", now=NOW, limits=Limits())
+            checked = check_batch(contract, batch, batch_id="b", now=NOW, limits=Limits())
             at += len(payloads)
             table.open().append(checked.rejected if rejected else checked.good, {"test/0": at}, "b")
         return table
@@ -354,7 +354,7 @@ def test_a_file_as_it_is_gives_the_same_rows_as_arrow(
     )
     keys = pl.Series([b"\xff\x00", None] * len(payloads))
     records = batch.records.with_columns(headers=headers.head(len(payloads)), key=keys.head(len(payloads)))
-    checked = check(contract, replace(batch, records=records), batch_id="b", now=NOW, limits=Limits())
+    checked = check_batch(contract, replace(batch, records=records), batch_id="b", now=NOW, limits=Limits())
     table = DeltaLakeTable(str(tmp_path), contract.rejected_table if rejected else contract.table)
     good = checked.rejected if rejected else checked.good
     staged = table.stage()
@@ -393,7 +393,7 @@ def test_files_of_others_and_of_two_days_of_landing_are_sent_as_arrow(
 ) -> None:
     table = DeltaLakeTable(str(tmp_path), EVENTS.table)
     for n, now in enumerate((NOW, NOW, NOW + timedelta(days=1))):
-        checked = check(EVENTS, batch_of([event()], start=n), batch_id="b", now=now, limits=Limits())
+        checked = check_batch(EVENTS, batch_of([event()], start=n), batch_id="b", now=now, limits=Limits())
         table.open().append(checked.good, {"test/0": n + 1}, "b")
     [whole] = table.read(table.describe(1))
     assert whole.parquet is not None
@@ -416,7 +416,7 @@ def test_a_file_that_goes_away_while_it_is_sent_adds_nothing(
     config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
     warehouse, table = ClickHouse(config), EVENTS.table
     warehouse.prepare(table)
-    good = check(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good
+    good = check_batch(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good
 
     def parts() -> Iterator[pa.Table]:
         yield to_arrow(good, table)
@@ -441,7 +441,9 @@ def test_a_call_that_is_made_again_sends_all_rows_again(stack: Stack, batch_of: 
     config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
     warehouse, table = ClickHouse(config, twice), EVENTS.table
     warehouse.prepare(table)
-    rows = to_arrow(check(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good, table)
+    rows = to_arrow(
+        check_batch(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good, table
+    )
     failures = [Retriable("the lake is away")]
 
     def parts() -> Iterator[pa.Table]:
@@ -460,7 +462,7 @@ def test_a_file_that_lacks_a_column_is_refused(stack: Stack, batch_of: Batch) ->
     config = stack.settings.model_copy(update={"raw_database": f"raw_{uuid.uuid4().hex[:8]}"})
     warehouse, table = ClickHouse(config), EVENTS.table
     warehouse.prepare(table)
-    good = check(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good
+    good = check_batch(EVENTS, batch_of([event()]), batch_id="b", now=NOW, limits=Limits()).good
     rows = to_arrow(good, table)
     for columns, kept in ((rows.drop_columns([table.partition]), {}), (rows, {date(2026, 1, 2): 1})):
         sink = pa.BufferOutputStream()

@@ -14,7 +14,7 @@ import pytest
 
 from builders import NOW, event
 from conftest import Stack
-from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import Chunk, MicroBatch
 from headrace.flow.publish import publish, replace_days
 from headrace.lake.arrow import to_arrow
@@ -44,7 +44,7 @@ def machines(stack: Stack) -> Iterator[Callable[[], ClickHouse]]:
 
 def rows_of(batch_of: Callable[..., MicroBatch], day: date, rows: int = ROWS, start: int = 0) -> pl.DataFrame:
     payloads = [event(event_id=f"{day}-{start + n}", occurred_at=f"{day}T10:00:00Z") for n in range(rows)]
-    return check(EVENTS, batch_of(payloads, start=start), batch_id="b", now=NOW, limits=Limits()).good
+    return check_batch(EVENTS, batch_of(payloads, start=start), batch_id="b", now=NOW, limits=Limits()).good
 
 
 def staging(machine: ClickHouse) -> list[str]:

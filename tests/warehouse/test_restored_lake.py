@@ -15,7 +15,7 @@ import pytest
 
 from builders import NOW, event
 from conftest import Stack
-from headrace.contracts import EVENTS, Limits, check
+from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import Chunk, MicroBatch, Table
 from headrace.core.errors import HistoryGone
 from headrace.flow.publish import publish, unpublished_range
@@ -48,7 +48,7 @@ class Lake:
         payloads = [event(event_id=f"{n}", occurred_at=f"2026-01-{n:02d}T00:00:00Z") for n in numbers]
         batch = self._batch_of(payloads, start=self._at)
         self._at += len(numbers)
-        good = check(EVENTS, batch, batch_id=f"{uuid.uuid4()}", now=NOW, limits=Limits()).good
+        good = check_batch(EVENTS, batch, batch_id=f"{uuid.uuid4()}", now=NOW, limits=Limits()).good
         return int(self.table.open().append(good, {"test/0": self._at}, "b"))
 
     def copy(self) -> int:

@@ -21,7 +21,7 @@ from headrace.bench import bare
 from headrace.bench.load import Seeded
 from headrace.bench.measure import Run, Stopwatch
 from headrace.config.settings import Settings
-from headrace.contracts import EVENTS, check
+from headrace.contracts import EVENTS, check_batch
 from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
 from headrace.demo.reconcile import Line
 from headrace.flow.commit import Landed
@@ -81,7 +81,7 @@ def stages(settings: Settings, seeded: Seeded) -> dict[str, Run]:
     with own_stream(settings, seeded.place) as stream:
         watch = Stopwatch()
         checked = [
-            check(EVENTS, batch, batch_id="bench", now=datetime.now(UTC), limits=stream.limits).good
+            check_batch(EVENTS, batch, batch_id="bench", now=datetime.now(UTC), limits=stream.limits).good
             for batch in batches
         ]
         judged = watch.read(sum(map(len, batches)))

@@ -5,8 +5,8 @@ JSON Schema are derived from it.
 """
 
 from headrace.contracts.base import Column, Contract, Time, field
-from headrace.contracts.check import Limits, check, violations
+from headrace.contracts.check import Limits, check_batch, violations
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 
-__all__ = ["EVENTS", "METRICS", "Column", "Contract", "Limits", "Time", "check", "field", "violations"]
+__all__ = ["EVENTS", "METRICS", "Column", "Contract", "Limits", "Time", "check_batch", "field", "violations"]

@@ -119,7 +119,7 @@ class Contract:
 
     @cached_property
     def landed_schema(self) -> pl.Schema:
-        """Columns of ``Checked.good`` and of the lake table: the contract's, the partition's and the origin's."""
+        """Columns of ``CheckedBatch.good`` and of the lake table: the contract's, the partition's and the origin's."""
         own: dict[str, Any] = {c.name: c.dtype for c in self.columns}
         if self.unknown == "keep":
             own[EXTRA] = pl.String()

@@ -18,7 +18,7 @@ from headrace.contracts.unknown import EXTRA
 from headrace.contracts.wire.decode import decode
 from headrace.contracts.wire.decoded import SHOWN, Decoded
 from headrace.contracts.wire.json_array import take
-from headrace.core.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, Checked, MicroBatch
+from headrace.core.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, CheckedBatch, MicroBatch
 from headrace.core.errors import Fatal
 
 _NO_HEADERS = pl.lit([], dtype=HEADERS)
@@ -56,7 +56,9 @@ class Limits:
         return 64 * self.max_message_bytes
 
 
-def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime, limits: Limits) -> Checked:
+def check_batch(
+    contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime, limits: Limits
+) -> CheckedBatch:
     """Decode and validate a micro-batch.
 
     Every message ends in ``good`` or in ``rejected``; an array may have records in both. The origins of both
@@ -75,7 +77,7 @@ def check(contract: Contract, batch: MicroBatch, *, batch_id: str, now: datetime
     good, rejected = (
         pl.concat(frames) for frames in zip(*((p.good, p.rejected) for p in parts), strict=True)
     )
-    return Checked(good, rejected, batch_id)
+    return CheckedBatch(good, rejected, batch_id)
 
 
 def _parts(batch: MicroBatch) -> Iterator[MicroBatch]:
@@ -91,7 +93,9 @@ def _parts(batch: MicroBatch) -> Iterator[MicroBatch]:
     yield replace(batch, records=batch.records[begin:]) if begin else batch
 
 
-def _checked(contract: Contract, batch: MicroBatch, batch_id: str, now: datetime, limits: Limits) -> Checked:
+def _checked(
+    contract: Contract, batch: MicroBatch, batch_id: str, now: datetime, limits: Limits
+) -> CheckedBatch:
     crowded = _Crowded(batch.records, limits)
     decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, crowded)
     reasons = _validate(contract, decoded, now, limits)
@@ -293,7 +297,7 @@ def _split(
     reasons: pl.DataFrame,
     batch_id: str,
     now: datetime,
-) -> Checked:
+) -> CheckedBatch:
     records = batch.records.select_seq(
         pl.lit(batch.source).alias("_source"),
         pl.col("cursor").alias("_cursor"),
@@ -315,10 +319,10 @@ def _split(
     good = good.with_columns(pl.col(contract.time).dt.date().alias(contract.partition))
     good = good.select(contract.landed_schema.names())
     if bad is None:
-        return Checked(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id, decoded.unknown)
+        return CheckedBatch(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id, decoded.unknown)
     payload = _payloads(batch.records["payload"], decoded, bad)
     rejected = _rejected(contract, origin.filter(bad), bad, reasons, payload)
-    return Checked(good, rejected, batch_id, decoded.unknown)
+    return CheckedBatch(good, rejected, batch_id, decoded.unknown)
 
 
 def _mask(rejected: pl.Series, height: int) -> pl.Series | None:

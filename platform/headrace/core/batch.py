@@ -1,4 +1,4 @@
-"""Define all values that cross between rooms: Position, MicroBatch, Checked, Table, Chunk.
+"""Define all values that cross between rooms: Position, MicroBatch, CheckedBatch, Table, Chunk.
 
 They are frozen, hold Polars frames (columns, never a Python object per event) and know no driver.
 """
@@ -60,7 +60,7 @@ ORIGIN_SCHEMA = _schema(
 #: Columns that identify a record by where it came from, for ever.
 ORIGIN_KEY = ["_cursor", "_offset", "_message_id", "_index"]
 
-#: Columns of ``Checked.rejected``.
+#: Columns of ``CheckedBatch.rejected``.
 REJECTED_SCHEMA = _schema(
     {
         "payload": pl.Binary,
@@ -239,7 +239,7 @@ def new_batch_id(batch: MicroBatch) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedBatch:
     """A micro-batch after the check against its contract.
 
     Attributes:

@@ -22,7 +22,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from headrace.contracts import Contract, Limits
 from headrace.contracts.unknown import added, noted
-from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Checked, Gap, MicroBatch, Position
+from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, CheckedBatch, Gap, MicroBatch, Position
 from headrace.core.errors import Conflict
 from headrace.flow.validate import validate
 from headrace.lake import ERASED, LakeTable, Snapshot
@@ -129,7 +129,7 @@ class Writer:
         return self._kept
 
     def commit(
-        self, batches: Iterable[tuple[MicroBatch, Checked]], tables: Tables | None = None
+        self, batches: Iterable[tuple[MicroBatch, CheckedBatch]], tables: Tables | None = None
     ) -> Landed | None:
         """Stage validated micro-batches one by one, and commit them at once: rejected rows first, then good ones.
 
@@ -167,7 +167,7 @@ def land(
     lake: StreamLake[LakeTable],
     limits: Limits,
     tables: Tables | None = None,
-    checked: Checked | None = None,
+    checked: CheckedBatch | None = None,
 ) -> Landed:
     """Validate a micro-batch and commit it, starting over from the tables when another writer was first.
 
@@ -210,7 +210,7 @@ class Commit:
         self._moved: dict[str, int] = {}
         self._ids: list[str] = []
 
-    def add(self, batch: MicroBatch, checked: Checked) -> None:
+    def add(self, batch: MicroBatch, checked: CheckedBatch) -> None:
         """Stage a batch minus the records already in the lake."""
         known = AlreadyLanded.of(batch, *self.tables)
         rejected, good = known.filter_out(checked.rejected), known.filter_out(checked.good)

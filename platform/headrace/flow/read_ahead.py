@@ -17,7 +17,7 @@ from queue import Empty, Queue
 import polars as pl
 
 from headrace.contracts import Contract, Limits
-from headrace.core.batch import Checked, MicroBatch, Position
+from headrace.core.batch import CheckedBatch, MicroBatch, Position
 from headrace.flow.validate import validate
 from headrace.sources import Source
 
@@ -34,7 +34,7 @@ class Read:
 
     batch: MicroBatch
     after: Position
-    checked: Checked | None
+    checked: CheckedBatch | None
 
 
 class ReadAhead:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from headrace.contracts import Contract, Limits
-from headrace.core.batch import Checked, MicroBatch
+from headrace.core.batch import CheckedBatch, MicroBatch
 from headrace.flow.commit import Tables
 from headrace.flow.read_ahead import Read, ReadAhead
 from headrace.sources import Source
@@ -72,7 +72,7 @@ class Group:
         """Whether there is nothing to commit."""
         return not self.batch_messages
 
-    def __iter__(self) -> Iterator[tuple[MicroBatch, Checked]]:
+    def __iter__(self) -> Iterator[tuple[MicroBatch, CheckedBatch]]:
         """Hand out each batch with its validated rows."""
         for read in self.reads:
             batch, checked = read.batch, read.checked

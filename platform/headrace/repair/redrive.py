@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.contracts import check
-from headrace.core.batch import HEADERS, RECORD_SCHEMA, Checked, MicroBatch, Position, new_batch_id
+from headrace.contracts import check_batch
+from headrace.core.batch import HEADERS, RECORD_SCHEMA, CheckedBatch, MicroBatch, Position, new_batch_id
 from headrace.flow.commit import land
 from headrace.repair.rejects import Origins, cursor, hashes, short
 
@@ -110,7 +110,7 @@ class _Redrive:
         stream, name, table = self._stream, self._cursor, self._tables[1]
         before = Position({name: table.position([name]).get(name, 0)})
         batch = MicroBatch(name, _messages(fresh, name), before, before.advanced({name: before[name] + 1}))
-        found = check(
+        found = check_batch(
             stream.contract, batch, batch_id=new_batch_id(batch), now=datetime.now(UTC), limits=stream.limits
         )
         refused = found.rejected.select("_message_id", "reasons").unique("_message_id", maintain_order=True)
@@ -118,7 +118,7 @@ class _Redrive:
         if refused.height:
             ids = refused["_message_id"].implode()
             batch = replace(batch, records=batch.records.filter(~pl.col("message_id").is_in(ids)))
-            found = Checked(
+            found = CheckedBatch(
                 found.good.filter(~pl.col("_message_id").is_in(ids)), found.rejected.clear(), found.batch_id
             )
         if not len(batch):

@@ -82,7 +82,7 @@ def maintain(
 def _lacks_room(storage: DeltaStorage, handle: DeltaTable) -> int:
     """Return the bytes that compaction may write if a local disk has less room, else 0.
 
-    Checked beforehand: on a full disk delta-rs' threads panic, with a backtrace on stderr.
+    Asked beforehand: on a full disk delta-rs' threads panic, with a backtrace on stderr.
     """
     if storage.disk is None:
         return 0
