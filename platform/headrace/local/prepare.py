@@ -12,11 +12,12 @@ def compile_hot_path() -> None:
     """Have Numba compile what ingest runs need, and keep the machine code (see ``headrace.core.compiled``)."""
     from headrace.contracts import EVENTS
     from headrace.contracts.wire.decode import decode
-    from headrace.sources.kafka import decode as kafka
+    from headrace.sources.kafka.batch import RawBatch
+    from headrace.sources.kafka.decode import decode as decode_batches
 
     decode(EVENTS, pl.Series([b"{}", b""]), 2)  # one for each of the two ways
     # a record without key, value and headers
-    kafka.decode([kafka.RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
+    decode_batches([RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
 
 
 def parse_models() -> None:
