@@ -2,7 +2,7 @@
 # this folder.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-services ui-test chaos sabotage busy-hour bench lint format clean
+.PHONY: help install demo up check test docs test-services ui-test chaos sabotage busy-hour bench lint format clean
 
 # uv from the PATH, or one of our own in .tools
 UV_VERSION := 0.13.9
@@ -16,6 +16,8 @@ UV_SAYS := $(shell test -t 2 || echo --quiet)
 PYTEST_ARGS ?=
 LINT = "$(RUN)ruff" check . && "$(RUN)ruff" format --check . && "$(RUN)mypy" && \
 	"$(RUN)sqlfluff" lint --disable-progress-bar --processes 2 dbt_project
+
+SITE = .tools/docs/bin/zensical build --clean --strict
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,13 +40,22 @@ help: ## List the targets
 install: .venv/.installed ## Install everything into .venv, from the lock file
 
 demo: install ## The main job on real input, end to end, with a summary
-	@"$(RUN)headrace" demo
+	@"$(RUN)headrace" demo $(DEMO_ARGS)
 
 up: install ## The whole platform with UI and live traffic, until Ctrl-C
 	@"$(RUN)headrace" up
 
-test: install ## All tests
+# the folders whose tests need no running stack, and some more that are fast: what a contributor runs while editing
+FAST := tests/contracts tests/core tests/formats tests/pipelines tests/test_architecture.py tests/test_docs.py
+
+check: install .tools/docs/.installed ## Lint, types, docs and fast tests: the inner loop, under a minute
 	@$(LINT)
+	@$(SITE)
+	@"$(RUN)python" -m pytest $(PYTEST_ARGS) $(FAST)
+
+test: install .tools/docs/.installed ## All tests
+	@$(LINT)
+	@$(SITE)
 	@"$(RUN)python" -m pytest $(PYTEST_ARGS)
 
 # Apache Kafka, SeaweedFS (S3), ElasticMQ (SQS) and Postgres, where Java and the registries are at hand
@@ -81,6 +92,16 @@ sabotage: install ## Mistakes of people in a platform that runs: named, nobody e
 
 bench: .tools/bench/.installed ## Measure everything beside bare drivers and peers, write docs/performance.md; ~1 h
 	@.tools/bench/bin/headrace bench report $(BENCH_ARGS)
+
+# what builds the site asks for a package that dbt refuses: an environment of its own
+.tools/docs/.installed: docs/requirements.txt $(if $(SYSTEM_UV),,.tools/bin/uv)
+	@echo "installing what builds the docs site into .tools/docs"
+	@$(UV) venv --quiet --clear --python "$(PYTHON)" .tools/docs
+	@$(UV) pip sync --quiet --python .tools/docs/bin/python --require-hashes docs/requirements.txt
+	@touch $@
+
+docs: .tools/docs/.installed ## The docs site in site/; every link and anchor must lead somewhere
+	@$(SITE)
 
 lint: install ## Ruff, mypy and sqlfluff alone
 	@$(LINT)

@@ -6,7 +6,7 @@ They are frozen, hold Polars frames (columns, never a Python object per event) a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -217,6 +217,70 @@ class MicroBatch:
 
     def __len__(self) -> int:
         return self.records.height
+
+    @classmethod
+    def of(
+        cls,
+        source: str,
+        payloads: Sequence[bytes | None] | pl.Series,
+        *,
+        cursor: str | Sequence[str],
+        offset: Sequence[int] | None = None,
+        message_id: str | Sequence[str] | None = None,
+        key: bytes | Sequence[bytes | None] | None = None,
+        timestamp: datetime | Sequence[datetime | None] | None = None,
+        redelivered: bool | Sequence[bool] = False,
+        before: Position | None = None,
+        after: Position | None = None,
+        receipts: Any = None,
+        gaps: tuple[Gap, ...] = (),
+        redelivery_window: timedelta | None = None,
+    ) -> MicroBatch:
+        """Build a batch from columns; a single value stands for every message.
+
+        Adapters that read millions of messages a minute build ``records`` themselves.
+
+        Args:
+            source: Name of the source.
+            payloads: Message values, null for a tombstone; their number is the number of messages.
+            cursor: Position's cursor of each message.
+            offset: Offset of each message, for a source that has offsets.
+            message_id: Id of each message, for a source that has none.
+            key: Message keys.
+            timestamp: Times of the messages, UTC.
+            redelivered: Whether the source has handed the message out before.
+            before: Where the read began; default: at the first offset of each cursor.
+            after: Where the next read begins; default: one past the last offset of each cursor.
+            receipts: What the source needs to acknowledge the batch.
+            gaps: Ranges that were lost before they could be read.
+            redelivery_window: How long a message of a queue may still come again.
+        """
+        count = len(payloads)
+        columns = {
+            "payload": payloads,
+            "key": _spread(key, count),
+            "headers": [None] * count,
+            "timestamp": _spread(timestamp, count),
+            "cursor": _spread(cursor, count),
+            "offset": _spread(offset, count),
+            "message_id": _spread(message_id, count),
+            "redelivered": _spread(redelivered, count),
+        }
+        records = pl.DataFrame(columns, schema=RECORD_SCHEMA)
+        if before is None or after is None:
+            found = records.drop_nulls("offset").group_by("cursor").agg(
+                first=pl.col("offset").min(), end=pl.col("offset").max() + 1
+            )  # fmt: skip
+            before = Position(dict(found.select("cursor", "first").iter_rows())) if before is None else before
+            ends = dict(found.select("cursor", "end").iter_rows())
+            after = before.advanced(ends) if after is None else after
+        return cls(source, records, before, after, receipts, gaps, redelivery_window)
+
+
+def _spread(value: Any, count: int) -> Any:
+    """Repeat a single value ``count`` times; a column stays as it is."""
+    single = value is None or isinstance(value, str | bytes | bool | datetime)
+    return [value] * count if single else value
 
 
 def sent_stamp(sent: datetime | None) -> str:

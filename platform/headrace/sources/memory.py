@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-import polars as pl
-
-from headrace.core.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
+from headrace.core.batch import Backlog, Gap, MicroBatch, Position
 
 
 class MemoryLog:
@@ -50,14 +48,17 @@ class MemoryLog:
             rows += [(cursor, at, self._messages[n][at]) for at in range(start[cursor], end)]
             if end > start[cursor]:
                 moved[cursor] = end
-        records = _records(
-            [payload for _, _, payload in rows],
-            cursors=[cursor for cursor, _, _ in rows],
-            offsets=[offset for _, offset, _ in rows],
-        )
         before = Position(start)
-        asked = before.advanced({gap.cursor: gap.first for gap in gaps})
-        return MicroBatch(self.name, records, asked, before.advanced(moved), None, tuple(gaps))
+        return MicroBatch.of(
+            self.name,
+            [payload for _, _, payload in rows],
+            cursor=[cursor for cursor, _, _ in rows],
+            offset=[offset for _, offset, _ in rows],
+            timestamp=datetime.now(UTC),
+            before=before.advanced({gap.cursor: gap.first for gap in gaps}),
+            after=before.advanced(moved),
+            gaps=tuple(gaps),
+        )
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Store the position, for tests to look at."""
@@ -113,17 +114,20 @@ class MemoryQueue:
         self._hidden.update(ids)
         for i in ids:
             self._received[i] = self._received.get(i, 0) + 1
-        records = _records(
-            [self._messages[i] for i in ids],
-            cursors=[self.name] * len(ids),
-            ids=ids,
-            redelivered=[self._received[i] > 1 for i in ids],
-            sent=[self._sent_at[i] for i in ids],
-        )
         before = Position({self.name: after.get(self.name, 0)})
         moved = {self.name: before[self.name] + 1} if ids else {}
-        after = before.advanced(moved)
-        return MicroBatch(self.name, records, before, after, ids, redelivery_window=self._redelivery_window)
+        return MicroBatch.of(
+            self.name,
+            [self._messages[i] for i in ids],
+            cursor=self.name,
+            message_id=ids,
+            redelivered=[self._received[i] > 1 for i in ids],
+            timestamp=[self._sent_at[i] for i in ids],
+            before=before,
+            after=before.advanced(moved),
+            receipts=ids,
+            redelivery_window=self._redelivery_window,
+        )
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Delete the batch."""
@@ -139,26 +143,3 @@ class MemoryQueue:
     def close(self) -> None:
         """Make all messages visible again."""
         self.expire()
-
-
-def _records(
-    payloads: Sequence[bytes | None],
-    *,
-    cursors: Sequence[str],
-    offsets: Sequence[int] | None = None,
-    ids: Sequence[str] | None = None,
-    redelivered: Sequence[bool] | None = None,
-    sent: Sequence[datetime] | None = None,
-) -> pl.DataFrame:
-    nothing = [None] * len(payloads)
-    columns = {
-        "payload": payloads,
-        "key": nothing,
-        "headers": nothing,
-        "timestamp": sent or [datetime.now(UTC)] * len(payloads),
-        "cursor": cursors,
-        "offset": offsets or nothing,
-        "message_id": ids or nothing,
-        "redelivered": redelivered or [False] * len(payloads),
-    }
-    return pl.DataFrame(columns, schema=RECORD_SCHEMA)
