@@ -1,0 +1,3 @@
+{{ config(materialized='view') }}
+
+{{ batch_then_speed(ref('event_metrics'), ref('event_metrics_speed'), 'events', 'event_date') }}

@@ -1,0 +1,3 @@
+{{ config(materialized='view') }}
+
+{{ batch_then_speed(ref('performance_metrics'), ref('performance_metrics_speed'), 'events', 'event_date') }}

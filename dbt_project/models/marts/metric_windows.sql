@@ -1,9 +1,0 @@
-{{
-    config(
-        tags=['metrics', 'daily'],
-        partition_by='metric_date',
-        order_by=['metric_name', 'source', 'window_start'],
-    )
-}}
-
-{{ measured_windows([var('window_seconds')]) }}

@@ -1,0 +1,8 @@
+{{
+    config(
+        partition_by='metric_date',
+        order_by=['metric_name', 'source', 'window_start'],
+    )
+}}
+
+{{ measured_windows([var('window_seconds')]) }}

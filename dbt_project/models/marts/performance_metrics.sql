@@ -1,9 +1,0 @@
-{{
-    config(
-        tags=['events', 'daily'],
-        partition_by='event_date',
-        order_by=['channel', 'page', 'window_start'],
-    )
-}}
-
-{{ performance_windows([var('window_seconds')]) }}

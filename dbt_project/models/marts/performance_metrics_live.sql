@@ -1,3 +1,0 @@
-{{ config(materialized='view', tags=['events', 'daily']) }}
-
-{{ batch_then_speed(ref('performance_metrics'), ref('performance_metrics_speed'), 'events', 'event_date') }}

@@ -1,0 +1,80 @@
+{{ config(materialized='view') }}
+
+with landed as (
+
+    {%- for stream, day, id in [('events', 'event_date', 'event_id'), ('metrics', 'metric_date', 'metric_id')] %}
+    select
+        '{{ stream }}' as stream,
+        {{ day }} as day,
+        count() as landed,
+        uniqExact(occurred_date, {{ id }}) as distinct_ids,
+        countIf(_ingested_at > occurred_at + toIntervalSecond({{ var('lateness_seconds') | int }})) as late,
+        quantiles(0.5, 0.99)(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as lags,
+        max(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as longest
+    from {{ ref('stg_' ~ stream) }}
+    group by day
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
+
+),
+
+reasons as (
+
+    select
+        stream,
+        rejected_date as day,
+        arrayJoin(failed_checks) as failed_check,
+        count() as records
+    from {{ ref('stg_rejected') }}
+    group by stream, day, failed_check
+
+),
+
+rejected as (
+
+    select
+        stream,
+        rejected_date as day,
+        count() as rejected
+    from {{ ref('stg_rejected') }}
+    group by stream, day
+
+),
+
+by_reason as (
+
+    select
+        stream,
+        day,
+        mapFromArrays(
+            arrayMap(reason -> reason.1, arraySort(groupArray((failed_check, records)))),
+            arrayMap(reason -> reason.2, arraySort(groupArray((failed_check, records))))
+        ) as rejected_by_reason
+    from reasons
+    group by stream, day
+
+),
+
+days as (
+
+    select stream, day from landed
+    union distinct
+    select stream, day from rejected
+
+)
+
+select
+    days.stream as stream,
+    days.day as day,
+    landed.landed as landed,
+    toUInt64(landed.landed - landed.distinct_ids) as duplicates,
+    landed.late as late,
+    if(landed.landed > 0, landed.lags[1], null) as lateness_p50_seconds,
+    if(landed.landed > 0, landed.lags[2], null) as lateness_p99_seconds,
+    if(landed.landed > 0, landed.longest, null) as lateness_max_seconds,
+    rejected.rejected as rejected,
+    by_reason.rejected_by_reason as rejected_by_reason
+from days
+left join landed on days.stream = landed.stream and days.day = landed.day
+left join rejected on days.stream = rejected.stream and days.day = rejected.day
+left join by_reason on days.stream = by_reason.stream and days.day = by_reason.day
