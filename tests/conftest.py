@@ -16,23 +16,23 @@ import pytest
 from builders import NOW
 from headrace.config.settings import Settings, load_settings
 from headrace.contracts import Contract, Limits, check_batch
-from headrace.core.batch import RECORD_SCHEMA, CheckedBatch, MicroBatch, Position
+from headrace.core.batch import CheckedBatch, MicroBatch, Position
 from headrace.local.embedded import EmbeddedStack
 
 #: The files that take longest, the longest first: begun last, one of them would be what all wait for in the end.
 LONGEST = (
-    "dbt/test_dbt_marts.py",
-    "dbt/test_histories.py",
+    "marts/test_marts.py",
+    "marts/test_histories.py",
     "test_readme.py",
     "demo/test_demo.py",
-    "dbt/test_speed.py",
+    "marts/test_speed.py",
     "orchestration/test_new_stream.py",
     "chaos/test_chaos.py",
-    "dbt/test_real_data.py",
+    "marts/test_real_data.py",
     "orchestration/test_definitions.py",
     "cli/test_cli.py",
     "orchestration/test_tools.py",
-    "dbt/test_cluster.py",
+    "marts/test_cluster.py",
 )
 
 MEMORY = Path("/dev/shm")
@@ -86,20 +86,16 @@ def batch_of() -> Callable[..., MicroBatch]:
 
     def build(payloads: Sequence[bytes | None], start: int = 0, cursor: str = "test/0") -> MicroBatch:
         count = len(payloads)
-        records = pl.DataFrame(
-            {
-                "payload": payloads,
-                "key": [b"k"] * count,
-                "headers": [None] * count,
-                "timestamp": [NOW] * count,
-                "cursor": [cursor] * count,
-                "offset": list(range(start, start + count)),
-                "message_id": [None] * count,
-                "redelivered": [False] * count,
-            },
-            schema=RECORD_SCHEMA,
+        return MicroBatch.of(
+            "test",
+            payloads,
+            cursor=cursor,
+            offset=range(start, start + count),
+            key=b"k",
+            timestamp=NOW,
+            before=Position({cursor: start}),
+            after=Position({cursor: start + count}),
         )
-        return MicroBatch("test", records, Position({cursor: start}), Position({cursor: start + count}))
 
     return build
 
@@ -111,21 +107,14 @@ def judge() -> Callable[..., CheckedBatch]:
     def judged(
         contract: Contract, payloads: list[bytes | None] | pl.Series, now: datetime = NOW
     ) -> CheckedBatch:
-        count = len(payloads)
-        records = pl.DataFrame(
-            {
-                "payload": payloads,
-                "key": [None] * count,
-                "headers": [None] * count,
-                "timestamp": [None] * count,
-                "cursor": ["test/0"] * count,
-                "offset": range(count),
-                "message_id": [None] * count,
-                "redelivered": [False] * count,
-            },
-            schema=RECORD_SCHEMA,
+        batch = MicroBatch.of(
+            "test",
+            payloads,
+            cursor="test/0",
+            offset=range(len(payloads)),
+            before=Position(),
+            after=Position({"test/0": len(payloads)}),
         )
-        batch = MicroBatch("test", records, Position(), Position({"test/0": count}))
         return check_batch(contract, batch, batch_id="test", now=now, limits=Limits())
 
     return judged

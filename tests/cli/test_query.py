@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from commands import run
 from conftest import Stack
 from headrace.cli.query import own_format
 from headrace.cli.table import fitted, show
 
-QUERY = [sys.executable, "-m", "headrace.cli", "query"]
 ROWS = "SELECT number AS n, concat('a,', toString(number)) AS s FROM numbers(2)"
 
 
 def asked(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
     clean = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "AWS_"))}
-    return subprocess.run([*QUERY, *arguments], env={**clean, **env}, capture_output=True, check=False)
+    return run("query", *arguments, env={**clean, **env})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,10 @@ def on_a_terminal(*arguments: str, columns: int, env: dict[str, str]) -> str:
     clean = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "AWS_", "COLUMNS"))}
     clean |= {"TERM": "xterm", "NO_COLOR": "1", "COLUMNS": str(columns)}
     with subprocess.Popen(
-        [*QUERY, *arguments], env={**clean, **env}, stdout=theirs, stderr=theirs
+        [sys.executable, "-m", "headrace.cli", "query", *arguments],
+        env={**clean, **env},
+        stdout=theirs,
+        stderr=theirs,
     ) as process:
         os.close(theirs)
         shown = b""

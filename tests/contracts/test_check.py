@@ -17,7 +17,7 @@ from builders import EVENT, METRIC, NOW, event, metric
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
 from headrace.contracts import check as check_module
 from headrace.contracts.schema import json_schema
-from headrace.core.batch import RECORD_SCHEMA, REJECTED_SCHEMA, CheckedBatch, MicroBatch, Position
+from headrace.core.batch import REJECTED_SCHEMA, CheckedBatch, MicroBatch
 
 Batch = Callable[..., MicroBatch]
 
@@ -129,11 +129,7 @@ messages: Any = st.one_of(
 @given(payloads=st.lists(messages, max_size=12))
 def test_no_message_vanishes_or_doubles_whatever_it_holds(payloads: list[bytes | None]) -> None:
     count = len(payloads)
-    columns = {
-        "payload": payloads, "key": [None] * count, "headers": [None] * count, "timestamp": [None] * count, "cursor": ["t"] * count,
-        "offset": list(range(count)), "message_id": [None] * count, "redelivered": [False] * count,
-    }  # fmt: skip
-    batch = MicroBatch("t", pl.DataFrame(columns, schema=RECORD_SCHEMA), Position(), Position({"t": count}))
+    batch = MicroBatch.of("t", payloads, cursor="t", offset=range(count))
     checked = judge(batch)
     origins = pl.concat(
         [checked.good.select("_offset", "_index"), checked.rejected.select("_offset", "_index")]

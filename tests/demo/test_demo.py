@@ -20,6 +20,8 @@ from builders import event, eventually
 from headrace.config.settings import load_settings
 from headrace.warehouse.server import Server
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def taken_ports() -> Iterator[None]:
@@ -42,8 +44,10 @@ def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_por
     archive = tmp_path / "mine"
     (archive / "events").mkdir(parents=True)
     (archive / "events" / "a.ndjson").write_bytes(event())
+    make = ["make", "--no-print-directory", "--old-file=install", f"RUN={Path(sys.executable).parent}/"]
     done = subprocess.run(
-        [sys.executable, "-m", "headrace.cli", "demo", "--json"],
+        [*make, "demo", "DEMO_ARGS=--json"],
+        cwd=ROOT,
         env={**env, "HEADRACE_HOME": str(home), "HEADRACE_ARCHIVE": str(archive), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -53,6 +57,7 @@ def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_por
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
     assert result["passed"]
+    assert "session_metrics" in done.stderr, "the summary that people read"
     events, metrics = result["streams"]["events"], result["streams"]["metrics"]
     assert events["produced"] == events["landed"] + events["rejected"] == 336_816
     assert metrics["produced"] == metrics["landed"] + metrics["rejected"] == 26_150

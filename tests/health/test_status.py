@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from dagster import (
 )
 from rich.console import Console
 
+from commands import run_text
 from conftest import Stack
 from headrace import alerts
 from headrace.alerts import News, Problem
@@ -185,13 +185,7 @@ def headrace(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[st
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "DAGSTER_"))
     }
-    return subprocess.run(
-        [sys.executable, "-m", "headrace.cli", *words],
-        env={**kept, **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return run_text(*words, env={**kept, **env}, timeout=120)
 
 
 def test_a_failed_check_turns_the_exit_status(stack: Stack, home: Path) -> None:

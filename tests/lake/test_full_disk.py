@@ -16,7 +16,7 @@ import polars as pl
 sys.path.insert(0, TESTS)
 from builders import NOW, event
 from deltalake import DeltaTable
-from headrace.core.batch import ORIGIN_KEY, RECORD_SCHEMA, MicroBatch, Position
+from headrace.core.batch import ORIGIN_KEY, MicroBatch
 from headrace.contracts import EVENTS, Limits
 from headrace.core.errors import HeadraceError
 from headrace.flow.commit import StreamLake, land
@@ -25,11 +25,7 @@ from headrace.lake.suppression import ERASURES, Erasures
 
 def batch(n, rows=5_000):
     payloads = [event(event_id=uuid.uuid4().hex * 3, user_id=f"u{i % 50}") for i in range(rows)]
-    records = pl.DataFrame(
-        [(p, None, None, NOW, "c/0", n * rows + i, None, False) for i, p in enumerate(payloads)],
-        schema=RECORD_SCHEMA, orient="row",
-    )
-    return MicroBatch("c", records, Position({"c/0": n * rows}), Position({"c/0": (n + 1) * rows}))
+    return MicroBatch.of("c", payloads, cursor="c/0", offset=range(n * rows, (n + 1) * rows), timestamp=NOW)
 
 def fill(leave):
     free = os.statvfs(DISK).f_bavail * os.statvfs(DISK).f_frsize

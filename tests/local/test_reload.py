@@ -55,12 +55,12 @@ def test_changes_are_loaded_and_touches_are_not(watched: tuple[Path, Ui, list[st
     (folder / "pipelines" / "orders_pipeline.py").write_text("pipeline = 3\n")
     eventually(lambda: len(said) == 1, 60, "a reload")
     assert ui.asked == 2, "it was away at first"
-    mart = folder / "dbt_project" / "models" / "marts" / "users_latest.sql"
+    mart = folder / "dbt_project" / "models" / "marts" / "users" / "users_latest.sql"
     before = mart.read_text()
     mart.touch()
     mart.write_text(before + "{% if %}\n")
     eventually(lambda: len(said) == 3, 120, "a reload with the problem")
-    assert said[1].startswith("dbt_project/models/marts/users_latest.sql:40: Expected an expression")
+    assert said[1].startswith("dbt_project/models/marts/users/users_latest.sql:39: Expected an expression")
     mart.write_text(before)
     eventually(lambda: len(said) == 5, 120, "a reload without it")
     assert said[3] == "the dbt project is good again"

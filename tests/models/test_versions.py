@@ -17,7 +17,7 @@ from headrace.models import versions as dbt_versions
 from headrace.models.messages import Problem, changed_files, understand
 
 ROOT = Path(__file__).parents[2]
-MART = "models/marts/users_latest.sql"
+MART = "models/marts/users/users_latest.sql"
 Edit = Callable[[Path], None]
 
 
@@ -66,14 +66,14 @@ MISTAKES: dict[str, tuple[Edit, str, str]] = {
 SAID: dict[str, tuple[Edit, str, str, str]] = {
     "Jinja": (
         append("{% if %}\n"),
-        "Compilation Error in model users_latest (models/marts/users_latest.sql)\n"
+        "Compilation Error in model users_latest (models/marts/users/users_latest.sql)\n"
         "  Expected an expression, got 'end of statement block'\n    line 40\n      {% if %}",
         f"{MART}:40",
         "Expected an expression, got 'end of statement block' {% if %}",
     ),
     "no such macro": (
         append("{{ no_macro() }}\n"),
-        "Runtime Error\n  Compilation Error in model users_latest (models/marts/users_latest.sql)\n"
+        "Runtime Error\n  Compilation Error in model users_latest (models/marts/users/users_latest.sql)\n"
         "    'no_macro' is undefined. Check for typos.",
         f"{MART}:40",
         "'no_macro' is undefined. Check for typos.",
@@ -104,15 +104,15 @@ SAID: dict[str, tuple[Edit, str, str, str]] = {
     "two of one name": (
         twin,
         'Compilation Error\n  dbt found two models with the name "users_latest".\n\n  To fix this, rename one:\n'
-        "  - model.headrace.users_latest (models/marts/users_latest.sql)\n"
+        "  - model.headrace.users_latest (models/marts/users/users_latest.sql)\n"
         "  - model.headrace.users_latest (models/staging/users_latest.sql)",
         "models/staging/users_latest.sql",
         'dbt found two models with the name "users_latest". To fix this, rename one: - model.headrace.users_latest '
-        "(models/marts/users_latest.sql) - model.headrace.users_latest (models/staging/users_latest.sql)",
+        "(models/marts/users/users_latest.sql) - model.headrace.users_latest (models/staging/users_latest.sql)",
     ),
     "words of its own": (
         append("{{ exceptions.raise_compiler_error('own words') }}\n"),
-        "Compilation Error in model users_latest (models/marts/users_latest.sql)\n  own words",
+        "Compilation Error in model users_latest (models/marts/users/users_latest.sql)\n  own words",
         MART,
         "own words",
     ),

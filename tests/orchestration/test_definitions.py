@@ -203,15 +203,17 @@ def test_a_broken_model_is_shown_and_takes_nothing_down(stack: Stack, tmp_path: 
     shutil.copytree(stack.settings.project_dir / "dbt_project", tmp_path / "dbt_project")
     config = stack.settings.model_copy(update={"project_dir": tmp_path})
     whole = definitions.build(config)
-    mart = tmp_path / "dbt_project" / "models" / "marts" / "users_latest.sql"
+    mart = tmp_path / "dbt_project" / "models" / "marts" / "users" / "users_latest.sql"
     good = mart.read_text()
     mart.write_text(good + "select 1 from {{ ref('nothing') }}\n")
     broken = definitions.build(config)
     assert keys_of(broken) == keys_of(whole) | {"broken/dbt_project"}
     spec = broken.get_repository_def().asset_graph.get(AssetKey(["broken", "dbt_project"]))
-    assert spec.description and spec.description.startswith("dbt_project/models/marts/users_latest.sql:40: ")
+    assert spec.description and spec.description.startswith(
+        "dbt_project/models/marts/users/users_latest.sql:39: "
+    )
     [reference] = spec.metadata["dagster/code_references"].code_references
-    assert (Path(reference.file_path), reference.line_number) == (mart, 40)
+    assert (Path(reference.file_path), reference.line_number) == (mart, 39)
     mart.write_text(good)
     assert keys_of(definitions.build(config)) == keys_of(whole)
     # dbt does not mind, Dagster does

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from builders import NOW, event
 from conftest import Stack
 from headrace.contracts.events import EVENTS
-from headrace.core.batch import ORIGIN_KEY, RECORD_SCHEMA, MicroBatch, Position
+from headrace.core.batch import ORIGIN_KEY, MicroBatch, Position
 from headrace.core.errors import Conflict, Fatal, Retriable
 from headrace.flow.commit import Commit, Landed, StreamLake, land
 from headrace.flow.validate import validate
@@ -161,10 +161,10 @@ def test_after_a_kill_between_the_two_commits_ingestion_goes_on(stream: Stream, 
 
 def message(name: str, again: bool, **changes: Any) -> MicroBatch:
     """A message of a queue."""
-    records = pl.DataFrame(
-        [(event(**changes), None, None, NOW, QUEUE, None, name, again)], schema=RECORD_SCHEMA, orient="row"
-    )
-    return MicroBatch(QUEUE, records, Position({QUEUE: 0}), Position({QUEUE: 1}))
+    return MicroBatch.of(
+        QUEUE, [event(**changes)], cursor=QUEUE, message_id=name, timestamp=NOW, redelivered=again,
+        before=Position({QUEUE: 0}), after=Position({QUEUE: 1}),
+    )  # fmt: skip
 
 
 def test_nothing_brings_the_person_back_and_what_is_dropped_is_counted(

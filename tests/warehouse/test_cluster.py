@@ -1,4 +1,4 @@
-"""What migrations and derived DDL are on a cluster; that it runs is tried in tests/dbt/test_cluster.py."""
+"""What migrations and derived DDL are on a cluster; that it runs is tried in tests/marts/test_cluster.py."""
 
 from __future__ import annotations
 

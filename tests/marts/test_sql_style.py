@@ -30,7 +30,7 @@ def linter() -> Iterator[Linter]:
     ],
 )
 def test_sql_that_reads_otherwise_is_refused(linter: Linter, was: str, wrong: str, rule: str) -> None:
-    path = MODELS / "marts" / "sessions_latest.sql"
+    path = MODELS / "marts" / "sessions" / "sessions_latest.sql"
     text = path.read_text()
     assert was in text
     assert linter.lint_string(text, fname=str(path)).get_violations() == []
