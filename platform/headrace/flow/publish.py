@@ -1,19 +1,18 @@
-"""Lake versions to the warehouse, in order, each exactly once.
+"""Publish lake versions to the warehouse, in order, each exactly once.
 
 For each version after the last published one, its added rows go in with the token
 ``<table>:<lake id>:<version>:<n>``; then the version is recorded. A crash in between sends the same chunks with the
-same tokens again, and the warehouse adds only what is missing. Where rows of the next version are there when a
-process begins to publish, and the warehouse has begun anew since, its days are replaced instead: in a power cut it may
-have lost the tokens. Commits that change no data add nothing. A version that took rows away (an erasure)
-replaces the days that it changed, which can be done any number of times.
+same tokens again, and the warehouse adds only what is missing. A warehouse that has begun anew since may have lost the
+tokens in a power cut. If it holds rows of the next version then, the days of that version are replaced instead.
+Commits that change no data add nothing. A version that took rows away (an erasure) replaces the days that it changed,
+which can be done any number of times.
 
-A lake that was restored from an older copy counts on from there: its numbers come again with other rows. That
-is seen where the last published version is beyond the newest, or is another commit than it was. Then the
-newest version is taken whole, too, and a new epoch begins, whose number is in the tokens (docs/adr/0032).
+A lake that was restored from an older copy counts on from there: its numbers come again with other rows. It is
+recognised if the last published version is beyond the newest, or is another commit than it was. The newest version is
+then published whole, and a new epoch begins, whose number is in the tokens (docs/adr/0032).
 
-Where the log or the files of the next version are gone (the warehouse was away for longer than the lake keeps
-its history, or is new and somebody has been erased since), the newest version is taken whole: every day is
-replaced.
+The newest version is also published whole, every day replaced, if the log or the files of the next version are gone:
+the warehouse was away for longer than the lake keeps its history, or it is new and somebody has been erased since.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _AGAIN_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publish did.
+    """Count what a publish did.
 
     Attributes:
         versions: Lake versions that were passed on.
@@ -79,16 +78,16 @@ def publish(
 ) -> Published:
     """Bring the warehouse up to the newest lake version.
 
-    Two publishers of one table at once add nothing twice (same tokens); a publisher beside
-    ``replace_partition`` could, so both hold ``alone``.
+    Two publishers of one table at once add nothing twice (same tokens). A publisher beside ``replace_partition`` could,
+    so both hold ``alone``.
 
     Args:
         table: The lake table.
         warehouse: Where its rows go.
         alone: Lock of the warehouse table.
         unsure: Whether the warehouse may have lost tokens of rows that it holds, since this process began or before.
-        settle_seconds: A version that is half in is replaced once nobody has recorded it for so long: a publisher of
-            another machine, which knows no lock of this one, may be at it.
+        settle_seconds: A half published version is replaced once nobody has recorded it for so long, s: a publisher of
+            another machine, which knows no lock of this one, may be working on it.
 
     Raises:
         Retriable: The warehouse or the lake is away; the next call goes on from here.
@@ -96,9 +95,8 @@ def publish(
     with alone or nullcontext():
         warehouse.prepare(table.table)
         last = warehouse.published(table.table, table.id)
-        newest = (
-            table.open().version
-        )  # after the question: others may publish meanwhile, and never ahead of the lake
+        # after the question: others may publish meanwhile, and never ahead of the lake
+        newest = table.open().version
         table.sync(newest)  # what is published must not be gone after a power cut, its number then another's
         if last is not None and (why := another_history(table, newest, last)):
             log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
@@ -111,9 +109,8 @@ def publish(
                 if half_in and (end := _recorded(table, warehouse, version, settle_seconds)):
                     done += Published(end=end)
                     continue
-                unsure = half_in or (
-                    unsure and not added.rows
-                )  # those after the first that is not in are not either
+                # versions after the first that is not in are not in either
+                unsure = half_in or (unsure and not added.rows)
                 if half_in or added.rewritten:
                     done += _replace(table, warehouse, added, added.days, epoch)
                 else:
@@ -163,10 +160,11 @@ def resume_at(last: Publication | None) -> int:
 
 
 def _half_in(table: LakeTable, warehouse: Warehouse, added: LakeVersion) -> bool:
-    """Whether rows of a version are there that is not recorded: whoever sent them was killed, or lost its power.
+    """Tell whether rows of an unrecorded version are there that have lost their tokens.
 
-    ClickHouse syncs rows, if it is told to, and never the tokens that it has seen (docs/adr/0026). Where it has been up
-    since the version was committed it knows them all, and whoever sent the rows may wake up and go on.
+    Their publisher was killed, or lost its power. ClickHouse syncs rows, if it is told to, and never the tokens that it
+    has seen (docs/adr/0026). If it has been up since the version was committed it knows them all, and the publisher may
+    wake up and go on.
     """
     if not (added.rows and added.batches and warehouse.holds(table.table, added.batches, added.days)):
         return False
@@ -177,7 +175,7 @@ def _half_in(table: LakeTable, warehouse: Warehouse, added: LakeVersion) -> bool
 
 
 def _recorded(table: LakeTable, warehouse: Warehouse, version: int, seconds: float) -> int:
-    """Wait until somebody else has recorded a version; returns the first unpublished one then, 0 for nobody."""
+    """Wait until another publisher has recorded a version; returns the first unpublished one, 0 for nobody."""
     until, pause = time.monotonic() + seconds, threading.Event()
     while time.monotonic() < until:
         last = warehouse.published(table.table, table.id)
@@ -202,7 +200,7 @@ def _publish_version(table: LakeTable, warehouse: Warehouse, added: LakeVersion,
 
 
 def _noting(landed: set[date], chunk: Chunk) -> Chunk:
-    """The chunk as it is; the UTC days on which its rows were ingested end up in ``landed`` as it is read."""
+    """Return the chunk as it is; reading it adds the UTC days of its rows' ingestion to ``landed``."""
     if chunk.parquet is not None:
         landed.add(chunk.parquet.ingested_on)
         return chunk
@@ -251,8 +249,8 @@ def replace_days(
 
     The table is first published to its newest version, so that no version is half in, and the day is then read as of
     exactly that version: later versions are published on top as always. ``alone`` keeps publishers of this machine
-    away. One of another machine may have put rows of a later version into the day before it was swapped, and they are
-    gone with the old day. So where a later version has rows of the day, the day is replaced again.
+    away. A publisher of another machine may have put rows of a later version into the old day, which are gone with it.
+    So the day is replaced again if a later version has rows of it.
     """
     with alone or nullcontext():
         return {day: _replace_day(table, warehouse, day) for day in days}
@@ -278,15 +276,18 @@ def _touches(table: LakeTable, version: int, day: date) -> bool:
 
 
 class Publishing:
-    """Publish in the background whenever there is more, and again after a pause where the warehouse is away.
+    """Publish in the background whenever there is more, and again after a pause if the warehouse is away.
 
-    Nor does a warehouse that needs a person (a broken migration) end it: who closes it publishes once more and is told.
+    A warehouse that needs a person (a broken migration) does not end it either: the caller publishes once more after
+    ``close``, and is told.
     """
 
     def __init__(self, publish: Callable[[], Published], again_seconds: float = _AGAIN_SECONDS) -> None:
-        """Args:
-        publish: Brings the warehouse up to the lake; for this object's thread alone until ``close``.
-        again_seconds: Between two attempts while the warehouse is away.
+        """Start no thread yet.
+
+        Args:
+            publish: Brings the warehouse up to the lake; called by this object's thread alone until ``close``.
+            again_seconds: Between two attempts while the warehouse is away.
         """
         self._publish, self._again_seconds = publish, again_seconds
         self._wake, self._ended = threading.Event(), threading.Event()
@@ -297,10 +298,10 @@ class Publishing:
         self.put_off: HeadraceError | None = None
 
     def more(self) -> None:
-        """Something has landed.
+        """Note that something has landed.
 
         Raises:
-            Exception: What publishing ended with; an absent warehouse does not end it.
+            Exception: The error that publishing ended with; an absent warehouse does not end it.
         """
         if self._failure is not None:
             raise self._failure
@@ -310,7 +311,7 @@ class Publishing:
             self._thread.start()
 
     def failed(self) -> bool:
-        """Whether publishing ended."""
+        """Tell whether publishing ended."""
         return self._failure is not None
 
     def _run(self) -> None:
@@ -323,9 +324,7 @@ class Publishing:
             try:
                 self.published += self._publish()
                 again, self.put_off = None, None
-            except (
-                HeadraceError
-            ) as error:  # landing goes on, and what is not published now is published later
+            except HeadraceError as error:  # landing goes on, and the rest is published later
                 log.warning("publishing waits: %s", error)
                 again, self.put_off = self._again_seconds, error
             except BaseException as error:
@@ -333,10 +332,10 @@ class Publishing:
                 return
 
     def close(self) -> None:
-        """Wait for the publication that is under way; what landed since is for the caller to publish.
+        """Wait for the publication that is under way; the caller publishes what landed since.
 
         Raises:
-            Exception: What publishing ended with.
+            Exception: The error that publishing ended with.
         """
         self._ended.set()
         self._wake.set()
