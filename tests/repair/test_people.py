@@ -27,7 +27,7 @@ from headrace.health.audit import audit
 from headrace.health.parity import parity
 from headrace.lake.memory import MemoryLakeTable
 from headrace.lake.suppression import ERASURES, Erasures, Suppressed, possible_ids
-from headrace.repair import rejects
+from headrace.repair import edits, rejects
 from headrace.repair.erase import Receipt, erase, lift
 from headrace.repair.redrive import redrive
 from headrace.streams.drain import drain
@@ -130,7 +130,7 @@ def test_one_of_many_is_gone_and_everything_goes_on(stream: Stream, by_others: b
     assert snapshot.origins_of(QUEUE, pl.Series(["a", "b"]), NOW, timedelta(days=1)).is_empty()
     found = rejects.find(stream, reason="channel")
     assert found.height == 98
-    repair = rejects.transformed(found.head(5), '.channel = "web"')
+    repair = edits.transformed(found.head(5), '.channel = "web"')
     assert redrive(stream, [repair.rows]).landed == 5
     assert audit(stream.lake).doubled == 0
     assert ingested(stream, "late.ndjson", [event(event_id="late")]).good == 1
@@ -199,7 +199,7 @@ def test_nothing_brings_the_person_back_and_what_is_dropped_is_counted(
     )
     assert bad.rejected == 1
     rows = rejects.find(stream, ids=[f"{topic}:3:0"])
-    repair = rejects.transformed(rows, f'.channel = "web" | .user_id = "{WHO}"')
+    repair = edits.transformed(rows, f'.channel = "web" | .user_id = "{WHO}"')
     redrive(stream, [repair.rows])
     assert WHO not in left(stream)[3]
     good = stream.lake.good.open()

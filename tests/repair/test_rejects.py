@@ -21,8 +21,11 @@ from headrace.core.batch import MicroBatch
 from headrace.core.errors import BadData, Fatal
 from headrace.flow.commit import land
 from headrace.health.audit import audit
-from headrace.repair import rejects
-from headrace.repair.redrive import ORIGIN_HEADER, Redriven, redrive
+from headrace.repair import edits, rejects
+from headrace.repair.index import RejectIndex
+from headrace.repair.origins import Origins, hashes, short_id
+from headrace.repair.redrive import BATCH_ROWS, ORIGIN_HEADER, Redriven, redrive
+from headrace.repair.selection import PAGE_ROWS, Selection
 from headrace.streams.stream import Stream, streams
 
 BAD_CHANNEL = event(event_id="e-1", channel="pigeon")
@@ -62,7 +65,7 @@ def test_what_was_refused_is_found_newest_first_and_by_reason(stream: Stream) ->
 
 
 def test_a_repaired_record_lands_once_and_remembers_where_it_came_from(stream: Stream) -> None:
-    repair = rejects.transformed(rejects.find(stream, reason="channel"), '.channel = "web"')
+    repair = edits.transformed(rejects.find(stream, reason="channel"), '.channel = "web"')
     assert not repair.failed
     landed = redrive(stream, [repair.rows])
     assert (landed.messages, landed.landed, landed.repeated, landed.refused) == (1, 1, 0, ())
@@ -80,49 +83,49 @@ def test_a_repaired_record_lands_once_and_remembers_where_it_came_from(stream: S
 
 def test_one_that_is_refused_again_may_be_repaired_better(stream: Stream) -> None:
     rows = rejects.find(stream, reason="channel")
-    worse = redrive(stream, [rejects.transformed(rows, '.channel = "owl"').rows])
+    worse = redrive(stream, [edits.transformed(rows, '.channel = "owl"').rows])
     assert (worse.landed, worse.refused[0][0]) == (0, rows["id"][0])
     assert "channel" in worse.refused[0][1]
     assert rejects.find(stream).height == 2, "it is rejected once, not twice"
-    better = redrive(stream, [rejects.transformed(rows, '.channel = "chat"').rows])
+    better = redrive(stream, [edits.transformed(rows, '.channel = "chat"').rows])
     assert (better.landed, better.repeated, better.refused) == (1, 0, ())
     assert audit(stream.lake).doubled == 0
 
 
 def test_what_cannot_be_repaired_is_named_and_left(stream: Stream) -> None:
-    repair = rejects.transformed(rejects.find(stream), '.channel = "web"')
+    repair = edits.transformed(rejects.find(stream), '.channel = "web"')
     assert repair.rows["payload"].len() == 1
     [(short, why)] = repair.failed
     assert rejects.find(stream, ids=[short])["payload"].to_list() == [NO_JSON]
     assert why
     with pytest.raises(BadData, match="not a jq expression"):
-        rejects.transformed(rejects.find(stream), ".channel = ")
+        edits.transformed(rejects.find(stream), ".channel = ")
 
 
 def test_edited_lines_are_redriven(stream: Stream, tmp_path: Path) -> None:
-    lines = {line["id"]: line for line in rejects.exported(rejects.find(stream))}
+    lines = {line["id"]: line for line in edits.exported(rejects.find(stream))}
     binary, channel = sorted(lines.values(), key=lambda line: "record" in line)
     assert set(binary) == {"id", "origin", "reasons", "base64"}
     channel["record"]["channel"] = "iot"
     mended = {"id": binary["origin"], "text": event(event_id="mended").decode()}
     file = tmp_path / "edited.ndjson"
     file.write_text(f"{json.dumps(channel, default=str)}\n\n{json.dumps(mended)}\n")
-    index = rejects.Index(stream)
-    assert index.counts(rejects.edited(file)) == (2, 0)
-    assert redrive(stream, rejects.replaced(index, rejects.edited(file))).landed == 2
+    index = RejectIndex(stream)
+    assert index.counts(edits.edited(file)) == (2, 0)
+    assert redrive(stream, edits.replaced(index, edits.edited(file))).landed == 2
     assert set(good(stream)["event_id"]) == {"ok", "ok-2", "e-1", "mended"}
     file.write_text('{"id": "x", "record": {}}\n{"id": "y"}\n')
     with pytest.raises(BadData, match="line 2"):
-        list(rejects.edited(file))
+        list(edits.edited(file))
 
 
 def test_without_its_id_a_second_redrive_would_double(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: with the anti-join off, the audit sees the double."""
-    repair = rejects.transformed(rejects.find(stream, reason="channel"), '.channel = "web"')
+    repair = edits.transformed(rejects.find(stream, reason="channel"), '.channel = "web"')
     redrive(stream, [repair.rows])
-    monkeypatch.setattr(rejects.Origins, "hold", lambda self, wanted: np.zeros(len(wanted), np.bool_))
+    monkeypatch.setattr(Origins, "hold", lambda self, wanted: np.zeros(len(wanted), np.bool_))
     redrive(stream, [repair.rows])
     assert audit(stream.lake).doubled == 1
 
@@ -135,55 +138,61 @@ def refused(stream: Stream, batch_of: Callable[..., MicroBatch], records: int, c
 def written(stream: Stream, path: Path, **changes: str) -> Path:
     """All rejected records, edited."""
     lines = []
-    for line in rejects.exported(rejects.find(stream, reason="channel", every=True)):
+    for line in edits.exported(rejects.find(stream, reason="channel", every=True)):
         line["record"] |= changes
         lines.append(json.dumps(line, default=str))
     path.write_text("\n".join(lines))
     return path
 
 
-def from_file(stream: Stream, path: Path, **options: bool) -> Redriven:
+def from_file(
+    stream: Stream,
+    path: Path,
+    *,
+    dry_run: bool = False,
+    page_rows: int = PAGE_ROWS,
+    batch_rows: int = BATCH_ROWS,
+) -> Redriven:
     """What ``redrive --file`` does."""
-    index = rejects.Index(stream)
-    index.counts(rejects.edited(path))
-    return redrive(stream, rejects.replaced(index, rejects.edited(path), skip_redriven=True), **options)
+    index = RejectIndex(stream)
+    index.counts(edits.edited(path))
+    lines = edits.edited(path, 4 * page_rows)
+    rows = edits.replaced(index, lines, skip_redriven=True, page_rows=page_rows)
+    return redrive(stream, rows, dry_run=dry_run, batch_rows=batch_rows)
 
 
 def test_many_are_redriven_page_by_page_and_once(
-    stream: Stream, batch_of: Callable[..., MicroBatch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stream: Stream, batch_of: Callable[..., MicroBatch], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(rejects, "_PAGE_ROWS", 3)
-    monkeypatch.setattr("headrace.repair.redrive._BATCH", 5)
     refused(stream, batch_of, 20)
     file = written(stream, tmp_path / "edited.ndjson", channel="web")
-    dry = from_file(stream, file, dry_run=True)
+    dry = from_file(stream, file, dry_run=True, page_rows=3, batch_rows=5)
     assert (dry.messages, dry.landed, dry.repeated, dry.refused_records) == (21, 21, 0, 0)
     assert good(stream).height == 2, "that was a dry run"
-    done = from_file(stream, file)
+    done = from_file(stream, file, page_rows=3, batch_rows=5)
     assert (done.messages, done.landed, done.repeated) == (21, 21, 0)
-    index = rejects.Index(stream)
-    assert index.counts(rejects.edited(file)) == (21, 21)
-    assert from_file(stream, file) == Redriven()
-    again = redrive(stream, rejects.replaced(index, rejects.edited(file)))
+    index = RejectIndex(stream)
+    assert index.counts(edits.edited(file)) == (21, 21)
+    assert from_file(stream, file, page_rows=3, batch_rows=5) == Redriven()
+    again = redrive(stream, edits.replaced(index, edits.edited(file)))
     assert (again.landed, again.repeated) == (0, 21)
     assert good(stream).height == 23
     assert audit(stream.lake).doubled == 0
 
 
 def test_another_redrive_that_is_first_leaves_nothing_to_add(
-    stream: Stream, batch_of: Callable[..., MicroBatch], monkeypatch: pytest.MonkeyPatch
+    stream: Stream, batch_of: Callable[..., MicroBatch]
 ) -> None:
-    monkeypatch.setattr("headrace.repair.redrive._BATCH", 4)
     refused(stream, batch_of, 12)
-    rows = rejects.transformed(rejects.find(stream, reason="channel"), '.channel = "web"').rows
+    rows = edits.transformed(rejects.find(stream, reason="channel"), '.channel = "web"').rows
 
     def pages() -> Iterator[pl.DataFrame]:
         yield rows[:4]
-        other = redrive(stream, [rows[2:9]])
+        other = redrive(stream, [rows[2:9]], batch_rows=4)
         assert (other.landed, other.repeated) == (5, 2)
         yield rows[4:]
 
-    done = redrive(stream, pages())
+    done = redrive(stream, pages(), batch_rows=4)
     assert (done.landed, done.repeated) == (8, 5)
     assert good(stream).height == 2 + 13
     assert audit(stream.lake).doubled == 0
@@ -191,7 +200,7 @@ def test_another_redrive_that_is_first_leaves_nothing_to_add(
 
 def test_a_dry_run_says_why_what_is_refused(stream: Stream, batch_of: Callable[..., MicroBatch]) -> None:
     refused(stream, batch_of, 3)
-    found = redrive(stream, rejects.pages(stream, rejects.Which()), dry_run=True)
+    found = redrive(stream, rejects.pages(stream, Selection()), dry_run=True)
     assert (found.messages, found.refused_records) == (0, 5)
     assert found.reasons["channel: isin(['web', 'mobile', 'chat', 'server', 'iot', 'other'])"] == 4
     assert sum(found.reasons.values()) == 5
@@ -203,7 +212,7 @@ def test_those_of_a_source(stream: Stream, batch_of: Callable[..., MicroBatch]) 
     for source, count in (("sqs/q", 3), ("sqs", 5), ("sqs/queue", 2), ("test", 2)):
         rejects.known_source(stream, source)
         assert rejects.find(stream, source=source).height == count
-        assert rejects.newest(stream, rejects.Which(source=source), 1)[0] == count
+        assert rejects.newest(stream, Selection(source=source), 1)[0] == count
     with pytest.raises(Fatal, match=r"has no source 'sqs/qu'; it has .*sqs/queue"):
         rejects.known_source(stream, "sqs/qu")
     rejects.known_source(stream, "kafka/analytics_events")
@@ -233,8 +242,8 @@ def test_the_work_grows_with_the_records_and_no_faster(
         refused(stream, batch_of, records, f"many/{records}")
         lines = rejects.find(stream, source="many")
         file = tmp_path / f"{records}.ndjson"
-        edited = rejects.transformed(lines, '.channel = "web"').rows
-        file.write_text("\n".join(json.dumps(one, default=str) for one in rejects.exported(edited)))
+        edited = edits.transformed(lines, '.channel = "web"').rows
+        file.write_text("\n".join(json.dumps(one, default=str) for one in edits.exported(edited)))
         counted = [0]
 
         def count(*_: object) -> None:
@@ -255,13 +264,13 @@ def test_the_work_grows_with_the_records_and_no_faster(
 @given(st.lists(st.text("0123456789abcdef", min_size=1, max_size=13), max_size=8), st.integers(0, 60))
 def test_ids_are_found_as_far_as_they_are_unambiguous(prefixes: list[str], rows: int) -> None:
     origins = [f"kafka/t/i/0:{n}:0" for n in range(rows)]
-    index = rejects.Index.of(pl.Series(origins, dtype=pl.String))
-    names = [*prefixes, *(rejects.short(one)[: 3 + n % 10] for n, one in enumerate(origins)), *origins]
+    index = RejectIndex.of(pl.Series(origins, dtype=pl.String))
+    names = [*prefixes, *(short_id(one)[: 3 + n % 10] for n, one in enumerate(origins)), *origins]
     for name in names:
-        hits = [one for one in origins if one == name or rejects.short(one).startswith(name)]
+        hits = [one for one in origins if one == name or short_id(one).startswith(name)]
         if len(hits) == 1:
             [at] = index.find(pl.Series([name]))
-            assert index.origin(at) == rejects.hashes(pl.Series(hits))[0]
+            assert index.origin(at) == hashes(pl.Series(hits))[0]
         else:
             with pytest.raises(BadData, match=f"{len(hits) or 'no'} rejected rows"):
                 index.find(pl.Series([name]))

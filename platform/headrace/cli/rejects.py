@@ -51,17 +51,19 @@ def rejects_list(
     from rich.table import Table
 
     from headrace.repair import rejects
+    from headrace.repair.edits import exported
+    from headrace.repair.selection import Selection
 
-    which = rejects.Which(check, since and since.date(), source, every)
+    selection = Selection(check, since and since.date(), source, every)
     with opened(stream) as found:
         rejects.known_source(found[stream], source)
         if ndjson:
-            for page in rejects.pages(found[stream], which):
-                for one in rejects.exported(page):
+            for page in rejects.pages(found[stream], selection):
+                for one in exported(page):
                     print(json.dumps(one, default=str, ensure_ascii=False))
             return
-        total, rows = rejects.newest(found[stream], which, limit)
-    shown = list(rejects.exported(rows))
+        total, rows = rejects.newest(found[stream], selection, limit)
+    shown = list(exported(rows))
     if as_json:
         print(json.dumps({"total": total, "rejects": shown}, default=str))
         return
@@ -84,7 +86,8 @@ def rejects_show(
     stream: Which, id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False
 ) -> None:
     """One rejected record, whole."""
-    from headrace.repair.rejects import exported, find
+    from headrace.repair.edits import exported
+    from headrace.repair.rejects import find
 
     with opened(stream) as found:
         rows = find(found[stream], ids=[id])
@@ -131,8 +134,10 @@ def rejects_redrive(
     as_json: Json = False,
 ) -> None:
     """Send rejected records through the contract again, repaired by --jq or --file; twice adds nothing."""
-    from headrace.repair import rejects
+    from headrace.repair import edits, rejects
+    from headrace.repair.index import RejectIndex
     from headrace.repair.redrive import Redriven, redrive
+    from headrace.repair.selection import Selection
 
     if file is not None and (ids or check or since or jq or source):
         raise Fatal("--file names its records itself: give it alone")
@@ -145,7 +150,7 @@ def rejects_redrive(
         nonlocal asked
         for page in pages:
             asked += page.height
-            repair = rejects.transformed(page, jq) if jq else rejects.Repair(page)
+            repair = edits.transformed(page, jq) if jq else edits.Repair(page)
             failed.extend(repair.failed)
             yield repair.rows
 
@@ -153,14 +158,16 @@ def rejects_redrive(
         one = found[stream]
         rejects.known_source(one, source)
         if file is not None:
-            index = rejects.Index(one)
-            asked, before = index.counts(rejects.edited(file))  # refuses a wrong file before anything lands
-            edits = rejects.edited(file) if before < asked else iter(())
-            done = redrive(one, rejects.replaced(index, edits, skip_redriven=True), dry_run=dry_run)
+            index = RejectIndex(one)
+            asked, before = index.counts(edits.edited(file))  # refuses a wrong file before anything lands
+            lines_of_file = edits.edited(file) if before < asked else iter(())
+            done = redrive(one, edits.replaced(index, lines_of_file, skip_redriven=True), dry_run=dry_run)
         else:
-            which = rejects.Which(check, since and since.date(), source, every=bool(ids))
+            selection = Selection(check, since and since.date(), source, every=bool(ids))
             chosen = (
-                rejects.Index(one).rows(rejects.Index.named(ids), which) if ids else rejects.pages(one, which)
+                RejectIndex(one).rows(RejectIndex.named(ids), selection)
+                if ids
+                else rejects.pages(one, selection)
             )
             done = redrive(one, repaired(chosen), dry_run=dry_run)
         if not asked:

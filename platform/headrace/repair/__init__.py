@@ -1,1 +1,1 @@
-"""What people do to data that has landed: redrive, erase, rebuild."""
+"""Repairs of data that has landed: redrive rejected records, erase people, rebuild days."""

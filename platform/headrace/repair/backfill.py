@@ -1,4 +1,4 @@
-"""Rebuild days from the lake: the raw warehouse table, then the marts that are made of it. Any number of times."""
+"""Backfill: rebuild days from the lake, first the raw warehouse table, then its marts. Running it again is safe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from headrace.streams.stream import Stream
 
 @dataclass(frozen=True, slots=True)
 class Backfilled:
-    """What a backfill did.
+    """Outcome of a backfill.
 
     Attributes:
         rows: Rows of the raw table by day.
-        built: Ranges of days whose marts were rebuilt, both inclusive: the days asked for and those that change
-            with them.
+        built: Ranges of days whose marts were rebuilt, both ends inclusive. They hold the requested days and the days
+            whose models change with them.
     """
 
     rows: dict[date, int]
@@ -31,12 +31,13 @@ def backfill(
 ) -> Backfilled:
     """Replace days of the raw table and rebuild their marts. Safe beside live ingestion and other builds.
 
-    Readers see each day whole, old or new. What lands meanwhile is published on top, and its days are built again.
+    Readers see each day whole, old or new. Rows that land meanwhile are published on top, and their days are built
+    again.
 
     Args:
-        stream: Which.
+        stream: The stream.
         days: UTC days.
-        tell: Called with a line for every step.
+        tell: Receives a line of progress for every step.
 
     Raises:
         Retriable: A service is away; run it again.

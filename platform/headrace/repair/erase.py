@@ -1,9 +1,12 @@
-"""Erase a person: from the lake, from what was rejected, from the warehouse, with a receipt.
+"""Erase a person from the lake, from the rejected rows and from the warehouse, with a receipt.
 
-The id is remembered first, hashed, so that nothing lands of the person any more. Then rows go from the lake, so that no
-later rebuild can bring them back; publishing replaces the days that held them; the old files are removed,
-and at the end everything is counted again. The receipt is written after each step. A run that breaks off is finished by
-running it again. What the brokers still hold is theirs, until their retention ends.
+1. The id is remembered, hashed, so that nothing of the person lands any more.
+2. Rows go from the lake, so that no later rebuild can bring them back.
+3. Publishing replaces the days that held them, and the old files are removed.
+4. Everything is counted again.
+
+The receipt is written after each step. A run that breaks off is finished by running it again. Messages in the brokers
+stay until the brokers' own retention ends.
 """
 
 from __future__ import annotations
@@ -35,14 +38,14 @@ _FOUND = pl.Schema({**{name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}, "day":
 
 @dataclass(frozen=True, slots=True)
 class StreamReceipt:
-    """What was erased of one stream.
+    """The part of a receipt about one stream.
 
     Attributes:
         stream: Its name.
-        rows: Rows of the lake table.
-        rejected_rows: Rejected records whose payload or key named the person.
-        versions: Versions of the lake table, each without some of the rows.
-        rejected_versions: The same of the rejected table.
+        rows: Rows erased from the lake table.
+        rejected_rows: Rejected records erased because their payload or key named the person.
+        versions: Versions that the erasure made of the lake table, each without some of the rows.
+        rejected_versions: Versions that it made of the rejected table.
         days: Days whose rows were erased. The warehouse replaced them if the stream is ``finished``.
         files: Old lake files that were removed.
         still_in: Topics, queues and folders that may hold the person's messages.
@@ -62,15 +65,15 @@ class StreamReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof of an erasure; names the person by a hash only.
+    """Proof of an erasure; it names the person by a hash only.
 
     Attributes:
         user_sha256: SHA-256 of the user id.
-        at: When it began (UTC).
-        streams: By stream.
-        models: Tables of the models that held rows of the person, with the number of rows deleted.
+        at: Begin of the erasure (UTC).
+        streams: Parts by stream.
+        models: Rows deleted by table of the models.
         finished: Whether all of it is done.
-        stopped_by: What ended it before; then it is to be run again.
+        stopped_by: Error that ended it early; the erasure has to be run again.
     """
 
     user_sha256: str
@@ -81,11 +84,11 @@ class Receipt:
     stopped_by: str = ""
 
     def path(self, home: Path) -> Path:
-        """Where it is kept, below ``home/receipts``."""
+        """Give its file, in ``home/receipts``."""
         return home / "receipts" / f"erasure-{self.at.replace(':', '')}-{self.user_sha256[:12]}.json"
 
     def save(self, home: Path) -> Path:
-        """Write it, whole or not at all."""
+        """Write it, whole or not at all; returns its file."""
         path = self.path(home)
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}.new")
@@ -100,16 +103,16 @@ class Receipt:
 def erase(
     streams: Iterable[Stream], user_id: str, *, tell: Callable[[Receipt], object] = lambda receipt: None
 ) -> Receipt:
-    """Remove every row of a person, and let none of them land again.
+    """Remove every row of a person, and let none land again.
 
     Args:
-        streams: Of which.
-        user_id: Exactly as producers send it.
-        tell: Called with what has been done so far, after every step, and when something ended it.
+        streams: Streams to erase the person from.
+        user_id: User id, exactly as producers send it.
+        tell: Receives the receipt so far after every step, and when an error ends the erasure.
 
     Raises:
         Retriable: A service is away; run it again.
-        Fatal: The id is empty, the storage refuses, or something is still there afterwards.
+        Fatal: The id is empty, the storage refuses, or a row is still there afterwards.
     """
     if not user_id.strip():
         raise Fatal("the user id is empty; erasing nobody is refused")
@@ -148,12 +151,12 @@ def _add(before: tuple[StreamReceipt, ...], noted: Callable[..., None], one: Str
 
 
 def suppress(streams: Iterable[Stream], user_id: str) -> None:
-    """Drop from now on what would land of a person, in every writer, those that are about to commit included."""
+    """Make every writer drop a person's records from now on, a writer that is about to commit included."""
     _change(streams, lambda stream: stream.erasures.suppress(user_id))
 
 
 def lift(streams: Iterable[Stream], user_id: str) -> bool:
-    """Let rows of a person land again from now on; whether they were suppressed."""
+    """Let rows of a person land again from now on; returns whether they were suppressed."""
     was = [False]
 
     def change(stream: Stream) -> None:
@@ -165,7 +168,7 @@ def lift(streams: Iterable[Stream], user_id: str) -> bool:
 
 def _change(streams: Iterable[Stream], change: Callable[[Stream], None]) -> None:
     streams, mark = list(streams), uuid.uuid4().hex
-    for stream in streams[:1]:  # the list is the lake's, not a stream's
+    for stream in streams[:1]:  # the list belongs to the lake, which all streams share
         change(stream)
     for stream in streams:
         stream.lake.rejected.fence(mark)
@@ -175,7 +178,7 @@ def _change(streams: Iterable[Stream], change: Callable[[Stream], None]) -> None
 def _erase_stream(stream: Stream, user_id: str, tell: Callable[[StreamReceipt], None]) -> None:
     done = StreamReceipt(stream.name, still_in=tuple(spec.name for spec in stream.pipeline.sources))
     tell(done)
-    stream.publish()  # versions that the warehouse does not have yet need their files
+    stream.publish()  # unpublished versions still need the files that go
     good, rejected = _ends(stream, _good(stream, user_id), _rejected(stream, user_id))
 
     def rejected_gone(one: Erased) -> None:
@@ -204,7 +207,7 @@ def _erase_stream(stream: Stream, user_id: str, tell: Callable[[StreamReceipt], 
 
 
 def _ends(stream: Stream, good: pl.DataFrame, rejected: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Both with ``ends``: true for the row that is erased last of a message of which nothing is left then."""
+    """Add ``ends`` to both: true for the last row of a message that is erased whole."""
     found = pl.concat([rejected.with_columns(table=pl.lit(0)), good.with_columns(table=pl.lit(1))])
     others = [pl.DataFrame(schema={name: ORIGIN_SCHEMA[name] for name in MESSAGE})]
     messages = found.select(MESSAGE).unique()
@@ -229,13 +232,13 @@ def _good(stream: Stream, user_id: str) -> pl.DataFrame:
 
 
 def _rejected(stream: Stream, user_id: str) -> pl.DataFrame:
-    """Rejected records that name the person: as a value anywhere in their JSON, or as a word where it is none."""
+    """Find rejected records that name the person: as a value in their JSON, or as a word if they are no JSON."""
     spelled = {user_id, json.dumps(user_id)[1:-1], json.dumps(user_id, ensure_ascii=False)[1:-1]}
     texts = sorted(text.encode(errors="surrogatepass") for text in spelled)
     hits = [
         pl.col(c).bin.contains(text).fill_null(value=False) for c in ("payload", "_key") for text in texts
     ]
-    # an id may be short: others' records that merely contain its characters are not the person's
+    # an id may be short: a record that merely contains its characters is somebody else's
     word = re.compile(rb"(?<!\w)(?:" + b"|".join(map(re.escape, texts)) + rb")(?!\w)")
 
     def theirs(rows: pl.DataFrame) -> list[bool]:
@@ -262,7 +265,7 @@ def _rows(
     *more: str,
     theirs: Callable[[pl.DataFrame], list[bool]] = lambda rows: [True] * rows.height,
 ) -> pl.DataFrame:
-    """Origins and days; a day at a time, which is what memory has to hold."""
+    """Read origins and days of the rows that meet a condition; memory holds one day at a time."""
     day, found = pl.col(table.table.partition).alias("day"), [pl.DataFrame(schema=_FOUND)]
     for one in sorted(table.counts_by_day()):
         rows = table.scan([one]).filter(condition).select(*ORIGIN_KEY, day, *more).collect()

@@ -1,9 +1,9 @@
-"""Send rejected records through the contract once more, and land what it accepts now.
+"""Redrive: send rejected records through the contract once more, and land those that it accepts now.
 
 A redriven record is a message of its own, whose id is the origin of the rejected row and whose cursor is
-``redrive/<stream>``. It lands by the protocol of a queue: what is in the lake under that id is dropped, so that
-redriving twice adds nothing, and two redrives at once cannot both commit. The rejected row stays where it is: it is
-what happened (docs/adr/0006).
+``redrive/<stream>``. It lands by the protocol of a queue: a record whose id is in the lake is dropped. So redriving
+twice adds nothing, and two redrives at once cannot both commit. The rejected row stays where it is, as a record of
+the past (docs/adr/0006).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import polars as pl
 from headrace.contracts import check_batch
 from headrace.core.batch import HEADERS, RECORD_SCHEMA, CheckedBatch, MicroBatch, Position, new_batch_id
 from headrace.flow.commit import land
-from headrace.repair.rejects import Origins, cursor, hashes, short
+from headrace.repair.origins import Origins, hashes, short_id
+from headrace.repair.selection import redrive_cursor
 
 if TYPE_CHECKING:
     from headrace.flow.commit import Tables
@@ -28,22 +29,22 @@ if TYPE_CHECKING:
 #: Header of a redriven row that names the rejected row it was made of.
 ORIGIN_HEADER = "headrace-redriven-from"
 #: Records of one commit.
-_BATCH = 50_000
-#: Refused records that are told one by one.
+BATCH_ROWS = 50_000
+#: Refused records that are named one by one.
 _EXAMPLES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """What a redrive did, or would do.
+    """Outcome of a redrive, or of a dry run.
 
     Attributes:
         messages: Records that the contract accepts now.
-        landed: Rows that they became.
+        landed: Rows made of them.
         repeated: Records that had landed before.
         erased: Records that were dropped because their person was erased.
         refused_records: Records that were refused again.
-        refused: Short ids of the first of them, and why.
+        refused: Short id and reasons of the first refused records.
         reasons: Refused records by reason; one may have several.
     """
 
@@ -67,39 +68,46 @@ class Redriven:
         )
 
 
-def redrive(stream: Stream, pages: Iterable[pl.DataFrame], *, dry_run: bool = False) -> Redriven:
-    """Send rows through the contract and, where it accepts them now, into the lake.
+def redrive(
+    stream: Stream,
+    pages: Iterable[pl.DataFrame],
+    *,
+    dry_run: bool = False,
+    batch_rows: int = BATCH_ROWS,
+) -> Redriven:
+    """Send rows through the contract, and land those that it accepts now.
 
     A record that is refused again changes nothing: its rejected row is there already.
 
     Args:
-        stream: Whose rejects they are.
+        stream: The stream that rejected them.
         pages: Rows of ``rejects.find``, with their payloads repaired.
-        dry_run: Only say what would happen.
+        dry_run: Validate the rows and land nothing.
+        batch_rows: Most records of one commit.
     """
     done, lake = Redriven(), _Redrive(stream, dry_run=dry_run)
     for rows in pages:
-        for part in rows.iter_slices(_BATCH):
-            done += lake.take(part)
+        for part in rows.iter_slices(batch_rows):
+            done += lake.land(part)
     return done
 
 
 class _Redrive:
-    """Lands page after page through one pair of snapshots, and knows what has landed.
+    """Writer of redriven records: lands page after page through one pair of snapshots.
 
-    What the snapshots do not hold, nobody else can land without making the commit a conflict. Then ``land`` looks up
-    every message by its id, and the tables are opened anew.
+    It knows which origins the snapshots hold. If another writer lands meanwhile, the commit is a conflict: ``land``
+    then looks up every message by its id, and the tables are opened anew.
     """
 
     def __init__(self, stream: Stream, *, dry_run: bool) -> None:
-        self._stream, self._dry_run, self._cursor = stream, dry_run, cursor(stream)
+        self._stream, self._dry_run, self._cursor = stream, dry_run, redrive_cursor(stream)
         self._open()
 
     def _open(self) -> None:
         self._tables: Tables = self._stream.lake.rejected.open(), self._stream.lake.good.open()
         self._landed = Origins(self._tables[1].message_ids(self._cursor))
 
-    def take(self, rows: pl.DataFrame) -> Redriven:
+    def land(self, rows: pl.DataFrame) -> Redriven:
         there = self._landed.hold(hashes(rows["origin"]))
         fresh = rows.filter(~pl.Series(there, dtype=pl.Boolean)).unique(
             "origin", keep="last", maintain_order=True
@@ -148,7 +156,8 @@ def _refusals(refused: pl.DataFrame) -> Redriven:
         for one, count in said.iter_rows():
             reasons[_reason(one)] += count
     first = tuple(
-        (short(origin), "; ".join(map(_reason, why))) for origin, why in refused.head(_EXAMPLES).iter_rows()
+        (short_id(origin), "; ".join(map(_reason, why)))
+        for origin, why in refused.head(_EXAMPLES).iter_rows()
     )
     return Redriven(refused_records=refused.height, refused=first, reasons=reasons)
 
@@ -158,7 +167,7 @@ def _reason(one: dict[str, str]) -> str:
 
 
 def _messages(rows: pl.DataFrame, name: str) -> pl.DataFrame:
-    """``RECORD_SCHEMA``: each row as a message whose id is the row's origin."""
+    """Make messages (``RECORD_SCHEMA``) of rejected rows; the id of each is the origin of its row."""
     mark = pl.struct(pl.lit(ORIGIN_HEADER).alias("key"), pl.col("origin").cast(pl.Binary).alias("value"))
     return rows.select(
         "payload",
