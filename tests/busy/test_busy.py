@@ -27,10 +27,11 @@ from headrace.contracts import EVENTS
 from headrace.core.batch import Table
 from headrace.core.errors import Retriable
 from headrace.flow.reads import Pace
+from headrace.health import verdicts
+from headrace.health.checks import HealthCheck, health_checks
 from headrace.health.freshness import freshness
 from headrace.health.parity import parity
 from headrace.local.broker import create_topics
-from headrace.orchestration import checks
 from headrace.pipelines import Kafka, Pipeline
 from headrace.producers.kafka import KafkaProducer
 from headrace.streams.drain import drain
@@ -129,13 +130,13 @@ def traffic(stack: Stack, tmp_path: Path) -> Iterator[Traffic]:
             one.result(60)
 
 
-def judges(traffic: Traffic) -> dict[str, checks._Check]:
-    found = checks._checks(traffic.pipeline, traffic.settings)
+def judges(traffic: Traffic) -> dict[str, HealthCheck]:
+    found = health_checks(traffic.pipeline, traffic.settings)
     return {check.name: check for check in found if check.name in (*QUICK, *SLOW)}
 
 
-def _is_red(check: checks._Check, stream: Stream) -> bool:
-    return not check.judge(stream, None).passed
+def _is_red(check: HealthCheck, stream: Stream) -> bool:
+    return not check.measure(stream, None).passed
 
 
 def test_no_check_is_red_beside_those_who_never_pause_and_every_fault_is_found(traffic: Traffic) -> None:
@@ -149,8 +150,8 @@ def test_no_check_is_red_beside_those_who_never_pause_and_every_fault_is_found(t
         days = None if rounds % 2 else DAYS
         before = looking.published_version()
         for name in (*QUICK, *(SLOW if rounds % 20 == 0 else ())):
-            found = named[name].judge(looking, days)
-            if not found.passed or (name == "parity_with_lake" and found.metadata["inconclusive"].value):
+            found = named[name].measure(looking, days)
+            if not found.passed or (name == "parity_with_lake" and found.metadata["inconclusive"]):
                 alarms.append(f"round {rounds}: {name}: {found.description}")
         moved += looking.published_version() > before
         rounds += 1
@@ -162,7 +163,7 @@ def test_no_check_is_red_beside_those_who_never_pause_and_every_fault_is_found(t
         eventually(partial(_is_red, check, looking), 60, f"the check for: {fault.name}")
         with traffic.elsewhere:
             fault.mend(looking)
-        assert named["parity_with_lake"].judge(looking, None).passed
+        assert named["parity_with_lake"].measure(looking, None).passed
     looking.close()
 
 
@@ -187,7 +188,7 @@ def test_a_version_that_stays_half_published_is_red_before_long(
 
     lands(1)
     behind = timedelta(minutes=15)
-    assert checks.fresh(freshness(stream), behind, datetime.now(UTC) + behind).passed
+    assert verdicts.freshness(freshness(stream), behind, datetime.now(UTC) + behind).passed
 
     record = stream.warehouse.record
 
@@ -202,9 +203,9 @@ def test_a_version_that_stays_half_published_is_red_before_long(
             lands(number)
     found = parity(stream, within=0)
     assert (dict(found.different), found.inconclusive, found.later) == ({}, "", 5)
-    assert checks.fresh(freshness(stream), behind, datetime.now(UTC)).passed
-    late = checks.fresh(freshness(stream), behind, datetime.now(UTC) + behind * 2)
+    assert verdicts.freshness(freshness(stream), behind, datetime.now(UTC)).passed
+    late = verdicts.freshness(freshness(stream), behind, datetime.now(UTC) + behind * 2)
     assert not late.passed
-    assert "not published: what landed since" in (late.description or "")
+    assert "not published: what landed since" in late.description
     producer.close()
     stream.close()

@@ -18,12 +18,11 @@ from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import HistoryGone
 from headrace.flow.commit import StreamLake, land
 from headrace.flow.validate import validate
-from headrace.health import audit as audits
-from headrace.health.audit import Skipped, audit, skipped
+from headrace.health import verdicts
+from headrace.health.audit import MOST_ASKED, Audit, Skipped, audit, messages_beyond, missing_ranges, skipped
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.delta.snapshot import DeltaSnapshot
 from headrace.local.broker import create_topics
-from headrace.orchestration import checks
 from headrace.producers.kafka import KafkaProducer
 from headrace.sources.kafka.source import KafkaSource
 from headrace.streams.stream import Stream, streams
@@ -91,7 +90,7 @@ def test_a_writer_between_any_two_steps_changes_nothing(
     for _ in range(3):
         found = audit(stream.lake, cursors=[CURSOR])
         assert (found.doubled, found.beyond, found.missing) == (0, {}, {})
-        assert checks.once(found).passed
+        assert verdicts.every_message_once(found).passed
 
 
 def test_rejected_rows_that_are_ahead_are_on_their_way(stream: Stream, batch_of: Batch) -> None:
@@ -116,13 +115,13 @@ def test_faults_are_found(stream: Stream, batch_of: Batch, lands: Callable[[], N
     stream.lake.good.open().append(beyond, {}, "beyond")
     found = audit(stream.lake)
     assert found.beyond == {CURSOR: 1}
-    verdict = checks.once(found)
+    verdict = verdicts.every_message_once(found)
     assert not verdict.passed
-    assert "test/0: 1 messages beyond the position" in (verdict.description or "")
+    assert "test/0: 1 messages beyond the position" in verdict.description
     stream.lake.good.open().append(good.head(1), {}, "again")
     found = audit(stream.lake)
     assert found.doubled == 1
-    assert "1 rows are doubled" in (checks.once(found).description or "")
+    assert "1 rows are doubled" in verdicts.every_message_once(found).description
 
 
 def test_a_cursor_of_which_everything_was_skipped_is_looked_at(stream: Stream) -> None:
@@ -141,7 +140,7 @@ def test_what_is_missing_or_beyond_is_so_one_by_one(
     rows = [(cursor, offset, None) for cursor, offsets in there.items() for offset in offsets]
     schema = {"_cursor": pl.String, "_offset": pl.Int64, "_message_id": pl.String}
     messages = pl.DataFrame(rows, schema=schema, orient="row")
-    ranges = audits._missing(messages, Position(position))
+    ranges = missing_ranges(messages, Position(position))
     named = {(c, n) for c, gaps in ranges.items() for first, end in gaps for n in range(first, end)}
     assert named == {
         (c, n) for c, end in position.items() for n in range(end) if n not in there.get(c, set())
@@ -149,7 +148,7 @@ def test_what_is_missing_or_beyond_is_so_one_by_one(
     assert all(a < b for gaps in ranges.values() for a, b in gaps)
     limits = {c: position.get(c, 0) for c in there}
     beyond = {c: sum(n >= limits[c] for n in offsets) for c, offsets in there.items()}
-    assert audits._beyond(messages, limits) == {c: n for c, n in beyond.items() if n}
+    assert messages_beyond(messages, limits) == {c: n for c, n in beyond.items() if n}
 
 
 def test_messages_of_a_queue_have_no_offsets_to_miss(stream: Stream, batch_of: Batch) -> None:
@@ -165,15 +164,15 @@ def test_files_that_an_erasure_removes_meanwhile_are_no_end_of_it(
     stream: Stream, lands: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lands()
-    real = audits._audit
+    real = stream.lake.good.open
     gone = [HistoryGone("a file")] * 2
 
-    def look(*arguments: Any) -> Any:
+    def open_table() -> Any:
         if gone:
             raise gone.pop()
-        return real(*arguments)
+        return real()
 
-    monkeypatch.setattr(audits, "_audit", look)
+    monkeypatch.setattr(stream.lake.good, "open", open_table)
     assert audit(stream.lake).good == 2
     gone += [HistoryGone("a file")] * 3
     with pytest.raises(HistoryGone):
@@ -207,11 +206,9 @@ def test_a_gap_is_a_loss_only_where_the_broker_still_has_the_message() -> None:
     assert skipped(Broker({10, 20}), {CURSOR: [(0, 5), (10, 11), (20, 21)]}, {}) == Skipped({}, 2, 0)
     lost = skipped(Broker({10}), {CURSOR: [(3, 8), (10, 11)], "test/of-old": [(0, 9)]}, {})
     assert lost == Skipped({CURSOR: [(5, 8)]}, 2, 0)
-    verdict = checks.once(audit_of({CURSOR: [(3, 8), (10, 11)]}), lost)
+    verdict = verdicts.every_message_once(audit_of({CURSOR: [(3, 8), (10, 11)]}), lost)
     assert not verdict.passed
-    assert "test/0: the broker has messages of offsets 5 to 7, which were skipped" in (
-        verdict.description or ""
-    )
+    assert "test/0: the broker has messages of offsets 5 to 7, which were skipped" in verdict.description
 
 
 def test_what_erasures_named_may_be_missing_and_no_more() -> None:
@@ -226,14 +223,14 @@ def test_of_many_gaps_the_newest_are_asked_for_and_others_by_chance() -> None:
     gaps = [(n, n + 1) for n in sorted(markers)] * 3
     broker = Broker(markers)
     found = skipped(broker, {CURSOR: gaps}, {})
-    assert (found.ranges, found.asked, broker.asked) == ({}, audits._ASKED, audits._ASKED)
-    assert found.left == len(gaps) - audits._ASKED
+    assert (found.ranges, found.asked, broker.asked) == ({}, MOST_ASKED, MOST_ASKED)
+    assert found.left == len(gaps) - MOST_ASKED
     newest = skipped(Broker(markers - {98}), {CURSOR: gaps}, {})
     assert newest.ranges, "the newest is always among them"
 
 
-def audit_of(missing: dict[str, list[tuple[int, int]]]) -> audits.Audit:
-    return audits.Audit(0, 0, 0, 0, 0, {}, {}, missing=missing)
+def audit_of(missing: dict[str, list[tuple[int, int]]]) -> Audit:
+    return Audit(0, 0, 0, 0, 0, {}, {}, missing=missing)
 
 
 def test_a_broker_is_asked_for_offsets(stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""What ``headrace doctor`` finds besides services, which ``test_cli.py`` takes away from it."""
+"""What ``headrace doctor`` finds besides services, for which ``test_cli.py`` asks."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from pathlib import Path
 import pytest
 
 from headrace.health import doctor
-from headrace.pipelines.discovery import Discovered
 
 SECRET = "s3cretT0ken"
+#: Probes that need neither services nor dbt.
+LOCAL = (doctor.python, doctor.disk, doctor.pipelines, doctor.alert_channels, doctor.dagster_storage)
 
 
 @pytest.fixture(autouse=True)
-def _without_services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
-    monkeypatch.setattr(doctor, "_services", lambda _: iter(()))
-    monkeypatch.setattr(doctor, "_migrations", lambda _: doctor.Finding("migrations", True, "not asked"))
-    monkeypatch.setattr(doctor, "_dbt", lambda _: doctor.Finding("dbt project", True, "not asked"))
 
 
 def wrong() -> dict[str, str]:
-    found = doctor.examine()
+    found = doctor.examine(LOCAL)
     assert SECRET not in str(found)
     return {one.what: one.said for one in found if not one.ok}
 
 
 def test_nothing_is_wrong_without_settings_and_nothing_of_aws_or_postgres_is_looked_at() -> None:
     assert wrong() == {}
-    assert not {"Dagster's storage", "compute logs"} & {one.what for one in doctor.examine()}
+    assert not {"Dagster's storage", "compute logs"} & {one.what for one in doctor.examine(LOCAL)}
 
 
 @pytest.mark.parametrize(
@@ -56,11 +54,21 @@ def test_what_is_wrong_is_one_line_that_names_it(
 
 def test_channels_are_named_without_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_ALERTS", f"json://u:{SECRET}@127.0.0.1/x mailto://h?to=a@b.org&from=c@d.org")
-    said = {one.what: one.said for one in doctor.examine()}
+    said = {one.what: one.said for one in doctor.examine(LOCAL)}
     assert said["alerts"] == "channel 1 (json), channel 2 (mailto)"
 
 
-def test_a_broken_pipeline_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Discovered({}, {}, broken={"orders_pipeline.py": "ImportError: no module 'x'"})
-    monkeypatch.setattr(doctor, "discover", lambda *_, **__: broken)
-    assert wrong() == {"pipelines": "none found", "orders_pipeline.py": "ImportError: no module 'x'"}
+def test_a_broken_pipeline_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "orders_pipeline.py").write_text("import no_such_module\n")
+    monkeypatch.setenv("HEADRACE_PIPELINES", str(folder))
+    found = wrong()
+    assert list(found) == ["orders_pipeline.py"]
+    assert "No module named 'no_such_module'" in found["orders_pipeline.py"]
+
+
+def test_every_part_is_looked_at_in_the_order_in_which_it_is_shown() -> None:
+    assert [probe.__name__ for probe in doctor.PROBES] == [
+        "python", "disk", "pipelines", "dbt_project", "alert_channels", "dagster_storage", "migrations", "services",
+    ]  # fmt: skip

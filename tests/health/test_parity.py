@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
@@ -15,9 +16,8 @@ from conftest import Stack
 from headrace.core.batch import MicroBatch
 from headrace.core.errors import HistoryGone
 from headrace.flow.commit import land
-from headrace.health import parity as module
-from headrace.health.parity import Parity, arriving, arriving_days, compare, parity
-from headrace.orchestration import checks
+from headrace.health import verdicts
+from headrace.health.parity import Parity, arriving, arriving_days, parity, settled
 from headrace.streams.stream import Stream, streams
 from headrace.warehouse.server import Server
 
@@ -94,7 +94,7 @@ def test_a_fault_is_found_although_more_rows_are_on_their_way(
     half_publish(stream)
     sql(stream, fault)
     assert parity(stream).different == {DAY: (3, counted)}
-    assert not checks.equal(parity(stream)).passed
+    assert not verdicts.parity_with_lake(parity(stream)).passed
 
 
 def test_a_version_that_was_recorded_without_its_rows_is_found(
@@ -141,17 +141,15 @@ def test_what_differs_in_two_looks_differs_and_what_cannot_be_seen_is_not_blamed
 ) -> None:
     clock = iter(range(100))
     waiting = [Parity(1, inconclusive=x) if isinstance(x, str) else Parity(1, x) for x in looks]
-    monkeypatch.setattr(module, "_look", lambda *_: waiting.pop(0))
-    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
-    found = compare(None, None, within=3)  # type: ignore[arg-type]
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    found = settled(lambda: waiting.pop(0), within=3, pause=0)
     assert waiting == []
     assert (found.different, bool(found.inconclusive)) == (different, inconclusive)
-    verdict = checks.equal(found)
+    verdict = verdicts.parity_with_lake(found)
     assert verdict.passed == (not different)
-    assert verdict.metadata["inconclusive"].value is inconclusive
+    assert verdict.metadata["inconclusive"] is inconclusive
     if inconclusive:
-        assert "no consistent look: gone, for 3 s" in (verdict.description or "")
+        assert "no consistent look: gone, for 3 s" in verdict.description
 
 
 def test_a_log_that_was_shortened_meanwhile_is_looked_at_again(

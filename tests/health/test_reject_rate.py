@@ -16,17 +16,25 @@ from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
 from headrace.core.batch import CheckedBatch, MicroBatch
 from headrace.flow.commit import land
-from headrace.health.reject_rate import DAY, FLOOR, Arrived, judge, reject_rate
+from headrace.health import verdicts
+from headrace.health.checks import reject_rate
+from headrace.health.reject_rate import DAY, Arrived, arrived
 from headrace.health.status import inspect
+from headrace.health.verdicts import FLOOR, Verdict
 from headrace.lake.delta import DeltaLakeTable
-from headrace.orchestration import checks
-from headrace.repair import rejects
+from headrace.repair import edits, rejects
 from headrace.repair.redrive import redrive
 from headrace.streams.stream import Stream, streams
 
 QUARTER = timedelta(minutes=15)
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 Batch = Callable[..., MicroBatch]
+judge = verdicts.reject_rate
+
+
+def weight(found: Verdict) -> str | None:
+    """Severity of a verdict that did not pass."""
+    return None if found.passed else found.severity
 
 
 @pytest.mark.parametrize(
@@ -46,31 +54,25 @@ Batch = Callable[..., MicroBatch]
 def test_a_share_is_well_or_a_warning_or_from_a_floor_on_an_error(
     good: int, rejected: int, severity: str | None
 ) -> None:
-    found = judge([Arrived(QUARTER, good, rejected)], warn=0.05, error=0.5)
-    assert found.severity == severity
-    verdict = checks.rejects(found)
-    assert verdict.passed == (severity is None)
-    if severity:
-        assert verdict.severity.value == {"error": "ERROR", "warning": "WARN"}[severity]
+    assert weight(judge([Arrived(QUARTER, good, rejected)], warn=0.05, error=0.5)) == severity
 
 
 def test_the_worst_of_the_newest_and_the_days_rows_is_named() -> None:
     begins = judge([Arrived(QUARTER, 1, 300), Arrived(DAY, 1_000_000, 300)], warn=0.05, error=0.5)
-    assert begins.severity == "error"
-    assert begins.said == "300 of 301 rows of the last 15 min rejected (99.67%, limit 50.00%)"
+    assert weight(begins) == "error"
+    assert begins.description == "300 of 301 rows of the last 15 min rejected (99.67%, limit 50.00%)"
     burst = judge([Arrived(QUARTER, 0, 0), Arrived(DAY, 0, 62_212)], warn=0.05, error=0.5)
-    assert burst.severity == "error"
-    assert "62,212 of 62,212 rows of the last 1 d rejected" in burst.said
+    assert weight(burst) == "error"
+    assert "62,212 of 62,212 rows of the last 1 d rejected" in burst.description
     quiet = judge([Arrived(QUARTER, 0, 3), Arrived(DAY, 10, 60)], warn=0.05, error=0.5)
-    assert (quiet.severity, quiet.worst.within) == ("error", DAY), (
-        "an error before a warning of a higher share"
-    )
+    assert weight(quiet) == "error", "an error before a warning of a higher share"
+    assert "60 of 70 rows of the last 1 d" in quiet.description
     mended = judge([Arrived(DAY, 90, 10, repaired=900)], warn=0.05, error=0.5)
-    assert mended.said.endswith("(10.00%, limit 5.00%, 900 more were repaired)")
+    assert mended.description.endswith("(10.00%, limit 5.00%, 900 more were repaired)")
 
 
 def test_an_error_below_the_warning_is_a_warning_too() -> None:
-    assert judge([Arrived(DAY, 90, 10)], warn=0.5, error=0.05).severity == "warning"
+    assert weight(judge([Arrived(DAY, 90, 10)], warn=0.5, error=0.05)) == "warning"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -114,14 +116,18 @@ def test_all_rejected_is_red_in_the_status_at_once_and_green_when_it_is_repaired
     [said] = red.problems
     assert said.startswith("30 of 30 rows of the last 15 min rejected (100.00%, limit 50.00%)")
     assert said.endswith("see 'headrace rejects list events'")
-    repaired = rejects.transformed(rejects.find(stream).head(29), '.channel = "web"')
+    repaired = edits.transformed(rejects.find(stream).head(29), '.channel = "web"')
     redrive(stream, [repaired.rows])
+    newest, day = arrived(stream)
+    assert (newest.good, newest.rejected, newest.repaired) == (29, 1, 29)
+    assert (day.within, day.good, day.rejected, day.repaired) == (DAY, 29, 1, 29)
     found = reject_rate(stream)
-    assert (found.worst.good, found.worst.rejected, found.worst.repaired) == (29, 1, 29)
-    assert found.severity is None
+    assert found.passed
+    assert found.metadata == {"rate": 0.0333, "rejected": 1, "repaired": 29}
     assert inspect(stream).problems == ()
-    later = reject_rate(stream, datetime.now(UTC) + DAY * 2)
-    assert (later.worst.good, later.worst.rejected, later.severity) == (0, 0, None)
+    later = datetime.now(UTC) + DAY * 2
+    assert [(one.good, one.rejected) for one in arrived(stream, later)] == [(0, 0), (0, 0)]
+    assert reject_rate(stream, later).passed
 
 
 def test_a_few_rejects_of_a_quiet_stream_are_a_warning(stream: Stream, batch_of: Batch) -> None:
@@ -131,15 +137,15 @@ def test_a_few_rejects_of_a_quiet_stream_are_a_warning(stream: Stream, batch_of:
     assert found.healthy
     [said] = found.warnings
     assert "3 of 5 rows" in said
-    assert reject_rate(stream).severity == "warning"
+    assert weight(reject_rate(stream)) == "warning"
 
 
 def test_a_pipeline_and_the_settings_say_where_the_limits_are(stream: Stream, batch_of: Batch) -> None:
     made = [event(), *[event(channel="pigeon")] * 30]
     land(batch_of(made), stream.contract, stream.lake, stream.limits)
     mild = stream.settings.model_copy(update={"error_reject_rate": 1.0})
-    assert reject_rate(streams(mild)["events"]).severity == "warning"
+    assert weight(reject_rate(streams(mild)["events"])) == "warning"
     mild = stream.settings.model_copy(update={"error_reject_rate": 1.0, "max_reject_rate": 1.0})
-    assert reject_rate(streams(mild)["events"]).severity is None
+    assert reject_rate(streams(mild)["events"]).passed
     assert load_settings().error_reject_rate == 0.5
     assert load_settings().reject_seconds == 900

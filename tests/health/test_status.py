@@ -28,11 +28,11 @@ from commands import run_text
 from conftest import Stack
 from headrace import alerts
 from headrace.alerts import News, Problem
-from headrace.cli import inspect as looking
+from headrace.cli.inspect import show
 from headrace.config.settings import PROJECT_ROOT, load_settings, settings
 from headrace.core.errors import Fatal
 from headrace.core.guard import Circuit
-from headrace.health.check_history import Check, last_checks
+from headrace.health.check_history import Evaluation, last_evaluations
 from headrace.health.status import Health, StreamStatus, examine, inspect, lines
 from headrace.streams.stream import streams
 from headrace.warehouse.server import Server
@@ -50,7 +50,7 @@ STREAM = StreamStatus(
     touched_days=2,
     touched_since=NOW - timedelta(minutes=3),
 )
-CHECK = Check("lake/events", "reject_rate", True, "warning", "0 of 10 rows rejected", NOW)
+CHECK = Evaluation("lake/events", "reject_rate", True, "warning", "0 of 10 rows rejected", NOW)
 CIRCUIT = Circuit("kafka", "closed", 0, None)
 WELL = Health([STREAM, replace(STREAM, stream="metrics")], [CIRCUIT], [CHECK], [])
 
@@ -87,19 +87,19 @@ def test_checks_are_read_as_dagster_wrote_them(home: Path) -> None:
         *(check(n, AssetCheckSeverity.WARN if n == "warns" else AssetCheckSeverity.ERROR) for n in fate),
     ]
     config = load_settings()
-    assert last_checks(config) is None, "Dagster has not run"
+    assert last_evaluations(config) is None, "Dagster has not run"
     with DagsterInstance.get() as instance:
         before = datetime.now(UTC)
         for wanted in (fate, dict.fromkeys(fate, True) | {"errs": False}):
             fate |= wanted
             materialize(defs, instance=instance)  # type: ignore[arg-type]
-            found = {one.name: one for one in last_checks(config) or []}
+            found = {one.name: one for one in last_evaluations(config) or []}
             assert {name: one.passed for name, one in found.items()} == fate
     assert (found["warns"].severity, found["errs"].severity) == ("warning", "error")
     assert (found["errs"].asset, found["errs"].said) == ("lake/events", "errs as asked")
     assert before <= found["errs"].at <= datetime.now(UTC)
     monkey = load_settings(home=home.parent / "nowhere", dagster_home=None)
-    assert last_checks(monkey) is None
+    assert last_evaluations(monkey) is None
 
 
 def test_a_check_that_the_code_no_longer_has_is_left_out(home: Path) -> None:
@@ -130,7 +130,7 @@ def test_tables_that_cannot_be_read_are_a_problem_and_no_exception(home: Path) -
     file.parent.mkdir(parents=True)
     file.write_bytes(b"no database" * 1000)
     with pytest.raises(Fatal, match="Dagster's tables cannot be read"):
-        last_checks(load_settings())
+        last_evaluations(load_settings())
     health = examine([], load_settings())
     assert not health.healthy
     assert "cannot be read" in health.problems[0]
@@ -152,9 +152,7 @@ def test_what_is_well_is_healthy_and_every_trouble_is_not() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30)])
-def test_two_streams_fit_one_screen_even_when_much_is_wrong(
-    monkeypatch: pytest.MonkeyPatch, width: int, height: int
-) -> None:
+def test_two_streams_fit_one_screen_even_when_much_is_wrong(width: int, height: int) -> None:
     bad = [
         replace(CHECK, name=f"check_number_{n}", passed=False, severity="error" if n < 4 else "warning")
         for n in range(8)
@@ -163,12 +161,12 @@ def test_two_streams_fit_one_screen_even_when_much_is_wrong(
         "run/x", "run", "run of ingest_events failed", "disk full\nsecond", "error", ("a",), "http://x", NOW
     )
     console = Console(width=width, record=True, file=io.StringIO())
-    monkeypatch.setattr(looking, "console", console)
-    looking._show(
+    show(
         replace(
             WELL, checks=[CHECK, *bad], alerts=[alert], services=[replace(CIRCUIT, state="open", failures=5)]
         ),
         NOW,
+        to=console,
     )
     text = console.export_text()
     shown = text.splitlines()

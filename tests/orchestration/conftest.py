@@ -10,7 +10,8 @@ from dagster import Definitions
 
 from conftest import Stack
 from headrace.config.settings import Settings, adopt
-from headrace.orchestration import checks, definitions
+from headrace.health import checks
+from headrace.orchestration import definitions
 
 
 @pytest.fixture(scope="module")
@@ -33,4 +34,4 @@ def defs(adopted: Settings) -> Definitions:
 @pytest.fixture(autouse=True)
 def _nothing_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages that other tests left in a topic are waited for by nobody: no run comes to land them."""
-    monkeypatch.setattr(checks, "_ON_ITS_WAY_SECONDS", 0.0)
+    monkeypatch.setattr(checks, "GRACE_SECONDS", 0.0)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from headrace.cli.shared import Json, StreamName, console, emit, opened
@@ -29,11 +30,18 @@ def status(stream: StreamName = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({**asdict(health), "healthy": health.healthy}, default=str))
     else:
-        _show(health)
+        show(health)
     raise typer.Exit(0 if health.healthy else 1)
 
 
-def _show(health: Health, now: datetime | None = None) -> None:
+def show(health: Health, now: datetime | None = None, *, to: Console = console) -> None:
+    """Print the report of ``status``.
+
+    Args:
+        health: The report.
+        now: The time (UTC).
+        to: The terminal.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -44,7 +52,7 @@ def _show(health: Health, now: datetime | None = None) -> None:
     for mark, what, said in lines(health, now):
         style = styles[mark] if mark != WELL and not what else ""
         table.add_row(Text(mark, styles[mark]), Text(what, "bold"), Text(said, style, overflow="fold"))
-    console.print(table)
+    to.print(table)
 
 
 def doctor(as_json: Json = False) -> None:

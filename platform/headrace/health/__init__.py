@@ -1,1 +1,1 @@
-"""Whether lake and warehouse hold what they should: plain values that checks, commands and reports judge by."""
+"""Health of lake, warehouse and models: measured here, judged as plain verdicts, shown by commands and checks."""

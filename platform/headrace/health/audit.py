@@ -1,7 +1,7 @@
-"""Count a stream's lake by origin, as of one pair of snapshots.
+"""Audit a stream's lake: count its rows by origin, as of one pair of snapshots.
 
 A commit of rejected rows precedes the commit of the good rows of the same messages. So the good table is opened first:
-whatever lies below its positions is then in one of the two snapshots, whoever writes meanwhile. The rejected snapshot
+every message below its positions is then in one of the two snapshots, whoever writes meanwhile. The rejected snapshot
 may be ahead; its messages beyond the good table's positions are on their way.
 """
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from headrace.lake.delta import DeltaLakeTable
     from headrace.streams.stream import Stream
 
-#: An erasure removes files under an open snapshot; the table is then opened anew, so often.
+#: Attempts to count: an erasure may remove files under an open snapshot, and the tables are then opened anew.
 _ATTEMPTS = 3
 #: Ranges that a broker is asked for at a time.
-_ASKED = 100
+MOST_ASKED = 100
 _MESSAGE = ORIGIN_KEY[:3]
 
 Ranges = dict[str, list[tuple[int, int]]]
@@ -35,18 +35,18 @@ Ranges = dict[str, list[tuple[int, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """A stream's lake, counted by origin rather than by what the writers say.
+    """A stream's lake, counted by origin rather than by the writers' own figures.
 
     Attributes:
         messages: Distinct messages that left any row.
-        messages_rejected: Those of which no record was good.
+        messages_rejected: Distinct messages of which no record was good.
         good: Rows of the lake table.
         rejected: Rows of the rejected table.
         doubled: Rows whose origin is there more than once; always 0 unless exactly-once is broken.
         by_cursor: Distinct messages by cursor.
         reasons: Rejected rows by check.
         beyond: Messages at or beyond the position of their cursor, by cursor; they would land again.
-        missing: Offsets below the good table's position that left no row, as (first, end) by cursor; empty where only
+        missing: Offsets below the good table's position that left no row, as (first, end) by cursor; empty if only
             some days were counted.
         erased: Messages that erasures may have removed, by cursor.
     """
@@ -65,12 +65,12 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What brokers say of offsets that left no row.
+    """The brokers' answers about offsets that left no row.
 
     Attributes:
-        ranges: Those in which messages are still there that no erasure has removed, by cursor.
-        asked: Ranges that were asked for.
-        left: Ranges that were not, because there are too many.
+        ranges: Ranges with messages that the broker still holds and no erasure has removed, by cursor.
+        asked: Ranges that a broker was asked for.
+        left: Ranges that no broker was asked for, because there are too many.
     """
 
     ranges: Ranges = field(default_factory=dict)
@@ -85,21 +85,21 @@ class Broker(Protocol):
     """A source whose messages have offsets and can be asked for again."""
 
     def offsets(self) -> dict[str, tuple[int, int]]:
-        """Begin and end offset by cursor."""
+        """Ask for begin and end offset by cursor."""
 
     def count(self, cursor: str, first: int, end: int, most: int, /) -> int:
-        """Messages with offsets from ``first`` to below ``end``; counts no further than ``most``."""
+        """Count the messages with offsets from ``first`` to below ``end``, no further than ``most``."""
 
 
 def skipped(broker: Broker, missing: Ranges, erased: Mapping[str, int]) -> Skipped:
     """Ask a broker for ranges that left no row.
 
-    Compaction and transactions leave gaps, too, and possibly many: the newest are asked for, and others by chance, so
-    that all are in time.
+    Compaction and transactions leave gaps, too, and possibly many. So it asks for the newest ranges, and for others by
+    chance: in time, all of them have been asked for.
 
     Args:
-        broker: Where the messages came from.
-        missing: The ranges.
+        broker: The broker of the messages.
+        missing: Ranges as (first, end), by cursor.
         erased: Messages that may be missing, by cursor, because erasures named them.
     """
     held = broker.offsets()
@@ -111,8 +111,8 @@ def skipped(broker: Broker, missing: Ranges, erased: Mapping[str, int]) -> Skipp
     ]
     ranges = [(cursor, first, end) for cursor, first, end in ranges if first < end]
     newest = sorted(ranges, key=lambda one: one[1], reverse=True)
-    chosen, others = newest[: _ASKED // 2], newest[_ASKED // 2 :]
-    chosen += random.sample(others, min(len(others), _ASKED - len(chosen)))
+    chosen, others = newest[: MOST_ASKED // 2], newest[MOST_ASKED // 2 :]
+    chosen += random.sample(others, min(len(others), MOST_ASKED - len(chosen)))
     found: Ranges = {}
     left = dict(erased)
     for cursor, first, end in chosen:
@@ -159,12 +159,12 @@ def newest_rows(stream: Stream, most: int) -> pl.DataFrame:
 def audit(
     lake: StreamLake[DeltaLakeTable], days: Collection[date] | None = None, cursors: Collection[str] = ()
 ) -> Audit:
-    """Count both tables. Reads the origin columns of the rejected table and of these days, or of all.
+    """Count both tables of a lake, by the columns of the origin.
 
     Args:
         lake: The stream's tables.
-        days: Count only these partitions of the good table.
-        cursors: Look for what is missing of these, too, if they have no rows at all.
+        days: Partitions of the good table to count; None for all. The rejected table is counted whole.
+        cursors: Cursors to look for missing offsets of, even if they have no row at all.
 
     Raises:
         HistoryGone: Files were removed under three pairs of snapshots in a row.
@@ -179,7 +179,7 @@ def audit(
 
 
 def _audit(lake: StreamLake[DeltaLakeTable], days: Collection[date] | None, more: Collection[str]) -> Audit:
-    snapshot = lake.good.open()  # first, see above
+    snapshot = lake.good.open()  # first, see the docstring of the module
     refused = lake.rejected.open()
     good, rejected = snapshot.rows(ORIGIN_KEY, days), refused.rows([*ORIGIN_KEY, "reasons"])
     rows = pl.concat([good, rejected.select(ORIGIN_KEY)])
@@ -199,13 +199,19 @@ def _audit(lake: StreamLake[DeltaLakeTable], days: Collection[date] | None, more
         doubled=rows.height - rows.unique().height,
         by_cursor=dict(messages.group_by("_cursor").len().sort("_cursor").iter_rows()),
         reasons=dict(reasons.iter_rows()),
-        beyond=_beyond(messages, {c: max(position.get(c, 0), ahead.get(c, 0)) for c in cursors}),
-        missing=_missing(messages, position) if days is None else {},
+        beyond=messages_beyond(messages, {c: max(position.get(c, 0), ahead.get(c, 0)) for c in cursors}),
+        missing=missing_ranges(messages, position) if days is None else {},
         erased={c: n for c in cursors if (n := snapshot.erased(c) + refused.erased(c))},
     )
 
 
-def _beyond(messages: pl.DataFrame, limits: Mapping[str, int]) -> dict[str, int]:
+def messages_beyond(messages: pl.DataFrame, limits: Mapping[str, int]) -> dict[str, int]:
+    """Count the messages at or beyond a limit, by cursor.
+
+    Args:
+        messages: ``_cursor`` and ``_offset`` of messages.
+        limits: Offset by cursor.
+    """
     ends = pl.DataFrame(
         {"_cursor": list(limits), "end": list(limits.values())}, {"_cursor": pl.String, "end": pl.Int64}
     )
@@ -213,8 +219,13 @@ def _beyond(messages: pl.DataFrame, limits: Mapping[str, int]) -> dict[str, int]
     return dict(found.group_by("_cursor").len().sort("_cursor").iter_rows())
 
 
-def _missing(messages: pl.DataFrame, position: Position) -> Ranges:
-    """Ranges of offsets below each position that no message has; none for cursors whose messages have no offsets."""
+def missing_ranges(messages: pl.DataFrame, position: Position) -> Ranges:
+    """Find the ranges of offsets below each position that no message has.
+
+    Args:
+        messages: ``_cursor`` and ``_offset`` of messages.
+        position: Next offset by cursor; a cursor whose messages have no offsets has no ranges.
+    """
     found: Ranges = {}
     numberless = messages.filter(pl.col("_offset").is_null())["_cursor"].unique()
     landed = dict(

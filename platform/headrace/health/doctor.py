@@ -1,13 +1,15 @@
-"""What could be wrong with an installation, and what to do about it."""
+"""Examine an installation: find what is wrong with it, and say what to do.
+
+A probe looks at one part and gives findings. ``PROBES`` has all of them, in the order in which they are shown.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from headrace import alerts
@@ -30,15 +32,29 @@ _ENOUGH_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """Outcome of one look.
+
+    Attributes:
+        what: The part that was looked at.
+        ok: Whether it is well.
+        said: What was found, and the next step where it is not well.
+    """
 
     what: str
     ok: bool
     said: str
 
 
-def examine() -> list[Finding]:
-    """Look at everything; what fails does not keep the rest from being looked at."""
+#: Looks at one part of an installation.
+Probe = Callable[[Settings], Iterator[Finding]]
+
+
+def examine(probes: Sequence[Probe] | None = None) -> list[Finding]:
+    """Run the probes. A part that is broken does not keep the others from being looked at.
+
+    Args:
+        probes: Probes to run; all of them by default.
+    """
     damaged: list[Finding] = []
     try:
         config = load_settings()
@@ -51,44 +67,36 @@ def examine() -> list[Finding]:
             config = load_settings(with_stack=False)
         except HeadraceError as error:
             return [*damaged, Finding("settings", False, str(error))]
-    return [
-        Finding("settings", True, f"home {config.home}"),
-        *damaged,
-        _python(),
-        _disk(config.home),
-        *_pipelines(config),
-        _dbt(config),
-        _tried("alerts", lambda: _alerts(config)),
-        *_dagster(config),
-        _migrations(config),
-        *_services(config),
-    ]
+    found = [Finding("settings", True, f"home {config.home}"), *damaged]
+    for probe in PROBES if probes is None else probes:
+        found += probe(config)
+    return found
 
 
-def _python() -> Finding:
+def python(_: Settings) -> Iterator[Finding]:
+    """Look at the version of Python."""
     ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    return Finding(
-        "Python", ok, f"{sys.version.split()[0]}" + ("" if ok else "; Headrace needs 3.11 to 3.13")
-    )
+    yield Finding("Python", ok, f"{sys.version.split()[0]}" + ("" if ok else "; Headrace needs 3.11 to 3.13"))
 
 
-def _disk(home: Path) -> Finding:
-    existing = next(p for p in (home, *home.parents) if p.exists())
+def disk(config: Settings) -> Iterator[Finding]:
+    """Look at the free room on the disk of the home folder."""
+    existing = next(p for p in (config.home, *config.home.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     said = f"{free / 2**30:,.1f} GB free in {existing}"
-    return Finding(
-        "disk", free >= _ENOUGH_BYTES, said if free >= _ENOUGH_BYTES else f"only {said}: free some"
-    )
+    yield Finding("disk", free >= _ENOUGH_BYTES, said if free >= _ENOUGH_BYTES else f"only {said}: free some")
 
 
-def _pipelines(config: Settings) -> Iterator[Finding]:
+def pipelines(config: Settings) -> Iterator[Finding]:
+    """Look for pipelines, and for files that do not load."""
     found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     yield Finding("pipelines", bool(found.pipelines), ", ".join(found.pipelines) or "none found")
     for name, why in found.broken.items():
         yield Finding(name, False, why)
 
 
-def _dbt(config: Settings) -> Finding:
+def dbt_project(config: Settings) -> Iterator[Finding]:
+    """Look at the dbt project: whether it parses, and whether its tags are those of the pipelines."""
     project = dbt_versions.current(config)
     said = [project.complaint] if project.problem else []
     if project.usable is not None:
@@ -96,17 +104,22 @@ def _dbt(config: Settings) -> Finding:
         wrong = untagged(project.usable.manifest, found.pipelines)
         said += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
     good = f"version {project.usable.id} parses" if project.usable else "there is none"
-    return Finding("dbt project", not said, "; ".join(said) or good)
+    yield Finding("dbt project", not said, "; ".join(said) or good)
 
 
-def _alerts(config: Settings) -> str:
+def alert_channels(config: Settings) -> Iterator[Finding]:
+    """Look at the addresses of the alert channels."""
+    yield _tried("alerts", lambda: _channels(config))
+
+
+def _channels(config: Settings) -> str:
     alerts.verify(config)
     channels = ", ".join(one.label for one in alerts.addresses(config))
     return channels or "to the log alone; set HEADRACE_ALERTS for more"
 
 
-def _dagster(config: Settings) -> Iterator[Finding]:
-    """Where Dagster keeps its records, as far as that is not a folder."""
+def dagster_storage(config: Settings) -> Iterator[Finding]:
+    """Look at Dagster's storage, unless it is a folder."""
     if config.dagster_postgres or config.compute_logs:
         yield _tried("Dagster's storage", lambda: _storage(config))
         yield _tried("compute logs", lambda: _compute_logs(config))
@@ -126,29 +139,28 @@ def _compute_logs(config: Settings) -> str:
     return f"on S3, in bucket {bucket!r}"
 
 
-def _migrations(config: Settings) -> Finding:
-    try:
-        warehouse = ClickHouse(
-            config.with_warehouse(), Guard("warehouse", config.retry_policy.without_retries())
-        )
-    except HeadraceError as error:
-        return Finding("migrations", False, str(error))
+def migrations(config: Settings) -> Iterator[Finding]:
+    """Look for migrations of the warehouse that failed, were refused or are pending."""
+    yield _tried("migrations", lambda: _migrated(config))
+
+
+def _migrated(config: Settings) -> str:
+    warehouse = ClickHouse(config.with_warehouse(), Guard("warehouse", config.retry_policy.without_retries()))
     try:
         found = warehouse.migrations.status()
-    except HeadraceError as error:
-        return Finding("migrations", False, str(error))
     finally:
         warehouse.close()
     wrong = [one for one in found if one.refused or one.state == "failed"]
     if wrong:
-        return Finding("migrations", False, f"{wrong[0].name} {wrong[0].state}: {wrong[0].said}")
+        raise BadData(f"{wrong[0].name} {wrong[0].state}: {wrong[0].said}")
     waiting = [one.name for one in found if one.to_do]
     if waiting:
-        return Finding("migrations", True, f"{', '.join(waiting)} pending; run by whatever publishes first")
-    return Finding("migrations", True, f"all {len(found)} applied")
+        return f"{', '.join(waiting)} pending; run by whatever publishes first"
+    return f"all {len(found)} applied"
 
 
-def _services(config: Settings) -> Iterator[Finding]:
+def services(config: Settings) -> Iterator[Finding]:
+    """Look at every stream's sources, lake and warehouse."""
     for stream in streams(config, retry=False).values():
         for spec in stream.pipeline.sources:
             yield _tried(spec.name, partial(_waiting, stream, spec.name))
@@ -179,3 +191,15 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, True, look())
     except HeadraceError as error:
         return Finding(what, False, str(error))
+
+
+PROBES: tuple[Probe, ...] = (
+    python,
+    disk,
+    pipelines,
+    dbt_project,
+    alert_channels,
+    dagster_storage,
+    migrations,
+    services,
+)

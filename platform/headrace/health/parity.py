@@ -2,9 +2,9 @@
 
 A publisher adds the rows of a version before it records that version, and it need never pause. So rows of versions
 after the published one may be in the warehouse already. Every row names the micro-batch with which it landed, and the
-log names the micro-batches of each version: rows of later versions are told apart and left out.
+log names the micro-batches of each version. So rows of later versions can be told apart and are left out.
 
-Order of looking: the published version first, then the warehouse, then the newest lake version. Whatever the warehouse
+A look reads the published version first, then the warehouse, then the newest lake version. Every row that the warehouse
 held is then of a version that is known by the end.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.streams.stream import Stream
 
 _PAUSE_SECONDS = 0.5
-#: Lake and warehouse become comparable within so long, unless days are rewritten all the time, s.
+#: Seconds within which lake and warehouse become comparable, unless days are rewritten all the time.
 _LOOK_AGAIN_SECONDS = 10.0
 
 
@@ -37,9 +37,9 @@ class Parity:
 
     Attributes:
         version: The published version; -1 if there is none.
-        different: Days on which they differ, with the rows of lake and warehouse.
-        inconclusive: Why some of it could not be compared; empty if all was.
-        later: Rows in the warehouse that belong to versions on their way.
+        different: Rows in the lake and in the warehouse, for each day on which they differ.
+        inconclusive: Reason why some days could not be compared; empty if all were.
+        later: Rows in the warehouse that belong to later versions, which are on their way.
     """
 
     version: int
@@ -54,8 +54,8 @@ class _Later:
 
     Attributes:
         batches: Micro-batches whose rows they added.
-        days: Partitions that they touched.
-        unsettled: Those of them that cannot be told apart: rows were rewritten, or are nobody's micro-batch.
+        days: Partitions that they changed.
+        unsettled: Partitions in which their rows cannot be told apart: rows were rewritten, or name no micro-batch.
     """
 
     batches: frozenset[str]
@@ -82,19 +82,31 @@ def compare(
 ) -> Parity:
     """Compare both, day by day, beside writers and publishers that never pause.
 
-    What differs is looked at once more, since an erasure deletes from the warehouse before the lake's version says so.
-
     Args:
         lake: The lake table.
-        warehouse: Where it is published.
-        days: Compare only these.
-        after: Leave out days up to this one, which have expired.
+        warehouse: The warehouse that it is published to.
+        days: Days to compare; None for all.
+        after: Day up to which raw rows have expired; it and earlier days are left out.
         within: Seconds in which days that are being rewritten are looked at again.
     """
-    deadline, pause = time.monotonic() + within, threading.Event()
+    return settled(lambda: _look(lake, warehouse, days, after), within)
+
+
+def settled(look: Callable[[], Parity], within: float, pause: float = _PAUSE_SECONDS) -> Parity:
+    """Look until a difference is certain, or there is none.
+
+    A day differs if it does so in two looks in a row: an erasure deletes from the warehouse before the lake's version
+    says so.
+
+    Args:
+        look: Compares once.
+        within: Seconds after which the comparison is inconclusive.
+        pause: Seconds between two looks.
+    """
+    deadline, between = time.monotonic() + within, threading.Event()
     suspects: frozenset[date] = frozenset()
     while True:
-        found = _look(lake, warehouse, days, after)
+        found = look()
         again = {day: pair for day, pair in found.different.items() if day in suspects}
         if again or not (found.different or found.inconclusive):
             return replace(found, different=again)
@@ -102,7 +114,7 @@ def compare(
             why = found.inconclusive or "days differ in one look and not in the next"
             return replace(found, different={}, inconclusive=f"{why}, for {within:.0f} s")
         suspects = frozenset(found.different)
-        pause.wait(_PAUSE_SECONDS)
+        between.wait(pause)
 
 
 def parity(
@@ -158,12 +170,12 @@ def arriving_days(stream: Stream, version: int) -> frozenset[date]:
 
 
 def arriving(lake: DeltaLakeTable, version: int, *, by_landing: bool = False) -> frozenset[date]:
-    """Days whose rows versions after ``version`` hold.
+    """List the days whose rows versions after ``version`` hold.
 
     Args:
         lake: The lake table.
         version: The published version; -1 if there is none.
-        by_landing: UTC days of the commits, instead of partitions.
+        by_landing: Give the UTC days of the commits, instead of partitions.
     """
     newest, found = lake.open().version, set[date]()
     for one in range(version + 1, newest + 1):
@@ -171,5 +183,5 @@ def arriving(lake: DeltaLakeTable, version: int, *, by_landing: bool = False) ->
             added = lake.describe(one)
             found |= {lake.committed_at(one).date()} if by_landing and added.days else {*added.days}
         except HistoryGone:
-            continue  # published whole, every day then
+            continue  # it will be published whole, every day
     return frozenset(found)

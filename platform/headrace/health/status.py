@@ -11,42 +11,45 @@ from headrace.alerts import Problem, length
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, HeadraceError, NotSet, Retriable
 from headrace.core.guard import Circuit, circuits
-from headrace.health.check_history import Check, last_checks, pauses
+from headrace.health import verdicts
+from headrace.health.backoff import Pause
+from headrace.health.check_history import Evaluation, last_evaluations
+from headrace.health.checks import reject_rate
 from headrace.health.freshness import last_landed, unpublished_versions
 from headrace.health.parity import parity
-from headrace.health.reject_rate import reject_rate
-from headrace.health.run_pauses import Pause
+from headrace.health.run_history import pauses
 from headrace.lake.delta.durable import SET_ASIDE
 from headrace.models import versions as dbt_versions
 from headrace.models.project import untagged
 from headrace.pipelines import discover
 from headrace.streams.stream import Stream
 
-#: Failed checks and alerts that the screen shows of each; ``--json`` has them all.
+#: Failed checks, and alerts, that the screen shows; ``--json`` has them all.
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What ``headrace status`` shows of a stream. What could not be looked at is None, and a problem says why.
+    """The health of one stream, as ``headrace status`` shows it.
+
+    A figure that could not be read is None, and a problem says why.
 
     Attributes:
         stream: Its name.
-        sources: Messages waiting by source; ``away``, ``not set``, or ``wrong`` where it answers otherwise than it
-            should.
-        lake_version: Of the good rows' table.
+        sources: Messages waiting by source, or the state of a source that gives no number: ``away``, ``not set``, or
+            ``wrong`` if it answers otherwise than it should.
+        lake_version: Version of the table of good rows.
         lake_rows: Good rows in the lake.
         rejected_rows: Rejected rows in the lake.
-        last_landed: When anything last landed (UTC); None also if nothing ever did.
+        last_landed: Time of the last landing (UTC); None also if nothing ever landed.
         warehouse_rows: Rows in the raw table.
         unpublished_versions: Lake versions that are not in the warehouse yet.
-        touched_days: Days whose models are older than their rows.
-        touched_since: Since when the oldest of them is (UTC).
+        touched_days: Stale days: days whose models are older than their rows.
+        touched_since: Time since which the oldest of them is stale (UTC).
         set_aside: Torn ends of the lake's logs that a power cut left; empty for none.
-        problems: One line each, for a person.
-        warnings: The same of what can wait.
-        unread: Which of lake and warehouse could not be looked at: ``away``, ``not set``, or ``wrong`` where something
-            of it is.
+        problems: Faults that need a person, one line each.
+        warnings: Faults that can wait, one line each.
+        unread: State of lake or warehouse if it could not be read: ``away``, ``not set`` or ``wrong``.
     """
 
     stream: str
@@ -72,33 +75,33 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """All of it.
+    """The health of an installation.
 
     Attributes:
-        streams: One by one.
-        services: Those that were ever called, with their circuits.
+        streams: Health of each stream.
+        services: Circuits of the services that were ever called.
         checks: The last evaluation of every asset check; None if Dagster has not run here.
         alerts: Open alerts that are not about checks.
-        problems: What could not be looked at, one line each.
+        problems: Faults that belong to no stream, one line each.
         failing: Jobs that fail and are tried again after pauses.
     """
 
     streams: list[StreamStatus]
     services: list[Circuit]
-    checks: list[Check] | None
+    checks: list[Evaluation] | None
     alerts: list[Problem]
     problems: list[str] = field(default_factory=list)
     failing: list[Pause] = field(default_factory=list)
 
     @property
-    def failed(self) -> list[Check]:
+    def failed(self) -> list[Evaluation]:
         """Failed checks, errors first, the newest of each first."""
         failed = [check for check in self.checks or [] if not check.passed]
         return sorted(failed, key=lambda check: (check.severity, -check.at.timestamp()))
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing needs a person. Warnings do not."""
+        """Whether nothing needs a person; warnings do not."""
         return not (
             self.problems
             or self.failing
@@ -110,12 +113,12 @@ class Health:
 
 
 def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = None) -> Health:
-    """Look at everything; what does not answer is a problem of the report, not an exception.
+    """Examine an installation. A service that does not answer is a problem of the report, not an exception.
 
     Args:
-        streams: Those to look at.
-        config: Where the rest is.
-        only: Of checks and alerts, those of this stream's lake and warehouse tables.
+        streams: Streams to inspect.
+        config: Settings of the installation.
+        only: Keep only the checks and alerts of this stream.
     """
     found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     problems = [f"{name} does not load: {why}" for name, why in found.broken.items()]
@@ -126,14 +129,14 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
         wrong = untagged(project.usable.manifest, found.pipelines)
         problems += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
     book = alerts.desk(config).book()
-    checks: list[Check] | None = None
+    checks: list[Evaluation] | None = None
     failing: list[Pause] = []
     try:
-        checks = last_checks(config)
+        checks = last_evaluations(config)
         failing = pauses(config)
     except Fatal as error:
         problems.append(str(error))
-    if checks is not None and book.checks:  # one that the code no longer has is history
+    if checks is not None and book.checks:  # a check that the code no longer has is history
         checks = [check for check in checks if check.key in book.checks]
     others = [one for one in book.open.values() if one.what != "check"]
     if only is not None:
@@ -146,7 +149,7 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
 
 
 def inspect(stream: Stream) -> StreamStatus:
-    """Look at one stream; a part that does not answer is a problem of the report, not an exception."""
+    """Inspect one stream. A part that does not answer is a problem of the report, not an exception."""
     problems: list[str] = []
     warnings: list[str] = []
     found: dict[str, object] = {}
@@ -157,7 +160,7 @@ def inspect(stream: Stream) -> StreamStatus:
             sources[spec.name] = backlog.waiting
             problems += backlog.problems
         except HeadraceError as error:
-            sources[spec.name] = _how(error)
+            sources[spec.name] = _state(error)
             problems.append(str(error))
     part, unread = "lake", {}
     try:
@@ -167,24 +170,21 @@ def inspect(stream: Stream) -> StreamStatus:
         found["last_landed"] = last_landed(stream)
         found["set_aside"] = torn_ends(stream)
         rate = reject_rate(stream)
-        if rate.severity is not None:
-            said = f"{rate.said}; see 'headrace rejects list {stream.name}'"
+        if not rate.passed:
+            said = f"{rate.description}; see 'headrace rejects list {stream.name}'"
             (problems if rate.severity == "error" else warnings).append(said)
         part = "warehouse"
         found["warehouse_rows"] = sum(stream.warehouse_counts().values())
         found["unpublished_versions"] = unpublished_versions(stream)
-        touched = stream.stale_days()
-        found["touched_days"] = len(touched)
-        found["touched_since"] = min((one.since for one in touched), default=None)
+        stale = stream.stale_days()
+        found["touched_days"] = len(stale)
+        found["touched_since"] = min((one.since for one in stale), default=None)
         if restored := stream.restored():
             problems.append(restored)
-        elif different := parity(stream).different:
-            problems.append(
-                f"{len(different)} days differ between lake and warehouse, the first is {min(different)}; "
-                "materialise them, or run 'headrace backfill'"
-            )
+        elif not (equal := verdicts.parity_with_lake(parity(stream))).passed:
+            problems.append(f"{equal.description}, or run 'headrace backfill'")
     except HeadraceError as error:
-        unread[part] = _how(error)
+        unread[part] = _state(error)
         if str(error) not in problems:
             problems.append(str(error))
     return StreamStatus(
@@ -197,13 +197,13 @@ def inspect(stream: Stream) -> StreamStatus:
     )
 
 
-def _how(error: HeadraceError) -> str:
-    """Whether a service does not answer, or answers what it should not, or is none."""
+def _state(error: HeadraceError) -> str:
+    """Name the state of a service that could not be read."""
     return "away" if isinstance(error, Retriable) else "not set" if isinstance(error, NotSet) else "wrong"
 
 
 def torn_ends(stream: Stream) -> str:
-    """Say which torn ends of a stream's lake were set aside after a power cut; empty for none."""
+    """Describe the torn ends of a stream's lake that were set aside after a power cut; empty for none."""
     found = {table.uri: table.set_aside() for table in (stream.lake.good, stream.lake.rejected)}
     count = sum(len(names) for names in found.values())
     if not count:
@@ -215,13 +215,13 @@ def torn_ends(stream: Stream) -> str:
     )
 
 
-Line = tuple[str, str, str]  # mark, what, said: empty where it goes on
+Line = tuple[str, str, str]  # mark, what, said; mark and what are empty where a line goes on
 
 WELL, WRONG, WARNING = "✓", "✗", "•"
 
 
 def lines(health: Health, now: datetime | None = None) -> Iterator[Line]:
-    """The report for a terminal."""
+    """Render the report for a terminal."""
     now = now or datetime.now(UTC)
     for stream in health.streams:
         said = _of_stream(stream, now)

@@ -1,4 +1,4 @@
-"""Launch a job that fails after growing pauses, as Dagster's own records of its runs say (``health.run_pauses``)."""
+"""Dagster's side of the backoff: read the ended runs of a job, and their failures (``health.backoff``)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 
@@ -14,23 +14,23 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunSta
 from dagster_shared.error import SerializableErrorInfo
 
 from headrace.config.settings import Settings
-from headrace.health.check_history import CAUSE, REASON, VERSION
-from headrace.health.run_pauses import Ended, Pause, Policy, by_day, cause_of, failing_days, pause_of
+from headrace.health.backoff import EndedRun, Pause, Policy, cause_of, failing_days, pause_of, pauses_by_day
+from headrace.health.run_history import CAUSE, REASON, VERSION
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 
-#: Ended runs that are looked at. The pause is the longest long before.
-_LOOKED_AT = 60
+#: Ended runs that are read; with fewer failures than these the pause has reached its longest.
+_READ = 60
 _PACKAGE = Path(__file__).parents[1]
 _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The pauses of one version of the code.
+    """The backoff of jobs that one version of the code launches.
 
     Attributes:
-        version: Tag of the runs that it launches: a run of another one counts no failures of this one.
-        policy: How long to wait.
+        version: Tag of the runs that it launches; failures of other versions do not count.
+        policy: Lengths of the pauses.
     """
 
     version: str
@@ -44,15 +44,15 @@ class Backoff:
     def pause(
         self, instance: DagsterInstance, job: str, tags: Mapping[str, str], now: datetime | None = None
     ) -> Pause | None:
-        """The pause that a job with these tags is in; None if it may run.
+        """Find the pause that a job is in; None if it may run.
 
         Args:
-            instance: Whose runs.
+            instance: The instance that recorded its runs.
             job: Its name.
-            tags: That its runs have.
+            tags: Tags that its runs have.
             now: The time (UTC).
         """
-        found = pause_of(ended(instance, job, tags), self.policy, self.version)
+        found = pause_of(ended_runs(instance, job, tags), self.policy, self.version)
         return found if found is not None and (now or datetime.now(UTC)) < found.next_try else None
 
     def paused_days(
@@ -63,28 +63,27 @@ class Backoff:
         days: Iterable[date],
         now: datetime | None = None,
     ) -> dict[date, Pause]:
-        """Days that a job with these tags has to leave alone for now, each with its pause."""
+        """Find the days that a job has to leave alone for now, each with its pause; arguments as of ``pause``."""
         now = now or datetime.now(UTC)
-        runs = ended(instance, job, tags)
-        found = by_day(runs, days, self.policy, self.version)
+        runs = ended_runs(instance, job, tags)
+        found = pauses_by_day(runs, days, self.policy, self.version)
         return {day: pause for day, pause in found.items() if now < pause.next_try}
 
 
 def backoff(settings: Settings, *made_of: str) -> Backoff:
-    """The pauses of this installation.
+    """Make the backoff of this installation.
 
     Args:
-        settings: With the policy; another setting is another version of the code, because it may be the cure.
-        made_of: What else makes a version: the text of a pipeline's file, a version of the models.
+        settings: Settings with the policy. A changed setting counts as another version, because it may be the cure.
+        made_of: Other parts of the version: the checksum of a pipeline's file, a version of the models.
     """
     said = [_package(), settings.model_dump_json(), *made_of]
     version = hashlib.sha256("\0".join(said).encode()).hexdigest()[:12]
-    first, most = settings.run_pause_seconds, settings.run_pause_max_seconds
-    return Backoff(version, Policy(timedelta(seconds=first), timedelta(seconds=max(first, most))))
+    return Backoff(version, Policy.of(settings))
 
 
-def beside(file: Path) -> str:
-    """Checksum of the modules in the folder of a pipeline's file: it may import any of them."""
+def checksum_beside(file: Path) -> str:
+    """Hash the modules in the folder of a pipeline's file: it may import any of them."""
     digest = hashlib.sha256()
     for path in sorted([*file.parent.glob("*.py"), *file.parent.glob("*/*.py")]):
         digest.update(f"{path.name}\0".encode())
@@ -95,31 +94,31 @@ def beside(file: Path) -> str:
 
 @cache
 def _package() -> str:
-    return beside(_PACKAGE / "__init__.py")
+    return checksum_beside(_PACKAGE / "__init__.py")
 
 
-def ended(instance: DagsterInstance, job: str, tags: Mapping[str, str]) -> list[Ended]:
-    """Runs of a job that have ended, the newest first. Notes the cause of a failure in the tags of its run."""
+def ended_runs(instance: DagsterInstance, job: str, tags: Mapping[str, str]) -> list[EndedRun]:
+    """Read the runs of a job that have ended, the newest first. Notes the cause of a failure in the run's tags."""
     filters = RunsFilter(job_name=job, tags=dict(tags), statuses=_ENDED)
-    return [_read(instance, record) for record in instance.get_run_records(filters, limit=_LOOKED_AT)]
+    return [_read(instance, record) for record in instance.get_run_records(filters, limit=_READ)]
 
 
 def still_failing(instance: DagsterInstance, run: DagsterRun, tags: Mapping[str, str]) -> bool:
-    """Whether a job fails for other days than those for which this run of it succeeded."""
-    return RANGE_START in run.tags and bool(failing_days(ended(instance, run.job_name, tags)))
+    """Tell whether a job fails for other days than those for which this run of it succeeded."""
+    return RANGE_START in run.tags and bool(failing_days(ended_runs(instance, run.job_name, tags)))
 
 
-def _read(instance: DagsterInstance, record: RunRecord) -> Ended:
+def _read(instance: DagsterInstance, record: RunRecord) -> EndedRun:
     run = record.dagster_run
     at = record.end_time if record.end_time is not None else record.update_timestamp.timestamp()
     succeeded = run.status is DagsterRunStatus.SUCCESS
     tags = dict(run.tags)
     if not succeeded and CAUSE not in tags:
-        kind, reason = why(instance, run.run_id)
+        kind, reason = failure_of(instance, run.run_id)
         noted = {CAUSE: cause_of(kind, reason), REASON: " ".join(reason.split())[:300]}
         instance.add_run_tags(run.run_id, noted)
         tags |= noted
-    return Ended(
+    return EndedRun(
         succeeded,
         datetime.fromtimestamp(at, UTC),
         max(0.0, at - record.start_time) if record.start_time is not None else 0.0,
@@ -131,8 +130,8 @@ def _read(instance: DagsterInstance, record: RunRecord) -> Ended:
     )
 
 
-def why(instance: DagsterInstance, run_id: str) -> tuple[str, str]:
-    """Kind of error with which a run failed, and its first lines."""
+def failure_of(instance: DagsterInstance, run_id: str) -> tuple[str, str]:
+    """Read the kind of error with which a run failed, and its first lines."""
     kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
     records = instance.get_records_for_run(run_id, of_type=kinds).records
     events = [e for record in records if (e := record.event_log_entry.dagster_event)]
@@ -144,14 +143,14 @@ def why(instance: DagsterInstance, run_id: str) -> tuple[str, str]:
 
 
 def innermost(error: SerializableErrorInfo) -> SerializableErrorInfo:
-    """The error that caused an error, and so on."""
+    """Follow an error to its first cause."""
     while error.cause:
         error = error.cause
     return error
 
 
 def first_lines(error: SerializableErrorInfo) -> str:
-    """What an error says, in at most three lines; of dbt, what dbt says."""
+    """Cut the message of an error's first cause to three lines; of dbt, take the errors that it lists."""
     before, _, of_dbt = innermost(error).message.partition("Errors parsed from dbt logs:")
     lines = [line.strip() for line in (of_dbt or before).strip().splitlines() if line.strip()]
     return "\n".join(lines[:3])[:500]

@@ -1,9 +1,8 @@
-"""What the catalogue shows of lake, warehouse and sources."""
+"""Metadata with which the catalogue shows lake, warehouse and sources."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from headrace.core.batch import Backlog, Table
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
-#: The columns that every table of rows has.
+#: Columns that every table of rows has.
 _ORIGIN = {
     "_source": "the topic, queue or file",
     "_cursor": "the topic's partition, the queue or the folder",
@@ -36,7 +35,7 @@ _ORIGIN = {
 
 
 def sparkline(values: Sequence[float], unit: str) -> MetadataValue:
-    """A series as a line of bars, at most ``_WIDTH`` of them, with its smallest and its largest value."""
+    """Draw a series as a line of at most ``_WIDTH`` bars, with its smallest and its largest value."""
     if not values:
         return MetadataValue.md("none yet")
     step = max(1, -(-len(values) // _WIDTH))
@@ -48,7 +47,7 @@ def sparkline(values: Sequence[float], unit: str) -> MetadataValue:
 
 
 def columns_of(table: Table) -> TableSchema:
-    """A table's columns for the catalogue."""
+    """Describe the columns of a table."""
     said = {table.partition: "the day (UTC), by which the table is partitioned", **_ORIGIN, **table.comments}
     return TableSchema(
         [TableColumn(name, _type(dtype), description=said.get(name)) for name, dtype in table.schema.items()]
@@ -56,7 +55,7 @@ def columns_of(table: Table) -> TableSchema:
 
 
 def _type(dtype: pl.DataType) -> str:
-    """A type in few words: Polars writes that of a time as ``Datetime(time_unit='us', time_zone='UTC')``."""
+    """Name a type in few words; Polars has ``Datetime(time_unit='us', time_zone='UTC')`` for a time."""
     if isinstance(dtype, pl.Datetime):
         return f"Datetime {dtype.time_zone or ''}".rstrip()
     if isinstance(dtype, pl.List):
@@ -67,7 +66,7 @@ def _type(dtype: pl.DataType) -> str:
 
 
 def code(*files: Path) -> dict[str, Any]:
-    """Links to where an asset is declared."""
+    """Link the files in which an asset is declared."""
     references = [
         LocalFileCodeReference(file_path=str(file), line_number=1, label=file.name) for file in files
     ]
@@ -75,13 +74,13 @@ def code(*files: Path) -> dict[str, Any]:
 
 
 def code_at(file: Path, line: int | None) -> dict[str, Any]:
-    """A link to a line of a file."""
+    """Link a line of a file."""
     reference = LocalFileCodeReference(file_path=str(file), line_number=line or 1, label=file.name)
     return {"dagster/code_references": CodeReferencesMetadataValue(code_references=[reference])}
 
 
 def backlog(found: Backlog, position: Mapping[str, int]) -> dict[str, MetadataValue]:
-    """What waits in a source, and how far it has landed."""
+    """Show the backlog of a source, and the position up to which it has landed."""
     shown: dict[str, MetadataValue] = {
         "waiting": MetadataValue.int(found.waiting),
         "in_flight": MetadataValue.int(found.in_flight),
@@ -100,8 +99,3 @@ def backlog(found: Backlog, position: Mapping[str, int]) -> dict[str, MetadataVa
     if found.problems:
         shown["problems"] = MetadataValue.md("\n".join(f"- {one}" for one in found.problems))
     return shown
-
-
-def moment(at: datetime | None) -> MetadataValue:
-    """A time, or that there is none."""
-    return MetadataValue.timestamp(at) if at is not None else MetadataValue.text("never")

@@ -7,7 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.health.run_pauses import Ended, Policy, apart, by_day, cause_of, failing_days, pause_of
+from headrace.health.backoff import (
+    EndedRun,
+    Policy,
+    cause_of,
+    failing_days,
+    pause_of,
+    pauses_by_day,
+    split_at,
+)
 
 BEGAN = datetime(2026, 3, 10, 12, tzinfo=UTC)
 POLICY = Policy(timedelta(seconds=10), timedelta(minutes=15))
@@ -16,17 +24,19 @@ D = date(2026, 3, 10)
 
 def failed(
     at: float, cause: str = "a", seconds: float = 1.0, version: str = "v1", day: int | None = None
-) -> Ended:
+) -> EndedRun:
     of = None if day is None else D + timedelta(days=day)
-    return Ended(False, BEGAN + timedelta(seconds=at), seconds, version, cause, f"because of {cause}", of, of)
+    return EndedRun(
+        False, BEGAN + timedelta(seconds=at), seconds, version, cause, f"because of {cause}", of, of
+    )
 
 
-def well(at: float, day: int | None = None, version: str = "v1") -> Ended:
+def well(at: float, day: int | None = None, version: str = "v1") -> EndedRun:
     of = None if day is None else D + timedelta(days=day)
-    return Ended(True, BEGAN + timedelta(seconds=at), 1.0, version, first=of, last=of)
+    return EndedRun(True, BEGAN + timedelta(seconds=at), 1.0, version, first=of, last=of)
 
 
-def waits(*runs: Ended, version: str | None = "v1") -> float | None:
+def waits(*runs: EndedRun, version: str | None = "v1") -> float | None:
     """Seconds from the last of these runs, given in the order of time, to the next try."""
     found = pause_of(reversed(runs), POLICY, version)
     return found and (found.next_try - runs[-1].at).total_seconds()
@@ -74,13 +84,13 @@ def test_numbers_do_not_make_another_cause() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.floats(0.1, 120), st.floats(0.5, 30))
 def test_a_job_that_always_fails_is_launched_a_few_times_an_hour(seconds: float, look: float) -> None:
-    runs: list[Ended] = []
+    runs: list[EndedRun] = []
     now, end = BEGAN, BEGAN + timedelta(hours=3)
     while now < end:
         found = pause_of(runs, POLICY, "v1")
         if found is None or now >= found.next_try:
             now += timedelta(seconds=seconds)
-            runs.insert(0, Ended(False, now, seconds, "v1", "a"))
+            runs.insert(0, EndedRun(False, now, seconds, "v1", "a"))
         now += timedelta(seconds=look)
     assert 10 <= len(runs) <= 7 + 3 * 4 + 1
 
@@ -88,7 +98,7 @@ def test_a_job_that_always_fails_is_launched_a_few_times_an_hour(seconds: float,
 def test_days_that_fail_do_not_hold_up_others() -> None:
     runs = [well(300, day=0), failed(200, day=-5), well(100, day=-5), failed(50, day=0)]  # the newest first
     assert failing_days(runs) == {D - timedelta(days=5)}
-    assert set(by_day(runs, [D, D - timedelta(days=5)], POLICY, "v1")) == {D - timedelta(days=5)}
+    assert set(pauses_by_day(runs, [D, D - timedelta(days=5)], POLICY, "v1")) == {D - timedelta(days=5)}
     assert failing_days([failed(9, day=3), *runs]) == {D - timedelta(days=5), D + timedelta(days=3)}
     assert failing_days([well(9, day=-5), *runs]) == set()
 
@@ -97,7 +107,7 @@ def test_days_that_fail_do_not_hold_up_others() -> None:
 @given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
 def test_groups_hold_every_day_and_have_no_held_day_between_them(free: set[int], held: set[int]) -> None:
     held -= free
-    groups = apart([D + timedelta(days=n) for n in free], [D + timedelta(days=n) for n in held])
+    groups = split_at([D + timedelta(days=n) for n in free], [D + timedelta(days=n) for n in held])
     assert [day for group in groups for day in group] == sorted(D + timedelta(days=n) for n in free)
     for group in groups:
         assert not {n for n in held if group[0] <= D + timedelta(days=n) <= group[-1]}

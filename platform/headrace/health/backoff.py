@@ -1,7 +1,7 @@
-"""When a job that fails may run again: after pauses that grow, worked out from the runs that have ended.
+"""Exponential backoff of jobs that fail, worked out from the runs that have ended.
 
-Nothing is kept: Dagster's record of the runs says when each failed and why. The pauses end with a success, or when the
-code changes. A run takes at most half of the time, however long it lasts before it fails.
+No state is kept: Dagster's record of the runs says when each failed and why. The backoff ends with a success, or when
+the code changes. A run takes at most half of the time, however long it lasts before it fails.
 """
 
 from __future__ import annotations
@@ -11,25 +11,29 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.config.settings import Settings
 
 _NUMBERS = re.compile(r"\b[0-9a-f]{8,}(-[0-9a-f]+)*\b|\d+", re.IGNORECASE)
-#: However much the reasons differ, so many failures are one more doubling.
+#: However much their causes differ, so many failures add one doubling.
 _ANY_CAUSE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedRun:
     """A run that has ended.
 
     Attributes:
         succeeded: Whether it did.
-        at: When it ended (UTC).
-        seconds: How long it ran.
-        version: Of the code that launched it; empty if nobody noted it.
-        cause: What has the same cause fails for the same reason; empty if nobody noted it.
-        reason: Why it failed, for a person.
-        first: First day that it was about; None if it was not about days.
-        last: Last one, inclusive.
+        at: Its end (UTC).
+        seconds: Its duration.
+        version: Version of the code that launched it; empty if unknown.
+        cause: Key of its failure; runs that fail for the same reason share it. Empty if unknown.
+        reason: Its failure, for a person.
+        first: First day of its range; None if it has no range.
+        last: Last day of its range, inclusive.
     """
 
     succeeded: bool
@@ -42,30 +46,41 @@ class Ended:
     last: date | None = None
 
     def covers(self, day: date) -> bool:
-        """Whether it was about that day."""
+        """Whether its range holds that day."""
         return self.first is not None and self.last is not None and self.first <= day <= self.last
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long to wait: ``first`` after a failure, twice as long after each further one, never longer than ``most``."""
+    """Lengths of the pauses: each failure doubles them.
+
+    Attributes:
+        first: Pause after the first failure.
+        most: Longest pause.
+    """
 
     first: timedelta
     most: timedelta
 
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """Take the policy from the settings."""
+        first, most = settings.run_pause_seconds, settings.run_pause_max_seconds
+        return cls(timedelta(seconds=first), timedelta(seconds=max(first, most)))
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A job that fails.
+    """The pause of a job that fails.
 
     Attributes:
-        failures: Since it last succeeded, or since the code changed.
-        since: When the first of them ended (UTC).
-        next_try: When it may run again (UTC).
-        reason: Of the last of them.
-        job: Its name.
-        what: The source or the days that it fails for; empty if it is the job as a whole.
-        trying: Whether it is being tried again now.
+        failures: Failures since its last success, or since the code changed.
+        since: End of the first of them (UTC).
+        next_try: Time from which it may run again (UTC).
+        reason: Reason of the last failure.
+        job: Name of the job.
+        what: Source or days that it fails for; empty if it fails as a whole.
+        trying: Whether a run is trying it again now.
     """
 
     failures: int
@@ -84,15 +99,16 @@ class Pause:
         )
 
 
-def pause_of(runs: Iterable[Ended], policy: Policy, version: str | None = None) -> Pause | None:
-    """The pause that the runs of a job call for; None if its last run succeeded.
+def pause_of(runs: Iterable[EndedRun], policy: Policy, version: str | None = None) -> Pause | None:
+    """Work out the pause of a job from its runs; None if the last run succeeded.
 
     Args:
-        runs: The newest first.
-        policy: How long to wait.
-        version: Of the code that would run; failures of another one do not count. None: of the last run.
+        runs: Its runs, the newest first.
+        policy: Lengths of the pauses.
+        version: Version of the code that would run; failures of other versions do not count. None takes that of the
+            last run.
     """
-    failed: list[Ended] = []
+    failed: list[EndedRun] = []
     for run in runs:
         version = run.version if version is None else version
         if run.succeeded or (run.version and run.version != version):
@@ -109,14 +125,14 @@ def pause_of(runs: Iterable[Ended], policy: Policy, version: str | None = None) 
     )
 
 
-def failing_days(runs: Sequence[Ended]) -> set[date]:
-    """Days whose last run failed.
+def failing_days(runs: Sequence[EndedRun]) -> set[date]:
+    """Find the days whose last run failed.
 
     Args:
-        runs: The newest first.
+        runs: Runs of a job, the newest first.
     """
     failing: set[date] = set()
-    well: list[Ended] = []
+    well: list[EndedRun] = []
     for run in runs:
         if run.succeeded:
             well.append(run)
@@ -126,10 +142,10 @@ def failing_days(runs: Sequence[Ended]) -> set[date]:
     return failing
 
 
-def by_day(
-    runs: Sequence[Ended], days: Iterable[date], policy: Policy, version: str | None = None
+def pauses_by_day(
+    runs: Sequence[EndedRun], days: Iterable[date], policy: Policy, version: str | None = None
 ) -> dict[date, Pause]:
-    """The pause of each of these days that has one."""
+    """Work out the pause of each of these days that has one; arguments as of ``pause_of``."""
     failed = [run for run in runs if not run.succeeded]
     found: dict[date, Pause] = {}
     for day in days:
@@ -140,8 +156,8 @@ def by_day(
     return found
 
 
-def apart(days: Iterable[date], held: Iterable[date]) -> list[list[date]]:
-    """Days in order, in groups that have none of the held ones between them."""
+def split_at(days: Iterable[date], held: Iterable[date]) -> list[list[date]]:
+    """Sort days into groups that have no held day between them."""
     groups: list[list[date]] = [[]]
     walls = sorted(held)
     for day in sorted(days):
@@ -152,6 +168,6 @@ def apart(days: Iterable[date], held: Iterable[date]) -> list[list[date]]:
 
 
 def cause_of(kind: str, reason: str) -> str:
-    """Key of a failure's cause: its kind of error and its words without the numbers in them."""
+    """Make the key of a failure's cause: its kind of error and its words, without the numbers in them."""
     words = _NUMBERS.sub("#", reason.partition("\n")[0])
     return hashlib.sha256(f"{kind}\0{words}".encode()).hexdigest()[:12]
