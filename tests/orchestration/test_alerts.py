@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,13 +51,13 @@ class Fate:
         self.looked += 1
         fate = self
 
-        class Landed:
+        class Table:
             def latest(self) -> datetime | None:
                 if fate.error:
                     raise Retriable(fate.error)
                 return fate.latest.get(pipeline.name)
 
-        yield Landed()
+        yield SimpleNamespace(lake=SimpleNamespace(good=Table(), rejected=Table()))
 
 
 @dataclass
@@ -283,10 +284,10 @@ def test_silence_is_told_and_ends_when_something_lands(
 
 def test_silence_is_as_the_pipeline_declares_it_or_the_setting() -> None:
     events, config = FOUND["events"], load_settings(silence_seconds=600)
-    assert alerts._declared(events, config) == 600
+    assert alerts.declared_silence(events, config) == 600
     for own in (timedelta(), timedelta(hours=1)):
         declared = replace(events, thresholds=Thresholds(silence=own))
-        assert alerts._declared(declared, config) == own.total_seconds()
+        assert alerts.declared_silence(declared, config) == own.total_seconds()
 
 
 def test_a_failed_run_is_read_once(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +319,7 @@ def test_streams_and_owners_are_those_that_an_asset_is_made_of(here: Installatio
         pass
 
     both = Definitions.merge(here.defs, Definitions(assets=[of_one, of_both]))
-    places = alerts._Places(both.get_repository_def(), FOUND, "http://ui")
+    places = alerts.Places(both.get_repository_def(), FOUND, "http://ui")
     one, two, none = AssetKey("of_one"), AssetKey("of_both"), AssetKey("unknown")
     assert (places.stream([one]), places.owners([one])) == ("events", ("team:analytics",))
     assert (places.stream([two]), places.owners([two])) == ("", ("team:analytics", "team:platform"))

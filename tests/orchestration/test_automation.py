@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from dagster._core.execution.api import execute_run_iterator
 from builders import event
 from headrace.config.settings import Settings
 from headrace.orchestration import resume, sensors
+from headrace.orchestration.backlog import why_no_run_needed
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.producers.kafka import KafkaProducer
 from headrace.streams.drain import drain
@@ -65,7 +65,23 @@ def test_the_hourly_schedule_leaves_fresh_days_to_the_sensor(
     assert "no day" in (plan(defs, "metrics_hourly", DagsterInstance.ephemeral()).skip_message or "")
 
 
-def test_a_relief_is_started_before_a_run_hands_over(adopted: Settings) -> None:
+@pytest.mark.parametrize(
+    ("started", "why"),
+    [
+        ([], ""),
+        ([None], "a run is on it"),  # it has not begun yet
+        ([1_000.0], "a run is on it"),
+        ([899.0], ""),  # its time is nearly up
+        ([899.0, None], "a run is on it, and the next one is ready"),
+    ],
+)
+def test_a_relief_is_started_before_a_run_hands_over(started: list[float | None], why: str) -> None:
+    assert why_no_run_needed(started, relief_after=600.0, now=1_500.0) == why
+
+
+def test_a_source_that_a_run_reads_gets_no_other_until_it_hands_over(
+    defs: Definitions, adopted: Settings
+) -> None:
     tags = {"headrace/stream": "events", sensors.SOURCE: "kafka/analytics_events"}
 
     @op
@@ -75,24 +91,21 @@ def test_a_relief_is_started_before_a_run_hands_over(adopted: Settings) -> None:
     def ingest_events() -> None:
         nothing()
 
-    with DagsterInstance.ephemeral() as instance, build_sensor_context(instance=instance) as context:
+    def sources(found: Any) -> list[str]:
+        return [request.tags[sensors.SOURCE] for request in found.run_requests or []]
 
-        def on_it() -> tuple[str, bool]:
-            return sensors._on_it(context, tags, "ingest_events", 5, adopted)
-
-        assert on_it() == ("", False)
-        first = instance.create_run_for_job(ingest_events, tags=tags, status=DagsterRunStatus.STARTED)
-        assert on_it() == ("a run is on it", False), "it has not begun yet"
-        run = instance.get_run_record_by_id(first.run_id)
-        assert run is not None
-        begun = time.time() - adopted.ingest_max_seconds
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(run), "start_time", begun, raising=False)
-            aged = [run._replace(start_time=begun)] if hasattr(run, "_replace") else [run]
-            patch.setattr(instance, "get_run_records", lambda *_, **__: aged)
-            assert on_it() == ("", True), "its time is nearly up"
-            patch.setattr(instance, "get_run_records", lambda *_, **__: aged * 2)
-            assert on_it() == ("a run is on it, and the next one is ready", False)
+    producer = KafkaProducer(adopted.kafka_bootstrap_servers, "analytics_events")
+    producer.send([event(event_id="relief-1")])
+    producer.flush()
+    producer.close()
+    with (
+        DagsterInstance.ephemeral() as instance,
+        build_sensor_context(instance=instance, resources=dict(defs.resources or {})) as context,
+    ):
+        backlog = defs.get_sensor_def("events_backlog")
+        assert "kafka/analytics_events" in sources(backlog.evaluate_tick(context))
+        instance.create_run_for_job(ingest_events, tags=tags, status=DagsterRunStatus.STARTED)
+        assert "kafka/analytics_events" not in sources(backlog.evaluate_tick(context))
 
 
 def test_ingest_runs_that_stay_leave_places_for_others() -> None:

@@ -16,9 +16,10 @@ from builders import event
 from headrace.alerts import Book, News
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, Retriable
-from headrace.health import check_history as recorded
+from headrace.health import run_history as recorded
 from headrace.health import status
-from headrace.orchestration import alerts, backoff, sensors
+from headrace.models.project import manifest, views_version
+from headrace.orchestration import alerts, backoff, dbt, refresh, sensors
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.producers.kafka import KafkaProducer
 from headrace.streams.stream import Stream
@@ -120,12 +121,13 @@ def test_an_ingest_job_that_fails_waits_and_says_until_when_and_why(
 
 
 def test_days_that_fail_wait_and_the_others_are_refreshed(
-    defs: Definitions, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    defs: Definitions, adopted: Settings, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = datetime.now(UTC) - timedelta(hours=1)
     days = [date(2026, 3, 2), date(2026, 3, 8)]
     monkeypatch.setattr(Stream, "stale_days", lambda self: [StaleDay(day, old, old) for day in days])
-    monkeypatch.setattr(sensors, "_not_deployed", lambda *_: [])
+    assert "not deployed" in tick(defs, "metrics_refresh", instance).skip_message
+    run_of(instance, "deploy_views", {sensors.VIEWS: views_version(manifest(adopted), adopted)})
     [request] = tick(defs, "metrics_refresh", instance).run_requests
     assert request.tags[RANGE_START] <= "2026-03-02" and request.tags[RANGE_END] >= "2026-03-08", "one run"
     run_of(instance, "refresh_metrics", request.tags, RuntimeError("a test of dbt"))
@@ -144,13 +146,13 @@ def test_one_alert_for_the_whole_episode(
 ) -> None:
     from headrace.pipelines import discover
 
-    places = alerts._Places(defs.get_repository_def(), discover().pipelines, "http://ui")
+    places = alerts.Places(defs.get_repository_def(), discover().pipelines, "http://ui")
     book, known = Book(), {"headrace/stream": "metrics"}
     now = datetime.now(UTC)
 
     def look() -> News:
         news = News()
-        alerts._look_at_runs(news, book, instance, places, now + timedelta(minutes=1))
+        alerts.look_at_runs(news, book, instance, places, now + timedelta(minutes=1))
         return news
 
     look()
@@ -186,8 +188,6 @@ def test_a_view_that_cannot_be_deployed_holds_up_the_marts_above_it_alone(
 ) -> None:
     from dagster import AssetMaterialization, Output
 
-    from headrace.models.project import manifest
-    from headrace.orchestration import dbt
     from headrace.pipelines import discover
 
     below = {
@@ -208,7 +208,7 @@ def test_a_view_that_cannot_be_deployed_holds_up_the_marts_above_it_alone(
         deploy()
 
     def missing(name: str, version: str = "v1") -> list[str]:
-        return sensors._not_deployed(instance, "deploy_views", version, below[name])
+        return refresh.undeployed(instance, "deploy_views", version, below[name])
 
     assert "staging/stg_metrics" in missing("metrics")
     done = made.execute_in_process(instance=instance, tags={sensors.VIEWS: "v1"}, raise_on_error=False)

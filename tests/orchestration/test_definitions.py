@@ -30,6 +30,7 @@ from headrace.config.settings import Settings, load_settings
 from headrace.core.days import ranges
 from headrace.orchestration import checks, definitions, sensors
 from headrace.orchestration.checks import stream_checks
+from headrace.orchestration.refresh import FIRST_BUILD_SECONDS, Staleness, why_wait
 from headrace.pipelines import Pipeline, discovery
 from headrace.producers.kafka import KafkaProducer
 from headrace.streams.stream import streams
@@ -397,16 +398,27 @@ def test_models_wait_for_quiet_but_not_for_ever() -> None:
     pipeline = discovery.discover().pipelines["events"]
 
     def hot(since: float, latest: float, unpublished: bool = False, built: bool = True) -> str | None:
-        touched = [StaleDay(D, now - timedelta(seconds=since), now - timedelta(seconds=latest))]
-        return sensors._still_hot(touched, unpublished, pipeline, SETTINGS, now, built=built)
+        stale = [StaleDay(D, now - timedelta(seconds=since), now - timedelta(seconds=latest))]
+        return why_wait(Staleness(stale, built, unpublished), pipeline, SETTINGS, D, now)
 
     assert hot(5, 5)
     assert hot(60, 60, unpublished=True)
     assert hot(60, 60) is None
     assert hot(SETTINGS.refresh_max_wait_seconds + 1, 0, unpublished=True) is None
-    assert hot(sensors.FIRST_BUILD_SECONDS + 1, 0, unpublished=True)
-    assert hot(sensors.FIRST_BUILD_SECONDS - 1, 0, unpublished=True, built=False)
-    assert hot(sensors.FIRST_BUILD_SECONDS + 1, 0, unpublished=True, built=False) is None
+    assert hot(FIRST_BUILD_SECONDS + 1, 0, unpublished=True)
+    assert hot(FIRST_BUILD_SECONDS - 1, 0, unpublished=True, built=False)
+    assert hot(FIRST_BUILD_SECONDS + 1, 0, unpublished=True, built=False) is None
+
+
+def test_days_before_the_partitions_wait_until_these_are_loaded_again() -> None:
+    now, pipeline = datetime(2026, 3, 10, tzinfo=UTC), discovery.discover().pipelines["events"]
+    hour = now - timedelta(hours=1)
+    assert "as new as their rows" in str(why_wait(Staleness([]), pipeline, SETTINGS, D, now))
+    early = Staleness([StaleDay(D - timedelta(days=1), hour, hour)])
+    assert "2026-03-09 is before 2026-03-10" in str(why_wait(early, pipeline, SETTINGS, D, now))
+    both = Staleness([*early.days, StaleDay(D, hour, hour)])
+    assert why_wait(both, pipeline, SETTINGS, D, now) is None
+    assert [one.day for one in both.since(D).days] == [D]
 
 
 def test_a_batch_of_events_is_stored_like_single_ones(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""The sensor that looks for trouble: failed runs, failed checks, silent streams. Who is told: ``headrace.alerts``.
+"""The sensor that looks for trouble: failed runs, failed checks, silent streams. ``headrace.alerts`` tells people.
 
-One sensor rather than one ``run_failure_sensor`` and more: Dagster hands a failure to such a sensor once, whether or
-not the channel took it, and knows none for checks or for recovery. This one compares what is there with what has been
-told, so a tick that is lost or comes twice changes nothing.
+It is one sensor rather than a ``run_failure_sensor`` and others. Dagster hands a failure to such a sensor once, whether
+or not the channel took it, and has none for checks or for recovery. This one compares the troubles with what channels
+were told, so a tick that is lost or comes twice changes nothing.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from headrace.config.settings import Settings
 from headrace.core.errors import Retriable
 from headrace.health.freshness import last_landed
 from headrace.orchestration import backoff
-from headrace.orchestration.assets import STREAM, lake_key, warehouse_key
+from headrace.orchestration.keys import STREAM, lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import SOURCE, instance_of
 from headrace.pipelines import Pipeline
 
-#: Runs of one look; the rest is seen by the next.
+#: Runs that one look reads; the next look reads the rest.
 _RUNS = 200
-#: A run's end is looked for again so long: its time is taken before it is written.
+#: Looks overlap by so much: the end of a run has a time before it is written.
 _AGAIN = timedelta(seconds=60)
 _SETTLED = timedelta(seconds=10)
-#: Errors of runs that a blocking check ended: the check's own alert says it.
+#: Error of a run that a blocking check ended: the check's own alert tells of it.
 _CHECKS_ERROR = "DagsterAssetCheckFailedError"
 
-#: Stands for the job that Dagster makes for whatever assets somebody chooses.
+#: Stands for the job that Dagster makes of the assets that somebody chooses.
 _ANY_ASSETS = "assets"
 
 Silence = Callable[[Pipeline], float]
@@ -65,21 +65,21 @@ Silence = Callable[[Pipeline], float]
 def alerts_sensor(
     pipelines: Mapping[str, Pipeline], streams: Streams, settings: Settings, silence: Silence | None = None
 ) -> SensorDefinition:
-    """Looks for what is wrong and what is well again, and tells the channels.
+    """Make the sensor that finds troubles and recoveries, and tells the channels.
 
     Args:
-        pipelines: By stream.
-        streams: Opens them, to see when they last got anything.
+        pipelines: Pipelines by stream.
+        streams: Opens a stream, to see when anything last landed in it.
         settings: Channels, UI and default thresholds.
-        silence: Seconds without a landing after which a stream is silent, 0 for never; default: as the pipeline
+        silence: Seconds without a landing after which a stream is silent, 0 for never. By default as the pipeline
             declares it, or else the setting.
 
     Raises:
-        Fatal: The address of a channel is none.
+        Fatal: The address of a channel is invalid.
     """
     alerts.verify(settings)
     desk = alerts.desk(settings)
-    silent_after = silence or (lambda pipeline: _declared(pipeline, settings))
+    silent_after = silence or (lambda pipeline: declared_silence(pipeline, settings))
 
     @sensor(
         name="alerts",
@@ -91,11 +91,11 @@ def alerts_sensor(
         repository = context.repository_def
         assert repository is not None  # Dagster gives it to every sensor of a code location
         instance, now = instance_of(context), datetime.now(UTC)
-        places = _Places(repository, pipelines, settings.ui_url)
+        places = Places(repository, pipelines, settings.ui_url)
 
         def look(book: Book) -> News:
             news = News()
-            _look_at_runs(news, book, instance, places, now)
+            look_at_runs(news, book, instance, places, now)
             _look_at_checks(news, book, instance, places)
             _look_at_streams(news, book, streams, places, silent_after, now)
             return news
@@ -107,13 +107,20 @@ def alerts_sensor(
     return watch
 
 
-def _declared(pipeline: Pipeline, settings: Settings) -> float:
+def declared_silence(pipeline: Pipeline, settings: Settings) -> float:
+    """Take the seconds after which a stream is silent, as its pipeline declares them, or else the setting."""
     own = pipeline.thresholds.silence
     return settings.silence_seconds if own is None else own.total_seconds()
 
 
-class _Places:
-    """Who owns what, and where the UI shows it."""
+class Places:
+    """Owners and UI pages of assets, checks and runs.
+
+    Attributes:
+        repository: Dagster's definitions.
+        pipelines: Pipelines by stream.
+        graph: Graph of the assets.
+    """
 
     def __init__(
         self, repository: RepositoryDefinition, pipelines: Mapping[str, Pipeline], ui_url: str
@@ -122,40 +129,43 @@ class _Places:
         self.graph = repository.asset_graph
 
     def run(self, run: DagsterRun) -> str:
+        """Give the page of a run."""
         return f"{self._ui}/runs/{run.run_id}"
 
     def asset(self, key: AssetKey, check: str | None = None) -> str:
+        """Give the page of an asset, or of one of its checks."""
         page = f"{self._ui}/assets/{'/'.join(quote(part, safe='') for part in key.path)}"
         return f"{page}?{urlencode({'view': 'checks', 'checkDetail': check})}" if check else page
 
     def owners(self, keys: Iterable[AssetKey]) -> tuple[str, ...]:
-        """Of these assets, as they say or as the streams they are made of; of all streams if nobody owns them."""
+        """Name the owners of assets and of the streams they are made of; all streams' owners if there are none."""
         known = [key for key in keys if self.graph.has(key)]
         named = {owner for key in known for owner in self.graph.get(key).owners}
         named |= {self.pipelines[name].owner for key in known for name in self.streams(key)}
         return tuple(sorted(named or {pipeline.owner for pipeline in self.pipelines.values()}))
 
     def streams(self, key: AssetKey) -> list[str]:
-        """Names of the streams that an asset is made of."""
+        """Name the streams that an asset is made of."""
         behind = {key, *(self.graph.get_ancestor_asset_keys(key) if self.graph.has(key) else ())}
         return [name for name, one in self.pipelines.items() if {lake_key(one), warehouse_key(one)} & behind]
 
     def stream(self, keys: Iterable[AssetKey]) -> str:
-        """The stream that assets are made of; empty if there is not exactly one."""
+        """Name the stream that assets are made of; empty if there is not exactly one."""
         named = {name for key in keys for name in self.streams(key)}
         return named.pop() if len(named) == 1 else ""
 
     def assets_of(self, run: DagsterRun) -> list[AssetKey]:
+        """List the assets that a run was launched for."""
         chosen = {*(run.asset_selection or ()), *(c.asset_key for c in run.asset_check_selection or ())}
         if not chosen and run.job_name in self.repository.job_names:
             chosen = set(self.repository.get_job(run.job_name).asset_layer.selected_asset_keys)
         return sorted(chosen)
 
 
-def _look_at_runs(news: News, book: Book, instance: DagsterInstance, places: _Places, now: datetime) -> None:
-    """Runs that ended since the last look: a failure opens the cause's alert, a success ends it.
+def look_at_runs(news: News, book: Book, instance: DagsterInstance, places: Places, now: datetime) -> None:
+    """Look at the runs that ended since the last look: a failure opens its cause's alert, a success ends it.
 
-    What ended before the first look is history.
+    Runs that ended before the first look are history.
     """
     first, since = "runs" not in book.marks, book.marks.get("runs", now)
     records = instance.get_run_records(
@@ -187,7 +197,7 @@ def _look_at_runs(news: News, book: Book, instance: DagsterInstance, places: _Pl
     for key in book.open:
         job = key.removeprefix("run/").partition(" ")[0]
         if key.startswith("run/") and job not in places.repository.job_names and job != _ANY_ASSETS:
-            news.recovered.add(key)  # nobody can run it any more
+            news.recovered.add(key)  # the job is gone
     since = max([since, *ends.values()])
     others = {mark: at for mark, at in book.marks.items() if not mark.startswith("run/")}
     book.marks = {**others, "runs": since, **{mark: at for mark, at in ends.items() if at > since - _AGAIN}}
@@ -200,13 +210,13 @@ def _ended(record: RunRecord) -> datetime:
 
 
 def _undecided(run: DagsterRun, instance: DagsterInstance, age: timedelta) -> bool:
-    """Whether Dagster has still to say if a failed run is tried again: it does so right after the failure."""
+    """Tell whether Dagster has yet to decide on a retry of a failed run, which it does right after the failure."""
     failed = run.status is DagsterRunStatus.FAILURE
     return failed and instance.run_retries_enabled and WILL_RETRY_TAG not in run.tags and age < _SETTLED
 
 
 def _cause(run: DagsterRun) -> str:
-    """Key of what a run does: the same job on the same source, or the same assets."""
+    """Make the key under which a run's failures are one: the same job on the same source, or the same assets."""
     if is_implicit_asset_job_name(run.job_name):
         chosen = [key.to_user_string() for key in run.asset_selection or ()]
         chosen += [f"{c.asset_key.to_user_string()}:{c.name}" for c in run.asset_check_selection or ()]
@@ -214,8 +224,8 @@ def _cause(run: DagsterRun) -> str:
     return f"run/{run.job_name} {run.tags.get(SOURCE, '')}".rstrip()
 
 
-def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Places) -> Problem | None:
-    """The problem of a failed run; None if it is tried again, or if checks ended it and so are told themselves."""
+def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: Places) -> Problem | None:
+    """Make the problem of a failed run; None if it is retried, or if checks ended it, which have their own alerts."""
     run = record.dagster_run
     if run.tags.get(WILL_RETRY_TAG) == "true":
         return None
@@ -251,12 +261,12 @@ def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: _Pla
 
 
 def _fails_elsewhere(run: DagsterRun, instance: DagsterInstance) -> bool:
-    """Whether the job of a run that succeeded still fails for other days: its alert is not over then."""
+    """Tell whether the job of a run that succeeded still fails for other days, so that its alert stays open."""
     return STREAM in run.tags and backoff.still_failing(instance, run, {STREAM: run.tags[STREAM]})
 
 
-def _look_at_checks(news: News, book: Book, instance: DagsterInstance, places: _Places) -> None:
-    """The last evaluation of every check, of whatever run; one that is only planned changes nothing."""
+def _look_at_checks(news: News, book: Book, instance: DagsterInstance, places: Places) -> None:
+    """Look at the last evaluation of every check; an evaluation that is only planned changes nothing."""
     checks = sorted(places.graph.asset_check_keys)
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
     names = {key: f"check/{key.asset_key.to_user_string()}:{key.name}" for key in checks}
@@ -272,7 +282,7 @@ def _look_at_checks(news: News, book: Book, instance: DagsterInstance, places: _
     news.recovered |= {key for key in book.open if key.startswith("check/") and key not in known}
 
 
-def _red(key: str, record: AssetCheckExecutionRecord, places: _Places) -> Problem:
+def _red(key: str, record: AssetCheckExecutionRecord, places: Places) -> Problem:
     asset, name, found = record.key.asset_key, record.key.name, record.evaluation
     asked = places.graph.get(record.key).description
     reason = (
@@ -294,10 +304,13 @@ def _red(key: str, record: AssetCheckExecutionRecord, places: _Places) -> Proble
 
 
 def _look_at_streams(
-    news: News, book: Book, streams: Streams, places: _Places, silent_after: Silence, now: datetime
+    news: News, book: Book, streams: Streams, places: Places, silent_after: Silence, now: datetime
 ) -> None:
-    """Streams in which nothing landed for longer than they may be silent; one that never got anything counts from
-    the first look. The lake is not opened before a stream can be silent at all."""
+    """Look for streams in which nothing has landed for longer than they may be silent.
+
+    A stream in which nothing ever landed counts from the first look. The lake is not opened before a stream can be
+    silent at all.
+    """
     for pipeline in places.pipelines.values():
         key, mark, limit = f"silence/{pipeline.name}", f"landed/{pipeline.name}", silent_after(pipeline)
         if not limit:
@@ -310,7 +323,7 @@ def _look_at_streams(
                 with streams.look(pipeline) as stream:
                     landed = max(landed, last_landed(stream) or landed)
             except Retriable:
-                continue  # it cannot be told now; whoever reads or writes the lake fails and is heard of
+                continue  # unknown for now; runs that read or write the lake fail and are heard of
             book.marks[mark] = landed
         if (now - landed).total_seconds() <= limit:
             news.recovered.add(key)

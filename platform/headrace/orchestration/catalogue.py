@@ -1,7 +1,7 @@
-"""What is there, whoever put it there, is in the catalogue: days that ``headrace ingest`` or a backfill has filled.
+"""The sensor that completes the catalogue: days that ``headrace ingest`` or a backfill has filled.
 
-Dagster knows of what its own runs report. This sensor compares the warehouse with it and reports what is missing, and
-notes with which day a stream begins.
+Dagster knows what its own runs report. This sensor compares the warehouse with that, reports what is missing, and notes
+the first day of a stream.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from headrace.config.settings import Settings
 from headrace.core.errors import HeadraceError
 from headrace.orchestration import first_day
-from headrace.orchestration.assets import STREAM, lake_key, rejected_key, tags_of, warehouse_key
+from headrace.orchestration.keys import STREAM, lake_key, rejected_key, tags_of, warehouse_key
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import active, instance_of
 from headrace.pipelines import Pipeline
@@ -38,18 +38,18 @@ from headrace.streams.stream import Stream
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 30
-#: Each is a row or two of Dagster's database.
+#: Most materializations of a tick; each is a row or two of Dagster's database.
 _AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What a stream has, seen from outside of Dagster.
+    """Contents of a stream's tables, as lake and warehouse say.
 
     Attributes:
         days: Rows of the warehouse table by day.
-        built: Of these, the days whose models are as new as their rows.
-        lake_version: Of the lake table.
+        built: Days of these whose models are as new as their rows.
+        lake_version: Version of the lake table.
         lake_rows: Rows of the lake table.
         rejected_rows: Rows of the rejected table.
     """
@@ -62,10 +62,10 @@ class Filled:
 
     @classmethod
     def of(cls, stream: Stream) -> Filled:
-        """As lake and warehouse have it now."""
+        """Ask lake and warehouse."""
         days = {day: rows for day, rows in stream.warehouse_counts().items() if rows}
-        touched = {one.day for one in stream.stale_days()}
-        built = frozenset() if stream.pipeline.models is None else frozenset(set(days) - touched)
+        stale = {one.day for one in stream.stale_days()}
+        built = frozenset() if stream.pipeline.models is None else frozenset(set(days) - stale)
         good, rejected = stream.lake.good, stream.lake.rejected
         version = good.open().version
         rejected.open()
@@ -75,14 +75,16 @@ class Filled:
 def catalogue_sensor(
     pipeline: Pipeline, streams: Streams, marts: Sequence[AssetKey], begin: date, settings: Settings
 ) -> SensorDefinition:
-    """Reports what others have filled, and has the definitions loaded again when the stream begins on another day.
+    """Make the sensor that reports what others have filled.
+
+    It asks for the definitions to be loaded again if the stream begins on another day than its partitions.
 
     Args:
         pipeline: The stream.
-        streams: Opens it.
+        streams: Opens the stream.
         marts: Its models that are built by day.
-        begin: The day with which its partitions begin.
-        settings: Where it is.
+        begin: First day of its partitions.
+        settings: Settings of the installation.
     """
     before: list[tuple[int, int, date | None]] = []
 
@@ -107,7 +109,7 @@ def catalogue_sensor(
         )
         if before == [now]:
             return SkipReason(said or "nothing has changed")
-        landing = active(context, {STREAM: pipeline.name}, f"ingest_{pipeline.name}")
+        landing = active(instance, {STREAM: pipeline.name}, f"ingest_{pipeline.name}")
         missing = list(islice(unreported(instance, pipeline, marts, filled, landing), _AT_ONCE))
         before[:] = [now]
         if len(missing) == _AT_ONCE:  # there may be more
@@ -127,7 +129,7 @@ def _where_it_begins(
     instance: DagsterInstance,
     settings: Settings,
 ) -> str:
-    """Note the first day with rows; ask for another load once it has been the same for two looks."""
+    """Note the first day with rows; ask for the definitions again once two looks have found the same day."""
     if first is None or pipeline.start is not None:
         return ""
     first_day.note(settings, pipeline.name, first)
@@ -146,9 +148,14 @@ def unreported(
     filled: Filled,
     landing: bool = False,
 ) -> Iterator[AssetMaterialization]:
-    """Materializations of what is there and Dagster does not know of.
+    """Make the materializations that Dagster lacks.
 
-    While an ingest run is ``landing``, it is for that run to tell how many rows the tables have.
+    Args:
+        instance: Dagster's instance.
+        pipeline: The stream.
+        marts: Its models that are built by day.
+        filled: Contents of its tables.
+        landing: Whether an ingest run goes on, which reports the rows of the tables itself.
     """
     if filled.lake_rows or filled.rejected_rows:
         version = {"lake_version": filled.lake_version}
@@ -175,7 +182,7 @@ _SAID = "Filled outside of Dagster."
 def _table(
     instance: DagsterInstance, key: AssetKey, rows: int, more: dict[str, int], landing: bool
 ) -> Iterator[AssetMaterialization]:
-    """A table whose newest materialization is of other rows, or that has none."""
+    """Make the materialization of a table, unless its newest one is of as many rows."""
     last = instance.get_latest_materialization_event(key)
     if last is not None and landing:
         return

@@ -1,7 +1,7 @@
-"""The columns of dbt assets in the catalogue: what they are, and which columns they are made of.
+"""Columns of dbt assets in the catalogue, with their lineage.
 
-Dagster keeps ``dagster/column_lineage`` with the materialization, and its open-source UI shows it there. So that a
-reader of the catalogue sees it too, the descriptions of ``dagster/column_schema`` name the same columns.
+Dagster keeps ``dagster/column_lineage`` with the materialization, and its open-source UI shows it there. The
+descriptions of ``dagster/column_schema`` name the same columns, so that a reader of the catalogue sees them too.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dagster import (
 
 from headrace.models.lineage import Columns, Lineage
 
-#: Asset key of a node of dbt's manifest.
+#: Makes the asset key of a node of dbt's manifest.
 KeyOf = Callable[[Mapping[str, Any]], AssetKey]
 
 
 def schema(node: Mapping[str, Any], columns: Columns) -> TableSchema:
-    """Columns as the model's yml has them, or else as its SQL does, each with what it is made of."""
+    """Describe the columns of the model's yml, or else of its SQL, each with the columns that it is made of."""
     declared = node.get("columns", {})
     return TableSchema(
         columns=[
@@ -50,7 +50,7 @@ def _description(column: Mapping[str, Any], made_of: Iterable[tuple[str, str]]) 
 def with_lineage(
     events: Iterable[Any], manifest: Mapping[str, Any], lineage: Lineage, key_of: KeyOf
 ) -> Iterator[Any]:
-    """The events of a dbt invocation, in which each materialization says what its columns are made of."""
+    """Add the lineage of its columns to each materialization among the events of a dbt invocation."""
     nodes = {**manifest["nodes"], **manifest["sources"]}
     for event in events:
         found = event.metadata.get("unique_id") if isinstance(event, (Output, AssetMaterialization)) else None

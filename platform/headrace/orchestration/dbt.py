@@ -40,24 +40,31 @@ from headrace.models import project as models
 from headrace.models.versions import Version as ProjectVersion
 from headrace.models.versions import dbt_folder, target_folder, variables
 from headrace.orchestration import columns
-from headrace.orchestration.assets import STREAM
+from headrace.orchestration.keys import STREAM
 from headrace.orchestration.metadata import code
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline
+from headrace.streams.stream import Stream
 
-#: Models that are rebuilt by day carry this tag in dbt_project.yml.
+#: Tag of the models that are rebuilt by day, in dbt_project.yml.
 DAILY = "tag:daily"
 
 
 class Translator(DagsterDbtTranslator):
-    """dbt sources are the warehouse assets; models are ``<layer>/<name>``."""
+    """Names assets after dbt's nodes: its sources are the warehouse assets, its models ``<layer>/<name>``.
+
+    Attributes:
+        lineage: Lineage of the columns.
+    """
 
     def __init__(self, path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> None:
-        """Args:
-        path: The manifest, beside which the lineage of the columns is.
-        pipelines: Whose models they are.
-        settings: Where the dbt project is.
+        """Read the lineage of the columns.
+
+        Args:
+            path: The manifest; the lineage is beside it.
+            pipelines: Pipelines whose models these are.
+            settings: Settings with the folder of the dbt project.
         """
         super().__init__(settings=DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
         self.lineage = lineage.read(path)
@@ -67,10 +74,10 @@ class Translator(DagsterDbtTranslator):
     def get_asset_spec(
         self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
     ) -> AssetSpec:
-        """dbt's, where a mart that is made of views depends on the raw tables below them too.
+        """Make a mart over views depend on the raw tables below them, too.
 
-        The views hold no rows and are not part of a run that rebuilds days: without this, Dagster would not know that
-        the raw table has to be replaced and checked before its marts are built.
+        The views hold no rows and are not part of a run that rebuilds days. Without this dependency, Dagster would not
+        know that the raw table has to be replaced and checked before its marts are built.
         """
         spec = super().get_asset_spec(manifest, unique_id, project)
         node = manifest["nodes"].get(unique_id)
@@ -81,34 +88,34 @@ class Translator(DagsterDbtTranslator):
         return spec.replace_attributes(deps=[*spec.deps, *(AssetDep(key) for key in sorted(raw - known))])
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> AssetKey:
-        """``warehouse/<table>`` for sources, ``<folder>/<model>`` for models."""
+        """Give ``warehouse/<table>`` for a source, ``<folder>/<model>`` for a model."""
         return _asset_key(dbt_resource_props)
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
-        """The owners of the streams that the model is built from."""
+        """Give the owners of the streams that the model is built from."""
         own = {p.owner for p in self._pipelines if p.models in dbt_resource_props.get("tags", [])}
         return sorted(own) or super().get_owners(dbt_resource_props)
 
     def get_tags(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, str]:
-        """dbt's, and the stream."""
+        """Add the stream to dbt's tags."""
         of = [p.name for p in self._pipelines if p.models in dbt_resource_props.get("tags", [])]
         return {**super().get_tags(dbt_resource_props), **({STREAM: of[0]} if len(of) == 1 else {})}
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        """The folder of the model."""
+        """Give the folder of the model."""
         if dbt_resource_props["resource_type"] == "source":
             return "warehouse"
         return str(dbt_resource_props["fqn"][1])
 
     def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
-        """With the columns, and which columns they are made of."""
+        """Add the columns, and the columns that they are made of."""
         metadata = super().get_metadata(dbt_resource_props)
         found = columns.schema(dbt_resource_props, self.lineage.of(dbt_resource_props))
         shown = {"dagster/column_schema": found} if found.columns else {}
         return {**metadata, **shown, **code(self._project / dbt_resource_props["original_file_path"])}
 
     def built(self, invocation: DbtCliInvocation) -> Iterator[Any]:
-        """The events of a dbt command, with the lineage of what it built."""
+        """Stream the events of a dbt command, with the lineage of the models that it built."""
         return columns.with_lineage(
             invocation.stream(), invocation.manifest, self.lineage, self.get_asset_key
         )
@@ -121,7 +128,7 @@ def _asset_key(node: Mapping[str, Any]) -> AssetKey:
 
 
 def _below_views(manifest: Mapping[str, Any], unique_id: str) -> Iterator[str]:
-    """Sources that a model reads through models that are not built by day."""
+    """List the sources that a model reads through models that are not built by day."""
     for parent in manifest["parent_map"][unique_id]:
         if parent.startswith("source."):
             yield parent
@@ -130,11 +137,11 @@ def _below_views(manifest: Mapping[str, Any], unique_id: str) -> Iterator[str]:
 
 
 class Dbt(DbtCliResource):
-    """``DbtCliResource`` that starts dbt once.
+    """A ``DbtCliResource`` that starts dbt once.
 
-    It knows the version of the dbt in its own environment without asking it, and loads no dbt into the run itself. That
-    takes seconds, and is there for ``fetch_row_counts`` and ``fetch_column_metadata``, which cannot be used with this:
-    what they would ask the warehouse for is known from the manifest, see ``columns``.
+    It reads the version of the dbt in its own environment without asking dbt. It loads no dbt into the run itself,
+    which takes seconds and serves only ``fetch_row_counts`` and ``fetch_column_metadata``. These two cannot be used
+    with this class; the manifest says what they would ask the warehouse for, see ``columns``.
     """
 
     @cached_property
@@ -146,7 +153,7 @@ class Dbt(DbtCliResource):
 
 
 def dbt_resource(version: ProjectVersion, settings: Settings) -> Dbt:
-    """dbt as the assets call it: on the files that their definitions were made from."""
+    """Make the dbt that the assets call, on the files that their definitions were made from."""
     project = str(version.project)
     return Dbt(
         project_dir=project,
@@ -157,7 +164,7 @@ def dbt_resource(version: ProjectVersion, settings: Settings) -> Dbt:
 
 
 def exposures(path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> list[AssetSpec]:
-    """External assets: what reads the marts."""
+    """Declare the external assets that read the marts."""
     translator = Translator(path, pipelines, settings)
     manifest = models.read(path)
     specs = []
@@ -180,7 +187,10 @@ def exposures(path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> 
 
 
 def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Settings) -> AssetsDefinition:
-    """Staging and intermediate views and the speed layer, unpartitioned. Their checks read yesterday and today."""
+    """Make the assets of the staging and intermediate views and the speed layer.
+
+    They have no partitions. Their checks read yesterday and today.
+    """
     translator = Translator(path, pipelines.values(), settings)
 
     @dbt_assets(
@@ -195,10 +205,10 @@ def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Setting
             with streams.open(pipeline) as stream:
                 try:
                     stream.prepare()
-                except Fatal as error:  # the views of the others can be made
+                except Fatal as error:  # the views of the other streams can be made
                     context.log.error(f"{pipeline.name}: {error}")
         today = datetime.now(UTC).date()
-        # checks alone are not built: dbt build leaves out the tests that come after one that failed
+        # checks alone need no build, and dbt build leaves out the tests that come after one that failed
         command = "build" if context.selected_asset_keys else "test"
         arguments = [command, "--exclude-resource-type", "unit_test", *variables(settings)]
         with models.building([today - timedelta(days=1), today]):
@@ -210,7 +220,7 @@ def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Setting
 
 
 def views_below(path: Path, pipeline: Pipeline) -> frozenset[AssetKey]:
-    """The views that the marts of a stream are made of, directly or not."""
+    """List the views that the marts of a stream are made of, directly or not."""
     manifest = models.read(path)
     marts = [n for n in manifest["nodes"].values() if "daily" in n["tags"] and pipeline.models in n["tags"]]
     found: set[str] = set()
@@ -228,7 +238,7 @@ def views_below(path: Path, pipeline: Pipeline) -> frozenset[AssetKey]:
 def marts_asset(
     path: Path, pipeline: Pipeline, daily: DailyPartitionsDefinition, settings: Settings
 ) -> AssetsDefinition:
-    """The marts of one stream, by day; a run rebuilds its whole range at once."""
+    """Make the assets of a stream's marts, by day; a run rebuilds its whole range at once."""
     translator = Translator(path, [pipeline], settings)
 
     @dbt_assets(
@@ -242,26 +252,36 @@ def marts_asset(
     )
     def marts(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
         introduce(f"Dagster run {context.run.run_id[:8]} of {context.job_name}")
-        asked = days_of(context)
-        # a folder of its own: the marts of two streams may be built at the same time
-        target = target_folder(settings).with_name(pipeline.name)
-        arguments = ["build", "--exclude-resource-type", "unit_test", *variables(settings)]
-        whole = len(context.selected_asset_keys) == len(context.assets_def.keys)
         with streams.open(pipeline) as stream, models.alone(settings, pipeline):
-            parts = portions(asked, stream.warehouse_counts(), settings.build_rows)
-            for n, days in enumerate(parts, 1):
-                began_at = datetime.now(UTC)
-                version = stream.published_version()
-                arriving = arriving_days(stream, version)
-                models.share_parsing(settings, target)
-                with models.building(days, arriving):
-                    invocation = dbt.cli(arguments, context=context, target_path=target)
-                    if n == len(parts):  # an asset can be yielded once in a run
-                        yield from translator.built(invocation)
-                    else:
-                        invocation.wait()
-                        context.log.info(f"{days[0]} to {days[-1]} built, {n} of {len(parts)} parts")
-                if whole:
-                    stream.refreshed(version, days, began_at)
+            yield from _built_in_parts(context, dbt, translator, stream, settings)
 
     return marts
+
+
+def _built_in_parts(
+    context: AssetExecutionContext,
+    dbt: DbtCliResource,
+    translator: Translator,
+    stream: Stream,
+    settings: Settings,
+) -> Iterator[Any]:
+    """Build the marts of a run's days, in parts of so many rows; gives the events of the last part."""
+    # a folder of its own: the marts of two streams may be built at the same time
+    target = target_folder(settings).with_name(stream.name)
+    arguments = ["build", "--exclude-resource-type", "unit_test", *variables(settings)]
+    whole = len(context.selected_asset_keys) == len(context.assets_def.keys)
+    parts = portions(days_of(context), stream.warehouse_counts(), settings.build_rows)
+    for n, days in enumerate(parts, 1):
+        began_at = datetime.now(UTC)
+        version = stream.published_version()
+        arriving = arriving_days(stream, version)
+        models.share_parsing(settings, target)
+        with models.building(days, arriving):
+            invocation = dbt.cli(arguments, context=context, target_path=target)
+            if n == len(parts):  # an asset can be yielded once in a run
+                yield from translator.built(invocation)
+            else:
+                invocation.wait()
+                context.log.info(f"{days[0]} to {days[-1]} built, {n} of {len(parts)} parts")
+        if whole:
+            stream.refreshed(version, days, began_at)

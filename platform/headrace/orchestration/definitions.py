@@ -30,6 +30,7 @@ from headrace.models.versions import Project
 from headrace.orchestration import (
     alerts,
     assets,
+    backlog,
     catalogue,
     checks,
     dbt,
@@ -37,9 +38,9 @@ from headrace.orchestration import (
     metadata,
     partitions,
     schedules,
-    sensors,
 )
-from headrace.orchestration.backoff import backoff, beside
+from headrace.orchestration.backoff import backoff, checksum_beside
+from headrace.orchestration.keys import tags_of
 from headrace.orchestration.model_definitions import Models
 from headrace.orchestration.resources import Streams, streams_resource
 from headrace.orchestration.sensors import Job
@@ -52,7 +53,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a stream adds to the definitions, besides what its models add."""
+    """The definitions of one stream, besides those of its models.
+
+    Attributes:
+        pipeline: The stream.
+        file: File that declares it.
+        assets: Its tables.
+        sources: Its topics, queues and folders; streams may share them.
+        marts: Its marts; None without usable models.
+        begin: First day of its partitions.
+        jobs: Its jobs.
+        sensors: Its sensors.
+        checks: Its health checks.
+        schedule: Its nightly rebuild.
+    """
 
     pipeline: Pipeline
     file: Path
@@ -67,18 +81,18 @@ class _Parts:
 
 
 def build(config: Settings) -> Definitions:
-    """Everything that Dagster should know of this installation.
+    """Build the definitions of this installation.
 
-    Ingestion does not depend on the dbt project: one that cannot be used is shown as broken, and the models are those
-    of the last version that was good, or none.
+    Ingestion does not depend on the dbt project. A project that cannot be used is shown as broken, and the models are
+    those of its last good version, or none.
     """
     config.export()
     project = dbt_versions.current(config)
     while project.usable is not None:
         try:
             return _loadable(project, config)
-        except Exception as error:  # whatever Dagster thinks of a project that dbt likes
-            _loadable(Project(None), config)  # raises the same where the models are not to blame
+        except Exception as error:  # dbt accepts the project and Dagster does not
+            _loadable(Project(None), config)  # raises the same error if the models are not to blame
             said = f"{type(error).__name__}: {error}"
             log.error("the dbt project cannot be loaded: %s", said)
             project = dbt_versions.refuse(config, project.usable, said)
@@ -96,7 +110,7 @@ def _build(project: Project, config: Settings) -> Definitions:
     streams = streams_resource(config)
     if project.usable is not None:
         for name, why in untagged(project.usable.manifest, found.pipelines).items():
-            found.broken[found.files[name].name] = why  # lands and publishes all the same
+            found.broken[found.files[name].name] = why  # the stream lands and publishes all the same
             found.pipelines[name] = replace(found.pipelines[name], models=None)
     parts: list[_Parts] = []
     wrong: dict[str, str] = {}
@@ -108,7 +122,7 @@ def _build(project: Project, config: Settings) -> Definitions:
             marts = dbt.marts_asset(project.usable.manifest, pipeline, daily, config)
         try:
             parts.append(_parts(pipeline, file, daily, begin, marts, streams, config))
-        except Exception as error:  # what Dagster refuses of it does not take the others down
+        except Exception as error:  # Dagster refuses this stream; the others go on
             wrong[pipeline.name] = reason(error, file)
     found = found.without(wrong)
     models = Models(project.usable, found.pipelines, streams, config) if project.usable else None
@@ -169,15 +183,15 @@ def _parts(
     streams: Streams,
     config: Settings,
 ) -> _Parts:
-    """What one stream adds."""
+    """Make the definitions of one stream."""
     lake = assets.lake_asset(pipeline, file, config)
     warehouse = assets.warehouse_asset(pipeline, daily, file, config)
     own_checks = checks.stream_checks(pipeline, config, marts.keys if marts else ())
-    rate = AssetSelection.checks(AssetCheckKey(lake.key, "reject_rate"))  # judged as it happens
+    rate = AssetSelection.checks(AssetCheckKey(lake.key, "reject_rate"))  # judged with each ingest run
     ingest = define_asset_job(
         f"ingest_{pipeline.name}",
         AssetSelection.assets(lake).without_checks() | rate,
-        tags=assets.tags_of(pipeline),
+        tags=tags_of(pipeline),
         description=f"Lands and publishes what waits in the sources of {pipeline.name}.",
     )
     rebuilt = AssetSelection.assets(warehouse).without_checks() | AssetSelection.checks(*own_checks)
@@ -186,10 +200,10 @@ def _parts(
     rebuild = define_asset_job(
         f"rebuild_{pipeline.name}",
         rebuilt,
-        tags=assets.tags_of(pipeline),
+        tags=tags_of(pipeline),
         description=f"Replaces days of {pipeline.name} from the lake, then builds and tests their marts.",
     )
-    pauses = backoff(config, beside(file))
+    pauses = backoff(config, checksum_beside(file))
     return _Parts(
         pipeline,
         file,
@@ -199,7 +213,7 @@ def _parts(
         jobs=[ingest, rebuild],
         begin=begin,
         sensors=[
-            sensors.backlog_sensor(pipeline, ingest, streams, config, pauses),
+            backlog.backlog_sensor(pipeline, ingest, streams, config, pauses),
             catalogue.catalogue_sensor(pipeline, streams, sorted(marts.keys) if marts else [], begin, config),
         ],
         checks=own_checks,
@@ -208,7 +222,7 @@ def _parts(
 
 
 def _broken(found: dict[str, str]) -> list[AssetSpec]:
-    """A pipeline file with a fault is shown, by name, among the assets."""
+    """Show the pipeline files that are broken, by name, among the assets."""
     for name, why in found.items():
         log.error("pipeline file %s is broken: %s", name, why)
     return [
@@ -222,7 +236,7 @@ def _broken(found: dict[str, str]) -> list[AssetSpec]:
 
 
 def _broken_models(project: Project, config: Settings) -> list[AssetSpec]:
-    """A dbt project that cannot be used is shown among the assets, with the place of what is wrong."""
+    """Show a dbt project that cannot be used among the assets, with the place of its fault."""
     if project.problem is None:
         return []
     log.error("dbt project: %s", project.complaint)

@@ -1,12 +1,12 @@
-"""The day with which a stream's partitions begin.
+"""The first day of a stream's partitions.
 
 Dagster fixes partitions when it loads the definitions, and a run over days before them fails. So they may begin late
-only where nothing comes before that:
+only if no row can be of an earlier day:
 
-- a pipeline declares ``start``: what happened before is rejected;
-- or the first day with rows has been seen, and this code location can be loaded again without a hand as soon as
-  an earlier one comes. What was seen is in a file, which is a hint and may be lost: loading the definitions asks no
-  service, because one may be away.
+- a pipeline declares ``start``: events from before it are rejected;
+- or the first day with rows is known, and this code location is loaded again by itself as soon as an earlier day comes.
+  The known day is in a file, which is a hint and may be lost: loading the definitions asks no service, because one may
+  be away.
 
 Otherwise they begin with ``HEADRACE_EVENT_TIME_MIN``, the earliest that is accepted.
 """
@@ -23,12 +23,12 @@ from pathlib import Path
 from headrace.config.settings import Settings
 from headrace.pipelines import Pipeline
 
-#: Whether whoever serves these definitions watches for ``ask_to_load_again``; the code server says so.
+#: Whether the server of these definitions watches for ``ask_to_load_again``; the code server sets it.
 watched = False
 
 
 def first_day(pipeline: Pipeline, settings: Settings) -> date:
-    """The day with which the partitions of a stream begin."""
+    """Give the first day of a stream's partitions."""
     earliest = earliest_accepted(pipeline, settings)
     if pipeline.start is not None or not watched:
         return earliest
@@ -36,7 +36,7 @@ def first_day(pipeline: Pipeline, settings: Settings) -> date:
 
 
 def earliest_accepted(pipeline: Pipeline, settings: Settings) -> date:
-    """No row of a stream is of an earlier day."""
+    """Give the earliest day of which a row of a stream can be."""
     least = settings.event_time_min.date()
     return least if pipeline.start is None else max(least, pipeline.start)
 
@@ -46,7 +46,7 @@ def _file(settings: Settings) -> Path:
 
 
 def seen(settings: Settings) -> Mapping[str, date]:
-    """The first day with rows of each stream, as far as anybody has noted it; nothing where that is unreadable."""
+    """Read the first day with rows of each stream that was noted; none if the file is unreadable."""
     try:
         read = json.loads(_file(settings).read_text())
         return {str(name): date.fromisoformat(day) for name, day in read.items()}
@@ -55,7 +55,7 @@ def seen(settings: Settings) -> Mapping[str, date]:
 
 
 def note(settings: Settings, stream: str, day: date) -> None:
-    """Remember the first day with rows of a stream."""
+    """Note the first day with rows of a stream."""
     found = dict(seen(settings))
     if found.get(stream) == day:
         return
@@ -82,7 +82,7 @@ def ask_to_load_again(settings: Settings) -> None:
 
 
 def asked_to_load_again(settings: Settings) -> bool:
-    """Whether somebody has asked; true once."""
+    """Tell whether somebody has asked to load the definitions again; true once."""
     try:
         _asked(settings).unlink()
     except OSError:

@@ -1,7 +1,7 @@
-"""What an ingest run tells Dagster: how it goes on, the days it has published, and what became of it.
+"""The report of an ingest run to Dagster: its progress, the days that it has published, its outcome.
 
-Each line that a run logs and each asset that it reports is a row of Dagster's database. So there is a line a minute at
-most, and a day is reported once in a run.
+Each line that a run logs, and each asset that it reports, is a row of Dagster's database. So it logs a line a minute at
+most, and reports a day once.
 """
 
 # no `from __future__ import annotations`: as everywhere beside assets
@@ -35,10 +35,10 @@ class IngestReport:
     """The report of one run.
 
     Attributes:
-        totals: What has become of each source so far.
+        totals: Progress of each source so far.
         lake: Asset of the lake table.
         warehouse: Asset of the warehouse table, by day.
-        rejected: Asset of the warehouse table with what was refused.
+        rejected: Asset of the warehouse table of rejected rows.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class IngestReport:
         self._days: set[date] = set()
 
     def step(self, name: str, step: Step, stream: Stream) -> None:
-        """Take note of a step. Tells what is there where the run has caught up and stays."""
+        """Take note of a step. A step without messages, of a run that has caught up and stays, reports the days."""
         before, now = self.totals.get(name), time.monotonic()
         came = step.landed.messages - (before.landed.messages if before else 0)
         if came:
@@ -65,7 +65,7 @@ class IngestReport:
             self._tell_days(stream)
 
     def source_done(self, name: str) -> None:
-        """Log what became of a source."""
+        """Log the outcome of a source."""
         for why in self.totals[name].landed.refused:
             self._context.log.error(why)
         self._say(name, time.monotonic())
@@ -101,7 +101,7 @@ class IngestReport:
         report_materializations(self._context.op_execution_context, made)
 
     def end(self, stream: Stream, offsets: dict[str, int]) -> dict[str, MetadataValue]:
-        """Report what was published and not told before; returns the metadata of the lake table."""
+        """Report the days that are not reported yet; returns the metadata of the lake table."""
         version, extent = stream.lake.good.open().version, stream.lake.good.extent()
         rejected = sum(step.landed.rejected for step in self.totals.values())
         made = [*self._by_day(stream, version)]
@@ -118,7 +118,7 @@ class IngestReport:
 
 
 def _warehouse_rows(stream: Stream) -> dict[date, int]:
-    """Rows by day; none where the warehouse does not say."""
+    """Count the rows by day; gives none if the warehouse does not answer."""
     try:
         return stream.warehouse_counts()
     except HeadraceError:

@@ -1,4 +1,4 @@
-"""What Dagster knows because of the dbt project: assets, jobs, sensors and schedules of one version of it."""
+"""Assets, jobs, sensors and schedules of one version of the dbt project."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from dagster import (
 
 from headrace.config.settings import Settings
 from headrace.models.versions import Version
-from headrace.orchestration import assets, dbt, schedules, sensors
-from headrace.orchestration.backoff import backoff, beside
+from headrace.orchestration import dbt, schedules
+from headrace.orchestration.backoff import backoff, checksum_beside
+from headrace.orchestration.keys import tags_of
+from headrace.orchestration.refresh import refresh_sensor
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.sensors import Job
+from headrace.orchestration.views import views_sensor
 from headrace.pipelines import Pipeline
 
 
 class Models:
-    """The models of all streams; ``add`` collects those of a stream.
+    """The definitions of all streams' models; ``add`` collects those of a stream.
 
     Attributes:
-        version: Of the dbt project.
+        version: Version of the dbt project.
         views: Staging and intermediate views and the speed layer.
-        assets: All that were collected.
+        assets: Assets that were collected.
         jobs: Their jobs.
         sensors: Their sensors.
         schedules: Their schedules.
@@ -44,11 +47,13 @@ class Models:
         streams: Streams,
         settings: Settings,
     ) -> None:
-        """Args:
-        version: Of the dbt project.
-        pipelines: By stream.
-        streams: Opens them.
-        settings: Of this installation.
+        """Make the definitions that all streams share: the views, and their deployment.
+
+        Args:
+            version: Version of the dbt project.
+            pipelines: Pipelines by stream.
+            streams: Opens a stream.
+            settings: Settings of the installation.
         """
         self.version = version
         self._streams, self._settings = streams, settings
@@ -63,9 +68,7 @@ class Models:
         ]
         self.jobs: list[Job] = [self._deploy]
         self.sensors: list[SensorDefinition] = [
-            sensors.views_sensor(
-                self._deploy, manifest, pipelines, streams, settings, backoff(settings, version.id)
-            )
+            views_sensor(self._deploy, manifest, pipelines, streams, settings, backoff(settings, version.id))
         ]
         self.schedules: list[ScheduleDefinition] = []
 
@@ -77,27 +80,27 @@ class Models:
         begin: date,
         checks: Sequence[AssetChecksDefinition],
     ) -> None:
-        """Collect the marts of a stream with what refreshes them.
+        """Collect the marts of a stream, and the job, sensor and schedule that refresh them.
 
         Args:
             pipeline: The stream.
-            file: Where it is declared.
-            marts: Of this version.
-            begin: The day with which its partitions begin.
-            checks: Those of its lake and warehouse.
+            file: File that declares it.
+            marts: Its marts in this version.
+            begin: First day of its partitions.
+            checks: Its health checks.
         """
         manifest = self.version.manifest
-        pauses = backoff(self._settings, beside(file), self.version.id)
+        pauses = backoff(self._settings, checksum_beside(file), self.version.id)
         refresh = define_asset_job(
             f"refresh_{pipeline.name}",
             AssetSelection.assets(marts) | AssetSelection.checks(*checks),
-            tags=assets.tags_of(pipeline),
+            tags=tags_of(pipeline),
             description=f"Builds and tests the marts of {pipeline.name} for a range of days.",
         )
         self.assets.append(marts)
         self.jobs.append(refresh)
         self.sensors.append(
-            sensors.refresh_sensor(
+            refresh_sensor(
                 pipeline,
                 refresh,
                 begin=begin,

@@ -1,4 +1,4 @@
-"""Days, the one partition of everything in the warehouse."""
+"""Days: the partitions of everything in the warehouse."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 
 
 def daily(begin: date) -> DailyPartitionsDefinition:
-    """UTC days from then to tomorrow, which clocks that run ahead may reach."""
+    """Make partitions of the UTC days from ``begin`` to tomorrow, which clocks that run ahead may reach."""
     return DailyPartitionsDefinition(start_date=begin.isoformat(), end_offset=2)
 
 
 def days_of(context: AssetExecutionContext) -> list[date]:
-    """The days that this run was asked for."""
+    """List the days that a run was asked for."""
     window = context.partition_time_window
     return days_between(window.start.date(), window.end.date())[:-1]

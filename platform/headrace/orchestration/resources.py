@@ -1,4 +1,4 @@
-"""What assets and sensors are given: streams whose AWS clients are made as every dagster-aws resource's are."""
+"""Resources of assets and sensors: streams, whose AWS clients are made like those of dagster-aws' resources."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class SqsResource(ConfigurableResource):  # type: ignore[type-arg]
     receivers: int = Field(default=8, description="Requests at a time, each with a connection.")
 
     def get_client(self) -> Any:
-        """A boto3 SQS client with a connection for every receiver."""
-        # dagster_aws imports all of its components: half a second, for those who read from queues
+        """Make a boto3 SQS client with a connection for every receiver."""
+        # dagster_aws imports all of its components, half a second: only a run that reads from queues pays for it
         import boto3
         from botocore.config import Config
         from dagster_aws.utils import construct_boto_client_retry_config
@@ -59,7 +59,7 @@ class Streams(ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def open(self, pipeline: Pipeline) -> Iterator[Stream]:
-        """A stream that is closed at the end, whatever happens."""
+        """Open a stream, which is closed at the end, whatever happens."""
         stream = Stream(pipeline, settings(), sqs=self.sqs.get_client())
         try:
             yield stream
@@ -68,10 +68,10 @@ class Streams(ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def look(self, pipeline: Pipeline) -> Iterator[Stream]:
-        """The same stream again at every tick: to connect costs more than to look.
+        """Open a stream for a sensor: the same one at every tick, since connecting costs more than looking.
 
-        For sensors, which share a process and may tick at the same time; after an error the next tick connects
-        anew.
+        Sensors share a process and may tick at the same time, so each stream has a lock. After an error the next tick
+        connects anew.
         """
         with _guard:
             lock = _locks.setdefault(pipeline.name, Lock())
@@ -89,7 +89,7 @@ class Streams(ConfigurableResource):  # type: ignore[type-arg]
 
 
 def streams_resource(config: Settings) -> Streams:
-    """The resource as this installation's settings have it."""
+    """Make the resource from the settings."""
     sqs = SqsResource(
         region_name=config.sqs_region, endpoint_url=config.sqs_endpoint_url, receivers=config.sqs_receivers
     )

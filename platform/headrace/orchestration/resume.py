@@ -1,8 +1,8 @@
-"""Backfills that go on where an earlier attempt stopped.
+"""Resume a backfill where an earlier attempt stopped.
 
-A run over many days notes each day that it has finished as an observation of its asset. When it dies and is run
-again (by Dagster's run retries, or from the UI with *Re-execute*), the new run belongs to the same group and skips
-the days of that group: what lands meanwhile is published on top of a rebuilt day as always.
+A run over many days notes each finished day as an observation of its asset. If it dies and is run again (by Dagster's
+run retries, or from the UI with *Re-execute*), the new run belongs to the same group and skips the days of that group.
+Rows that land meanwhile are published on top of a rebuilt day, as always.
 """
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
@@ -24,7 +24,7 @@ def rebuilt(context: AssetExecutionContext, key: AssetKey, day: date, rows: int)
 
 
 def finished(instance: DagsterInstance, key: AssetKey, run_id: str | None) -> Mapping[str, Any]:
-    """Days that a run and those before it in its group have finished, with their rows."""
+    """Read the days that a run, and those before it in its group, have finished, with their rows."""
     done: dict[str, Any] = {}
     while run_id is not None:
         for entry in instance.all_logs(run_id, of_type=DagsterEventType.ASSET_OBSERVATION):

@@ -1,7 +1,7 @@
-"""What Dagster keeps goes by age and by number, so that it stops growing; what the catalogue is made of stays.
+"""Retention of Dagster's runs, events and ticks, by age and by number, so that its databases stop growing.
 
-Of every asset, day and check the newest events stay whatever their age: they are the days that the UI shows as built.
-Removing runs the way Dagster does would take these along.
+The newest events of every asset, day and check stay whatever their age: they are the days that the UI shows as built.
+Dagster's own way of removing runs would take these along.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _FINISHED = [
 _AT_ONCE = 500
 #: Newest ticks of each sensor and schedule, of each outcome: half an hour of skipped ones at the usual interval.
 _TICKS = 300
-#: A database is made anew, once, so that it can be made smaller from then on; a larger one only reuses its room.
+#: Largest SQLite file that is rewritten, once, so that it can shrink from then on; a larger one only reuses its room.
 _SMALL_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What stays.
+    """The limits of the retention.
 
     Attributes:
-        since: Older events, logs and runs go.
-        runs: Runs of each job and outcome that keep their events and logs, the newest.
-        listed: Runs of each job and outcome that stay in the list, the newest.
-        history: Events of each kind about each day of each asset, and evaluations of each check, the newest; one of
-            them stays whatever its age.
+        since: Time before which events, logs and runs go.
+        runs: Newest runs of each job and outcome that keep their events and logs.
+        listed: Newest runs of each job and outcome that stay in the list.
+        history: Newest events of each kind about each day of each asset, and newest evaluations of each check, that
+            stay; one of them stays whatever its age.
     """
 
     since: datetime
@@ -54,20 +54,20 @@ class Keep:
 
     @classmethod
     def of(cls, settings: Settings) -> Keep:
-        """As the settings have it, now."""
+        """Take the limits from the settings, as of now."""
         since = datetime.now(UTC) - timedelta(days=settings.runs_keep_days)
         return cls(since, settings.runs_keep, settings.runs_listed, settings.asset_history)
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What went.
+    """Counts of what was removed.
 
     Attributes:
-        logs: Runs whose events and logs are gone.
-        runs: Runs that are not listed any more.
-        events: Events of assets and evaluations of checks.
-        ticks: Of sensors and schedules.
+        logs: Runs that lost their events and logs.
+        runs: Runs that are no longer listed.
+        events: Events of assets, and evaluations of checks.
+        ticks: Ticks of sensors and schedules.
     """
 
     logs: int
@@ -77,7 +77,7 @@ class Forgotten:
 
 
 def forget(instance: DagsterInstance, keep: Keep) -> Forgotten:
-    """Remove what need not stay; safe while runs go on, which it does not touch."""
+    """Remove what is beyond the limits. Safe while runs go on, which it does not touch."""
     quiet, unlisted = _old_runs(instance, keep)
     logs = sum(_forget_events(instance, run_id) for run_id in quiet)
     events = _forget_history(instance, keep, quiet)
@@ -88,7 +88,7 @@ def forget(instance: DagsterInstance, keep: Keep) -> Forgotten:
 
 
 def _old_runs(instance: DagsterInstance, keep: Keep) -> tuple[list[str], list[str]]:
-    """Ids of ended runs that lose their events, and of those that are not listed any more."""
+    """List the ids of ended runs that lose their events, and of those that are no longer listed."""
     table = RunsTable.c
     newest = (
         select(table.run_id, table.pipeline_name, table.status, table.update_timestamp)
@@ -115,7 +115,7 @@ def _utc(at: datetime) -> datetime:
 
 
 def _forget_events(instance: DagsterInstance, run_id: str) -> bool:
-    """Events and captured logs of a run; whether it still had any."""
+    """Remove events and captured logs of a run; returns whether it still had any."""
     storage: Any = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
         shard = Path(storage.path_for_shard(run_id))
@@ -133,7 +133,7 @@ def _forget_events(instance: DagsterInstance, run_id: str) -> bool:
 
 
 def _forget_history(instance: DagsterInstance, keep: Keep, quiet: Sequence[str]) -> int:
-    """Events of assets and evaluations of checks beyond the newest; of ``quiet`` runs also what is about no asset."""
+    """Remove events of assets and evaluations of checks beyond the newest, and other events of ``quiet`` runs."""
     events, checks, tags = SqlEventLogStorageTable, AssetCheckExecutionsTable, AssetEventTagsTable
     about = (events.c.asset_key, events.c.partition, events.c.dagster_event_type)
     check = (checks.c.asset_key, checks.c.check_name, checks.c.partition)
@@ -154,7 +154,7 @@ def _forget_history(instance: DagsterInstance, keep: Keep, quiet: Sequence[str])
 
 
 def _beyond(table: Table, kind: Sequence[Column[Any]], at: Column[Any], keep: Keep) -> Any:
-    """Ids of rows that are not among the newest of their kind, nor young enough."""
+    """Select the ids of rows that are not among the newest of their kind, or are too old."""
     place = func.row_number().over(partition_by=[*kind], order_by=table.c.id.desc()).label("place")
     ranked = select(table.c.id, at.label("at"), place).where(kind[0].is_not(None)).subquery()
     # Dagster's timestamps are UTC without a zone
@@ -210,7 +210,7 @@ def _ticks(instance: DagsterInstance) -> AbstractContextManager[Connection]:
 
 
 def _shrink(instance: DagsterInstance) -> None:
-    """Give the room that is free in SQLite's files back to the disk."""
+    """Give free room in SQLite's files back to the disk."""
     for connect in (_runs, _index, _ticks) if instance.schedule_storage else (_runs, _index):
         with connect(instance) as connection:
             address = connection.engine.url

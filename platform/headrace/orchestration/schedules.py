@@ -1,4 +1,4 @@
-"""Schedules: what cron does elsewhere. ``docs/operations.md`` has the table. All in UTC."""
+"""Schedules, all in UTC. ``docs/operations.md`` lists them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from headrace.config.settings import Settings
 from headrace.core.days import ranges
 from headrace.core.errors import Retriable
 from headrace.models.project import reach
-from headrace.orchestration.assets import STREAM, tags_of
 from headrace.orchestration.backoff import Backoff
+from headrace.orchestration.keys import STREAM, tags_of
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
+from headrace.orchestration.refresh import refreshes
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.sensors import Job, refreshes
+from headrace.orchestration.sensors import Job
 from headrace.pipelines import Pipeline
 
 _ON = DefaultScheduleStatus.RUNNING
 
 
 def health_schedule(job: Job) -> ScheduleDefinition:
-    """All health checks, hourly."""
+    """Make the schedule that runs all health checks, hourly."""
     return ScheduleDefinition(
         name="hourly_health",
         job=job,
@@ -41,7 +42,10 @@ def health_schedule(job: Job) -> ScheduleDefinition:
 
 
 def upkeep_schedule(job: Job) -> ScheduleDefinition:
-    """Lake maintenance and retention, hourly: a commit costs more with every small file that the table holds."""
+    """Make the schedule of lake maintenance and retention.
+
+    It is hourly because a commit costs more with every small file that the table holds.
+    """
     return ScheduleDefinition(
         name="hourly_upkeep",
         job=job,
@@ -61,7 +65,7 @@ def hourly_marts(
     pauses: Backoff,
     begin: date,
 ) -> ScheduleDefinition:
-    """Days that are still touched: the sensor was off, or their rebuild failed."""
+    """Make the schedule that rebuilds days still stale after an hour: the sensor was off, or their rebuild failed."""
     around = reach(manifest, pipeline)
 
     @schedule(
@@ -76,11 +80,11 @@ def hourly_marts(
     def hourly(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
         with streams.look(pipeline) as stream:
             try:
-                touched = stream.stale_days()
+                stale = stream.stale_days()
             except Retriable as error:
                 return SkipReason(str(error))
         old = context.scheduled_execution_time - timedelta(hours=1)
-        days = [one.day for one in touched if one.since < old and one.day >= begin]
+        days = [one.day for one in stale if one.since < old and one.day >= begin]
         if not days:
             return SkipReason("no day has been waiting for an hour")
         return refreshes(pipeline, ranges(days, begin, *around), pauses.tags)
@@ -89,7 +93,7 @@ def hourly_marts(
 
 
 def daily_close(pipeline: Pipeline, job: Job, begin: date) -> ScheduleDefinition:
-    """Yesterday, from the lake on, whether touched or not."""
+    """Make the schedule that rebuilds yesterday from the lake, whether it is stale or not."""
 
     @schedule(
         name=f"{pipeline.name}_daily",

@@ -1,4 +1,4 @@
-"""Hourly upkeep: the lake's files, the logs of Dagster's runs."""
+"""Hourly upkeep of the lake's files and of the logs of Dagster's runs."""
 
 # no `from __future__ import annotations`: Dagster reads the annotations of ops as objects
 
@@ -18,7 +18,7 @@ from headrace.streams.stream import Stream
 
 
 def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefinition:
-    """Maintains the lake tables of every stream, then removes old logs."""
+    """Make the job that maintains the lake tables of every stream, then removes old logs."""
 
     @op(description="Puts small files together, removes old ones, checkpoints the log.")
     def maintain_lake(context: OpExecutionContext, streams: Streams) -> None:
@@ -26,7 +26,7 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
         keep, keep_log = timedelta(days=settings.lake_keep_days), timedelta(hours=settings.lake_log_hours)
         for pipeline in pipelines.values():
             with streams.open(pipeline) as stream:
-                if pruned is None:  # the list is the lake's, not a stream's
+                if pruned is None:  # the list belongs to the lake, which all streams share
                     pruned = stream.erasures.prune()
                 for table in (stream.lake.good, stream.lake.rejected):
                     try:
@@ -61,7 +61,7 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
 
 
 def _needed_since(stream: Stream, table: DeltaLakeTable) -> datetime | None:
-    """When the first version was committed that is not in the warehouse; long ago where the warehouse does not say."""
+    """Give the commit time of the first unpublished version; long ago if the warehouse does not answer."""
     try:
         return needed_since(stream, table)
     except HeadraceError:
