@@ -23,8 +23,7 @@ from headrace.flow.ingest import ingest
 from headrace.flow.publish import publish
 from headrace.flow.reads import Pace
 from headrace.health.status import torn_ends
-from headrace.lake import durable
-from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.delta import DeltaLakeTable, durable
 from headrace.pipelines import discover
 from headrace.sources.memory import MemoryLog, MemoryQueue
 from headrace.streams.stream import Stream
