@@ -21,6 +21,7 @@ from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable
 from headrace.local.broker import create_topics
 from headrace.producers.kafka import KafkaProducer
+from headrace.sources.kafka.buffer import PartitionBuffers
 from headrace.sources.kafka.source import KafkaSource
 
 Lake = StreamLake[DeltaLakeTable]
@@ -84,15 +85,15 @@ def test_a_batch_during_which_it_happens_is_thrown_away(
 ) -> None:
     servers = stack.settings.kafka_bootstrap_servers
     send(servers, topic, "a", "b")
-    fill = KafkaSource._fill
+    fill = PartitionBuffers.fill
 
-    def meanwhile(self: KafkaSource, *arguments: Any) -> None:
+    def meanwhile(self: PartitionBuffers, *arguments: Any) -> None:
         fill(self, *arguments)
-        monkeypatch.setattr(KafkaSource, "_fill", fill)
+        monkeypatch.setattr(PartitionBuffers, "fill", fill)
         recreate(servers, topic)
         send(servers, topic, "c")
 
-    monkeypatch.setattr(KafkaSource, "_fill", meanwhile)
+    monkeypatch.setattr(PartitionBuffers, "fill", meanwhile)
     with pytest.raises(Retriable, match="created again while it was read"):
         drain(servers, topic, lake)
     assert lake.good.counts_by_day() == {}

@@ -24,9 +24,9 @@ from headrace.core.errors import Fatal, HistoryGone, Retriable
 from headrace.flow.commit import land as land_batch
 from headrace.flow.publish import publish, replace_days
 from headrace.health.parity import parity
-from headrace.lake import LakeTable, parquet
+from headrace.lake import LakeTable
 from headrace.lake.arrow import to_arrow
-from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.delta import DeltaLakeTable, parquet
 from headrace.streams.stream import streams
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.memory import MemoryWarehouse
