@@ -1,7 +1,7 @@
-"""What an installation costs that has little to do: runs, processor time, and what Dagster keeps of it.
+"""Measure the cost of an installation under little traffic: runs, core seconds, and the growth of Dagster's storage.
 
-The whole platform as ``headrace up`` runs it, with the same simulated traffic. What happens before the traffic is
-steady, deploying views and catching up with the history, is not measured.
+The platform runs as under ``headrace up``, with the same simulated traffic. The measurement begins once the views are
+deployed and the history has been ingested.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psutil
 from rich.console import Console
 
+from headrace.bench.core_seconds import CoreSeconds, running
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, HeadraceError
-from headrace.local import processes, runtime
+from headrace.local import stack_files
 from headrace.local.dagster_api import DagsterApi, Run
 from headrace.local.platform import Platform, backing_services, dagster_beside
 from headrace.models import project as models
@@ -34,13 +34,11 @@ from headrace.streams.adapters import producer
 from headrace.streams.stream import Stream, streams
 from headrace.warehouse.ddl import quoted
 
-#: Sent at once in the beginning, so that there are days, sessions and windows to rebuild.
+#: History sent at the start, so that there are days, sessions and windows to rebuild.
 _HISTORY = timedelta(hours=1)
 _LOOK_SECONDS = 0.5
 _READY_SECONDS = 600.0
-_RUNS = "runs"
-_SENSORS = "sensors"
-#: The parts of DAGSTER_HOME and the folder of the logs, with the names that they are shown by.
+#: Parts of Dagster's storage and of the logs, by their displayed name: folder, and a test of the file name.
 _KEPT: dict[str, tuple[str, Callable[[str], bool]]] = {
     "events by run": ("dagster/history/runs", lambda name: not name.startswith("index")),
     "events of assets": ("dagster/history/runs", lambda name: name.startswith("index")),
@@ -53,7 +51,7 @@ _KEPT: dict[str, tuple[str, Callable[[str], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How soon what was sent to a source is in the warehouse, s."""
+    """Latency from a source to the warehouse, s."""
 
     messages: int
     p50: float
@@ -62,17 +60,17 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
-    """What was measured.
+class IdleResult:
+    """Runs, core seconds and storage of the measured period.
 
     Attributes:
-        seconds: How long.
-        runs: That began, by job.
-        failed: Of these, those that failed, by job.
-        core_seconds: By process; those of runs are one row, those of dbt included.
-        kept: Bytes at the beginning and at the end, by part of what Dagster keeps.
-        events: Rows in Dagster's event log that were added, by type, with their bytes.
-        latency: By source.
+        seconds: Length of the period.
+        runs: Started runs by job.
+        failed: Failed runs among them, by job.
+        core_seconds: Core seconds by service. All runs are one row, which includes their dbt processes.
+        kept: Bytes at the beginning and at the end, by part of Dagster's storage.
+        events: Rows added to Dagster's event log and their bytes, by type.
+        latency: Latency by source.
     """
 
     seconds: float
@@ -85,25 +83,25 @@ class Idle:
 
     @property
     def runs_per_hour(self) -> dict[str, float]:
-        """By job, the most first."""
+        """Runs an hour by job, the most first."""
         hour = 3_600 / self.seconds
         return {job: n * hour for job, n in Counter(self.runs).most_common()}
 
     @property
     def cores(self) -> dict[str, float]:
-        """Core seconds an hour by process, the most first."""
+        """Core seconds an hour by service, the most first."""
         hour = 3_600 / self.seconds
         ordered = sorted(self.core_seconds.items(), key=lambda one: -one[1])
         return {name: spent * hour for name, spent in ordered}
 
     @property
     def bytes_per_day(self) -> dict[str, float]:
-        """Growth of what is kept, as if it went on for a day."""
+        """Growth of the storage by part, extrapolated to a day."""
         day = 86_400 / self.seconds
         return {name: (after - before) * day for name, (before, after) in self.kept.items()}
 
-    def shown(self) -> dict[str, Any]:
-        """For machines."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
         return {
             "seconds": round(self.seconds),
             "runs_per_hour": {name: round(n, 1) for name, n in self.runs_per_hour.items()},
@@ -121,12 +119,12 @@ class Idle:
         }
 
 
-def idle(home: Path, console: Console, *, minutes: float, rate: float) -> Idle:
+def idle(home: Path, console: Console, *, minutes: float, rate: float) -> IdleResult:
     """Start a platform of its own with live traffic, wait until it is steady, measure, and stop it.
 
     Args:
-        home: State and logs; what is there of an earlier run must be gone.
-        console: Where to tell.
+        home: Folder for state and logs, without those of an earlier run.
+        console: Terminal that shows the progress.
         minutes: How long to measure.
         rate: Simulated events per second, on average over the day.
 
@@ -162,25 +160,28 @@ def idle(home: Path, console: Console, *, minutes: float, rate: float) -> Idle:
         return found
 
 
-def _measured(platform: Platform, api: DagsterApi, watches: Sequence[_Watch], seconds: float) -> Idle:
+def _measured(platform: Platform, api: DagsterApi, watches: Sequence[_Watch], seconds: float) -> IdleResult:
     began, since = time.monotonic(), time.time()
-    spent, kept, events = _spent(platform), _kept(platform.settings.home), _events(platform.settings.home)
+    kept, events = _kept(platform.settings.home), _events(platform.settings.home)
+    cores = CoreSeconds()
+    _count(cores, platform)
     for watch in watches:
         watch.begin()
     never = threading.Event()
     while time.monotonic() - began < seconds:
         for watch in watches:
             watch.look()
+        _count(cores, platform)
         never.wait(_LOOK_SECONDS)
     took = time.monotonic() - began
+    _count(cores, platform)
     runs = [run for run in api.runs(5_000) if run.start is not None and run.start >= since]
-    after = _spent(platform)
     kept_after, events_after = _kept(platform.settings.home), _events(platform.settings.home)
-    return Idle(
+    return IdleResult(
         took,
         dict(Counter(run.job for run in runs)),
         dict(Counter(run.job for run in runs if run.status == "FAILURE")),
-        {name: after[name] - spent.get(name, 0.0) for name in after},
+        dict(cores.spent),
         {name: (kept[name], kept_after[name]) for name in kept},
         {
             name: (rows - events.get(name, (0, 0))[0], size - events.get(name, (0, 0))[1])
@@ -191,7 +192,7 @@ def _measured(platform: Platform, api: DagsterApi, watches: Sequence[_Watch], se
 
 
 def _await_steady(api: DagsterApi, watches: Sequence[_Watch]) -> None:
-    """Until the history has landed and every job that builds models has succeeded once."""
+    """Wait until the history has landed and every job that builds models has succeeded once."""
     deadline, never = time.monotonic() + _READY_SECONDS, threading.Event()
     due = {"refresh_events", "refresh_metrics"}
     while True:
@@ -205,10 +206,10 @@ def _await_steady(api: DagsterApi, watches: Sequence[_Watch]) -> None:
 
 
 class _Watch:
-    """A producer that notes when it has sent how many messages, and looks how many of them are in the warehouse.
+    """Producer that records the messages it sent over time, and counts those in the warehouse.
 
-    A message is in the warehouse with its rows, good or rejected. It counts from the first look at which as many are
-    there as had been sent with it: never too early, late by at most the time between two looks.
+    A message is in the warehouse with its rows, good or rejected. It counts from the first look that finds all
+    messages sent up to it. So the latency is never too low, and too high by at most the time between two looks.
     """
 
     def __init__(self, place: Kafka | Sqs, stream: Stream, settings: Settings) -> None:
@@ -231,13 +232,13 @@ class _Watch:
         return self._inner.acknowledged
 
     def send(self, payloads: Payloads, keys: Keys | None = None, /) -> None:
-        """Send, and note when."""
+        """Send, and record the time."""
         self._inner.send(payloads, keys)
         self._inner.flush()
         self._sent.append((time.monotonic(), self._inner.acknowledged))
 
     def flush(self) -> None:
-        """Wait until all are acknowledged."""
+        """Wait until all messages are acknowledged."""
         self._inner.flush()
 
     def close(self) -> None:
@@ -245,26 +246,26 @@ class _Watch:
         self._inner.close()
 
     def look(self) -> int:
-        """Messages that are in the warehouse now."""
+        """Count the messages in the warehouse now."""
         try:
             [(count,)] = self._warehouse.query(self._query)
-        except HeadraceError:  # its tables are not there yet
+        except HeadraceError:  # its tables do not exist yet
             return 0
         self._seen.append((time.monotonic(), int(count or 0)))
         return int(count or 0)
 
     def caught_up(self) -> bool:
-        """Whether all that had been sent a few seconds ago is there."""
+        """Tell whether the warehouse has all messages that were sent 20 seconds ago or earlier."""
         old = [upto for at, upto in self._sent if at < time.monotonic() - 20]
         return bool(old) and self.look() >= old[-1]
 
     def begin(self) -> None:
-        """What has been sent so far does not count."""
+        """Start the measurement: ignore messages sent so far."""
         self._first = len(self._sent)
         self._seen.clear()
 
     def latency(self) -> Latency | None:
-        """Of the messages sent since then that are there; None if there are none."""
+        """Return the latency of the measured messages that have arrived; None if there are none."""
         found, at, before = [], 0, self._sent[self._first - 1][1] if self._first else 0
         for when, upto in self._sent[self._first :]:
             while at < len(self._seen) and (self._seen[at][1] < upto or self._seen[at][0] < when):
@@ -280,41 +281,21 @@ class _Watch:
         return Latency(len(found), shares[0], shares[1], round(found[-1], 2))
 
 
-def _spent(platform: Platform) -> dict[str, float]:
-    """Core seconds so far by service; of processes that have ended, too.
-
-    Those of the code location that are younger than its server, or have ended, are runs.
-    """
-    found: dict[str, float] = {}
-    backing = [
-        (one["name"], one["guard"], None)
-        for one in (runtime.read_info(platform.stack.home) or {}).get("services", [])
-    ]
-    dagster = [(one.name, one.guard, one.since) for one in platform.dagster.status()]
-    for name, guard, since in (*backing, *dagster):
-        if guard is None:
-            continue
-        spent = [_times(process) for process in processes.tree(guard)]
-        own, ended = sum(one[0] for one in spent), sum(one[1] for one in spent)
-        if name == "code location":
-            young = sum(one[0] for one in spent if one[2] > (since or 0) + 120)
-            found[_SENSORS], found[_RUNS] = own - young, young + ended
-        else:
-            found[name] = own + ended
-    return found
+def _count(cores: CoreSeconds, platform: Platform) -> None:
+    guards = _guards(platform)
+    cores.look(guards, running(guards.values()))
 
 
-def _times(process: psutil.Process) -> tuple[float, float, float]:
-    """Core seconds of a process, of its children that have ended, and when it started."""
-    try:
-        times = process.cpu_times()
-        return times.user + times.system, times.children_user + times.children_system, process.create_time()
-    except psutil.Error:
-        return 0.0, 0.0, 0.0
+def _guards(platform: Platform) -> dict[str, int]:
+    """Return the guards' pids of all running services, by service."""
+    backing = (stack_files.read_info(platform.stack.home) or {}).get("services", [])
+    found = [(one["name"], one["guard"]) for one in backing]
+    found += [(one.name, one.guard) for one in platform.dagster.status()]
+    return {name: guard for name, guard in found if guard is not None}
 
 
 def _kept(home: Path) -> dict[str, int]:
-    """Bytes on disk by part."""
+    """Measure the bytes on disk by part."""
     return {
         name: sum(
             path.stat().st_blocks * 512
@@ -326,7 +307,7 @@ def _kept(home: Path) -> dict[str, int]:
 
 
 def _events(home: Path) -> dict[str, tuple[int, int]]:
-    """Rows and bytes of Dagster's events by type, in all its databases."""
+    """Count rows and bytes of Dagster's events by type, in all its databases."""
     found: dict[str, tuple[int, int]] = {}
     for path in (home / "dagster" / "history" / "runs").glob("*.db"):
         where = "assets" if path.name.startswith("index") else "run"
@@ -335,7 +316,7 @@ def _events(home: Path) -> dict[str, tuple[int, int]]:
                 name = f"{where}: {kind or 'log line'}"
                 before = found.get(name, (0, 0))
                 found[name] = before[0] + rows, before[1] + size
-        except sqlite3.Error:  # a run's that begins or goes just now
+        except sqlite3.Error:  # a run's database that is being created or deleted
             continue
     return found
 
