@@ -1,4 +1,4 @@
-"""Channels against servers of their own, and a desk that tells each of them once."""
+"""Channels against servers of their own, and a notifier that tells each of them once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytest_httpserver import HTTPServer
 from typer.testing import CliRunner
 from werkzeug import Response
 
-from headrace.alerts import Address, Desk, Log, News, Notice, Problem, addresses, verify
+from headrace.alerts import Address, Findings, Log, Notification, Notifier, Problem, addresses, verify
 from headrace.cli import app
 from headrace.config.settings import PROJECT_ROOT, exported, load_settings, settings
 from headrace.core.errors import Fatal
@@ -54,7 +54,7 @@ class Recorder:
         self.messages: list[list[tuple[str, str]]] = []
         self.down: str | None = None
 
-    def send(self, notices: Sequence[Notice], /) -> str | None:
+    def send(self, notices: Sequence[Notification], /) -> str | None:
         if self.down is None:
             self.messages.append([(n.kind, n.problem.key) for n in notices])
         return self.down
@@ -66,96 +66,96 @@ class Recorder:
         return said
 
 
-def desk_of(tmp_path: Path, *channels: Any, remind: float = 3600) -> Desk:
-    return Desk(tmp_path / "alerts.json", channels, timedelta(seconds=remind))
+def notifier_of(tmp_path: Path, *channels: Any, remind: float = 3600) -> Notifier:
+    return Notifier(tmp_path / "alerts.json", channels, timedelta(seconds=remind))
 
 
 def found(*problems: Problem, recovered: Sequence[str] = ()) -> Any:
-    return lambda _book: News(list(problems), set(recovered))
+    return lambda _book: Findings(list(problems), set(recovered))
 
 
 def test_a_cause_is_told_once_again_after_a_while_and_when_it_is_over(tmp_path: Path) -> None:
     channel = Recorder()
     for minutes in range(0, 59, 7):  # each time by a new process
-        desk_of(tmp_path, channel).settle(found(PROBLEM), NOW + timedelta(minutes=minutes))
+        notifier_of(tmp_path, channel).update(found(PROBLEM), NOW + timedelta(minutes=minutes))
     assert channel.told == [("new", PROBLEM.key)]
     later = NOW + timedelta(minutes=60)
-    desk_of(tmp_path, channel).settle(found(PROBLEM), later)
+    notifier_of(tmp_path, channel).update(found(PROBLEM), later)
     assert channel.told == [("reminder", PROBLEM.key)]
     for _ in range(3):
-        desk_of(tmp_path, channel).settle(found(recovered=[PROBLEM.key]), later)
+        notifier_of(tmp_path, channel).update(found(recovered=[PROBLEM.key]), later)
     assert channel.told == [("recovered", PROBLEM.key)]
-    assert desk_of(tmp_path, channel).book().alerts == {}
-    desk_of(tmp_path, channel).settle(found(PROBLEM), later)
+    assert notifier_of(tmp_path, channel).state().alerts == {}
+    notifier_of(tmp_path, channel).update(found(PROBLEM), later)
     assert channel.told == [("new", PROBLEM.key)]
 
 
 def test_nothing_is_told_while_all_is_well_or_unchanged(tmp_path: Path) -> None:
     channel = Recorder()
-    desk = desk_of(tmp_path, channel, remind=0)
-    desk.settle(found(recovered=[PROBLEM.key, "run/other"]), NOW)
+    notifier = notifier_of(tmp_path, channel, remind=0)
+    notifier.update(found(recovered=[PROBLEM.key, "run/other"]), NOW)
     assert channel.told == []
     assert not (tmp_path / "alerts.json").exists()
-    desk.settle(found(PROBLEM), NOW)
-    desk.settle(found(), NOW + timedelta(days=400))  # no reminders at zero
+    notifier.update(found(PROBLEM), NOW)
+    notifier.update(found(), NOW + timedelta(days=400))  # no reminders at zero
     assert channel.told == [("new", PROBLEM.key)]
-    assert desk.book().open[PROBLEM.key] == PROBLEM
+    assert notifier.state().open[PROBLEM.key] == PROBLEM
 
 
 def test_the_alert_keeps_when_it_began_and_takes_the_newest_reason(tmp_path: Path) -> None:
-    desk = desk_of(tmp_path, Recorder())
-    desk.settle(found(PROBLEM), NOW)
-    desk.settle(found(replace(PROBLEM, began=NOW, reason="worse")), NOW)
-    [now] = desk.book().open.values()
+    notifier = notifier_of(tmp_path, Recorder())
+    notifier.update(found(PROBLEM), NOW)
+    notifier.update(found(replace(PROBLEM, began=NOW, reason="worse")), NOW)
+    [now] = notifier.state().open.values()
     assert (now.began, now.reason) == (PROBLEM.began, "worse")
 
 
 def test_a_channel_that_is_down_gets_it_later_and_the_others_not_twice(tmp_path: Path) -> None:
     up, down = Recorder("up"), Recorder("down")
     down.down = "connection refused"
-    desk = desk_of(tmp_path, down, up)
+    notifier = notifier_of(tmp_path, down, up)
     for _ in range(3):
-        [why] = desk.settle(found(PROBLEM), NOW)
+        [why] = notifier.update(found(PROBLEM), NOW)
         assert "connection refused" in why
     assert (up.told, down.told) == ([("new", PROBLEM.key)], [])
     down.down = None
-    assert desk.settle(found(PROBLEM), NOW) == []
+    assert notifier.update(found(PROBLEM), NOW) == []
     assert (up.told, down.told) == ([], [("new", PROBLEM.key)])
     down.down = "away again"
-    desk.settle(found(recovered=[PROBLEM.key]), NOW)
+    notifier.update(found(recovered=[PROBLEM.key]), NOW)
     assert (up.told, down.told) == ([("recovered", PROBLEM.key)], [])
     down.down = None
-    desk.settle(found(), NOW)
+    notifier.update(found(), NOW)
     assert (up.told, down.told) == ([], [("recovered", PROBLEM.key)])
-    assert desk.book().alerts == {}
+    assert notifier.state().alerts == {}
 
 
 def test_what_was_over_before_a_channel_heard_of_it_is_not_told_to_it(tmp_path: Path) -> None:
     down = Recorder()
     down.down = "away"
-    desk = desk_of(tmp_path, down)
-    desk.settle(found(PROBLEM), NOW)
-    desk.settle(found(recovered=[PROBLEM.key]), NOW)
+    notifier = notifier_of(tmp_path, down)
+    notifier.update(found(PROBLEM), NOW)
+    notifier.update(found(recovered=[PROBLEM.key]), NOW)
     down.down = None
-    desk.settle(found(), NOW)
+    notifier.update(found(), NOW)
     assert down.told == []
-    assert desk.book().alerts == {}
+    assert notifier.state().alerts == {}
 
 
 def test_a_look_that_fails_leaves_the_book_as_it_was(tmp_path: Path) -> None:
-    desk = desk_of(tmp_path, Recorder())
-    desk.settle(found(PROBLEM), NOW)
+    notifier = notifier_of(tmp_path, Recorder())
+    notifier.update(found(PROBLEM), NOW)
     before = (tmp_path / "alerts.json").read_bytes()
 
-    def broken(book: Any) -> News:
+    def broken(book: Any) -> Findings:
         book.marks["runs"] = NOW
         raise RuntimeError("the database is away")
 
     with pytest.raises(RuntimeError):
-        desk.settle(broken, NOW)
+        notifier.update(broken, NOW)
     assert (tmp_path / "alerts.json").read_bytes() == before
     (tmp_path / "alerts.json").write_text("not json")
-    assert desk.book().alerts == {}
+    assert notifier.state().alerts == {}
 
 
 @pytest.mark.parametrize(
@@ -169,23 +169,23 @@ def test_a_look_that_fails_leaves_the_book_as_it_was(tmp_path: Path) -> None:
 )
 def test_a_damaged_book_begins_anew(tmp_path: Path, damage: tuple[str, str]) -> None:
     channel = Recorder()
-    desk = desk_of(tmp_path, channel)
-    desk.settle(found(PROBLEM), NOW)
+    notifier = notifier_of(tmp_path, channel)
+    notifier.update(found(PROBLEM), NOW)
     path = tmp_path / "alerts.json"
     path.write_text(path.read_text().replace(*damage))
-    desk.settle(found(PROBLEM), NOW + timedelta(hours=1))
-    assert desk.book().open[PROBLEM.key].began.tzinfo is not None
+    notifier.update(found(PROBLEM), NOW + timedelta(hours=1))
+    assert notifier.state().open[PROBLEM.key].began.tzinfo is not None
 
 
 def test_a_clock_that_was_wrong_does_not_silence_reminders(tmp_path: Path) -> None:
     channel = Recorder()
-    desk = desk_of(tmp_path, channel)
-    desk.settle(found(replace(PROBLEM, began=NOW + timedelta(days=700))), NOW + timedelta(days=700))
+    notifier = notifier_of(tmp_path, channel)
+    notifier.update(found(replace(PROBLEM, began=NOW + timedelta(days=700))), NOW + timedelta(days=700))
     channel.messages.clear()
-    desk.settle(found(PROBLEM), NOW)
-    desk.settle(found(PROBLEM), NOW + timedelta(days=2))
+    notifier.update(found(PROBLEM), NOW)
+    notifier.update(found(PROBLEM), NOW + timedelta(days=2))
     assert channel.told == [("reminder", PROBLEM.key)]
-    assert desk.book().open[PROBLEM.key].began <= NOW
+    assert notifier.state().open[PROBLEM.key].began <= NOW
 
 
 def test_a_book_that_cannot_be_kept_tells_nobody_and_says_so(
@@ -195,34 +195,34 @@ def test_a_book_that_cannot_be_kept_tells_nobody_and_says_so(
         raise OSError(28, "No space left on device")
 
     channel = Recorder()
-    monkeypatch.setattr(import_module("headrace.alerts.desk"), "write_atomically", no_room)
+    monkeypatch.setattr(import_module("headrace.alerts.notifier"), "write_atomically", no_room)
     with pytest.raises(Fatal, match=r"alerts.json cannot be written.*no space left"):
-        desk_of(tmp_path, channel).settle(found(PROBLEM), NOW)
+        notifier_of(tmp_path, channel).update(found(PROBLEM), NOW)
     assert channel.told == []
 
 
 def test_many_at_once_are_one_message(tmp_path: Path) -> None:
     channel = Recorder()
     many = [replace(PROBLEM, key=f"check/{n}") for n in range(6)]
-    desk_of(tmp_path, channel).settle(found(*many[:5]), NOW)
+    notifier_of(tmp_path, channel).update(found(*many[:5]), NOW)
     assert [len(message) for message in channel.messages] == [1] * 5
     channel.messages.clear()
-    desk_of(tmp_path / "other", channel).settle(found(*many), NOW)
+    notifier_of(tmp_path / "other", channel).update(found(*many), NOW)
     assert [len(message) for message in channel.messages] == [6]
 
 
 def test_an_alert_can_be_dismissed(tmp_path: Path) -> None:
-    desk = desk_of(tmp_path, Recorder())
-    desk.settle(found(PROBLEM), NOW)
+    notifier = notifier_of(tmp_path, Recorder())
+    notifier.update(found(PROBLEM), NOW)
     with pytest.raises(Fatal, match=r"no alert 'run/x'.*reject_rate"):
-        desk.dismiss("run/x")
-    desk.dismiss(PROBLEM.key)
-    assert desk.book().alerts == {}
+        notifier.dismiss("run/x")
+    notifier.dismiss(PROBLEM.key)
+    assert notifier.state().alerts == {}
 
 
 def test_the_log_says_it_at_the_level_of_its_severity(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "headrace"):
-        assert Log().send([Notice("new", PROBLEM, NOW), Notice("new", RUN, NOW)]) is None
+        assert Log().send([Notification("new", PROBLEM, NOW), Notification("new", RUN, NOW)]) is None
     assert [r.levelno for r in caplog.records] == [logging.WARNING, logging.ERROR]
     assert "owner: team:analytics" in caplog.text
     assert PROBLEM.link in caplog.text
@@ -231,9 +231,9 @@ def test_the_log_says_it_at_the_level_of_its_severity(caplog: pytest.LogCaptureF
 def test_a_webhook_gets_the_alert_with_its_fields(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook", method="POST").respond_with_data("ok")
     hook = Address(1, f"json://u:{SECRET}@{httpserver.host}:{httpserver.port}/hook")
-    assert hook.send([Notice("new", PROBLEM, NOW)]) is None
-    assert hook.send([Notice("recovered", RUN, NOW)]) is None
-    assert hook.send([Notice("new", PROBLEM, NOW), Notice("new", RUN, NOW)]) is None
+    assert hook.send([Notification("new", PROBLEM, NOW)]) is None
+    assert hook.send([Notification("recovered", RUN, NOW)]) is None
+    assert hook.send([Notification("new", PROBLEM, NOW), Notification("new", RUN, NOW)]) is None
     new, over, both = (request.get_json() for request, _ in httpserver.log)
     assert (new["title"], new["type"]) == ("Headrace: check reject_rate of lake/events failed", "warning")
     assert PROBLEM.reason in new["message"]
@@ -254,7 +254,7 @@ def test_slack_gets_the_alert(httpserver: HTTPServer, monkeypatch: pytest.Monkey
     path = "/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
     httpserver.expect_request(path, method="POST").respond_with_data("ok")
     for url in (f"https://hooks.slack.com{path}", f"slack://{path.removeprefix('/services/')}/#data"):
-        assert Address(1, url).send([Notice("new", PROBLEM, NOW)]) is None
+        assert Address(1, url).send([Notification("new", PROBLEM, NOW)]) is None
     first, second = (request.get_data(as_text=True) for request, _ in httpserver.log)
     assert PROBLEM.reason in first.replace("\\n", "\n")
     assert "team:analytics" in first
@@ -277,7 +277,7 @@ def smtp(tmp_path: Path) -> Iterator[str]:
 
 def test_e_mail_gets_the_alert(smtp: str, tmp_path: Path) -> None:
     url = f"mailto://{smtp}?from=headrace@example.org&to=ada@example.org,bob@example.org"
-    assert Address(1, url).send([Notice("new", RUN, NOW)]) is None
+    assert Address(1, url).send([Notification("new", RUN, NOW)]) is None
     letters = [email.message_from_bytes(file.read_bytes()) for file in (tmp_path / "mail" / "new").iterdir()]
     assert sorted(str(one["X-RcptTo"]) for one in letters) == ["ada@example.org", "bob@example.org"]
     letter = letters[0]
@@ -293,11 +293,11 @@ def test_a_webhook_that_fails_gets_it_at_the_next_time(httpserver: HTTPServer, t
     well = Recorder()
     hook = Address(2, f"json://{httpserver.host}:{httpserver.port}/hook?:token={SECRET}")
     for _ in range(2):
-        [why] = desk_of(tmp_path, hook, well).settle(found(PROBLEM), NOW)
+        [why] = notifier_of(tmp_path, hook, well).update(found(PROBLEM), NOW)
         assert "channel 2 (json) did not take" in why
         assert SECRET not in why
-    assert desk_of(tmp_path, hook, well).settle(found(PROBLEM), NOW) == []
-    assert desk_of(tmp_path, hook, well).settle(found(PROBLEM), NOW) == []
+    assert notifier_of(tmp_path, hook, well).update(found(PROBLEM), NOW) == []
+    assert notifier_of(tmp_path, hook, well).update(found(PROBLEM), NOW) == []
     assert (len(httpserver.log), well.told) == (3, [("new", PROBLEM.key)])
 
 
@@ -331,9 +331,9 @@ def test_a_channel_that_is_away_does_not_give_its_secrets_away(
         f"json://127.0.0.1:{port}/{SECRET}?:token={SECRET}",
         f"mailto://me:{SECRET}@127.0.0.1:{port}?from=a@example.org&to=b@example.org",
     ]
-    desk = desk_of(tmp_path, *(Address(n, url) for n, url in enumerate(urls, 1)))
+    notifier = notifier_of(tmp_path, *(Address(n, url) for n, url in enumerate(urls, 1)))
     with caplog.at_level(logging.DEBUG, "headrace"):
-        failures = desk.settle(found(PROBLEM), NOW)
+        failures = notifier.update(found(PROBLEM), NOW)
     assert len(failures) == 2
     assert SECRET not in " ".join(failures) + caplog.text + (tmp_path / "alerts.json").read_text()
     assert (tmp_path / "alerts.json").stat().st_mode & 0o077 == 0
@@ -385,7 +385,7 @@ def test_the_command_lists_tries_and_dismisses(httpserver: HTTPServer, tmp_path:
         said = json.loads(done.stdout)
         assert said["channel 1 (json)"] is None
         assert "503" in said["channel 2 (json)"]
-        desk_of(tmp_path, Recorder()).settle(found(PROBLEM), NOW)
+        notifier_of(tmp_path, Recorder()).update(found(PROBLEM), NOW)
         assert PROBLEM.title in headrace("list").stdout
         [shown] = json.loads(headrace("list", "--json").stdout)
         assert (shown["key"], shown["owners"]) == (PROBLEM.key, ["team:analytics"])

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from conftest import Stack
 from headrace.bench import peers
 from headrace.bench.load import live
-from headrace.bench.peers import PEERS, Peer, by_hand, peering
+from headrace.bench.peers import PEERS, Peer, by_hand, measure_peer
 from headrace.bench.peers.record import SCHEMA, Event, is_right, with_times
 from headrace.bench.throughput import seed_topic
 from headrace.contracts import EVENTS
@@ -74,7 +74,7 @@ def test_a_peer_lands_its_share(stack: Stack, name: str) -> None:
     if find_spec(PEERS[name].needs) is None:
         pytest.skip("the dependency group 'bench' is not installed")
     seeded = seed_topic(stack.settings, 1_000, 0, None)
-    run = peering(stack.settings, seeded, name)[name]
+    run = measure_peer(stack.settings, seeded, name)[name]
     assert run.wrong == ()
     assert run.events == int(1_000 * PEERS[name].share)
 
@@ -82,7 +82,7 @@ def test_a_peer_lands_its_share(stack: Stack, name: str) -> None:
 def test_a_peer_that_loses_rows_is_found(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     seeded = seed_topic(stack.settings, 1_000, 0, None)
     monkeypatch.setattr(by_hand, "is_right", lambda row: not row["event_id"].endswith("7"))
-    run = peering(stack.settings, seeded, "loop")["loop"]
+    run = measure_peer(stack.settings, seeded, "loop")["loop"]
     assert run.events == 200
     [line] = run.wrong
     assert line.endswith("instead of 200")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from conftest import Stack
 from headrace.bench import queries as bench
-from headrace.bench.queries import Asked, Queried, fill
+from headrace.bench.queries import QueryLatency, QueryResult, fill
 from headrace.cli import app
 from headrace.contracts import EVENTS
 from headrace.contracts.check import violations
@@ -78,7 +78,9 @@ def test_a_mart_that_lacks_events_is_found(stream: Stream) -> None:
             f"CREATE VIEW marts_queries.{table} AS SELECT event_date AS {day}, {count} FROM raw_queries.events{few}"
         )
     server.close()
-    assert bench._judge(stream, {DAY: 30}) == ["`marts_queries`.session_metrics 2025-03-01: 29 instead of 30"]
+    assert bench._differences(stream, {DAY: 30}) == [
+        "`marts_queries`.session_metrics 2025-03-01: 29 instead of 30"
+    ]
 
 
 def test_days_are_as_large_as_asked() -> None:
@@ -95,7 +97,7 @@ def test_latencies_are_told_by_hundredths() -> None:
 def test_the_command_fails_when_a_mart_is_wrong(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object, wrong: tuple[str, ...], status: int
 ) -> None:
-    found = Queried(9, 30, 3, (Asked("top pages today", 20, 60, 8.0, 9.5, 12.0),), 3.0, 2.0, 5, ())
+    found = QueryResult(9, 30, 3, (QueryLatency("top pages today", 20, 60, 8.0, 9.5, 12.0),), 3.0, 2.0, 5, ())
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setattr(bench, "queries", lambda *_, **__: replace(found, wrong=wrong))
     for options in ([], ["--json"]):

@@ -16,8 +16,8 @@ from headrace.bench import report
 from headrace.bench.measure import Run, Series, filesystem
 from headrace.bench.peers import PEERS
 from headrace.bench.profile import Stage, summarised
-from headrace.bench.scale import Committed, Drained, Mark, Scaled
-from headrace.bench.throughput import NAMES, Throughput
+from headrace.bench.scale import Checkpoint, CommitCost, DrainResult, ScaleResult
+from headrace.bench.throughput import NAMES, ThroughputResult
 from headrace.cli import app
 from headrace.core.errors import Fatal
 
@@ -29,14 +29,14 @@ def figures() -> dict[str, Any]:
     series = {
         name: Series([Run(1_000, 1_000 / rate, 0.002, 0.004, 900_000_000)]) for name, rate in rates.items()
     }
-    marks = tuple(Mark(n * 1_000_000, 4.0 * n, 6.0 * n, 700_000_000, 800_000_000) for n in (1, 2, 3))
-    drained = Drained(1_000_000, marks[:1], ()), Drained(3_000_000, marks, ())
-    commits = tuple(Committed(500 * n, 10.0 + n) for n in range(1, 22))
+    marks = tuple(Checkpoint(n * 1_000_000, 4.0 * n, 6.0 * n, 700_000_000, 800_000_000) for n in (1, 2, 3))
+    drained = DrainResult(1_000_000, marks[:1], ()), DrainResult(3_000_000, marks, ())
+    commits = tuple(CommitCost(500 * n, 10.0 + n) for n in range(1, 22))
     answer = {"question": "top pages today", "rows": 20, "runs": 60, "p50": 8.2, "p95": 21.7, "worst": 30.0}
     return {
-        "throughput": {**Throughput(1_000, "lz4", 403.0, series).shown(), "filesystem": "ext4"},
+        "throughput": {**ThroughputResult(1_000, "lz4", 403.0, series).as_dict(), "filesystem": "ext4"},
         "profile": {"stages": [{"name": "decode JSON", "leading": 0.25, "others": 0.5}], "reconciles": True},
-        "scale": Scaled(drained, commits, 2.0).shown(),
+        "scale": ScaleResult(drained, commits, 2.0).as_dict(),
         "queries": {
             "events": 50_000_000, "days": 30, "day_events": 10_000_000, "answers": [answer], "build_seconds": 600.4,
             "refresh_seconds": 90.6, "refresh_events": 14_000_000, "wrong": [], "reconciles": True,
@@ -77,10 +77,10 @@ def test_a_part_may_be_missing(figures: dict[str, Any]) -> None:
 
 
 def test_parts_are_chosen_by_name() -> None:
-    assert report.chosen([]) == report.PARTS
-    assert report.chosen(["scale", "throughput"]) == ("throughput", "scale")
+    assert report.select_parts([]) == report.PARTS
+    assert report.select_parts(["scale", "throughput"]) == ("throughput", "scale")
     with pytest.raises(Fatal, match="no part 'sped'; it has throughput"):
-        report.chosen(["sped"])
+        report.select_parts(["sped"])
 
 
 def test_the_profile_tells_stages_and_threads_apart() -> None:
@@ -124,7 +124,7 @@ def test_the_command_fails_when_a_part_does_not_reconcile(
     made = {**figures["throughput"], "reconciles": agrees}
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(report, "require_plots", lambda: None)
-    monkeypatch.setattr(report, "measured", lambda *_: made)
+    monkeypatch.setattr(report, "measure_part", lambda *_: made)
     monkeypatch.setattr(
         report, "write", lambda docs, found: (docs / report.DATA).write_text(json.dumps(found))
     )

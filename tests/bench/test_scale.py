@@ -10,7 +10,15 @@ from typer.testing import CliRunner
 
 from conftest import Stack
 from headrace.bench import scale as bench
-from headrace.bench.scale import Committed, Drained, Mark, Scaled, backlogs, committing, draining
+from headrace.bench.scale import (
+    Checkpoint,
+    CommitCost,
+    DrainResult,
+    ScaleResult,
+    backlogs,
+    committing,
+    draining,
+)
 from headrace.bench.throughput import seed_topic
 from headrace.cli import app
 
@@ -24,9 +32,9 @@ def test_a_topic_that_is_repeated_lands_once_in_full(stack: Stack, backlog: int)
 
 
 def test_a_row_too_many_is_found(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    judge = bench._judge
+    differences = bench._differences
     monkeypatch.setattr(
-        bench, "_judge", lambda stream, ends: judge(stream, {c: n - 1 for c, n in ends.items()})
+        bench, "_differences", lambda stream, ends: differences(stream, {c: n - 1 for c, n in ends.items()})
     )
     found = draining(stack.settings, seed_topic(stack.settings, 300, 0, None), 600)
     assert {line.split(",")[0] for line in found.wrong} == {"lake", "warehouse"}
@@ -49,11 +57,11 @@ def test_backlogs_grow() -> None:
 def test_the_command_fails_when_rows_are_wrong(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object, wrong: tuple[str, ...], status: int
 ) -> None:
-    one = Drained(1_000_000, (Mark(1_000_000, 4.0, 6.0, 1, 2),), ())
-    ten = replace(one, backlog=10_000_000, marks=(Mark(10_000_000, 44.0, 6.0, 1, 2),), wrong=wrong)
-    commits = (Committed(500, 10.0), Committed(1_000, 12.0), Committed(1_500, 11.0))
+    one = DrainResult(1_000_000, (Checkpoint(1_000_000, 4.0, 6.0, 1, 2),), ())
+    ten = replace(one, backlog=10_000_000, marks=(Checkpoint(10_000_000, 44.0, 6.0, 1, 2),), wrong=wrong)
+    commits = (CommitCost(500, 10.0), CommitCost(1_000, 12.0), CommitCost(1_500, 11.0))
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
-    monkeypatch.setattr(bench, "scale", lambda *_, **__: Scaled((one, ten), commits, 1.0))
+    monkeypatch.setattr(bench, "scale", lambda *_, **__: ScaleResult((one, ten), commits, 1.0))
     for options in ([], ["--json"]):
         done = CliRunner().invoke(app, ["bench", "scale", *options])
         assert done.exit_code == status, done.output

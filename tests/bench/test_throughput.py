@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from conftest import Stack
 from headrace.bench import throughput as bench
 from headrace.bench.load import Seeded, live
-from headrace.bench.measure import Run, Series, alone, interleaved, peak_memory
+from headrace.bench.measure import Run, Series, in_own_process, interleaved, peak_memory
 from headrace.bench.peers import PEERS
 from headrace.bench.tasks import draining, landing
-from headrace.bench.throughput import MALFORMED, NAMES, Throughput, measure, seed_queue, seed_topic
+from headrace.bench.throughput import MALFORMED, NAMES, ThroughputResult, measure, seed_queue, seed_topic
 from headrace.cli import app
 from headrace.contracts import EVENTS
 from headrace.core.batch import CheckedBatch
@@ -64,7 +64,7 @@ def test_every_measurement_is_there_and_reconciles(stack: Stack) -> None:
         codec=None,
         run=here,
     )
-    shown = json.loads(json.dumps(found.shown()))
+    shown = json.loads(json.dumps(found.as_dict()))
     assert shown["wrong"] == []
     assert shown["reconciles"] is True
     assert set(shown["series"]) == set(NAMES) - {"rdkafka", *PEERS}
@@ -118,7 +118,7 @@ def test_a_message_that_a_queue_lost_is_found(stack: Stack) -> None:
 def test_the_command_fails_when_a_run_does_not_reconcile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object, wrong: tuple[str, ...], status: int
 ) -> None:
-    found = Throughput(2, "lz4", 400.0, {name: Series([Run(2, 1.0, 1.0, 1.5, 1)]) for name in NAMES})
+    found = ThroughputResult(2, "lz4", 400.0, {name: Series([Run(2, 1.0, 1.0, 1.5, 1)]) for name in NAMES})
     found.series["delta"].runs.append(Run(2, 3.0, 1.0, 1.5, 1, wrong))
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setattr(bench, "throughput", lambda *_, **__: found)
@@ -132,7 +132,7 @@ def test_the_command_fails_when_a_run_does_not_reconcile(
 
 def test_a_task_alone_has_its_own_memory() -> None:
     held = b"x" * 300_000_000
-    assert 0 < alone(peak_memory) < len(held)
+    assert 0 < in_own_process(peak_memory) < len(held)
 
 
 def test_repetitions_go_back_and_forth() -> None:

@@ -18,7 +18,7 @@ from headrace.config.settings import load_settings
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import Fatal
 from headrace.health import doctor
-from headrace.local import runtime
+from headrace.local import stack_files
 from headrace.pipelines import Kafka
 from headrace.streams.adapters import producer
 from headrace.streams.stream import streams
@@ -95,7 +95,7 @@ def test_a_stack_can_be_looked_at_and_ended_in_spite_of_it(home: Path) -> None:
 
 def test_that_of_a_stack_that_has_ended_counts_for_nothing(home: Path) -> None:
     (home / "stack.env").write_bytes(GOOD)
-    lock = runtime.try_lock(home)
+    lock = stack_files.try_lock(home)
     assert lock is not None
     assert load_settings().kafka_bootstrap_servers == "127.0.0.1:1"
     os.close(lock)
@@ -127,7 +127,7 @@ def test_what_a_stack_writes_is_read_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]
 ) -> None:
     home = tmp_path_factory.mktemp("written")
-    runtime.write_env(home, variables)
+    stack_files.write_env(home, variables)
     found = stack_env.read(home / "stack.env")
     assert {name: line.value for name, line in found.items()} == variables
     assert [line.number for line in found.values()] == [*range(1, len(variables) + 1)]
@@ -175,8 +175,8 @@ def test_what_is_exported_for_dbt_does_not_count_as_set(home: Path, monkeypatch:
     "content", ["", "{", "[]", "null", '{"supervisor": {}}', '{"supervisor": 7, "services": []}', "[" * 9_999]
 )
 def test_a_damaged_stack_json_is_none(home: Path, content: str) -> None:
-    runtime.info_file(home).write_text(content)
-    assert runtime.read_info(home) is None
+    stack_files.info_file(home).write_text(content)
+    assert stack_files.read_info(home) is None
     shown = subprocess.run(
         [*HEADRACE, "stack", "status", "--json"], capture_output=True, text=True, check=False
     )

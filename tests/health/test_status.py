@@ -27,7 +27,7 @@ from rich.console import Console
 from commands import run_text
 from conftest import Stack
 from headrace import alerts
-from headrace.alerts import News, Problem
+from headrace.alerts import Findings, Problem
 from headrace.cli.inspect import show
 from headrace.config.settings import PROJECT_ROOT, load_settings, settings
 from headrace.core.errors import Fatal
@@ -117,11 +117,11 @@ def test_a_check_that_the_code_no_longer_has_is_left_out(home: Path) -> None:
     config = load_settings()
     assert [check.name for check in examine([], config).failed] == ["former"]
 
-    def look(book: alerts.Book) -> News:
+    def look(book: alerts.AlertState) -> Findings:
         book.checks = ["check/lake/events:other"]
-        return News()
+        return Findings()
 
-    alerts.desk(config).settle(look)
+    alerts.notifier(config).update(look)
     assert examine([], config).failed == []
 
 

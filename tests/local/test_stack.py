@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from headrace.core.errors import Fatal
-from headrace.local import broker, processes, queue, runtime, stack
+from headrace.local import broker, processes, queue, stack, stack_files
 from headrace.local.embedded import USUAL_PORTS
 from headrace.local.service import State
 
@@ -30,10 +30,10 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """A folder with a space in its name; whatever a failed test left running in it is ended."""
     folder = tmp_path / "my home"
     yield folder
-    info = runtime.read_info(folder)
-    if runtime.runs(folder) and info and info["supervisor"]["pid"] != os.getpid():
+    info = stack_files.read_info(folder)
+    if stack_files.is_running(folder) and info and info["supervisor"]["pid"] != os.getpid():
         psutil.Process(info["supervisor"]["pid"]).kill()
-        eventually(lambda: not runtime.runs(folder), 30)
+        eventually(lambda: not stack_files.is_running(folder), 30)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def services_of(home: Path) -> dict[str, stack.Row]:
 
 
 def supervisor_of(home: Path) -> psutil.Process:
-    info = runtime.read_info(home)
+    info = stack_files.read_info(home)
     assert info
     return psutil.Process(info["supervisor"]["pid"])
 
@@ -156,7 +156,7 @@ def test_a_taken_port_that_was_asked_for_is_named(running: tuple[Path, dict[str,
     port = int(running[1]["HEADRACE_CLICKHOUSE_PORT"])
     with pytest.raises(Fatal, match=rf"port {port} for the clickhouse is taken by \S+ \(pid \d+\)"):
         stack.EmbeddedStack(home, ports=stack.Ports(clickhouse=port)).__enter__()
-    assert not runtime.runs(home)
+    assert not stack_files.is_running(home)
 
 
 def test_a_port_lost_in_the_race_is_replaced(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_kill_9_of_the_supervisor_leaves_nothing_and_up_works_at_once(home: Path
     # on a busy machine the guards may have ended everything before it looks
     assert told[-1] in {f"the stack in {home} is stopped", f"no stack runs in {home}"}
     assert len(second) >= 3 and not any(map(lives, second))
-    assert not runtime.env_file(home).exists()
+    assert not stack_files.env_file(home).exists()
 
 
 def test_a_killed_service_comes_back_with_its_topics(home: Path) -> None:
@@ -257,18 +257,18 @@ def test_foreground_ends_on_sigterm(home: Path) -> None:
     assert "stopped\n" in list(lines)
     assert process.wait(30) == 0
     assert not any(map(lives, family))
-    assert not runtime.runs(home)
+    assert not stack_files.is_running(home)
 
 
 def test_a_recycled_pid_is_never_signalled(home: Path) -> None:
     """stack.json names a living process that is not the supervisor, and the lock is held."""
     home.mkdir()
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
-    fd = runtime.try_lock(home)
+    fd = stack_files.try_lock(home)
     assert fd is not None
     try:
         supervisor = {"pid": stranger.pid, "created": 1.0}
-        runtime.write_info(home, {"supervisor": supervisor, "handles_sigterm": True, "services": []})
+        stack_files.write_info(home, {"supervisor": supervisor, "handles_sigterm": True, "services": []})
         threading.Timer(0.3, os.close, [fd]).start()
         assert stack.down(home, lambda _: None) is True
         assert stranger.poll() is None
@@ -292,8 +292,8 @@ def test_background_failure_is_told_to_whoever_asked(tmp_path: Path, home: Path)
     (home / "clickhouse").write_text("a file where the data should be")
     with pytest.raises(Fatal, match=r"^clickhouse ended with exit status .*clickhouse\.log$"):
         stack.up(home, report=lambda _: None)
-    assert not runtime.runs(home)
-    assert not runtime.env_file(home).exists()
+    assert not stack_files.is_running(home)
+    assert not stack_files.env_file(home).exists()
 
 
 def test_missing_broker_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +344,7 @@ def test_files_that_are_lost_or_damaged_are_written_again(
 
     def is_well() -> bool:
         try:
-            return runtime.read_env(folder) == endpoints and runtime.read_info(folder) is not None
+            return stack_files.read_env(folder) == endpoints and stack_files.read_info(folder) is not None
         except Fatal:
             return False
 
@@ -354,5 +354,5 @@ def test_files_that_are_lost_or_damaged_are_written_again(
 
 def test_env_file_survives_odd_values(tmp_path: Path) -> None:
     values = {"A": "plain", "B": "it's a \\ path", "C": "", "D": uuid.uuid4().hex, "E": 'x # ${HOME} "q"'}
-    runtime.write_env(tmp_path, values)
-    assert runtime.read_env(tmp_path) == values
+    stack_files.write_env(tmp_path, values)
+    assert stack_files.read_env(tmp_path) == values

@@ -14,7 +14,7 @@ from headrace.config.settings import Settings, load_settings
 from headrace.core.errors import Fatal
 from headrace.models import project as models
 from headrace.models import versions as dbt_versions
-from headrace.models.messages import Problem, changed_files, understand
+from headrace.models.dbt_errors import ProjectProblem, changed_files, explain
 
 ROOT = Path(__file__).parents[2]
 MART = "models/marts/users/users_latest.sql"
@@ -128,7 +128,7 @@ def test_what_dbt_says_becomes_file_line_and_reason(
     before = dbt_versions._checksums(project)
     edit(project)
     changed = changed_files(before, dbt_versions._checksums(project))
-    assert str(understand(output, project, changed)) == f"dbt_project/{place}: {said}"
+    assert str(explain(output, project, changed)) == f"dbt_project/{place}: {said}"
 
 
 @pytest.mark.parametrize(("edit", "place", "said"), MISTAKES.values(), ids=MISTAKES)
@@ -164,7 +164,7 @@ def test_what_is_not_the_projects_fault_is_tried_again(
     slow = settings.model_copy(update={"parse_seconds": 0.01})
     assert "within 0.01 s" in str(dbt_versions.current(slow).problem)
     monkeypatch.setattr(dbt_versions, "_compile", lambda *_: dbt_versions._failed(
-        understand("[Errno 28] No space left on device", Path("x")), lasting=False))  # fmt: skip
+        explain("[Errno 28] No space left on device", Path("x")), lasting=False))  # fmt: skip
     append("\n-- and one more\n")(settings.project_dir / "dbt_project")
     assert "No space left" in str(dbt_versions.current(settings).problem)
     monkeypatch.undo()
@@ -185,12 +185,14 @@ def test_a_new_home_with_a_broken_project_has_no_models_and_says_so(
 ) -> None:
     append("{% if %}\n")(settings.project_dir / "dbt_project")
     fresh = settings.model_copy(update={"home": tmp_path / "home"})
-    assert dbt_versions.known(fresh) == dbt_versions.Project(None), "whoever only looks parses nothing"
+    assert dbt_versions.current_if_parsed(fresh) == dbt_versions.Project(None), (
+        "whoever only looks parses nothing"
+    )
     found = dbt_versions.current(fresh)
     assert found.usable is None
     assert found.complaint.startswith(f"dbt_project/{MART}:40: Expected an expression")
     assert "there are no models until it is repaired" in found.complaint
-    assert dbt_versions.known(fresh) == found
+    assert dbt_versions.current_if_parsed(fresh) == found
     with pytest.raises(Fatal, match=r"users_latest\.sql:40"):
         models.manifest(fresh)
 
@@ -220,7 +222,7 @@ def test_versions_do_not_pile_up(settings: Settings, tmp_path: Path) -> None:
     fresh = settings.model_copy(update={"home": tmp_path / "home"})
     versions = tmp_path / "home" / "dbt" / "versions"
     for number in range(dbt_versions._KEPT + 2):
-        dbt_versions._note(versions / f"refused-{number}", Problem("no"), lasting=True)
+        dbt_versions._note(versions / f"refused-{number}", ProjectProblem("no"), lasting=True)
         (versions / f"good-{number}").mkdir()
         for folder in (versions / f"refused-{number}", versions / f"good-{number}"):
             os.utime(folder, (number, number))
@@ -243,5 +245,5 @@ def test_a_version_that_dagster_refuses_is_not_used(settings: Settings) -> None:
 
 def test_a_traceback_is_its_last_line(tmp_path: Path) -> None:
     said = 'Traceback (most recent call last):\n  File "x.py", line 3, in y\nTypeError: no\n'
-    assert understand(said, tmp_path).said == "TypeError: no"
-    assert json.dumps(understand("", tmp_path).said) == '"dbt refuses the project and says nothing"'
+    assert explain(said, tmp_path).said == "TypeError: no"
+    assert json.dumps(explain("", tmp_path).said) == '"dbt refuses the project and says nothing"'

@@ -13,7 +13,7 @@ import pytest
 from dagster import DagsterInstance, Definitions, build_sensor_context, job, op
 
 from builders import event
-from headrace.alerts import Book, News
+from headrace.alerts import AlertState, Findings
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, Retriable
 from headrace.health import run_history as recorded
@@ -147,11 +147,11 @@ def test_one_alert_for_the_whole_episode(
     from headrace.pipelines import discover
 
     places = alerts.Places(defs.get_repository_def(), discover().pipelines, "http://ui")
-    book, known = Book(), {"headrace/stream": "metrics"}
+    book, known = AlertState(), {"headrace/stream": "metrics"}
     now = datetime.now(UTC)
 
-    def look() -> News:
-        news = News()
+    def look() -> Findings:
+        news = Findings()
         alerts.look_at_runs(news, book, instance, places, now + timedelta(minutes=1))
         return news
 

@@ -1,27 +1,25 @@
-"""Who is told that something is wrong, once, and that it is well again.
+"""Alerts: tell each channel once that something is wrong, and once that it has recovered.
 
-A ``Problem`` has a key, its cause. The ``Desk`` keeps an alert for each cause that is not over, with what every channel
-has been told of it, in a file below ``HEADRACE_HOME`` that is written after each message. So an alert is sent once to
-each channel, again after a while if nobody mended it, and its end once; a channel that is down gets its message when
-it is back, and the others get nothing twice. A process that is killed between a message and its note repeats that one.
+A ``Problem`` is identified by the key of its cause. The ``Notifier`` keeps an alert per open problem, with the
+channels that know of it, in a file below ``HEADRACE_HOME`` (ADR 11).
 """
 
-from headrace.alerts.base import Channel, Notice, Problem, length
+from headrace.alerts.base import Channel, Notification, Problem, length
 from headrace.alerts.channels import Address, Log, addresses, verify
-from headrace.alerts.desk import Alert, Book, Desk, News, desk
+from headrace.alerts.notifier import Alert, AlertState, Findings, Notifier, notifier
 
 __all__ = [
     "Address",
     "Alert",
-    "Book",
+    "AlertState",
     "Channel",
-    "Desk",
+    "Findings",
     "Log",
-    "News",
-    "Notice",
+    "Notification",
+    "Notifier",
     "Problem",
     "addresses",
-    "desk",
     "length",
+    "notifier",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""What is told, and to whom it can be told."""
+"""Define problems, their notifications, and the protocol of channels."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Annotated, Literal, Protocol
 
 import msgspec
 
-#: A time with its zone: one without, in a file, is damage.
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+#: A time with its zone. A time without one, in a file, is damage.
+ZonedTime = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that needs a person.
+    """A problem that needs a person.
 
     Attributes:
-        key: Its cause: what has the same key is the same trouble.
-        what: Of which kind it is.
-        title: One line.
-        reason: The first lines of the error, or what the check says.
-        severity: ``error``, or ``warning`` where data goes on.
-        owners: Whom it concerns; more than one where several streams are concerned.
-        link: Where to look.
-        began: When (UTC).
-        stream: Name of the stream, empty if it is none's alone.
-        asset: Name of the asset, empty if it is none's alone.
+        key: Identifies the cause. Problems with the same key are the same problem.
+        what: Kind of the problem.
+        title: Summary in one line.
+        reason: First lines of the error, or the check's description.
+        severity: ``error``, or ``warning`` if data keeps flowing.
+        owners: Owners of the affected streams.
+        link: Address with details.
+        began: Start (UTC).
+        stream: Name of the stream; empty if no single stream is affected.
+        asset: Name of the asset; empty if no single asset is affected.
     """
 
     key: str
@@ -37,14 +37,14 @@ class Problem:
     severity: Literal["error", "warning"]
     owners: tuple[str, ...]
     link: str
-    began: Moment
+    began: ZonedTime
     stream: str = ""
     asset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """One thing to be told."""
+class Notification:
+    """Message to a channel about one problem."""
 
     kind: Literal["new", "reminder", "recovered"]
     problem: Problem
@@ -52,13 +52,13 @@ class Notice:
 
     @property
     def title(self) -> str:
-        """One line."""
+        """Title in one line."""
         before = {"new": "", "reminder": "still: ", "recovered": "recovered: "}[self.kind]
         return f"Headrace: {before}{self.problem.title}"
 
     @property
     def fields(self) -> dict[str, str]:
-        """What an alert carries, by name; what is empty is left out."""
+        """Fields of the message by name, without empty ones."""
         problem = self.problem
         named = {
             "kind": self.kind,
@@ -75,28 +75,28 @@ class Notice:
 
     @property
     def body(self) -> str:
-        """The reason, and the fields one to a line."""
+        """The reason, then one field per line."""
         lines = [f"{name}: {value}" for name, value in self.fields.items() if name not in ("kind", "what")]
         return "\n".join([self.problem.reason, "", *lines])
 
 
 class Channel(Protocol):
-    """A way to tell people."""
+    """A way to notify people."""
 
     @property
     def id(self) -> str:
-        """The same for the same address, at whatever place of the setting."""
+        """Identity of the address, independent of its place in the setting."""
 
     @property
     def label(self) -> str:
-        """Its place and scheme: no secrets."""
+        """Place and scheme of the address, without secrets."""
 
-    def send(self, notices: Sequence[Notice], /) -> str | None:
-        """Tell them in one message; None if that went well, else why not, without secrets."""
+    def send(self, notices: Sequence[Notification], /) -> str | None:
+        """Send notifications in one message. Return None on success, else the reason without secrets."""
 
 
 def length(time: timedelta) -> str:
-    """A time in its two largest units: ``2 h 5 min``."""
+    """Format a duration in its two largest units: ``2 h 5 min``."""
     left, found = int(time.total_seconds()), []
     for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         number, left = divmod(left, seconds)

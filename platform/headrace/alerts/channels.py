@@ -1,6 +1,7 @@
-"""The log, and the addresses that Apprise serves (https://github.com/caronc/apprise): webhooks, Slack, e-mail and more.
+"""Define the channels: the log, and addresses that Apprise serves, such as webhooks, Slack or e-mail.
 
-Addresses hold secrets: what is said of a channel is its place in ``HEADRACE_ALERTS`` and its scheme.
+Addresses hold secrets. So messages name a channel by its place in ``HEADRACE_ALERTS`` and its scheme. Apprise:
+https://github.com/caronc/apprise.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from headrace.alerts.base import Notice
+from headrace.alerts.base import Notification
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal
 
 log = logging.getLogger("headrace.alerts")
 
-#: Seconds for one message.
+#: Longest time for one message, s.
 _PATIENCE = 10
 
 
 class Log:
-    """The log of the process. It takes everything."""
+    """The log of this process. It accepts every notification."""
 
     id = label = "log"
 
-    def send(self, notices: Sequence[Notice], /) -> str | None:
-        """A line and what belongs to it, at the level of the severity."""
+    def send(self, notices: Sequence[Notification], /) -> str | None:
+        """Log each notification at the level of its severity."""
         for notice in notices:
             levels = {"error": logging.ERROR, "warning": logging.WARNING}
             level = logging.WARNING if notice.kind == "recovered" else levels[notice.problem.severity]
@@ -36,12 +37,14 @@ class Log:
 
 
 class Address:
-    """A channel that Apprise serves. Nothing is imported or opened before it is needed."""
+    """A channel that Apprise serves. Nothing is imported or opened before its first use."""
 
     def __init__(self, place: int, url: str) -> None:
-        """Args:
-        place: In the setting, counted from 1.
-        url: Apprise's URL of it.
+        """Create the channel.
+
+        Args:
+            place: Place in the setting, counted from 1.
+            url: Apprise's URL of the channel.
         """
         self._url = url
         self._scheme = url.partition("://")[0].lower() if "://" in url else "no scheme"
@@ -49,10 +52,10 @@ class Address:
         self.label = f"channel {place} ({self._scheme})"
 
     def verify(self) -> None:
-        """See whether it is an address at all; nothing is sent.
+        """Check that the URL is a valid address, without sending anything.
 
         Raises:
-            Fatal: It is none; names it by place and scheme.
+            Fatal: It is not. The message names the channel by place and scheme.
         """
         if self._service([]) is None:
             raise Fatal(
@@ -61,8 +64,8 @@ class Address:
                 "with %-escapes in passwords; see 'Alerts' in docs/operations.md"
             )
 
-    def send(self, notices: Sequence[Notice], /) -> str | None:
-        """Send one message; a webhook gets the fields of a single notice as keys of their own too."""
+    def send(self, notices: Sequence[Notification], /) -> str | None:
+        """Send one message. For a single notification, a webhook also gets its fields as keys."""
         import apprise
 
         service = self._service(notices)
@@ -84,7 +87,7 @@ class Address:
             )
         return None if went else self._without_secrets(said)
 
-    def _service(self, notices: Sequence[Notice]) -> Any:
+    def _service(self, notices: Sequence[Notification]) -> Any:
         import apprise
         from apprise.plugins import url_to_dict
 
@@ -96,11 +99,11 @@ class Address:
                 if parts["schema"] in ("json", "jsons") and len(notices) == 1:
                     parts["payload"] = {**notices[0].fields, **parts.get("payload", {})}
                 return apprise.Apprise.instantiate(parts, asset=_asset(), suppress_exceptions=False)
-            except Exception:  # each of its plugins refuses in its own way, and may quote what it refuses
+            except Exception:  # each plugin raises its own errors, which may quote the address
                 return None
 
     def _without_secrets(self, said: list[str]) -> str:
-        """What Apprise said, without any part of the address that might be a secret."""
+        """Return Apprise's messages without any part of the address that might be secret."""
         text = " ".join(" ".join(said).split())[:300] or "it did not take the message"
         parts = {self._url}
         for separator in "/:@?&=#":
@@ -128,7 +131,7 @@ class _Kept(logging.Handler):
 
 @contextmanager
 def _quiet_apprise() -> Iterator[list[str]]:
-    """What Apprise would log is kept instead: it may name addresses."""
+    """Capture Apprise's log messages, which may contain addresses, instead of logging them."""
     logger, kept = logging.getLogger("apprise"), _Kept()
     before = logger.propagate
     logger.propagate = False
@@ -141,15 +144,15 @@ def _quiet_apprise() -> Iterator[list[str]]:
 
 
 def addresses(settings: Settings) -> list[Address]:
-    """The channels of the settings, besides the log."""
+    """Return the channels of the settings, without the log."""
     return [Address(n, url.get_secret_value()) for n, url in enumerate(settings.alerts, 1)]
 
 
 def verify(settings: Settings) -> None:
-    """See whether every channel's address is one.
+    """Check that every channel's URL is a valid address.
 
     Raises:
-        Fatal: One is not; names it by place and scheme.
+        Fatal: One is not. The message names the channel by place and scheme.
     """
     for address in addresses(settings):
         address.verify()

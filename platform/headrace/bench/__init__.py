@@ -1,1 +1,4 @@
-"""What Headrace costs and how fast it is, measured on the machine at hand. Every measured run is reconciled."""
+"""Benchmarks: the cost and speed of Headrace on this machine, behind ``headrace bench``.
+
+Every measured run is reconciled. ``report`` writes ``docs/performance.md`` from the figures.
+"""

@@ -1,4 +1,4 @@
-"""A long backfill from the Dagster UI's own door, beside live ingestion, and whether everything is right afterwards."""
+"""Measure a long backfill, launched as from the Dagster UI, beside live ingestion; verify every count afterwards."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from headrace.streams.stream import Stream, streams
 from headrace.warehouse.ddl import quoted
 
 _FIRST = date(2025, 3, 1)
-#: Touched days are not rebuilt by themselves meanwhile: what is measured is the backfill.
+#: Sensors do not rebuild touched days meanwhile, so that only the backfill is measured.
 _TUNING = {"HEADRACE_REFRESH_COOLDOWN_SECONDS": "86400", "HEADRACE_REFRESH_MAX_WAIT_SECONDS": "86400"}
 _LOOK_SECONDS = 2.0
 _DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Backfilled:
-    """A backfill, and what was found after it.
+class BackfillResult:
+    """Duration and outcome of a backfill.
 
     Attributes:
-        days: How many days.
-        events: Of each day.
+        days: Number of days.
+        events: Events per day.
         seconds: From the launch to its success.
-        live_sent: Events that were sent meanwhile.
-        live_landed: Of those, in the lake afterwards.
-        live_published: And in the warehouse.
-        behind: The most live events that were sent and not yet published at any look.
-        memory_bytes: The most that the ClickHouse endpoint took.
-        wrong: What is not as it should be, a line each.
+        live_sent: Live events sent meanwhile.
+        live_landed: Of those, events in the lake afterwards.
+        live_published: Of those, events in the warehouse afterwards.
+        behind: Most live events at any look that were sent and not yet published.
+        memory_bytes: Peak memory of the ClickHouse endpoint.
+        wrong: Differences from the expected counts, a line each.
     """
 
     days: int
@@ -58,8 +58,8 @@ class Backfilled:
     wrong: tuple[str, ...]
 
 
-def backfill(home: Path, console: Console, *, days: int, events: int, rate: float) -> Backfilled:
-    """Seed history, start a platform of its own, launch the backfill, send live events until it is done, and judge.
+def backfill(home: Path, console: Console, *, days: int, events: int, rate: float) -> BackfillResult:
+    """Seed history, start a platform of its own, run the backfill beside live events, and verify the counts.
 
     Raises:
         Fatal: The platform does not become ready, or the backfill fails.
@@ -99,12 +99,12 @@ def backfill(home: Path, console: Console, *, days: int, events: int, rate: floa
         sent = live.result()[-1][1]
         with console.status("waiting for the last live events"):
             landed, published = _live(stream, span, sent)
-        wrong = _judge(stream, settings, span, events)
-        return Backfilled(days, events, seconds, sent, landed, published, behind, memory, wrong)
+        wrong = _differences(stream, settings, span, events)
+        return BackfillResult(days, events, seconds, sent, landed, published, behind, memory, wrong)
 
 
 def _deployed(api: DagsterApi) -> None:
-    """Until the views are there, which the marts read."""
+    """Wait until the views that the marts read are deployed."""
     deadline, never = time.monotonic() + 300, threading.Event()
     while True:
         try:
@@ -143,8 +143,8 @@ def _live(stream: Stream, span: list[date], sent: int) -> tuple[int, int]:
         never.wait(1)
 
 
-def _judge(stream: Stream, settings: Settings, span: list[date], events: int) -> tuple[str, ...]:
-    """Counts of every day against what was made: nobody asks the lake here."""
+def _differences(stream: Stream, settings: Settings, span: list[date], events: int) -> tuple[str, ...]:
+    """Compare the counts of every day with the generated ones, without asking the lake."""
     wrong = []
     marts, query = quoted(settings.dbt_schema), stream.warehouse.query
     expected = {
@@ -175,6 +175,3 @@ def _judge(stream: Stream, settings: Settings, span: list[date], events: int) ->
         f"{one}: lake {pair[0]:,}, warehouse {pair[1]:,}" for one, pair in parity(stream).different.items()
     ]
     return tuple(wrong)
-
-
-__all__ = ["Backfilled", "backfill"]

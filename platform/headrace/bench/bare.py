@@ -1,7 +1,7 @@
-"""What each part can do by itself: the drivers, with nothing of Headrace around them.
+"""Measure each driver by itself, without Headrace.
 
-Each is the least that anybody must do who takes that step with that library, so the slowest of them bounds what the
-whole can reach on the machine at hand.
+Each measurement is the least work that the step needs with that library. So the slowest one bounds the speed of the
+whole on this machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TEN = 10  # SQS' limit for one call
 
 
 def fetch(settings: Settings, topic: str, messages: int) -> Run:
-    """kafka-python's network, CRC and decompression; records stay undecoded and are thrown away."""
+    """Measure kafka-python's network, CRC and decompression. Records stay undecoded and are discarded."""
     watch, count = Stopwatch(), 0
     for _, records in _polled(settings, topic, messages, undecoded=True):
         count += sum(record.value.decompressed().count for record in records)
@@ -44,7 +44,7 @@ def fetch(settings: Settings, topic: str, messages: int) -> Run:
 
 
 def poll(settings: Settings, topic: str, messages: int) -> Run:
-    """kafka-python as everybody uses it: ``KafkaConsumer.poll``; records are thrown away."""
+    """Measure ``KafkaConsumer.poll``, the usual way to use kafka-python. Records are discarded."""
     watch, count = Stopwatch(), 0
     for _, records in _polled(settings, topic, messages, undecoded=False):
         count += len(records)
@@ -52,7 +52,7 @@ def poll(settings: Settings, topic: str, messages: int) -> Run:
 
 
 def fetched(settings: Settings, topic: str, messages: int) -> dict[TopicPartition, list[RawBatch]]:
-    """At least so many messages of a topic, decompressed and undecoded, by partition."""
+    """Fetch at least ``messages`` messages of a topic, decompressed and undecoded, by partition."""
     kept: dict[TopicPartition, list[RawBatch]] = {}
     for partition, records in _polled(settings, topic, messages, undecoded=True):
         kept.setdefault(partition, []).extend(record.value.decompressed() for record in records)
@@ -93,7 +93,7 @@ def _messages(record: Any) -> int:
 
 
 def parse(payloads: Sequence[pl.Series], schema: pl.Schema) -> Run:
-    """Polars' JSON parser on lines that are already joined."""
+    """Measure Polars' JSON parser on lines that are joined beforehand."""
     texts = [b"\n".join(part.to_list()) for part in payloads]
     watch, rows = Stopwatch(), 0
     for text in texts:
@@ -102,7 +102,7 @@ def parse(payloads: Sequence[pl.Series], schema: pl.Schema) -> Run:
 
 
 def write(rows: Sequence[pa.Table], folder: Path, table: Table) -> Run:
-    """delta-rs, a commit each, into files as the lake's are."""
+    """Measure delta-rs with one commit per table, into files like the lake's."""
     days, properties = [table.partition], writer_properties(table)
     watch = Stopwatch()
     for one in rows:
@@ -111,7 +111,7 @@ def write(rows: Sequence[pa.Table], folder: Path, table: Table) -> Run:
 
 
 def clickhouse(settings: Settings) -> Client:
-    """A client as anybody would make one."""
+    """Make a clickhouse-connect client with its usual options."""
     return clickhouse_connect.get_client(
         host=settings.clickhouse_host,
         port=settings.clickhouse_port,
@@ -122,7 +122,7 @@ def clickhouse(settings: Settings) -> Client:
 
 
 def insert(settings: Settings, database: str, name: str, tables: Sequence[pa.Table]) -> Run:
-    """clickhouse-connect's Arrow insert into a table that is there, a request each."""
+    """Measure clickhouse-connect's Arrow insert into an existing table, one request per table."""
     client = clickhouse(settings)
     blocks = [table.combine_chunks() for table in tables]
     try:
@@ -135,7 +135,7 @@ def insert(settings: Settings, database: str, name: str, tables: Sequence[pa.Tab
 
 
 def receive_and_delete(settings: Settings, queue: str, messages: int) -> Run:
-    """boto3 in as many threads as Headrace has receivers: receive ten, delete ten, until all are gone."""
+    """Measure boto3 with as many threads as Headrace has receivers: receive and delete ten at a time until empty."""
     secret = settings.aws_secret_access_key
     client = boto3.client(
         "sqs",
@@ -150,7 +150,7 @@ def receive_and_delete(settings: Settings, queue: str, messages: int) -> Run:
     def receive(url: str) -> None:
         nonlocal left
         empty = 0
-        while left > 0 and empty < 2:  # a queue may answer empty while others hold what is left
+        while left > 0 and empty < 2:  # a queue may answer empty while other receivers hold the rest
             found = client.receive_message(QueueUrl=url, MaxNumberOfMessages=_TEN, WaitTimeSeconds=1).get(
                 "Messages"
             )

@@ -1,8 +1,8 @@
-"""How soon an event can be seen in the speed layer, with the whole platform running as ``headrace up`` runs it.
+"""Measure how soon an event is visible in the speed layer, with the platform running as under ``headrace up``.
 
-A producer sends at a steady rate and notes when each chunk went out; a reader counts, several times a second, what the
-speed layer shows. An event counts as visible at the first look that finds as many events as had been sent up to and
-with it: never too early, and late by at most the time between two looks.
+A producer sends at a steady rate and records when it sent each chunk. A reader counts the speed layer's events several
+times a second. An event counts as visible at the first look that finds all events sent up to it. So the latency is
+never too low, and too high by at most the time between two looks.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _CATCH_UP_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Freshness:
-    """Latencies from sending to being visible, s.
+class FreshnessResult:
+    """Latencies from sending to visibility, s.
 
     Attributes:
-        rate: Events per second that were asked for.
+        rate: Requested events per second.
         sent: Events that the broker acknowledged.
         visible: Events that the speed layer showed in the end.
-        seconds: How long they were sent.
-        p50: Half of them were visible within.
-        p95: 95 of 100.
-        p99: 99 of 100.
-        worst: All of them.
+        seconds: How long events were sent.
+        p50: Median latency.
+        p95: 95th percentile.
+        p99: 99th percentile.
+        worst: Highest latency.
         runs: Ingest runs that took turns.
         lake_rows: Rows in the lake afterwards.
         warehouse_rows: Rows of the raw table afterwards.
@@ -62,12 +62,12 @@ class Freshness:
 
     @property
     def reconciles(self) -> bool:
-        """Whether every event is everywhere once."""
+        """Whether every event is in every store once."""
         return self.sent == self.visible == self.lake_rows == self.warehouse_rows
 
 
-class _Looks:
-    """When how many events were visible; taken in the background."""
+class _Visibility:
+    """Visible events over time, counted in the background."""
 
     def __init__(self, stream: Stream, settings: Settings) -> None:
         self._warehouse = stream.warehouse
@@ -77,26 +77,26 @@ class _Looks:
         self.seen: list[tuple[float, int]] = []
 
     def look(self) -> int:
-        """Events that are visible now."""
+        """Count the visible events now."""
         [(count,)] = self._warehouse.query(self._query, width=self._width)
         found = int(count or 0)
         self.seen.append((time.monotonic(), found))
         return found
 
     def until(self, stop: threading.Event) -> None:
-        """Look again and again."""
+        """Count repeatedly until ``stop`` is set."""
         while not stop.wait(_LOOK_SECONDS):
             self.look()
 
 
-def freshness(home: Path, console: Console, *, rate: float, seconds: float) -> Freshness:
+def freshness(home: Path, console: Console, *, rate: float, seconds: float) -> FreshnessResult:
     """Start a platform of its own, send, watch, reconcile, and stop it.
 
     Args:
-        home: State and logs; what is there of an earlier run must be gone.
-        console: Where to tell.
+        home: Folder for state and logs, without those of an earlier run.
+        console: Terminal that shows the progress.
         rate: Events per second.
-        seconds: How long to send; longer than ``HEADRACE_INGEST_MAX_SECONDS`` to have a hand-over in it.
+        seconds: How long to send. Exceed ``HEADRACE_INGEST_MAX_SECONDS`` to include a hand-over between runs.
 
     Raises:
         Fatal: The platform does not become ready, or events do not become visible.
@@ -109,7 +109,7 @@ def freshness(home: Path, console: Console, *, rate: float, seconds: float) -> F
             platform.dagster.start()
             events = streams(settings)["events"]
             stack.callback(events.close)
-            looks = _Looks(events, settings)
+            looks = _Visibility(events, settings)
             _await_views(looks)
         stop = threading.Event()
         watcher = threading.Thread(target=looks.until, args=(stop,), daemon=True)
@@ -124,7 +124,7 @@ def freshness(home: Path, console: Console, *, rate: float, seconds: float) -> F
         watcher.join()
         runs = [r for r in DagsterApi(platform.ui).runs(500) if r.job == "ingest_events"]
         latencies = _latencies(sent, looks.seen)
-        return Freshness(
+        return FreshnessResult(
             rate,
             total,
             looks.look(),
@@ -139,14 +139,14 @@ def freshness(home: Path, console: Console, *, rate: float, seconds: float) -> F
         )
 
 
-def _await_views(looks: _Looks) -> None:
-    """Until the speed layer is deployed."""
+def _await_views(looks: _Visibility) -> None:
+    """Wait until the speed layer is deployed."""
     deadline, never = time.monotonic() + _READY_SECONDS, threading.Event()
     while True:
         try:
             looks.look()
             return
-        except HeadraceError as error:  # its tables are not there yet
+        except HeadraceError as error:  # its tables do not exist yet
             if time.monotonic() > deadline:
                 raise Fatal(
                     f"the speed layer is not deployed after {_READY_SECONDS:,.0f} s: {error}"
@@ -154,7 +154,7 @@ def _await_views(looks: _Looks) -> None:
             never.wait(1)
 
 
-def _await(looks: _Looks, total: int) -> None:
+def _await(looks: _Visibility, total: int) -> None:
     deadline, never = time.monotonic() + _CATCH_UP_SECONDS, threading.Event()
     while not looks.seen or looks.seen[-1][1] < total:
         if time.monotonic() > deadline:
@@ -166,7 +166,7 @@ def _await(looks: _Looks, total: int) -> None:
 
 
 def _latencies(sent: Sequence[tuple[float, int]], seen: Sequence[tuple[float, int]]) -> list[float]:
-    """Seconds from handing over to being visible for every chunk, in order of size: chunks are all as large."""
+    """Return the latency of every chunk, in ascending order, s. All chunks have the same size."""
     found, at = [], 0
     for when, upto in sent:
         while at < len(seen) - 1 and (seen[at][1] < upto or seen[at][0] < when):

@@ -1,4 +1,4 @@
-"""Events to measure with: at a steady rate through Kafka, and history by the million straight into the lake."""
+"""Generate events for benchmarks: at a steady rate through Kafka, or history straight into the lake."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headrace.producers.malformed import malformed_events
 from headrace.streams.adapters import producer
 from headrace.streams.stream import Stream
 
-#: Events of a session, one after the other.
+#: Consecutive events of a session.
 SESSION_EVENTS = 10
 _TOPIC = Kafka("analytics_events")
 _CHUNKS_PER_SECOND = 10
@@ -35,13 +35,16 @@ _SEED_CHUNK = 20_000
 def send(
     settings: Settings, rate: float, seconds: float, stop: threading.Event | None = None
 ) -> list[tuple[float, int]]:
-    """Send live events of about 400 bytes; returns when how many had been handed over, chunk by chunk.
+    """Send live events of about 400 bytes.
 
     Args:
-        settings: Where the broker is.
+        settings: Address of the broker.
         rate: Events per second.
-        seconds: How long.
+        seconds: How long to send.
         stop: Ends it earlier.
+
+    Returns:
+        For each chunk, the time at which it was sent and the number of events sent with it and before it.
 
     Raises:
         Fatal: The broker did not acknowledge all of them.
@@ -67,12 +70,12 @@ def send(
 
 
 def live(first: int, end: int, now: datetime) -> pl.DataFrame:
-    """Events number ``first`` to below ``end`` as messages: JSON of 12 fields and about 400 bytes.
+    """Make the events numbered from ``first`` to below ``end`` as JSON of 12 fields and about 400 bytes.
 
-    They happened one after the other, a microsecond apart, until ``now``.
+    They occurred one microsecond apart, the last of them at ``now``.
 
     Returns:
-        ``payload`` and ``key``, both Binary.
+        Columns ``payload`` and ``key``, both Binary.
     """
     n = pl.col("n")
     visit = n // SESSION_EVENTS
@@ -107,15 +110,15 @@ def _padded(number: pl.Expr, width: int) -> pl.Expr:
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """What a topic or queue was given, by the broker's answers and by arithmetic.
+    """Content of a seeded topic or queue, by the broker's acknowledgements and by arithmetic.
 
     Attributes:
         place: The topic or queue.
-        acknowledged: Messages that the broker has acknowledged.
-        malformed: Those of which nothing may land.
-        reasons: Their reasons, by check.
-        duration_ms: Sum over the others, ms.
-        payload_bytes: All of them together.
+        acknowledged: Messages that the broker acknowledged.
+        malformed: Messages of which no record may land.
+        reasons: Reasons of the malformed messages, by check.
+        duration_ms: Sum of ``duration_ms`` over the good messages.
+        payload_bytes: Size of all messages.
     """
 
     place: Kafka | Sqs
@@ -132,13 +135,13 @@ class Seeded:
 
 
 def seed(to: Producer, place: Kafka | Sqs, events: int, malformed_every: int = 0) -> Seeded:
-    """Send live events as fast as the broker takes them.
+    """Send live events as fast as the broker accepts them.
 
     Args:
-        to: Sends to ``place``.
+        to: Producer for ``place``.
         place: An empty topic or queue.
-        events: How many messages.
-        malformed_every: Of so many messages one is malformed, in the middle; 0 for none.
+        events: Number of messages.
+        malformed_every: One message in so many is malformed, in the middle of them; 0 for none.
 
     Raises:
         Fatal: The broker did not acknowledge all of them.
@@ -170,7 +173,7 @@ def seed(to: Producer, place: Kafka | Sqs, events: int, malformed_every: int = 0
 
 
 def seed_day(stream: Stream, day: date, events: int) -> None:
-    """Land a day of history as one commit: as many events, in sessions of ten, spread over the day."""
+    """Land a day of history as one commit: events in sessions of ten, spread over the day."""
     stream.lake.good.open().append(_history(day, events), {f"bench/{day}": events}, f"bench-{day}")
 
 

@@ -1,4 +1,4 @@
-"""A measured run: how long, how much of the processors, how much memory."""
+"""Measure a run: time, core seconds and memory."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Run:
     """One measured run.
 
     Attributes:
-        events: That went through.
-        seconds: By the clock.
-        cpu_seconds: Of this process, all its threads together.
-        busy_seconds: Of the whole machine's cores, whoever used them: broker, queue and ClickHouse too.
-        peak_bytes: Most memory that the process has held so far.
-        wrong: What did not reconcile afterwards, a line each.
+        events: Processed events.
+        seconds: Elapsed time.
+        cpu_seconds: Core seconds of this process with all its threads.
+        busy_seconds: Core seconds of the whole machine, including broker, queue and ClickHouse.
+        peak_bytes: Peak memory of this process so far.
+        wrong: Differences found by the reconciliation, a line each.
     """
 
     events: int
@@ -49,30 +49,30 @@ class Run:
 
 
 class Stopwatch:
-    """Runs from its making on."""
+    """Measure from its creation on."""
 
     def __init__(self) -> None:
         self._began, self._cpu, self._busy = time.perf_counter(), time.process_time(), _busy()
 
     def read(self, events: int) -> Run:
-        """What ``events`` have cost up to now."""
+        """Return the cost of ``events`` up to now."""
         wall, cpu = time.perf_counter() - self._began, time.process_time() - self._cpu
-        # the machine's is counted in hundredths of a second
+        # the machine's time has a resolution of 10 ms
         return Run(events, wall, cpu, max(cpu, _busy() - self._busy), peak_memory())
 
 
 def _busy() -> float:
-    """Seconds that the machine's cores have worked since it started."""
+    """Return the core seconds that the machine has worked since it started."""
     spent = psutil.cpu_times()
-    # guests count as users, too; stolen time was never ours
+    # guest time is part of user time; stolen time was another machine's
     others = ("idle", "iowait", "steal", "guest", "guest_nice")
     return float(sum(spent) - sum(getattr(spent, name, 0.0) for name in others))
 
 
 def peak_memory() -> int:
-    """Most memory that this process has held, bytes.
+    """Return this process's peak memory, bytes.
 
-    Linux hands ``getrusage`` of a process the peak of the one that started it; the kernel's own count has it not.
+    On Linux, ``getrusage`` inherits the peak of the parent process. The kernel's own count (``VmHWM``) does not.
     """
     status = Path("/proc/self/status")
     found = _PEAK.search(status.read_text()) if status.exists() else None
@@ -83,17 +83,17 @@ def peak_memory() -> int:
 
 
 def filesystem(path: Path) -> str:
-    """What the system calls the kind of file system that a path is on, as in ``ext4``; empty if it does not say."""
+    """Name the type of the file system that holds a path, such as ``ext4``; empty if unknown."""
     whole = path.resolve()
     mounts = {Path(p.mountpoint): p.fstype for p in psutil.disk_partitions(all=True)}
     return next((mounts[above] for above in (whole, *whole.parents) if above in mounts), "")
 
 
-def alone(task: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Run a task in a new process, so that its memory and its processor time are its own.
+def in_own_process(task: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run a task in a new process, so that memory and core seconds are its own.
 
     Raises:
-        Exception: What the task raised.
+        Exception: The task's own error.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(task, *arguments, **named).result()
@@ -112,16 +112,16 @@ class Series:
 
     @property
     def busy(self) -> float:
-        """Core seconds of the whole machine for an event, median."""
+        """Core seconds of the whole machine per event, median."""
         return statistics.median(run.busy_seconds / run.events for run in self.runs)
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory of any repetition."""
+        """Highest peak memory of all repetitions."""
         return max(run.peak_bytes for run in self.runs)
 
-    def shown(self) -> dict[str, Any]:
-        """For machines."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the series as data for JSON."""
         cpu = statistics.median(run.cpu_seconds / run.events for run in self.runs)
         return {
             "events_per_second": round(self.rate),
@@ -136,8 +136,8 @@ class Series:
 
 
 def interleaved(repetitions: int, tasks: Sequence[str]) -> list[str]:
-    """Each task as often as asked, one after the other and every other time backwards.
+    """Order the tasks so that each repetition runs all of them, every other time backwards.
 
-    What disturbs the machine for a while, or grows with the time, then falls on all of them.
+    A disturbance of the machine, or a cost that grows with time, then affects all tasks alike.
     """
     return [name for n in range(repetitions) for name in (tasks[::-1] if n % 2 else tasks)]

@@ -1,4 +1,4 @@
-"""The plot of ``docs/performance.md``."""
+"""Plot the figures of ``docs/performance.md``."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _BARS = {
 
 
 def plot(figures: Mapping[str, Any], path: Path) -> None:
-    """Draw what there is of throughput and scale."""
+    """Draw throughput and scale, as far as there are figures."""
     panels = [name for name in ("throughput", "scale") if name in figures]
     if not panels:
         return
-    # the same figures make the same file
+    # the same figures produce the same file
     style = {"svg.hashsalt": "headrace", "font.family": "DejaVu Sans", "font.size": 10}
     with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(1, len(panels), figsize=(6.2 * len(panels), 4.4), squeeze=False)
@@ -65,7 +65,7 @@ def _bars(axes: Any, found: Mapping[str, Any]) -> None:
 
 
 def _lines(axes: Any, found: Mapping[str, Any]) -> None:
-    # the last one is of all that was published, for as many events as the one before it
+    # the last checkpoint repeats the events of the one before, after publishing
     marks = {mark["events"]: mark for mark in found["drained"][-1]["marks"]}.values()
     events = [mark["events"] / 1e6 for mark in marks]
     costs = [mark["cpu_seconds"] / mark["events"] * 1e6 for mark in marks]

@@ -1,4 +1,4 @@
-"""Where the time of the hot path goes: py-spy looks at a process that drains a topic, a hundred times a second.
+"""Profile the hot path: py-spy samples a process that drains a topic, a hundred times a second.
 
 ``python -m headrace.bench.profile TOPIC MESSAGES`` is that process.
 """
@@ -21,7 +21,7 @@ from headrace.pipelines import Kafka
 from headrace.streams.drain import drain
 
 _PER_SECOND = 100
-#: What a frame belongs to, by a part of its file's path; the innermost frame that belongs to anything decides.
+#: Stage of a frame, by a part of its file's path. The innermost frame with a stage decides.
 STAGES = {
     "fetch: network, CRC, decompression": (" (kafka/", " (lz4/"),
     "record batches to columns": ("/sources/",),
@@ -40,12 +40,12 @@ _RUN = "drain (headrace/streams/stream.py"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one stage took of the run's time, s/s.
+    """Share of the run's time that one stage takes, s/s.
 
     Attributes:
-        name: For people.
-        leading: In the thread that leads the run; all stages together are 1.
-        others: In all other threads, which work at the same time.
+        name: Name for people.
+        leading: Share in the thread that leads the run. The stages add up to 1.
+        others: Share in all other threads, which work at the same time.
     """
 
     name: str
@@ -57,7 +57,7 @@ def profile(settings: Settings, seeded: Seeded) -> tuple[Stage, ...]:
     """Drain the topic to Delta and ClickHouse under py-spy.
 
     Raises:
-        Fatal: py-spy is not installed, or may not look at other processes.
+        Fatal: py-spy is not installed, or the system does not let it sample other processes.
     """
     assert isinstance(seeded.place, Kafka)
     spy, out = Path(sys.executable).with_name("py-spy"), settings.home / "profile.txt"
@@ -73,13 +73,13 @@ def profile(settings: Settings, seeded: Seeded) -> tuple[Stage, ...]:
 
 
 def summarised(stacks: Iterable[str]) -> tuple[Stage, ...]:
-    """Stages, those that took most first.
+    """Attribute py-spy's samples to stages, the longest first.
 
     Args:
         stacks: ``thread;outermost (file:line);...;innermost (file:line) samples``, as py-spy writes them.
 
     Raises:
-        Fatal: The run is in none of them.
+        Fatal: No stack contains the run.
     """
     leading: Counter[str] = Counter()
     others: Counter[str] = Counter()
@@ -111,7 +111,7 @@ def _waits(frames: list[str]) -> bool:
 
 
 def drained(topic: str, messages: int) -> None:
-    """The run that is looked at."""
+    """Drain the topic. This is the run to sample."""
     enough = Event()
     with own_stream(settings(), Kafka(topic)) as stream:
         pace = replace(stream.pace, max_seconds=None)

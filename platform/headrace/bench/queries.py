@@ -1,6 +1,6 @@
-"""How soon a dashboard has its answer, on a warehouse with a month of events, and how long a touched day's marts take.
+"""Measure dashboard queries on a month of events, and the rebuild of a touched day's marts.
 
-The raw table is filled in ClickHouse itself; models are deployed and built by dbt as the platform builds them.
+ClickHouse itself fills the raw table. dbt deploys and builds the models as the platform does.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _USERS_PER_MILLION = 8_000
 _PAGES = 400
 #: Rows of one INSERT SELECT.
 _CHUNK = 1_000_000
-#: How many days before today the touched one is.
+#: Age of the touched day, days.
 _TOUCHED = 10
 
-#: What dashboards ask, by what it is for people; ``{marts}`` is their database.
+#: Dashboard queries by their purpose in words; ``{marts}`` is the database.
 QUESTIONS = {
     "the last hour by minute": """
         SELECT window_start, sum(events) AS events, sum(unique_sessions) AS sessions
@@ -63,16 +63,16 @@ QUESTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Latencies of one question, from the client's call to the last row in it, ms.
+class QueryLatency:
+    """Latencies of one query, from the client's call to the last row, ms.
 
     Attributes:
-        question: What was asked.
-        rows: Of the answer.
-        runs: How often it was asked.
-        p50: Half of the answers came within.
-        p95: 95 of 100.
-        worst: All of them.
+        question: The query's purpose, in words.
+        rows: Rows of the answer.
+        runs: Number of repetitions.
+        p50: Median latency.
+        p95: 95th percentile.
+        worst: Highest latency.
     """
 
     question: str
@@ -84,39 +84,39 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Queried:
-    """What was measured.
+class QueryResult:
+    """Latencies of all queries, and durations of the builds.
 
     Attributes:
-        events: In the raw table.
-        days: Over which they are spread.
-        day_events: Of the touched day.
-        answers: One for each question.
-        build_seconds: Building all marts of all days, with their tests.
-        refresh_seconds: Rebuilding the marts of the touched day and of those that change with it, with their tests.
+        events: Events in the raw table.
+        days: Days over which they are spread.
+        day_events: Events of the touched day.
+        answers: Latency of each query.
+        build_seconds: Time to build and test all marts of all days.
+        refresh_seconds: Time to rebuild and test the marts of the touched day and of the days that change with it.
         refresh_events: Raw rows of these days.
-        wrong: Days and marts that do not hold what was generated, a line each.
+        wrong: Days and marts that differ from the generated events, a line each.
     """
 
     events: int
     days: int
     day_events: int
-    answers: tuple[Asked, ...]
+    answers: tuple[QueryLatency, ...]
     build_seconds: float
     refresh_seconds: float
     refresh_events: int
     wrong: tuple[str, ...]
 
 
-def queries(home: Path, console: Console, *, events: int, day_events: int, runs: int) -> Queried:
-    """Start broker, queue and warehouse of its own, fill it, build the models, ask, and stop them.
+def queries(home: Path, console: Console, *, events: int, day_events: int, runs: int) -> QueryResult:
+    """Start backing services of its own, fill the warehouse, build the models, run the queries, and stop the services.
 
     Args:
-        home: State and logs; what is there of an earlier run must be gone.
-        console: Where to tell.
-        events: In the raw table.
-        day_events: Of these, on the day that is refreshed.
-        runs: How often each question is asked.
+        home: Folder for state and logs, without those of an earlier run.
+        console: Terminal that shows the progress.
+        events: Events in the raw table.
+        day_events: Of these, events on the touched day.
+        runs: Repetitions of each query.
     """
     with backing_services(home) as (_, settings):
         stream = streams(settings)["events"]
@@ -126,7 +126,7 @@ def queries(home: Path, console: Console, *, events: int, day_events: int, runs:
             stream.close()
 
 
-def _queries(stream: Stream, console: Console, *, events: int, day_events: int, runs: int) -> Queried:
+def _queries(stream: Stream, console: Console, *, events: int, day_events: int, runs: int) -> QueryResult:
     settings, today = stream.settings, datetime.now(UTC).date()
     days = days_between(today - timedelta(days=DAYS - 1), today)
     touched = today - timedelta(days=_TOUCHED)
@@ -142,15 +142,15 @@ def _queries(stream: Stream, console: Console, *, events: int, day_events: int, 
     stream.warehouse.record(EVENTS.table, publication)
     with console.status(f"building the models of {events:,} events"):
         built = _build(stream, days, sizes)
-    wrong = _judge(stream, sizes)
+    wrong = _differences(stream, sizes)
     with console.status(f"refreshing {touched}, {sizes[touched]:,} events"):
         reach = models.reach(models.manifest(settings), stream.pipeline)
         [(first, last)] = ranges([touched], settings.event_time_min.date(), *reach)
         around = days_between(first, last)
         refreshed = _build(stream, around, sizes)
-    wrong += _judge(stream, sizes)
+    wrong += _differences(stream, sizes)
     answers = _answers(settings, console, runs)
-    return Queried(
+    return QueryResult(
         events,
         len(days),
         sizes[touched],
@@ -163,7 +163,7 @@ def _queries(stream: Stream, console: Console, *, events: int, day_events: int, 
 
 
 def _sizes(days: Sequence[date], touched: date, events: int, day_events: int) -> dict[date, int]:
-    """Events by day: as many on each, but for the touched one."""
+    """Distribute the events over the days: ``day_events`` on the touched one, and equally many on the others."""
     most = min(day_events, events)
     others = [day for day in days if day != touched]
     each, rest = divmod(events - most, len(others))
@@ -172,15 +172,15 @@ def _sizes(days: Sequence[date], touched: date, events: int, day_events: int) ->
 
 
 def fill(stream: Stream, day: date, events: int, users: int) -> None:
-    """Make events of one day in the raw table: sessions of ten minutes beside each other, pages unevenly visited.
+    """Generate one day's events in the raw table: parallel sessions of ten minutes, with unevenly visited pages.
 
-    A day that is not over yet ends a second ago.
+    An unfinished day ends one second ago.
     """
     raw = f"{quoted(stream.settings.raw_database)}.{quoted(EVENTS.table.name)}"
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     end = min(start + timedelta(days=1), datetime.now(UTC) - timedelta(seconds=1))
     step = max(1, int((end - start).total_seconds() * 1e6) // max(1, events))
-    together = max(1, events // (144 * SESSION_EVENTS))  # sessions at the same time, for ten minutes of a day
+    together = max(1, events // (144 * SESSION_EVENTS))  # parallel sessions of ten minutes
     server = Server(stream.settings)
     for first in range(0, events, _CHUNK):
         server.command(
@@ -215,7 +215,7 @@ def fill(stream: Stream, day: date, events: int, users: int) -> None:
 
 
 def _build(stream: Stream, days: Sequence[date], sizes: dict[date, int]) -> float:
-    """Build the marts of these days in parts, as an asset run does; returns the seconds it took."""
+    """Build the marts of these days in parts, as an asset run does; return the seconds it took."""
     began = time.perf_counter()
     for part in portions(days, sizes, stream.settings.build_rows):
         began_at = datetime.now(UTC)
@@ -224,8 +224,8 @@ def _build(stream: Stream, days: Sequence[date], sizes: dict[date, int]) -> floa
     return time.perf_counter() - began
 
 
-def _judge(stream: Stream, sizes: dict[date, int]) -> list[str]:
-    """Counts of every day against what was generated."""
+def _differences(stream: Stream, sizes: dict[date, int]) -> list[str]:
+    """Compare the counts of every day with the generated ones."""
     marts, wrong = quoted(stream.settings.dbt_schema), []
     counted = {
         f"{quoted(stream.settings.raw_database)}.events": ("event_date", "count()"),
@@ -244,8 +244,8 @@ def _judge(stream: Stream, sizes: dict[date, int]) -> list[str]:
     return wrong
 
 
-def _answers(settings: Settings, console: Console, runs: int) -> tuple[Asked, ...]:
-    """Ask in turns, so that no question has the caches for itself."""
+def _answers(settings: Settings, console: Console, runs: int) -> tuple[QueryLatency, ...]:
+    """Run the queries in turns, so that no query has the caches to itself."""
     client = clickhouse(settings)
     took: dict[str, list[float]] = {question: [] for question in QUESTIONS}
     rows: dict[str, int] = {}
@@ -262,6 +262,6 @@ def _answers(settings: Settings, console: Console, runs: int) -> tuple[Asked, ..
     return tuple(_asked(question, rows[question], found) for question, found in took.items())
 
 
-def _asked(question: str, rows: int, took: list[float]) -> Asked:
+def _asked(question: str, rows: int, took: list[float]) -> QueryLatency:
     hundredths = statistics.quantiles(took, n=100, method="inclusive")
-    return Asked(question, rows, len(took), hundredths[49], hundredths[94], max(took))
+    return QueryLatency(question, rows, len(took), hundredths[49], hundredths[94], max(took))

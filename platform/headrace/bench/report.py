@@ -1,6 +1,6 @@
-"""``docs/performance.md`` and its plot, made of what was measured; the figures are beside them as JSON.
+"""Write ``docs/performance.md`` and its plot from the figures, which are kept beside them as JSON.
 
-A part that is measured again replaces its figures and leaves the others as they are.
+A new measurement of a part replaces its figures and leaves the others.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _SHORT = {"fetch": "kafka-python", "parse": "Polars", "write": "delta-rs", "inse
 _WHOLES = ("delta", "delta_clickhouse", "sqs")
 
 
-def chosen(names: Sequence[str]) -> tuple[Part, ...]:
-    """Parts by name, in their order; all of them for none.
+def select_parts(names: Sequence[str]) -> tuple[Part, ...]:
+    """Return the named parts in their usual order, or all of them if none is named.
 
     Raises:
-        Fatal: There is no such part.
+        Fatal: A part is unknown.
     """
     unknown = sorted({*names} - {*PARTS})
     if unknown:
@@ -42,14 +42,14 @@ def chosen(names: Sequence[str]) -> tuple[Part, ...]:
     return tuple(part for part in PARTS if part in names or not names)
 
 
-def measured(part: Part, home: Path, console: Console, share: float) -> dict[str, Any]:
+def measure_part(part: Part, home: Path, console: Console, share: float) -> dict[str, Any]:
     """Measure one part.
 
     Args:
-        part: Which.
-        home: State and logs; what is there of an earlier run must be gone.
-        console: Where to tell.
-        share: Of the usual numbers of events: 1 for figures that are to be kept.
+        part: The part.
+        home: Folder for state and logs, without those of an earlier run.
+        console: Terminal that shows the progress.
+        share: Share of the usual numbers of events; 1 for figures to keep.
     """
 
     def of(usual: int) -> int:
@@ -67,7 +67,7 @@ def measured(part: Part, home: Path, console: Console, share: float) -> dict[str
                 repetitions=3,
                 codec="lz4",
                 peers=True,
-            ).shown()
+            ).as_dict()
         case "profile":
             from headrace.bench.profile import profile
             from headrace.bench.throughput import seed_topic
@@ -84,11 +84,11 @@ def measured(part: Part, home: Path, console: Console, share: float) -> dict[str
         case "scale":
             from headrace.bench.scale import scale
 
-            return scale(home, console, events=of(50_000_000), commits=of(10_000)).shown()
+            return scale(home, console, events=of(50_000_000), commits=of(10_000)).as_dict()
 
 
 def write(docs: Path, figures: Figures) -> None:
-    """The page, the plot and the figures.
+    """Write the page, the plot and the figures.
 
     Raises:
         Fatal: Matplotlib is not installed.
@@ -101,13 +101,13 @@ def write(docs: Path, figures: Figures) -> None:
 
 
 def read(docs: Path) -> dict[str, Any]:
-    """The figures of earlier; none if there are none."""
+    """Read the existing figures; empty if there are none."""
     path = docs / DATA
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def page(figures: Figures) -> str:
-    """The page, in Markdown."""
+    """Make the page in Markdown."""
     sections: dict[Part, Callable[[Figures], Iterator[str]]] = {
         "throughput": _throughput,
         "profile": _profile,
@@ -117,9 +117,9 @@ def page(figures: Figures) -> str:
     lines = [
         "# Performance",
         "",
-        f"Made by `make bench`; the figures are in [{DATA}]({DATA}). Everything ran on one machine with {_CORES} cores:"
-        " broker, queue, ClickHouse and what was measured. Medians of repetitions that took turns. What a machine does"
-        " in a second is its own; look at the ratios.",
+        f"Written by `make bench`; the figures are in [{DATA}]({DATA}). Broker, queue, ClickHouse and the measured"
+        f" process shared one machine with {_CORES} cores. Each figure is the median of interleaved repetitions."
+        " Absolute rates depend on the machine; compare the ratios.",
         "",
         f"![Events per second beside peers and bare drivers; cost per event as the backlog grows]({PLOT})",
     ]
@@ -161,9 +161,9 @@ def _throughput(found: Figures) -> Iterator[str]:
     yield from _table(head, rows)
     yield ""
     yield (
-        "Spread is from the slowest to the fastest repetition. Core seconds and memory are of the measuring process;"
-        " the steps in memory share one, which holds the messages and all that is made of them. All processes: whatever"
-        " ran on the machine, broker, queue and ClickHouse above all."
+        "The spread is from the slowest to the fastest repetition. Core seconds and memory are those of the measuring"
+        " process. The steps in memory share one process, which holds the messages and everything made from them. All"
+        " processes are those of the whole machine, mainly broker, queue and ClickHouse."
     )
     yield ""
     for whole, limit in found["of_slowest_step"].items():
@@ -188,9 +188,9 @@ def _peers(found: Figures) -> Iterator[str]:
     yield "### Beside others"
     yield ""
     yield (
-        "The same events from the same broker into Delta, in the same run. Each is done as its documentation does it,"
-        " and tuned where that helps; none keeps offsets and rows in one commit, keeps what it rejects, or publishes."
-        " Slow ones got a part of the events."
+        "Each reads the same events from the same broker into Delta, in the same run. Each follows its documentation"
+        " and is tuned where that helps. None keeps offsets and rows in one commit, keeps rejected records, or"
+        " publishes. Slow ones got a share of the events."
     )
     yield ""
     rows = [
@@ -211,8 +211,8 @@ def _profile(found: Figures) -> Iterator[str]:
     yield "### Where the rest of the time goes"
     yield ""
     yield (
-        "py-spy, a hundred looks a second at a run to Delta and ClickHouse: shares of the run's time. What Polars and"
-        " delta-rs do in threads of their own is with the stage that waits for it."
+        "py-spy sampled a run to Delta and ClickHouse a hundred times a second; the figures are shares of the run's"
+        " time. Work of Polars and delta-rs in their own threads counts for the stage that waits for it."
     )
     yield ""
     rows = [[one["name"], f"{one['leading']:.0%}", f"{one['others']:.0%}"] for one in found["stages"]]
@@ -223,7 +223,8 @@ def _scale(found: Figures) -> Iterator[str]:
     yield "## As the backlog and the table grow"
     yield ""
     yield (
-        "One ingest run over each backlog, to Delta and ClickHouse, with its start and until the last row is published."
+        "One ingest run drains each backlog to Delta and ClickHouse. Its time includes the start and ends when the last"
+        " row is published."
         f"{_state(found)}"
     )
     yield ""
@@ -244,9 +245,9 @@ def _scale(found: Figures) -> Iterator[str]:
     yield from _table(["commits in the table", "ms for 100 messages, both tables"], commits)
     yield ""
     yield (
-        f"The last ones cost **{found['last_to_first_commit']:.2f}** of the first. The tables are maintained every 500"
-        f" commits ({found['maintenance_seconds']:.1f} s), as upkeep does every hour, and their logs shortened in"
-        " between, as publishing does it."
+        f"The last commits cost **{found['last_to_first_commit']:.2f}** of the first. The tables are maintained every"
+        f" 500 commits ({found['maintenance_seconds']:.1f} s), as upkeep does every hour. Their logs are shortened in"
+        " between, as publishing does."
     )
 
 
@@ -256,10 +257,11 @@ def _thinned(rows: Sequence[Figures]) -> list[Figures]:
 
 
 def _queries(found: Figures) -> Iterator[str]:
-    yield "## What dashboards ask"
+    yield "## Dashboard queries"
     yield ""
     yield (
-        f"{found['events']:,} events of {found['days']} days; asked through clickhouse-connect, questions in turns."
+        f"{found['events']:,} events of {found['days']} days, queried through clickhouse-connect, one query after the"
+        " other."
         f"{_state(found)}"
     )
     yield ""
@@ -270,15 +272,15 @@ def _queries(found: Figures) -> Iterator[str]:
     yield from _table(["", "rows", "p50, ms", "p95, ms", "worst, ms"], rows)
     yield ""
     yield (
-        f"A touched day of {found['day_events']:,} events is rebuilt and tested in {found['refresh_seconds']:,.0f} s,"
-        f" with the days that change with it ({found['refresh_events']:,} events in all); all marts of all days took"
-        f" {found['build_seconds']:,.0f} s."
+        f"To rebuild and test a touched day of {found['day_events']:,} events takes {found['refresh_seconds']:,.0f} s,"
+        f" including the days that change with it ({found['refresh_events']:,} events in all). All marts of all days"
+        f" took {found['build_seconds']:,.0f} s."
     )
 
 
 def _state(found: Figures) -> str:
     return (
-        f" Broker apart, which keeps all in memory, state was on {found['filesystem']}."
+        f" The broker keeps everything in memory; other state was on {found['filesystem']}."
         if found.get("filesystem")
         else ""
     )
@@ -289,10 +291,10 @@ def _gb(size: int) -> str:
 
 
 def require_plots() -> None:
-    """Matplotlib can be imported.
+    """Check that Matplotlib is installed.
 
     Raises:
-        Fatal: It is not installed.
+        Fatal: It is not.
     """
     from importlib.util import find_spec
 

@@ -1,8 +1,8 @@
-"""Whether an ingest run costs the same per event, and holds as much memory, whatever waits; and whether commits do.
+"""Measure whether cost per event and memory stay constant as the backlog grows, and cost per commit as a table grows.
 
-A broker that keeps 50 million messages in memory is beyond many machines. So a topic of some millions is seeded, and
-read again and again: ``Replayed`` is that topic with its messages repeated at offsets that go on. All that comes after
-the broker sees one long topic.
+A broker that keeps 50 million messages in memory exceeds many machines. So a topic of a few million messages is seeded
+and read repeatedly: ``Replayed`` is that topic with its messages repeated at growing offsets. Everything behind the
+broker sees one long topic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import psutil
 from rich.console import Console
 
 from headrace.bench.load import Seeded, live
-from headrace.bench.measure import Stopwatch, alone
+from headrace.bench.measure import Stopwatch, in_own_process
 from headrace.bench.tasks import own_stream, own_tables, pipeline, ready
 from headrace.bench.throughput import seed_topic
 from headrace.config.settings import Settings
@@ -37,26 +37,26 @@ from headrace.streams.drain import drain
 from headrace.streams.stream import Stream
 from headrace.warehouse.ddl import quoted
 
-#: Messages of the topic that is repeated: 0.15 GB a million in the embedded broker.
+#: Messages of the repeated topic: 0.15 GB per million in the embedded broker.
 SEGMENT = 5_000_000
-#: Events between two looks at time and memory.
-_MARK = 1_000_000
+#: Events between two checkpoints.
+_CHECKPOINT = 1_000_000
 #: Messages of each of the many commits.
 _SMALL = 100
-#: Commits that one figure is the median of.
+#: Commits per figure, which is their median.
 _WINDOW = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """How far a run was.
+class Checkpoint:
+    """Progress of a run.
 
     Attributes:
-        events: That had landed.
-        seconds: Since it began.
-        cpu_seconds: Of the process since then.
-        held_bytes: Memory that the process held.
-        peak_bytes: The most that it had held.
+        events: Landed events.
+        seconds: Time since the start.
+        cpu_seconds: Core seconds of the process since then.
+        held_bytes: Memory of the process now.
+        peak_bytes: Peak memory of the process.
     """
 
     events: int
@@ -67,32 +67,32 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
+class DrainResult:
     """One ingest run.
 
     Attributes:
         backlog: Messages that waited.
-        marks: The last of them is the end, with everything published.
-        wrong: What did not reconcile, a line each.
+        marks: Checkpoints. At the last one, everything is published.
+        wrong: Differences found by the reconciliation, a line each.
     """
 
     backlog: int
-    marks: tuple[Mark, ...]
+    marks: tuple[Checkpoint, ...]
     wrong: tuple[str, ...]
 
     @property
-    def end(self) -> Mark:
-        """What it took in all."""
+    def end(self) -> Checkpoint:
+        """The last checkpoint: the cost of the whole run."""
         return self.marks[-1]
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """What small commits cost in a table that has many already.
+class CommitCost:
+    """Cost of small commits in a table that has many already.
 
     Attributes:
-        commits: In the table.
-        milliseconds: Of a micro-batch of 100 messages: read the position, check, commit to both tables; median.
+        commits: Commits in the table.
+        milliseconds: Median time of a micro-batch of 100 messages: read the position, check, commit to both tables.
     """
 
     commits: int
@@ -100,26 +100,26 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled:
-    """What was measured.
+class ScaleResult:
+    """Results of all runs.
 
     Attributes:
         drained: Ingest runs, by backlog.
-        commits: As they came, with maintenance between two of them.
-        maintenance_seconds: What it took, of both tables; the median.
+        commits: Cost of commits in their order, with maintenance between two of them.
+        maintenance_seconds: Median time to maintain both tables.
     """
 
-    drained: tuple[Drained, ...]
-    commits: tuple[Committed, ...]
+    drained: tuple[DrainResult, ...]
+    commits: tuple[CommitCost, ...]
     maintenance_seconds: float
 
     @property
     def wrong(self) -> list[str]:
-        """What did not reconcile, a line each."""
+        """Differences found by the reconciliation, a line each."""
         return [f"{one.backlog:,}: {line}" for one in self.drained for line in one.wrong]
 
-    def shown(self) -> dict[str, Any]:
-        """For machines."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the results as data for JSON."""
         first, last = self.drained[0], self.drained[-1]
         return {
             "drained": [
@@ -143,21 +143,23 @@ class Scaled:
         }
 
 
-def scale(home: Path, console: Console, *, events: int, commits: int) -> Scaled:
+def scale(home: Path, console: Console, *, events: int, commits: int) -> ScaleResult:
     """Start broker, queue and warehouse of its own, measure, and stop them.
 
     Args:
-        home: State and logs; what is there of an earlier run must be gone.
-        console: Where to tell.
-        events: The largest backlog; smaller ones are a tenth of the next each, down to a million.
-        commits: Into one table.
+        home: Folder for state and logs, without those of an earlier run.
+        console: Terminal that shows the progress.
+        events: The largest backlog. Each smaller one is a tenth of the next, down to a million.
+        commits: Commits into one table.
     """
     with backing_services(home) as (_, settings):
         return measure(settings, console, events=events, commits=commits)
 
 
-def measure(settings: Settings, console: Console, *, events: int, commits: int, run: Any = alone) -> Scaled:
-    """As ``scale``, on the services that ``settings`` point at; ``run`` calls a task with its arguments."""
+def measure(
+    settings: Settings, console: Console, *, events: int, commits: int, run: Any = in_own_process
+) -> ScaleResult:
+    """Measure on the services that ``settings`` name. ``run`` calls a task with its arguments."""
     segment = min(events, SEGMENT)
     with console.status(f"seeding {segment:,} events"):
         seeded = seed_topic(settings, segment, 0, "lz4")
@@ -167,21 +169,21 @@ def measure(settings: Settings, console: Console, *, events: int, commits: int, 
             drained.append(run(draining, settings, seeded, backlog))
     with console.status(f"{commits:,} commits"):
         made, took = run(committing, settings, commits)
-    return Scaled(tuple(drained), tuple(made), took)
+    return ScaleResult(tuple(drained), tuple(made), took)
 
 
 def backlogs(most: int) -> list[int]:
-    """Growing ones up to ``most``."""
+    """Return growing backlogs up to ``most``."""
     found = [most]
-    while found[0] > _MARK:
-        found.insert(0, max(_MARK, found[0] // 10))
+    while found[0] > _CHECKPOINT:
+        found.insert(0, max(_CHECKPOINT, found[0] // 10))
     return found
 
 
 class Replayed:
-    """A topic whose messages come again, at offsets that go on, until so many have come. See ``Source``.
+    """A ``Source`` that repeats a topic's messages at growing offsets until it has delivered ``messages``.
 
-    A partition of 10 messages has its first again at offset 10.
+    In a partition of 10 messages, offset 10 is the first message again.
     """
 
     replayable = True
@@ -194,7 +196,7 @@ class Replayed:
         self.ends: dict[str, int] = {}
 
     def cursors(self) -> list[str]:
-        """Those of the topic."""
+        """Return the topic's cursors."""
         if not self._spans:
             self._spans = {cursor: end for cursor, (_, end) in self._inner.offsets().items()}
             left, whole = self._messages, sum(self._spans.values())
@@ -204,24 +206,24 @@ class Replayed:
         return self._inner.cursors()
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
-        """From the topic, with the offsets moved on."""
+        """Read from the topic and shift the offsets."""
         asked = {cursor: after.get(cursor, 0) for cursor in self.cursors()}
         moved = {c: at - at % self._spans[c] for c, at in asked.items()}
-        # a partition that is through is asked for what comes after its end
+        # a finished partition is read from its end
         real = {c: self._spans[c] if at >= self.ends[c] else at - moved[c] for c, at in asked.items()}
         batch = self._inner.read(Position(real), max_messages, wait_seconds)
         now = {c: min(self.ends[c], at + moved[c]) for c, at in batch.after.items()}
-        through = {c: at for c, at in asked.items() if at >= self.ends[c]}
+        finished = {c: at for c, at in asked.items() if at >= self.ends[c]}
         shift = pl.col("cursor").replace_strict(moved, return_dtype=pl.Int64)
         end = pl.col("cursor").replace_strict(self.ends, return_dtype=pl.Int64)
         records = batch.records.with_columns(pl.col("offset") + shift).filter(pl.col("offset") < end)
-        return replace(batch, records=records, before=Position(asked), after=Position({**now, **through}))
+        return replace(batch, records=records, before=Position(asked), after=Position({**now, **finished}))
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
-        """Nobody looks at the group's offsets."""
+        """Do nothing: the group's offsets are not used here."""
 
     def backlog(self, after: Position, /) -> Backlog:
-        """What has not come yet."""
+        """Count the messages not delivered yet."""
         waiting = {c: self.ends[c] - after.get(c, 0) for c in self.cursors()}
         return Backlog(sum(waiting.values()), by_cursor=waiting)
 
@@ -239,7 +241,7 @@ class _Replaying(Stream):
         self.replayed: Replayed | None = None
 
     def source(self, name: str, share: int | None = None) -> Source:
-        """The topic, repeated."""
+        """Return the repeated topic."""
         if self.replayed is None:
             inner = super().source(name, share)
             assert isinstance(inner, KafkaSource)
@@ -247,34 +249,34 @@ class _Replaying(Stream):
         return self.replayed
 
 
-def draining(settings: Settings, seeded: Seeded, backlog: int) -> Drained:
-    """One ingest run over so many messages, as the platform makes it: landed, and published meanwhile."""
-
+def draining(settings: Settings, seeded: Seeded, backlog: int) -> DrainResult:
+    """Drain ``backlog`` messages in one ingest run as the platform does, publishing meanwhile."""
     with own_tables(settings) as own, ready(_Replaying(pipeline(seeded.place), own, backlog)) as stream:
-        marks: list[Mark] = []
+        marks: list[Checkpoint] = []
         enough, me = Event(), psutil.Process()
         watch, pace = Stopwatch(), replace(stream.pace, max_seconds=None)
 
-        def mark(events: int) -> Mark:
+        def mark(events: int) -> Checkpoint:
             run = watch.read(events)
-            return Mark(events, run.seconds, run.cpu_seconds, me.memory_info().rss, run.peak_bytes)
+            return Checkpoint(events, run.seconds, run.cpu_seconds, me.memory_info().rss, run.peak_bytes)
 
         landed = 0
         for step in drain(stream, seeded.place.name, pace, stopping=enough.is_set):
-            if step.landed.messages // _MARK > landed // _MARK:
+            if step.landed.messages // _CHECKPOINT > landed // _CHECKPOINT:
                 marks.append(mark(step.landed.messages))
             landed = step.landed.messages
             if landed >= backlog:
                 enough.set()
         marks.append(mark(landed))
         assert stream.replayed is not None
-        return Drained(backlog, tuple(marks), _judge(stream, stream.replayed.ends))
+        return DrainResult(backlog, tuple(marks), _differences(stream, stream.replayed.ends))
 
 
-def _judge(stream: Stream, ends: dict[str, int]) -> tuple[str, ...]:
-    """Every offset of every partition once, in lake and warehouse.
+def _differences(stream: Stream, ends: dict[str, int]) -> tuple[str, ...]:
+    """Check that lake and warehouse have every offset of every partition once.
 
-    By number, smallest, largest and sum: a set of 50 million would take the memory that was measured.
+    Compare number, smallest, largest and sum of the offsets. A set of 50 million offsets would use the memory that is
+    measured.
     """
     offset = pl.col("_offset")
     counted = [pl.len().cast(pl.Int64), offset.min(), offset.max(), offset.sum()]
@@ -296,8 +298,8 @@ def _judge(stream: Stream, ends: dict[str, int]) -> tuple[str, ...]:
     return tuple(wrong)
 
 
-class _Ticks:
-    """A source that always has a few messages, as one has at a low rate. See ``Source``."""
+class _SmallBatches:
+    """A ``Source`` that always has a few messages, as at a low rate."""
 
     name = "memory/ticks"
     replayable = True
@@ -311,11 +313,11 @@ class _Ticks:
         self._records = made.with_columns(literals)
 
     def cursors(self) -> list[str]:
-        """One."""
+        """Return the only cursor."""
         return ["memory/ticks/0"]
 
     def read(self, after: Position, max_messages: int, wait_seconds: float, /) -> MicroBatch:
-        """The next few."""
+        """Return the next few messages."""
         first = after.get("memory/ticks/0", 0)
         offset = pl.int_range(first, first + _SMALL, dtype=pl.Int64).alias("offset")
         records = self._records.with_columns(offset).select(RECORD_SCHEMA.names())
@@ -323,20 +325,24 @@ class _Ticks:
         return MicroBatch(self.name, records, before, Position({"memory/ticks/0": first + _SMALL}))
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def backlog(self, after: Position, /) -> Backlog:
-        """There is always more."""
+        """Report that more messages wait, as always."""
         return Backlog(_SMALL)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing."""
 
 
-def committing(settings: Settings, commits: int) -> tuple[list[Committed], float]:
-    """So many small micro-batches into tables of their own, maintained between two windows."""
+def committing(settings: Settings, commits: int) -> tuple[list[CommitCost], float]:
+    """Commit many small micro-batches into tables of their own, with maintenance between two windows.
+
+    Returns:
+        Cost of a commit by window, and the median time of a maintenance, s.
+    """
     with own_stream(settings, Kafka("none")) as stream:
-        made: list[Committed] = []
+        made: list[CommitCost] = []
         spent: list[float] = []
         took = _commits(stream)
         while len(made) * _WINDOW < commits:
@@ -350,17 +356,17 @@ def committing(settings: Settings, commits: int) -> tuple[list[Committed], float
         return made, statistics.median(spent)
 
 
-def _window(number: int, took: Iterator[float]) -> Committed:
-    return Committed(number * _WINDOW, statistics.median(next(took) for _ in range(_WINDOW)) * 1e3)
+def _window(number: int, took: Iterator[float]) -> CommitCost:
+    return CommitCost(number * _WINDOW, statistics.median(next(took) for _ in range(_WINDOW)) * 1e3)
 
 
 def _commits(stream: Stream) -> Iterator[float]:
-    """Seconds of one micro-batch after the other, without end; what is between two of them does not count.
+    """Yield the seconds of one micro-batch after the other, without end. Time between two of them does not count.
 
-    The logs are shortened as publishing does it, as if all had been published at once.
+    The logs are shortened as publishing does it, as if everything were published at once.
     """
     pace = Pace(batch_messages=_SMALL, max_seconds=None, commit_batches=1)
-    landing = ingest(_Ticks(), stream.contract, stream.lake, stream.limits, pace)
+    landing = ingest(_SmallBatches(), stream.contract, stream.lake, stream.limits, pace)
     for version in count(1):
         began = time.perf_counter()
         next(landing)

@@ -1,6 +1,6 @@
-"""What is measured, one task after the other: each in a process, a lake and a raw database of its own.
+"""Run the measured tasks, each in a process, a lake and a raw database of its own.
 
-The same messages are read again and again: where a stream begins is in its lake.
+All tasks read the same messages: a stream's position is in its lake, and each lake is new.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.bench.measure import Run, Stopwatch
 from headrace.config.settings import Settings
 from headrace.contracts import EVENTS, check_batch
 from headrace.core.batch import RECORD_SCHEMA, MicroBatch, Position
-from headrace.demo.reconcile import Line
+from headrace.demo.reconcile import Comparison
 from headrace.flow.commit import Landed
 from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
@@ -40,26 +40,26 @@ from headrace.warehouse.server import Server
 
 S = TypeVar("S", bound=Stream)
 
-#: Events that the stages in memory take at most: they hold a gigabyte and a half for each million.
+#: Most events of the stages in memory, which take 1.5 GB per million.
 _IN_MEMORY = 500_000
 _INFERRED_LINES = 1_000
 
 
 def fetching(settings: Settings, seeded: Seeded) -> dict[str, Run]:
-    """kafka-python by itself, record batches left undecoded."""
+    """Measure kafka-python by itself, with record batches left undecoded."""
     return {"fetch": bare.fetch(settings, _topic(seeded), seeded.acknowledged)}
 
 
 def polling(settings: Settings, seeded: Seeded) -> dict[str, Run]:
-    """kafka-python by itself, as everybody uses it."""
+    """Measure kafka-python by itself, in its usual way."""
     return {"poll": bare.poll(settings, _topic(seeded), seeded.acknowledged)}
 
 
 def receiving(settings: Settings, seeded: Seeded) -> dict[str, Run]:
-    """boto3 by itself."""
+    """Measure boto3 by itself."""
     assert isinstance(seeded.place, Sqs)
     run = bare.receive_and_delete(settings, seeded.place.queue, seeded.acknowledged)
-    lost = Line("messages received", seeded.acknowledged, run.events)
+    lost = Comparison("messages received", seeded.acknowledged, run.events)
     return {"sqs_bare": replace(run, wrong=_said([lost]))}
 
 
@@ -69,7 +69,10 @@ def _topic(seeded: Seeded) -> str:
 
 
 def stages(settings: Settings, seeded: Seeded) -> dict[str, Run]:
-    """Each step by itself, from memory to memory; the last two to disk and warehouse, as much at once as we do."""
+    """Measure each step by itself, from memory to memory.
+
+    The last two write to disk and warehouse, with as many rows at once as Headrace commits.
+    """
     messages = min(seeded.acknowledged, _IN_MEMORY)
     fetched = bare.fetched(settings, _topic(seeded), messages)
     watch = Stopwatch()
@@ -85,7 +88,7 @@ def stages(settings: Settings, seeded: Seeded) -> dict[str, Run]:
             for batch in batches
         ]
         judged = watch.read(sum(map(len, batches)))
-        ours = settings.commit_batches  # the drivers get as much at once as Headrace commits
+        ours = settings.commit_batches  # the drivers write as many rows at once as Headrace commits
         groups = [pl.concat(checked[n : n + ours]) for n in range(0, len(checked), ours)]
         tables = [to_arrow(good, EVENTS.table) for good in groups]
         lines = b"\n".join(parts[0]["payload"].head(_INFERRED_LINES).to_list())
@@ -99,7 +102,7 @@ def stages(settings: Settings, seeded: Seeded) -> dict[str, Run]:
 
 
 def _batch(columns: pl.DataFrame) -> MicroBatch:
-    """Messages as a source hands them over."""
+    """Make a micro-batch as a source does."""
     constant = {"cursor": "bench", "message_id": None, "redelivered": False}
     literals = [pl.lit(value, RECORD_SCHEMA[name]).alias(name) for name, value in constant.items()]
     records = columns.with_columns(literals).select(RECORD_SCHEMA.names())
@@ -108,7 +111,7 @@ def _batch(columns: pl.DataFrame) -> MicroBatch:
 
 
 def landing(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
-    """Kafka to Delta with full checks, measured as ``name``; what was landed is then published."""
+    """Measure Kafka to Delta with full checks as ``name``, then the publication of the landed rows."""
     with own_stream(settings, seeded.place) as stream:
         landed, enough, watch = Landed(), Event(), Stopwatch()
         for step in ingest(
@@ -121,7 +124,7 @@ def landing(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
         ):
             landed += step
             if landed.messages >= seeded.acknowledged:
-                enough.set()  # instead of waiting whether more comes
+                enough.set()  # instead of waiting for more
         run = watch.read(landed.messages)
         watch = Stopwatch()
         published = watch.read(stream.publish().rows)
@@ -132,7 +135,7 @@ def landing(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
 
 
 def draining(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
-    """Kafka or SQS to Delta and ClickHouse with full checks, measured as ``name``."""
+    """Measure Kafka or SQS to Delta and ClickHouse with full checks, as ``name``."""
     with own_stream(settings, seeded.place) as stream:
         landed, enough, watch = Landed(), Event(), Stopwatch()
         for step in drain(stream, seeded.place.name, _pace(stream), stopping=enough.is_set):
@@ -149,19 +152,19 @@ def _pace(stream: Stream) -> Pace:
 
 @contextmanager
 def own_stream(settings: Settings, place: Kafka | Sqs) -> Iterator[Stream]:
-    """The stream ``events`` over ``place``, with tables of its own."""
+    """Open the stream ``events`` over ``place``, with tables of its own."""
     with own_tables(settings) as own, ready(Stream(pipeline(place), own)) as stream:
         yield stream
 
 
 def pipeline(place: Kafka | Sqs) -> Pipeline:
-    """The stream ``events`` with another source."""
+    """Declare the stream ``events`` with another source."""
     return Pipeline(EVENTS, (place,), owner="team:bench", description="What is measured")
 
 
 @contextmanager
 def own_tables(settings: Settings) -> Iterator[Settings]:
-    """Settings of a lake and a raw database that nobody else has, and that are gone afterwards."""
+    """Return settings with a lake and a raw database of their own, which are deleted afterwards."""
     name = f"bench_{uuid4().hex[:8]}"
     own = settings.model_copy(update={"lake_uri": str(settings.home / "lakes" / name), "raw_database": name})
     try:
@@ -175,7 +178,7 @@ def own_tables(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def ready(stream: S) -> Iterator[S]:
-    """The stream with its tables made, closed afterwards; what it decodes with is loaded, as in a run worker."""
+    """Create the stream's tables and load its decoders, as in a run worker; close the stream afterwards."""
     compile_hot_path()
     try:
         stream.prepare()
@@ -186,7 +189,11 @@ def ready(stream: S) -> Iterator[S]:
 
 
 def reconcile(stream: Stream, seeded: Seeded) -> tuple[str, ...]:
-    """What differs between source, lake and warehouse, counted in each of them and not taken from who wrote."""
+    """Compare source, lake and warehouse by counts of their own, without the writer's counts.
+
+    Returns:
+        Differences, a line each.
+    """
     audited, contract = audit(stream.lake), stream.contract
     ids, durations = pl.col(contract.key).n_unique(), pl.col("duration_ms").sum()
     [lake] = stream.lake.good.scan().select(ids.alias("ids"), durations.alias("durations")).collect().rows()
@@ -199,28 +206,28 @@ def reconcile(stream: Stream, seeded: Seeded) -> tuple[str, ...]:
     spans = source.offsets() if isinstance(source, KafkaSource) else {}
     offsets = {cursor: end - begin for cursor, (begin, end) in spans.items()}
     lines = [
-        Line("messages landed + rejected", seeded.acknowledged, audited.messages),
-        Line("rows in the lake", seeded.good, audited.good),
-        Line("rows rejected", seeded.malformed, audited.rejected),
-        Line("rows doubled", 0, audited.doubled),
-        Line("distinct events in the lake", seeded.good, int(lake[0])),
-        Line("milliseconds in the lake", round(seeded.duration_ms), round(lake[1])),
-        Line("rows in the warehouse", seeded.good, int(warehouse[0])),
-        Line("distinct events in the warehouse", seeded.good, int(warehouse[1])),
-        Line("milliseconds in the warehouse", round(seeded.duration_ms), round(warehouse[2])),
-        Line("rejected rows in the warehouse", seeded.malformed, rejected),
+        Comparison("messages landed + rejected", seeded.acknowledged, audited.messages),
+        Comparison("rows in the lake", seeded.good, audited.good),
+        Comparison("rows rejected", seeded.malformed, audited.rejected),
+        Comparison("rows doubled", 0, audited.doubled),
+        Comparison("distinct events in the lake", seeded.good, int(lake[0])),
+        Comparison("milliseconds in the lake", round(seeded.duration_ms), round(lake[1])),
+        Comparison("rows in the warehouse", seeded.good, int(warehouse[0])),
+        Comparison("distinct events in the warehouse", seeded.good, int(warehouse[1])),
+        Comparison("milliseconds in the warehouse", round(seeded.duration_ms), round(warehouse[2])),
+        Comparison("rejected rows in the warehouse", seeded.malformed, rejected),
         *(
-            Line(f"rejected for {name}", seeded.reasons[name], audited.reasons.get(name, 0))
+            Comparison(f"rejected for {name}", seeded.reasons[name], audited.reasons.get(name, 0))
             for name in sorted({*seeded.reasons, *audited.reasons})
         ),
-        Line("messages that wait in the source", 0, stream.backlog(seeded.place.name).waiting),
+        Comparison("messages that wait in the source", 0, stream.backlog(seeded.place.name).waiting),
     ]
     if offsets:
-        lines.append(Line("offsets in the topic", seeded.acknowledged, sum(offsets.values())))
+        lines.append(Comparison("offsets in the topic", seeded.acknowledged, sum(offsets.values())))
         cursors = {*offsets, *audited.by_cursor}
-        lines += [Line(c, offsets.get(c, 0), audited.by_cursor.get(c, 0)) for c in sorted(cursors)]
+        lines += [Comparison(c, offsets.get(c, 0), audited.by_cursor.get(c, 0)) for c in sorted(cursors)]
     return _said(lines)
 
 
-def _said(lines: list[Line]) -> tuple[str, ...]:
+def _said(lines: list[Comparison]) -> tuple[str, ...]:
     return tuple(f"{one.what}: {one.found:,} instead of {one.expected:,}" for one in lines if not one.agrees)

@@ -1,4 +1,4 @@
-"""How many events per second each part takes, and the whole; every measured run of the whole is reconciled."""
+"""Measure the events per second of each step and of the whole. Every measured run of the whole is reconciled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from uuid import uuid4
 from rich.console import Console
 
 from headrace.bench.load import Seeded, seed
-from headrace.bench.measure import Run, Series, alone, interleaved
-from headrace.bench.peers import PEERS, RDKAFKA, peering, require
+from headrace.bench.measure import Run, Series, in_own_process, interleaved
+from headrace.bench.peers import PEERS, RDKAFKA, measure_peer, require
 from headrace.bench.tasks import draining, fetching, landing, polling, receiving, stages
 from headrace.config.settings import Settings
 from headrace.local.broker import create_topics
@@ -24,15 +24,15 @@ from headrace.producers.kafka import KafkaProducer
 from headrace.streams.adapters import producer
 
 PARTITIONS = 4
-#: Of so many messages one is malformed, by the name of the measurement.
+#: One message in so many is malformed, by the name of the measurement.
 MALFORMED = {"delta_malformed_1_in_100000": 100_000, "delta_malformed_1_in_100": 100}
-#: Steps that nobody can leave out, by what is measured as a whole.
+#: Unavoidable steps of each whole.
 UNAVOIDABLE = {
     "delta": ("fetch", "parse", "write"),
     "delta_clickhouse": ("fetch", "parse", "write", "insert"),
     "sqs": ("sqs_bare",),
 }
-#: What is measured, for people; in this order.
+#: Descriptions of the measurements, in their order.
 NAMES = {
     "fetch": "kafka-python alone, record batches left whole",
     "poll": "kafka-python alone, as everybody uses it",
@@ -53,14 +53,14 @@ NAMES = {
 
 
 @dataclass(slots=True)
-class Throughput:
-    """What was measured.
+class ThroughputResult:
+    """Measurements and their comparison.
 
     Attributes:
         events: Messages of each topic.
-        codec: Of their record batches; None for none.
+        codec: Codec of their record batches; None for none.
         message_bytes: Mean size of a message.
-        series: Repetitions, by measurement.
+        series: Repetitions by measurement.
     """
 
     events: int
@@ -70,13 +70,13 @@ class Throughput:
 
     @property
     def wrong(self) -> list[str]:
-        """What did not reconcile, a line each."""
+        """Differences found by the reconciliations, a line each."""
         return [
             f"{name}: {line}" for name, one in self.series.items() for run in one.runs for line in run.wrong
         ]
 
     def limits(self) -> dict[str, tuple[str, float]]:
-        """By whole, the slowest step that it cannot do without, and the share of its rate that the whole reaches."""
+        """Find each whole's slowest unavoidable step, and the share of that step's rate that the whole reaches."""
         found = {}
         for whole, steps in UNAVOIDABLE.items():
             slowest = min(steps, key=lambda name: self.series[name].rate)
@@ -84,9 +84,9 @@ class Throughput:
         return found
 
     def bounds(self) -> dict[str, tuple[float, float]]:
-        """By whole, the rate at which bare drivers one after the other would fill all cores, and the share reached.
+        """Compute the rate at which each whole's bare drivers in sequence would fill all cores, and the share reached.
 
-        What ClickHouse merges after the last insert is not in it, so the bound of that whole is too high.
+        The bound excludes merges of ClickHouse after the last insert, so it is too high for that whole.
         """
         cores = os.cpu_count() or 1
         found = {
@@ -96,18 +96,18 @@ class Throughput:
         return {whole: (bound, self.series[whole].rate / bound) for whole, bound in found.items()}
 
     def ratio(self, one: str, to: str) -> float:
-        """Rate of one measurement over that of another."""
+        """Return the rate of one measurement divided by that of another."""
         return self.series[one].rate / self.series[to].rate
 
-    def shown(self) -> dict[str, Any]:
-        """For machines."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
         limits = self.limits().items()
         malformed = MALFORMED.items()
         return {
             "events": self.events,
             "codec": self.codec or "none",
             "message_bytes": round(self.message_bytes),
-            "series": {name: self.series[name].shown() for name in NAMES if name in self.series},
+            "series": {name: self.series[name].as_dict() for name in NAMES if name in self.series},
             "of_slowest_step": {
                 whole: {"step": step, "share": round(share, 3)} for whole, (step, share) in limits
             },
@@ -134,14 +134,20 @@ def throughput(
     repetitions: int,
     codec: str | None,
     peers: bool,
-) -> Throughput:
-    """Start broker, queue and warehouse of its own, seed them, measure, and stop them; arguments as of ``measure``.
+) -> ThroughputResult:
+    """Start broker, queue and warehouse of its own, seed them, measure, and stop them.
 
     Args:
-        home: State and logs; what is there of an earlier run must be gone.
+        home: Folder for state and logs, without those of an earlier run.
+        console: As in ``measure``.
+        events: As in ``measure``.
+        messages: As in ``measure``.
+        repetitions: As in ``measure``.
+        codec: As in ``measure``.
+        peers: As in ``measure``.
 
     Raises:
-        Fatal: Peers are asked for and not installed.
+        Fatal: Peers are requested and not installed.
     """
     if peers:
         require()
@@ -166,19 +172,19 @@ def measure(
     repetitions: int,
     codec: str | None,
     peers: bool = False,
-    run: Callable[..., dict[str, Run]] = alone,
-) -> Throughput:
-    """Seed the services that ``settings`` point at, and measure.
+    run: Callable[..., dict[str, Run]] = in_own_process,
+) -> ThroughputResult:
+    """Seed the services that ``settings`` name, and measure.
 
     Args:
-        settings: Where the services are.
-        console: Where to tell.
+        settings: Addresses of the services.
+        console: Terminal that shows the progress.
         events: Messages of each topic.
-        messages: Messages that go through the queue, each time.
-        repetitions: Of each measurement.
-        codec: Of the record batches.
-        peers: Whether other ways to Delta are measured, too.
-        run: Calls a task with its arguments; by default in a process of its own.
+        messages: Messages through the queue, each time.
+        repetitions: Repetitions of each measurement.
+        codec: Codec of the record batches.
+        peers: Measure other ways to Delta, too.
+        run: Calls a task with its arguments, by default in a process of its own.
     """
     topics: dict[str, Seeded] = {}
     for name, every in {"delta": 0, **MALFORMED}.items():
@@ -203,8 +209,8 @@ def measure(
     }
     if peers:
         for name in ("rdkafka", *PEERS):
-            tasks[name] = lambda name=name: run(peering, settings, clean, name)  # type: ignore[misc]
-    done = Throughput(events, codec, clean.payload_bytes / clean.acknowledged)
+            tasks[name] = lambda name=name: run(measure_peer, settings, clean, name)  # type: ignore[misc]
+    done = ThroughputResult(events, codec, clean.payload_bytes / clean.acknowledged)
     order = interleaved(repetitions, list(tasks))
     for number, name in enumerate(order, 1):
         with console.status(f"measuring {number} of {len(order)}: {NAMES.get(name, name)}"):
@@ -214,7 +220,7 @@ def measure(
 
 
 def seed_topic(settings: Settings, events: int, malformed_every: int, codec: str | None) -> Seeded:
-    """A new topic with so many live events; arguments as of ``load.seed``."""
+    """Create a topic with live events. ``malformed_every`` is as in ``load.seed``."""
     place = Kafka(f"bench_{uuid4().hex[:8]}")
     create_topics(settings.kafka_bootstrap_servers, {place.topic: PARTITIONS})
     to = KafkaProducer(settings.kafka_bootstrap_servers, place.topic, settings.kafka_security, codec=codec)

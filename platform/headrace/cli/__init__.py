@@ -1,4 +1,4 @@
-"""Micro-batches from Kafka, SQS and files into Delta Lake and ClickHouse, every message exactly once."""
+"""Move micro-batches from Kafka, SQS and files into Delta Lake and ClickHouse, every message exactly once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Entry point: what Headrace raises on purpose becomes one line on standard error and exit status 1."""
+    """Run the command line. Print an error of Headrace as one line on standard error, with exit status 1."""
     _quiet_drivers()
     try:
         app()
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _quiet_drivers() -> None:
-    """Drivers log what they also raise, and what they raise is said once, by us."""
+    """Silence the drivers' logs: drivers log errors that they also raise, and Headrace reports those once."""
     logging.getLogger().addHandler(logging.NullHandler())
     own = logging.StreamHandler()
     own.setFormatter(logging.Formatter("headrace: %(message)s"))

@@ -1,4 +1,4 @@
-"""``python -m headrace.cli``."""
+"""Run ``python -m headrace.cli``."""
 
 from headrace.cli import main
 

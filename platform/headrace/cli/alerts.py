@@ -1,4 +1,4 @@
-"""Alerts: which are open, whether the channels take one, and forgetting what nobody will mend."""
+"""Commands ``headrace alerts``: list open alerts, test the channels, dismiss an alert."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.markup import escape
 
 from headrace.cli.shared import Json, emit
 
-app = typer.Typer(no_args_is_help=True, help="Alerts that are open, and the channels that are told of them.")
+app = typer.Typer(no_args_is_help=True, help="List and dismiss alerts, and test their channels.")
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """Alerts that are open; exit status 0 whether or not there are any."""
-    from headrace.alerts import desk
+    """List the open alerts; exit status 0 whether or not there are any."""
+    from headrace.alerts import notifier
     from headrace.config.settings import settings
 
-    problems = list(desk(settings()).book().open.values())
+    problems = list(notifier(settings()).state().open.values())
     marks = {"error": "[red]✗[/]", "warning": "[yellow]•[/]"}
     lines = []
     for one in problems:
@@ -34,8 +34,8 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def test(as_json: Json = False) -> None:
-    """Send a message to every channel; exit status 1 if one does not take it."""
-    from headrace.alerts import Notice, Problem, addresses, verify
+    """Send a message to every channel; exit status 1 if one does not accept it."""
+    from headrace.alerts import Notification, Problem, addresses, verify
     from headrace.config.settings import settings
     from headrace.core.errors import Fatal
 
@@ -55,7 +55,7 @@ def test(as_json: Json = False) -> None:
         link=config.ui_url,
         began=now,
     )
-    said = {one.label: one.send([Notice("new", trial, now)]) for one in channels}
+    said = {one.label: one.send([Notification("new", trial, now)]) for one in channels}
     lines = [
         f"[red]✗[/] {label}: {escape(why)}" if why else f"[green]✓[/] {label}" for label, why in said.items()
     ]
@@ -65,10 +65,10 @@ def test(as_json: Json = False) -> None:
 
 @app.command()
 def dismiss(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="As 'headrace alerts list' shows it.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Key as shown by 'headrace alerts list'.")],
 ) -> None:
-    """Forget an alert without telling anybody; it comes back if its cause is found again."""
-    from headrace.alerts import desk
+    """Forget an alert without telling anybody; it returns if its cause is found again."""
+    from headrace.alerts import notifier
     from headrace.config.settings import settings
 
-    desk(settings()).dismiss(key)
+    notifier(settings()).dismiss(key)

@@ -1,4 +1,4 @@
-"""``headrace bench``: what Headrace costs and how fast it is, on this machine."""
+"""Commands ``headrace bench``: measure the speed and cost of Headrace on this machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.table import Table
 from headrace.cli.shared import Json, console, emit
 
 if TYPE_CHECKING:
-    from headrace.bench.idle import Idle
-    from headrace.bench.throughput import Throughput
+    from headrace.bench.idle import IdleResult
+    from headrace.bench.throughput import ThroughputResult
 
 app = typer.Typer(no_args_is_help=True, help="Measure Headrace on this machine.")
 
 
 def _home() -> Path:
-    """A folder for the benchmark alone, without what an earlier one left."""
+    """Return an empty folder for the benchmark alone."""
     from headrace.config.settings import settings
 
     home = settings().home / "bench"
@@ -33,16 +33,18 @@ def _home() -> Path:
 def throughput(
     events: Annotated[int, typer.Option(min=1_000, help="Events of each topic.")] = 3_000_000,
     messages: Annotated[int, typer.Option(min=100, help="Messages through the queue, each time.")] = 20_000,
-    repetitions: Annotated[int, typer.Option(min=1, help="Of each measurement; medians are shown.")] = 3,
+    repetitions: Annotated[
+        int, typer.Option(min=1, help="Repetitions per measurement; medians are shown.")
+    ] = 3,
     codec: Annotated[
-        Literal["lz4", "zstd", "snappy", "gzip", "none"], typer.Option(help="Of the topics.")
+        Literal["lz4", "zstd", "snappy", "gzip", "none"], typer.Option(help="Codec of the topics.")
     ] = "lz4",
     peers: Annotated[
         bool, typer.Option("--peers", help="Measure other ways to Delta, too: 'make bench' installs them.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Events per second, step by step and as a whole, beside what bare drivers reach; 1 if it does not reconcile."""
+    """Measure events per second, by step and as a whole, beside bare drivers; 1 if a run does not reconcile."""
     from headrace.bench.throughput import throughput as run
 
     found = run(
@@ -57,11 +59,11 @@ def throughput(
     if not as_json:
         console.print(_table(found))
     marks = [f"[red]✗[/] {line}" for line in found.wrong[:20]]
-    emit(found.shown(), as_json, [*_shares(found), *(marks or ["[green]✓[/] every run reconciles"])])
+    emit(found.as_dict(), as_json, [*_shares(found), *(marks or ["[green]✓[/] every run reconciles"])])
     raise typer.Exit(1 if found.wrong else 0)
 
 
-def _table(found: Throughput) -> Table:
+def _table(found: ThroughputResult) -> Table:
     from headrace.bench.throughput import NAMES
 
     table = Table("", "events/s", "spread", "core s/M", "GB", box=None)
@@ -70,7 +72,7 @@ def _table(found: Throughput) -> Table:
         column.justify = "right"
     for name, said in NAMES.items():
         if name in found.series:
-            one = found.series[name].shown()
+            one = found.series[name].as_dict()
             table.add_row(
                 said,
                 f"{one['events_per_second']:,}",
@@ -81,7 +83,7 @@ def _table(found: Throughput) -> Table:
     return table
 
 
-def _shares(found: Throughput) -> list[str]:
+def _shares(found: ThroughputResult) -> list[str]:
     from headrace.bench.peers import PEERS
     from headrace.bench.throughput import MALFORMED, NAMES
 
@@ -106,7 +108,7 @@ def freshness(
     seconds: Annotated[float, typer.Option(min=10, help="How long to send.")] = 400.0,
     as_json: Json = False,
 ) -> None:
-    """How soon an event is visible in the speed layer, through the whole platform; 1 if it does not reconcile."""
+    """Measure how soon an event is visible in the speed layer of the whole platform; 1 if it does not reconcile."""
     from headrace.bench.freshness import freshness as run
 
     found = run(_home(), Console(stderr=True) if as_json else console, rate=rate, seconds=seconds)
@@ -128,7 +130,7 @@ def idle(
     rate: Annotated[float, typer.Option(min=0.1, help="Simulated events per second, on average.")] = 20.0,
     as_json: Json = False,
 ) -> None:
-    """Runs, processor time and growth of Dagster's database under the traffic of 'headrace up'; 1 if a run failed."""
+    """Measure runs, core seconds and storage growth under the traffic of 'headrace up'; 1 if a run failed."""
     from headrace.bench.idle import idle as run
 
     found = run(_home(), Console(stderr=True) if as_json else console, minutes=minutes, rate=rate)
@@ -141,11 +143,11 @@ def idle(
         f" p95 {one.p95:.1f} s, at the latest {one.worst:.1f} s"
         for name, one in found.latency.items()
     ]
-    emit(found.shown(), as_json, [*lines, mark])
+    emit(found.as_dict(), as_json, [*lines, mark])
     raise typer.Exit(1 if found.failed else 0)
 
 
-def _idle_tables(found: Idle) -> list[Table]:
+def _idle_tables(found: IdleResult) -> list[Table]:
     total = {
         "runs": sum(found.runs_per_hour.values()),
         "cores": sum(found.cores.values()),
@@ -174,12 +176,12 @@ def _idle_tables(found: Idle) -> list[Table]:
 
 @app.command()
 def backfill(
-    days: Annotated[int, typer.Option(min=1, max=300, help="How many days.")] = 30,
+    days: Annotated[int, typer.Option(min=1, max=300, help="Number of days.")] = 30,
     events: Annotated[int, typer.Option(min=10, help="Events of each day.")] = 1_000_000,
     rate: Annotated[float, typer.Option(min=1, help="Live events per second meanwhile.")] = 500.0,
     as_json: Json = False,
 ) -> None:
-    """A backfill of many days, launched as from the UI, beside live ingestion; 1 if a count is wrong afterwards."""
+    """Measure a backfill of many days, launched as from the UI, beside live ingestion; 1 if a count is wrong."""
     from headrace.bench.backfill import backfill as run
 
     found = run(_home(), Console(stderr=True) if as_json else console, days=days, events=events, rate=rate)
@@ -198,14 +200,14 @@ def backfill(
 
 @app.command()
 def queries(
-    events: Annotated[int, typer.Option(min=1_000, help="Events of 30 days.")] = 50_000_000,
+    events: Annotated[int, typer.Option(min=1_000, help="Events over 30 days.")] = 50_000_000,
     day_events: Annotated[
-        int, typer.Option(min=100, help="Of these, on the day that is refreshed.")
+        int, typer.Option(min=100, help="Of these, events on the day that is rebuilt.")
     ] = 10_000_000,
-    runs: Annotated[int, typer.Option(min=2, help="How often each question is asked.")] = 60,
+    runs: Annotated[int, typer.Option(min=2, help="Repetitions of each query.")] = 60,
     as_json: Json = False,
 ) -> None:
-    """How soon dashboards have their answers, how long a touched day takes; 1 if a mart does not hold every event."""
+    """Measure dashboard queries and the rebuild of a touched day; 1 if a mart does not hold every event."""
     from headrace.bench.queries import queries as run
 
     found = run(
@@ -236,14 +238,14 @@ def queries(
 @app.command()
 def scale(
     events: Annotated[int, typer.Option(min=1_000, help="The largest backlog.")] = 50_000_000,
-    commits: Annotated[int, typer.Option(min=500, help="Into one table.")] = 10_000,
+    commits: Annotated[int, typer.Option(min=500, help="Commits into one table.")] = 10_000,
     as_json: Json = False,
 ) -> None:
-    """Cost of an event at growing backlogs, cost of a commit in a table that has many; 1 if rows are wrong."""
+    """Measure cost per event at growing backlogs, and per commit in a large table; 1 if rows are wrong."""
     from headrace.bench.scale import scale as run
 
     found = run(_home(), Console(stderr=True) if as_json else console, events=events, commits=commits)
-    shown = found.shown()
+    shown = found.as_dict()
     lines = [
         f"[bold]{one['backlog']:,} events[/]  {one['events_per_second']:,} events/s,"
         f" {one['cpu_seconds_per_million']:.2f} core s per million, {one['peak_bytes'] / 1e9:.2f} GB"
@@ -264,27 +266,30 @@ def scale(
 @app.command()
 def report(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="throughput, profile, queries, scale; default: all of them.")
+        list[str] | None,
+        typer.Argument(help="Parts to measure: throughput, profile, queries, scale; default: all."),
     ] = None,
     into: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder of the page; default: docs/ of the checkout.")
     ] = None,
-    share: Annotated[float, typer.Option(min=0.001, max=1, help="Of the usual numbers of events.")] = 1.0,
+    share: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the usual numbers of events.")
+    ] = 1.0,
     draw_only: Annotated[
-        bool, typer.Option("--draw-only", help="Make the page again of the figures that are there.")
+        bool, typer.Option("--draw-only", help="Write the page from the existing figures.")
     ] = False,
 ) -> None:
-    """Measure, and write docs/performance.md with its plot and figures; 1 if something does not reconcile."""
+    """Measure, and write docs/performance.md with its plot and figures; 1 if a part does not reconcile."""
     from headrace.bench import report as making
     from headrace.bench.measure import filesystem
     from headrace.config.settings import settings
 
-    asked = making.chosen(parts or [])
+    asked = making.select_parts(parts or [])
     docs = into or settings().project_dir / "docs"
     making.require_plots()
     figures = making.read(docs)
     for part in [] if draw_only else asked:
-        figures[part] = making.measured(part, _home(), console, share)
+        figures[part] = making.measure_part(part, _home(), console, share)
         figures[part]["filesystem"] = filesystem(settings().home)
         docs.mkdir(parents=True, exist_ok=True)
         making.write(docs, figures)  # after each, because the next may fail

@@ -1,4 +1,4 @@
-"""Data on its way: send, ingest, publish, backfill, erase."""
+"""Commands that move or remove data: send, ingest, publish, backfill, erase."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from headrace.core.errors import Fatal, HeadraceError, Retriable
 
 def send(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
-    to: Annotated[Literal["kafka", "sqs"], typer.Option(help="Where the messages go.")] = "kafka",
-    stream: Annotated[str, typer.Option(help="Whose records these are.")] = "events",
+    to: Annotated[
+        Literal["kafka", "sqs"], typer.Option(help="Service that receives the messages.")
+    ] = "kafka",
+    stream: Annotated[str, typer.Option(help="Stream of the records.")] = "events",
     topic: Annotated[str | None, typer.Option(help="Topic or queue; default: the stream's own.")] = None,
     format: Annotated[
         Literal["ndjson", "csv", "parquet", "access_log"] | None,
-        typer.Option(help="Default: by name and content."),
+        typer.Option(help="Format of the file; default: by name and content."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -72,14 +74,13 @@ def _producer(pipeline: Any, to: str, name: str | None, config: Any) -> Any:
 def ingest(
     stream: StreamName = None,
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="No time limit: end when nothing waits.")
+        bool, typer.Option("--until-idle", help="End when nothing waits, without a time limit.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Drain the sources into lake and warehouse, as an ingest run does.
 
-    One that cannot be drained, or whose rows cannot be published, does not keep the others from it; the exit status is
-    1 then.
+    A source that cannot be drained, or whose rows cannot be published, does not stop the others; exit status 1 then.
     """
     from dataclasses import replace
 
@@ -127,13 +128,13 @@ def ingest(
 
 
 def _raise(errors: list[Retriable]) -> None:
-    """What went wrong, each thing once; nothing if nothing did."""
+    """Raise one error with each message once; do nothing without errors."""
     if errors:
         raise Retriable("; ".join(dict.fromkeys(str(error) for error in errors))) from errors[0]
 
 
 def publish(stream: StreamName = None, as_json: Json = False) -> None:
-    """Bring the warehouse up to the lake."""
+    """Publish the lake's unpublished versions to the warehouse."""
     done, waiting = {}, []
     with opened(stream) as found:
         for name, one in found.items():
@@ -156,7 +157,7 @@ def backfill(
     end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")],
     as_json: Json = False,
 ) -> None:
-    """Rebuild days: the raw warehouse table from the lake, then the marts that are made of it. However often."""
+    """Rebuild days: the raw warehouse table from the lake, then its marts. May be repeated."""
     from headrace.core.days import days_between
     from headrace.repair.backfill import backfill as rebuild
 
@@ -173,14 +174,16 @@ def backfill(
 
 
 def rows_by_day(rows: dict[date, int]) -> dict[str, int]:
-    """Counts with JSON keys."""
+    """Return counts by day with JSON keys."""
     return {day.isoformat(): count for day, count in rows.items()}
 
 
 def erase(
-    user_id: Annotated[str, typer.Option("--user-id", help="Whose rows, exactly as producers send it.")],
+    user_id: Annotated[
+        str, typer.Option("--user-id", help="Id of the person, exactly as producers send it.")
+    ],
     unsuppress: Annotated[
-        bool, typer.Option("--unsuppress", help="Remove nothing: let rows of this erased person land again.")
+        bool, typer.Option("--unsuppress", help="Let rows of this erased person land again; removes nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
@@ -202,7 +205,7 @@ def erase(
 
     def keep(receipt: Receipt) -> None:
         kept[:] = [receipt]
-        with suppress(OSError):  # a full disk: the last one says so
+        with suppress(OSError):  # a full disk; the last receipt reports it
             receipt.save(home)
 
     with opened() as found:
@@ -234,7 +237,7 @@ def erase(
 
 
 def _unfinished(why: str, kept: list[Any], home: Path) -> str:
-    """What ended an erasure, and where it says how far it got."""
+    """Describe an unfinished erasure: the error, its progress, and where its receipt is."""
     if not kept:
         return why
     rows = sum(r.rows + r.rejected_rows for r in kept[0].streams)

@@ -1,4 +1,4 @@
-"""Health: status, doctor."""
+"""Commands that report health: status, doctor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def status(stream: StreamName = None, as_json: Json = False) -> None:
-    """Streams, checks, alerts and services on one screen.
+    """Show streams, checks, alerts and services on one screen.
 
     Exit status 0: nothing needs a person (warnings do not); 1: something does; 2: wrong usage.
     """
@@ -56,7 +56,7 @@ def show(health: Health, now: datetime | None = None, *, to: Console = console) 
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at settings, disk, pipelines, dbt project and services; says what to do about what is wrong."""
+    """Check settings, disk, pipelines, dbt project and services, and name the next step for each problem."""
     from headrace.health.doctor import examine
 
     findings = examine()

@@ -1,4 +1,4 @@
-"""Migrations of the raw database: status, up, unlock."""
+"""Commands ``headrace migrate`` for the raw database: status, up, unlock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="The raw database's migrations: look at them, run them before anything else does.",
+    help="Show and apply the raw database's migrations.",
 )
 _COLOURS = {"applied": "green", "pending": "yellow", "interrupted": "yellow"}
 
@@ -37,7 +37,7 @@ def _migrations() -> Iterator[Migrations]:
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """What was applied and what is to be; changes nothing. Exit status 1 if something needs a person."""
+    """Show applied and pending migrations; changes nothing. Exit status 1 if something needs a person."""
     from rich import box
     from rich.table import Table
 
@@ -57,7 +57,7 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def up(as_json: Json = False) -> None:
-    """Run what is pending; whatever publishes does the same when it starts."""
+    """Apply pending migrations. Every publishing process does the same when it starts."""
     with _migrations() as migrations:
         done = migrations.up()
     lines = [f"applied {escape(one.name)}" for one in done] or ["nothing to do"]
@@ -67,11 +67,11 @@ def up(as_json: Json = False) -> None:
 @app.command()
 def unlock(
     force: Annotated[
-        bool, typer.Option("--force", help="Also when its owner was alive a moment ago.")
+        bool, typer.Option("--force", help="Remove it even if its owner was alive a moment ago.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove the lock of a process that died while it migrated; after 20 seconds the next one does so by itself."""
+    """Remove the lock of a process that died while it migrated; after 20 seconds, the next one does so by itself."""
     with _migrations() as migrations:
         holder = migrations.lock.holder()
         if holder is not None and migrations.lock.beats(holder) and not force:

@@ -1,4 +1,4 @@
-"""``headrace query``: ask the warehouse, and get the answer as people or programs want it."""
+"""Command ``headrace query``: query the warehouse, and print the answer for people or programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.config.settings import Settings
     from headrace.warehouse.server import Refused
 
-#: Words after FORMAT that begin something else, as in ``SELECT format FROM t``.
+#: Words that may follow a name FORMAT, as in ``SELECT format FROM t``, and are no formats.
 _NO_FORMATS = re.compile(
     "AND|AS|ASC|DESC|EXCEPT|FROM|GROUP|HAVING|IN|INTERSECT|INTO|IS|JOIN|LEFT|LIKE|LIMIT|OFFSET|ON|OR|ORDER"
     "|PREWHERE|QUALIFY|SAMPLE|SETTINGS|THEN|UNION|USING|WHERE|WINDOW",
@@ -36,7 +36,7 @@ _NAMES = re.compile(r"[`'\"]?(\w+)[`'\"]?\.[`'\"]?(\w+)[`'\"]?")
 
 
 class Format(StrEnum):
-    """What an answer is printed as."""
+    """Format of a printed answer."""
 
     table = "table"
     json = "json"
@@ -61,7 +61,7 @@ def query(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the warehouse."""
+    """Query the warehouse."""
     from headrace.config.settings import settings
     from headrace.warehouse.clickhouse import ClickHouse
     from headrace.warehouse.server import Refused
@@ -81,7 +81,7 @@ def query(
     warehouse = ClickHouse(config)
     try:
         if name:
-            # what the server names itself is not named again
+            # a format in the statement must not be named again
             _copy(warehouse.stream(sql.rstrip().rstrip(";"), None if own else name))
             return
         names, rows = warehouse.read_only(sql)
@@ -98,7 +98,7 @@ def query(
 
 
 def own_format(sql: str) -> str | None:
-    """The format that a statement's own FORMAT clause names; None where it has none."""
+    """Return the format of a statement's own FORMAT clause; None without one."""
     if "format" not in sql.lower():
         return None
     from sqlglot import TokenType
@@ -108,7 +108,7 @@ def own_format(sql: str) -> str | None:
     try:
         tokens = ClickHouse().tokenize(sql)
     except TokenError:
-        return None  # the server says what is wrong with it
+        return None  # the server reports the error
     depth, words = 0, []
     for token in tokens:
         if token.token_type is TokenType.SEMICOLON:
@@ -125,7 +125,7 @@ def own_format(sql: str) -> str | None:
 
 
 def _copy(parts: Iterable[bytes]) -> None:
-    """Bytes to standard output; who reads them may have had enough, as ``head`` has."""
+    """Copy bytes to standard output. A reader may close it early, as ``head`` does."""
     try:
         for part in parts:
             sys.stdout.buffer.write(part)
@@ -135,12 +135,12 @@ def _copy(parts: Iterable[bytes]) -> None:
 
 
 def _explained(error: Refused, sql: str, config: Settings) -> Fatal:
-    """What is missing and when it will be there, where a table is missing."""
+    """Explain a missing table: whether the name is wrong, or when it will exist."""
     from headrace.warehouse.server import UNKNOWN_DATABASE, UNKNOWN_TABLE
 
     if error.code not in (UNKNOWN_TABLE, UNKNOWN_DATABASE):
         return error
-    # of a missing database, the server does not say which of its tables was asked for
+    # for a missing database, the server does not name the table
     named = _NAMES.findall(str(error)) if error.code == UNKNOWN_TABLE else _NAMES.findall(sql)
     for database, table in named:
         if said := _missing(database, table, config):

@@ -1,4 +1,4 @@
-"""Rejected records: list, show, redrive."""
+"""Commands ``headrace rejects``: list, show, redrive."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from rich.markup import escape
 from headrace.cli.shared import Json, console, emit, opened
 from headrace.core.errors import Fatal
 
-#: Reasons and records that are printed at most.
+#: Most reasons and records to print.
 _TOLD = 10
 
-app = typer.Typer(no_args_is_help=True, help="Rejected records: look at them, repair and redrive them.")
+app = typer.Typer(no_args_is_help=True, help="List, repair and redrive rejected records.")
 
 Which = Annotated[str, typer.Argument(metavar="STREAM")]
-Check = Annotated[str | None, typer.Option(help="Only those refused by this check or for this column.")]
+Check = Annotated[str | None, typer.Option(help="Only records refused by this check or for this column.")]
 Since = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only those rejected on this UTC day or later.")
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], help="Only records rejected on this UTC day or later."),
 ]
 
 
 Source = Annotated[
     str | None,
-    typer.Option(help="Only those of this source, e.g. kafka/analytics_events, or of this kind: sqs."),
+    typer.Option(help="Only records of this source, e.g. kafka/analytics_events, or of this kind, e.g. sqs."),
 ]
 
 
@@ -39,14 +40,14 @@ def rejects_list(
     check: Check = None,
     since: Since = None,
     source: Source = None,
-    every: Annotated[bool, typer.Option("--every", help="Also those that were redriven.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+    every: Annotated[bool, typer.Option("--every", help="Include records that were redriven.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Most records to list, the newest first.")] = 20,
     ndjson: Annotated[
-        bool, typer.Option("--ndjson", help="All of them, to be edited for redrive --file.")
+        bool, typer.Option("--ndjson", help="Print all of them, to edit for redrive --file.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What the contract refused, and why."""
+    """List rejected records with their reasons."""
     from rich import box
     from rich.table import Table
 
@@ -85,7 +86,7 @@ def rejects_list(
 def rejects_show(
     stream: Which, id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False
 ) -> None:
-    """One rejected record, whole."""
+    """Show one rejected record in full."""
     from headrace.repair.edits import exported
     from headrace.repair.rejects import find
 
@@ -117,7 +118,7 @@ def rejects_show(
 @app.command("redrive")
 def rejects_redrive(
     stream: Which,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Those to redrive.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Records to redrive.")] = None,
     check: Check = None,
     since: Since = None,
     source: Source = None,
@@ -129,7 +130,8 @@ def rejects_redrive(
         typer.Option(exists=True, dir_okay=False, help="Edited lines of 'rejects list --ndjson'."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would land and what would be refused; land nothing.")
+        bool,
+        typer.Option("--dry-run", help="Report what would land and what would be refused; land nothing."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -159,7 +161,7 @@ def rejects_redrive(
         rejects.known_source(one, source)
         if file is not None:
             index = RejectIndex(one)
-            asked, before = index.counts(edits.edited(file))  # refuses a wrong file before anything lands
+            asked, before = index.counts(edits.edited(file))  # refuses a malformed file before anything lands
             lines_of_file = edits.edited(file) if before < asked else iter(())
             done = redrive(one, edits.replaced(index, lines_of_file, skip_redriven=True), dry_run=dry_run)
         else:

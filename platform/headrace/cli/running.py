@@ -1,4 +1,4 @@
-"""The platform and its backing services: demo, up, stack."""
+"""Commands that run the platform and its backing services: demo, up, stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rich.console import Console
 from headrace.cli.shared import Json, console, emit, say
 from headrace.core.errors import Fatal
 
-stack_app = typer.Typer(no_args_is_help=True, help="Only the backing services: broker, queue, ClickHouse.")
+stack_app = typer.Typer(
+    no_args_is_help=True, help="Run only the backing services: broker, queue, ClickHouse."
+)
 UiPort = Annotated[
     int | None, typer.Option(min=1, max=65_535, help="Port of the UI; default 3000 or a free one.")
 ]
@@ -24,7 +26,7 @@ def demo(
     ui_port: UiPort = None,
     as_json: Json = False,
 ) -> None:
-    """The main job on real input, then a summary; exit status 0 only if every number reconciles."""
+    """Run the demo on real input, then print a summary; exit status 0 only if every number reconciles."""
     from headrace.config.settings import home_folder
     from headrace.demo.run import demo as run
     from headrace.demo.view import as_dict
@@ -41,10 +43,12 @@ def up(
     rate: Annotated[
         float, typer.Option(min=0, help="Simulated events per second, on average; 0 for none.")
     ] = 20.0,
-    history: Annotated[float, typer.Option(min=0, max=168, help="Hours of traffic to begin with.")] = 6.0,
+    history: Annotated[
+        float, typer.Option(min=0, max=168, help="Hours of past traffic to send at the start.")
+    ] = 6.0,
     ui_port: UiPort = None,
 ) -> None:
-    """The whole platform with UI and live simulated traffic, in the foreground, until Ctrl-C."""
+    """Run the whole platform with UI and simulated live traffic, in the foreground, until Ctrl-C."""
     from headrace.config.settings import home_folder
     from headrace.demo.up import up as run
 
@@ -54,11 +58,11 @@ def up(
 @stack_app.command("up")
 def stack_up(
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C.")] = False,
-    broker_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
-    queue_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
-    clickhouse_port: Annotated[int | None, typer.Option(help="Exactly this port.")] = None,
+    broker_port: Annotated[int | None, typer.Option(help="Exactly this port for the broker.")] = None,
+    queue_port: Annotated[int | None, typer.Option(help="Exactly this port for the queue.")] = None,
+    clickhouse_port: Annotated[int | None, typer.Option(help="Exactly this port for ClickHouse.")] = None,
 ) -> None:
-    """Start the backing services; says so if they run already."""
+    """Start the backing services, or report that they run already."""
     from headrace.config.settings import home_folder
     from headrace.local import stack
 
@@ -77,12 +81,12 @@ def stack_down() -> None:
 
 @stack_app.command("create")
 def stack_create(as_json: Json = False) -> None:
-    """Create the topics and queues that streams of yours name and a running stack lacks."""
+    """Create the topics and queues of your own streams that a running stack lacks."""
     from headrace.config.settings import settings
-    from headrace.local import runtime, topology
+    from headrace.local import stack_files, topology
 
     config = settings()
-    if not runtime.env_file(config.home).exists():
+    if not stack_files.env_file(config.home).exists():
         raise Fatal(f"no stack runs in {config.home}; real brokers and queues have tools of their own")
     topics, queues = topology.create(config)
     lines = [f"topic {name}: {partitions} partitions" for name, partitions in topics.items()]
@@ -91,7 +95,7 @@ def stack_create(as_json: Json = False) -> None:
 
 @stack_app.command("status")
 def stack_status(as_json: Json = False) -> None:
-    """State of each service; exit status 0 only if all run."""
+    """Show the state of each service; exit status 0 only if all run."""
     from headrace.config.settings import home_folder
     from headrace.local import stack
 
@@ -105,7 +109,7 @@ def stack_status(as_json: Json = False) -> None:
 
 @stack_app.command("env")
 def stack_env(as_json: Json = False) -> None:
-    """What a client needs, as shell exports: eval "$(headrace stack env)"."""
+    """Print the environment of clients as shell exports: eval "$(headrace stack env)"."""
     import shlex
 
     from headrace.config.settings import home_folder
@@ -120,4 +124,5 @@ def stack_env(as_json: Json = False) -> None:
 
 
 def size(count: int | None) -> str:
+    """Format bytes as MB; empty for None."""
     return "" if count is None else f"{count / 2**20:,.0f} MB"

@@ -1,4 +1,4 @@
-"""What all commands share: the terminal, the common options, the streams."""
+"""Share the terminal, common options and open streams between commands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def emit(value: Any, as_json: bool, lines: list[str]) -> None:
 
 @contextmanager
 def opened(only: str | None = None, *, retry: bool = True) -> Iterator[dict[str, Stream]]:
-    """The streams of this installation by name, or the ``only`` one; closed afterwards."""
+    """Open all streams of this installation, or ``only`` one, by name; close them afterwards."""
     from headrace.config.settings import settings
     from headrace.streams.stream import streams
 
@@ -43,5 +43,5 @@ def opened(only: str | None = None, *, retry: bool = True) -> Iterator[dict[str,
 
 
 def say(line: str) -> None:
-    """Print a line as it is."""
+    """Print a line without markup."""
     console.print(escape(line), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Rows as a table that fits a terminal, or one below the other where it cannot."""
+"""Print rows as a table that fits the terminal, or each row as a list where it does not."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-#: A column is cut to no less than this, cells; if that is still too wide, rows are shown one below the other.
+#: Narrowest cut column, cells. If the table is still too wide, each row is printed as a list.
 _NARROWEST = 14
-#: Rows that a terminal is shown; whoever wants more asks for a file.
+#: Most rows on a terminal; a file gets all of them.
 _SHOWN = 1_000
 _BETWEEN, _MARGIN = 3, 1  # cells between two columns of box.SIMPLE, and beyond that at its edges
 
 
 def show(console: Console, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows: on a terminal as wide as it is, elsewhere as wide as they are."""
+    """Print rows: as wide as the terminal, or at full width elsewhere."""
     terminal = console.is_terminal
     shown = rows[:_SHOWN] if terminal else rows
     cells = [[_text(value) for value in row] for row in shown]
@@ -38,7 +38,7 @@ def show(console: Console, names: Sequence[str], rows: Sequence[Sequence[Any]]) 
 
 
 def fitted(natural: Sequence[int], width: int) -> list[int] | None:
-    """Widths of the columns on so wide a screen: the widest are cut first; None where that leaves too little."""
+    """Fit the columns' widths to the screen, the widest cut first; None if too little would remain."""
     room = width - _MARGIN - _BETWEEN * len(natural)
     widths = list(natural)
     while sum(widths) > room:
@@ -85,7 +85,7 @@ def _show_table(
         )
     for row in cells:
         table.add_row(*(Text(_cut(cell, width)) for cell, width in zip(row, widths, strict=True)))
-    if not console.is_terminal:  # a console is as wide as it is made, and what is no terminal has no width
+    if not console.is_terminal:  # without a terminal, the console's width is arbitrary
         console = Console(file=console.file, width=sum(widths) + _BETWEEN * len(widths) + _MARGIN)
     console.print(table)
 

@@ -1,8 +1,8 @@
-"""Secrets that the settings name instead of holding: in AWS Secrets Manager or Parameter Store.
+"""Look up secrets in AWS Secrets Manager or Parameter Store that the settings refer to by name.
 
 Credentials, region and endpoint come from where every AWS tool takes them: the environment (``AWS_PROFILE``,
-``AWS_ENDPOINT_URL_SSM`` and so on), ``~/.aws``, the role of the machine. Without such a reference nothing of AWS is
-imported or asked.
+``AWS_ENDPOINT_URL_SSM`` and so on), ``~/.aws``, or the machine's role. Without such a reference, nothing of AWS is
+imported or called.
 """
 
 from __future__ import annotations
@@ -23,30 +23,33 @@ _STORES = {
 
 
 def is_reference(value: str) -> bool:
-    """Whether a value names a secret: ``secretsmanager:NAME``, ``secretsmanager:NAME#key`` or ``ssm:/path``."""
+    """Tell whether a value is a reference: ``secretsmanager:NAME``, ``secretsmanager:NAME#key`` or ``ssm:/path``."""
     return _REFERENCE.fullmatch(value) is not None
 
 
 @cache
 def resolve(reference: str, region: str) -> str:
-    """The secret that a reference names. Asked for once in a process: a rotated secret needs a restart.
+    """Return the secret that a reference names. A process asks once: a rotated secret needs a restart.
 
     Args:
-        reference: ``NAME`` may be an ARN; ``#key`` takes one value of a secret that is a JSON object.
-        region: Used unless the ARN, the environment or the profile says another one.
+        reference: ``NAME`` may be an ARN. ``#key`` selects one value of a secret that is a JSON object.
+        region: AWS region, unless the ARN, the environment or the profile names one.
+
+    Returns:
+        The secret's text.
 
     Raises:
-        Fatal: There is none, or it may not be read; names it and the next step, never a value.
+        Fatal: The secret does not exist or may not be read. The message names it and the next step, never a value.
     """
     found = _REFERENCE.fullmatch(reference)
-    assert found is not None, "ask is_reference first"
+    assert found is not None, "call is_reference first"
     store, name, key = found["store"], found["name"], found["key"]
     text = _fetched(store, name, region)
     return text if key is None else _value(text, name, key)
 
 
 def _fetched(store: str, name: str, region: str) -> str:
-    import boto3  # a quarter of a second, which only whoever names a secret pays
+    import boto3  # takes 0.25 s, so only where a setting refers to a secret
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 

@@ -1,7 +1,7 @@
-"""``stack.env``: how a running embedded stack tells other commands where it is.
+"""Read ``stack.env``, in which a running embedded stack publishes its addresses to other commands.
 
-The supervisor writes the file whole and removes it at the end. So one that does not parse was damaged, and guessing
-what it said would send data to somebody else's broker: it is refused, by file and line.
+The supervisor replaces the file as a whole and removes it when it ends. A file that does not parse is damaged, and a
+guess at its content could send data to somebody else's broker. So it is refused, with file and line.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _HINT = (
 
 
 class Damaged(Fatal):
-    """The file is not what a stack wrote."""
+    """``stack.env`` is not as a stack wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One variable.
+    """One variable of the file.
 
     Attributes:
-        value: As it is to be used.
-        number: Of its line, from 1.
+        value: Value without quotes and escapes.
+        number: Line number, counted from 1.
     """
 
     value: str
@@ -44,21 +44,21 @@ class Line:
 
 
 def path_in(home: Path) -> Path:
-    """Where the file of a stack in ``home`` is."""
+    """Return the path of ``stack.env`` in the stack's folder."""
     return home / NAME
 
 
 def damaged(path: Path, number: int, what: str) -> Damaged:
-    """The error of a line, or of the whole file for line 0."""
+    """Make the error of a line, or of the whole file where ``number`` is 0."""
     where = f"{path}, line {number}" if number else str(path)
     return Damaged(f"{where}: {what}; {_HINT}")
 
 
 def read(path: Path) -> dict[str, Line]:
-    """Variables by name, none where there is no file.
+    """Return the file's variables by name; empty where there is no file.
 
     Raises:
-        Damaged: It cannot be read, or a line of it is no assignment.
+        Damaged: The file cannot be read, or a line is no assignment.
     """
     try:
         with path.open("rb") as file:
@@ -81,7 +81,7 @@ def read(path: Path) -> dict[str, Line]:
     found = {}
     for binding in parse_stream(io.StringIO(text)):
         number = binding.original.line
-        # blank lines belong to what follows them
+        # a binding includes the blank lines before it
         number += len(binding.original.string) - len(binding.original.string.lstrip("\n"))
         if binding.error or (binding.key is not None and binding.value is None):
             first = binding.original.string.strip().partition("\n")[0].partition("=")[0][:60]
@@ -92,14 +92,14 @@ def read(path: Path) -> dict[str, Line]:
 
 
 def variables(home: Path, known: Container[str]) -> dict[str, Line]:
-    """Variables of the stack that runs in ``home``; none if none does.
+    """Return the variables of the stack that runs in ``home``; empty if none runs.
 
     Args:
         home: The stack's folder.
-        known: Names that can be set.
+        known: Names of all settings.
 
     Raises:
-        Damaged: The file is not what a stack wrote.
+        Damaged: The file is not as a stack wrote it.
     """
     path = path_in(home)
     found = {} if is_stale(home) else read(path)
@@ -110,9 +110,9 @@ def variables(home: Path, known: Container[str]) -> dict[str, Line]:
 
 
 def is_stale(home: Path) -> bool:
-    """Whether the stack that wrote the file has ended without removing it, as after a ``kill -9`` of all of it.
+    """Tell whether the stack that wrote the file ended without removing it, as after ``kill -9`` of all its processes.
 
-    Its lock is free then. Without a lock nobody can tell, and the file counts.
+    Its lock is free then. Where there is no lock file, the state is unknown and the file counts as current.
     """
     try:
         descriptor = os.open(home / LOCK, os.O_RDONLY)

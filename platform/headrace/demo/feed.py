@@ -1,4 +1,4 @@
-"""Publish the demo's input, and know what was published."""
+"""Publish the demo's input and record what was published."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class Feed:
     Attributes:
         stream: Name of the stream.
         source: Name of the topic or queue.
-        total: Messages to publish; 0 until it is known.
-        acknowledged: Messages that the broker acknowledged so far.
-        expected: What must come of the real ones, computed from the files alone; set before ``done``.
-        malformed: The deliberately malformed ones among them.
-        done: Set when everything is acknowledged or ``failure`` says why not.
+        total: Messages to publish; 0 until known.
+        acknowledged: Messages that the broker has acknowledged so far.
+        expected: Expected outcome of the well-formed messages, computed from the files alone. Set before ``done``.
+        malformed: The messages that are malformed on purpose.
+        failure: Why publishing ended early.
+        done: Set when everything is acknowledged, or ``failure`` is set.
     """
 
     stream: str
@@ -46,7 +47,7 @@ class Feed:
 
     @property
     def rows(self) -> int:
-        """Rows that must land: the real ones, and the good records of malformed messages."""
+        """Rows that must land: those of well-formed messages, and the valid records of malformed ones."""
         return (self.expected.rows if self.expected else 0) + sum(m.landed for m in self.malformed)
 
     @property
@@ -55,8 +56,8 @@ class Feed:
         return sum(m.rejected for m in self.malformed)
 
 
-def start(settings: Settings) -> list[Feed]:
-    """Begin to publish flights and weather in the background."""
+def start_feeds(settings: Settings) -> list[Feed]:
+    """Start to publish flights and weather in the background."""
     events = Feed("events", "kafka/analytics_events")
     metrics = Feed("metrics", "sqs/metrics")
     _background(events, lambda: _publish_flights(events, settings))
@@ -68,7 +69,7 @@ def _background(feed: Feed, publish: Callable[[], None]) -> None:
     def run() -> None:
         try:
             publish()
-        except BaseException as error:  # shown by whoever watches the feed
+        except BaseException as error:  # raised by the thread that watches the feed
             feed.failure = error
         finally:
             feed.done.set()

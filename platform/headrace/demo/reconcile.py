@@ -1,4 +1,4 @@
-"""Does every number agree? Source, lake, warehouse and marts against what the files alone say."""
+"""Reconcile source, lake, warehouse and marts with numbers computed from the input files alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.ddl import quoted
 
 MARTS = ("event_metrics", "session_metrics", "performance_metrics", "metric_windows")
-#: Columns of the sample rows: what tells a reader most, in the width of a terminal.
+#: Columns of the sample rows: the most telling ones that fit a terminal.
 _SHOWN = {
     "event_metrics": ("window_start", "event_type", "channel", "events", "unique_sessions"),
     "session_metrics": ("session_id", "started_at", "duration_seconds", "events", "pages"),
     "performance_metrics": ("window_start", "page", "events", "p50_ms", "p95_ms", "max_ms"),
     "metric_windows": ("window_start", "metric_name", "source", "avg_value", "unit"),
 }
-#: What the sample rows are the largest of.
+#: Column by which the sample rows are the largest.
 _BUSIEST = {
     "event_metrics": "events",
     "session_metrics": "events",
@@ -33,7 +33,7 @@ _BUSIEST = {
 
 @dataclass(frozen=True, slots=True)
 class Mart:
-    """A mart's size and two of its rows."""
+    """A mart's row count and two sample rows."""
 
     name: str
     rows: int
@@ -42,7 +42,7 @@ class Mart:
 
 
 def sample(warehouse: ClickHouse, schema: str, name: str) -> Mart:
-    """Rows of a mart, and its two most telling ones."""
+    """Count a mart's rows and pick its two most telling ones."""
     table, columns = f"{quoted(schema)}.{quoted(name)}", _SHOWN[name]
     [(rows,)] = warehouse.query(f"SELECT count() FROM {table}")
     picked = ", ".join(map(quoted, columns))
@@ -51,8 +51,8 @@ def sample(warehouse: ClickHouse, schema: str, name: str) -> Mart:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One comparison of the summary."""
+class Comparison:
+    """One comparison of an expected and a found number."""
 
     what: str
     expected: int
@@ -66,89 +66,89 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """A stream's reconciliation.
+    """Reconciliation of one stream.
 
     Attributes:
-        stream: Its name.
+        stream: Name of the stream.
         produced: Messages that the broker acknowledged to the producer.
-        audit: The lake, counted by origin.
+        audit: Counts of the lake by origin.
         warehouse: Rows of the raw warehouse table.
-        lines: Every comparison that was made.
+        lines: Every comparison.
     """
 
     stream: str
     produced: int
     audit: Audit
     warehouse: int
-    lines: tuple[Line, ...]
+    lines: tuple[Comparison, ...]
 
     @property
     def agrees(self) -> bool:
-        """Whether every comparison holds."""
+        """Whether every comparison agrees."""
         return all(line.agrees for line in self.lines)
 
 
 def reconcile(feed: Feed, stream: Stream, settings: Settings) -> Reconciled:
-    """Compare one stream at every seam."""
+    """Compare a stream's numbers from source to mart."""
     assert feed.expected is not None
     audited = audit(stream.lake)
     warehouse = sum(stream.warehouse.counts_by_day(stream.contract.table).values())
     rejected = sum(stream.warehouse.counts_by_day(stream.contract.rejected_table).values())
     landed = audited.messages - audited.messages_rejected
     lines = (
-        Line("messages acknowledged by the broker", feed.total, feed.acknowledged),
-        Line("messages the source still holds for us", 0, stream.backlog(feed.source).waiting),
+        Comparison("messages acknowledged by the broker", feed.total, feed.acknowledged),
+        Comparison("messages the source still holds for us", 0, stream.backlog(feed.source).waiting),
         *_offsets(feed, stream),
-        Line("messages landed + rejected", feed.acknowledged, landed + audited.messages_rejected),
-        Line("rows in the lake", feed.rows, audited.good),
-        Line("rows rejected", feed.rejects, audited.rejected),
-        Line("rows doubled", 0, audited.doubled),
-        Line("rows in the warehouse", audited.good, warehouse),
-        Line("rejected rows in the warehouse", audited.rejected, rejected),
+        Comparison("messages landed + rejected", feed.acknowledged, landed + audited.messages_rejected),
+        Comparison("rows in the lake", feed.rows, audited.good),
+        Comparison("rows rejected", feed.rejects, audited.rejected),
+        Comparison("rows doubled", 0, audited.doubled),
+        Comparison("rows in the warehouse", audited.good, warehouse),
+        Comparison("rejected rows in the warehouse", audited.rejected, rejected),
         *(_event_marts if feed.stream == "events" else _metric_marts)(feed, stream, settings),
     )
     return Reconciled(feed.stream, feed.acknowledged, audited, warehouse, lines)
 
 
-def _offsets(feed: Feed, stream: Stream) -> Iterator[Line]:
-    """Kafka's own count: end minus begin offsets, summed."""
+def _offsets(feed: Feed, stream: Stream) -> Iterator[Comparison]:
+    """Compare with Kafka's own count: the sum of end minus begin offsets."""
     source = stream.source(feed.source)
     if isinstance(source, KafkaSource):
-        yield Line(
+        yield Comparison(
             "offsets in the topic", feed.acknowledged, sum(e - b for b, e in source.offsets().values())
         )
 
 
-def _event_marts(feed: Feed, stream: Stream, settings: Settings) -> Iterator[Line]:
+def _event_marts(feed: Feed, stream: Stream, settings: Settings) -> Iterator[Comparison]:
     expected = feed.expected
     assert expected is not None
     marts, query = quoted(settings.dbt_schema), stream.warehouse.query
     cancelled = expected.by_kind["flight_cancelled"]
     kinds = dict(query(f"SELECT event_type, sum(events) FROM {marts}.event_metrics GROUP BY event_type"))
-    yield Line("event_metrics: events", feed.rows, sum(map(int, kinds.values())))
-    yield Line("event_metrics: cancellations", cancelled, int(kinds.get("flight_cancelled", 0)))
+    yield Comparison("event_metrics: events", feed.rows, sum(map(int, kinds.values())))
+    yield Comparison("event_metrics: cancellations", cancelled, int(kinds.get("flight_cancelled", 0)))
     found = query(
         f"SELECT formatDateTime(event_date, '%Y-%m') AS m, sum(events) FROM {marts}.event_metrics GROUP BY m"
     )
     months = {str(month): int(count) for month, count in found}
     different = [m for m in {*months, *expected.by_month} if months.get(m) != expected.by_month.get(m)]
-    yield Line("event_metrics: months that differ", 0, len(different))
+    yield Comparison("event_metrics: months that differ", 0, len(different))
     [(sessions, events)] = query(f"SELECT count(), sum(events) FROM {marts}.session_metrics")
-    yield Line("session_metrics: sessions", expected.sessions, int(sessions))
-    yield Line("session_metrics: events", feed.rows, int(events))
+    yield Comparison("session_metrics: sessions", expected.sessions, int(sessions))
+    yield Comparison("session_metrics: events", feed.rows, int(events))
     [(timed,)] = query(f"SELECT sum(events) FROM {marts}.performance_metrics")
-    yield Line("performance_metrics: timed departures", feed.rows - cancelled, int(timed))
+    yield Comparison("performance_metrics: timed departures", feed.rows - cancelled, int(timed))
 
 
-def _metric_marts(feed: Feed, stream: Stream, settings: Settings) -> Iterator[Line]:
+def _metric_marts(feed: Feed, stream: Stream, settings: Settings) -> Iterator[Comparison]:
     expected = feed.expected
     assert expected is not None
     marts, query = quoted(settings.dbt_schema), stream.warehouse.query
     found = query(f"SELECT metric_name, sum(measurements) FROM {marts}.metric_windows GROUP BY metric_name")
     names = {str(name): int(count) for name, count in found}
-    yield Line("metric_windows: measurements", feed.rows, sum(names.values()))
-    # the good records of a malformed message are temperatures
+    yield Comparison("metric_windows: measurements", feed.rows, sum(names.values()))
+    # the valid records of malformed messages are temperatures
     due = {
         name: n + (feed.rows - expected.rows if name == "temp" else 0) for name, n in expected.by_kind.items()
     }
-    yield Line("metric_windows: names that differ", 0, len(set(due.items()) ^ set(names.items())))
+    yield Comparison("metric_windows: names that differ", 0, len(set(due.items()) ^ set(names.items())))

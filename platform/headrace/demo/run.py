@@ -1,31 +1,24 @@
-"""``headrace demo``: start the platform, feed it, watch Dagster do the work, reconcile, summarise."""
+"""Run ``headrace demo``: start the platform, publish input, watch Dagster work, reconcile, and summarise."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from headrace.config.settings import load_settings
 from headrace.core.errors import Fatal
 from headrace.demo import view
+from headrace.demo.progress import Progress, Result
 from headrace.local.dagster import require_ui_port
 from headrace.local.platform import backing_services, dagster_beside
 from headrace.models import versions as dbt_versions
 
-if TYPE_CHECKING:
-    from headrace.demo.feed import Feed
-    from headrace.demo.reconcile import Mart, Reconciled
-    from headrace.local.dagster_api import Check, Run
-
-#: Faster than the defaults: the demo's data comes at once and then never again.
+#: Shorter pauses than the defaults: all of the demo's data arrives at once.
 TUNING = {
     "HEADRACE_SENSOR_SECONDS": "2",
     "HEADRACE_REFRESH_COOLDOWN_SECONDS": "1",
@@ -33,122 +26,70 @@ TUNING = {
     "HEADRACE_INGEST_LINGER_SECONDS": "0",
     "HEADRACE_INGEST_MAX_SECONDS": "120",
     "HEADRACE_BATCH_MESSAGES": "200000",
-    "HEADRACE_ARCHIVE": "",  # the demo's own, which is empty: a person's files are no part of its numbers
+    "HEADRACE_ARCHIVE": "",  # the demo's own archive is empty: other files would change its numbers
 }
 
 
-@dataclass(slots=True)
-class Progress:
-    """What is known while the demo runs.
-
-    Attributes:
-        feeds: Input by stream.
-        landed: Rows in the two lake tables, by stream.
-        published: Rows in the warehouse table, by stream.
-        runs: Dagster's runs, newest first.
-        services: Names of the services that are ready.
-        stage: What is awaited now.
-        started: ``time.monotonic`` of the start.
-        tell: Called now and then where there is no live view, to print a line.
-    """
-
-    feeds: list[Feed] = field(default_factory=list)
-    landed: dict[str, int] = field(default_factory=dict)
-    published: dict[str, int] = field(default_factory=dict)
-    runs: list[Run] = field(default_factory=list)
-    services: list[str] = field(default_factory=list)
-    stage: str = "starting broker, queue and warehouse"
-    started: float = field(default_factory=time.monotonic)
-    tell: Callable[[], None] = lambda: None
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self.started
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What the demo found out.
-
-    Attributes:
-        streams: Reconciliation of each stream.
-        marts: Rows and two sample rows of each mart.
-        checks: Dagster's asset checks.
-        seconds: From start to the last number.
-        ui: Address of the Dagster UI.
-    """
-
-    streams: list[Reconciled]
-    marts: list[Mart]
-    checks: list[Check]
-    seconds: float
-    ui: str
-
-    @property
-    def passed(self) -> bool:
-        """Whether every number agrees and every check that ran passed."""
-        failed = [c for c in self.checks if c.status not in ("SUCCEEDED", None)]
-        return all(s.agrees for s in self.streams) and bool(self.streams) and not failed
-
-
 def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | None = None) -> Result:
-    """Run the main job; with ``keep``, go on serving the UI until interrupted.
+    """Run the demo. With ``keep``, serve the UI afterwards until interrupted.
 
     Raises:
         Fatal: A service does not start, a Dagster run failed, or the deadline passed.
     """
     require_ui_port(ui_port)
     progress = Progress()
-    with ExitStack() as stack, view.live(progress, console) as say:
-        beside = stack.enter_context(ThreadPoolExecutor(3))
-        importing = beside.submit(_import_work)
+    with ExitStack() as stack, view.live(progress, console) as report:
+        background = stack.enter_context(ThreadPoolExecutor(3))
+        importing = background.submit(_import_work)
         old = _set_aside(home)
-        parsing = beside.submit(_parse_models, home)
-        services, settings = stack.enter_context(backing_services(home, TUNING, say))
+        parsing = background.submit(_parse_models, home)
+        services, settings = stack.enter_context(backing_services(home, TUNING, report))
         progress.services += ["broker", "queue", "warehouse"]
         importing.result()
-        from headrace.demo import work
+        from headrace.demo.feed import start_feeds
+        from headrace.demo.work import reconcile_all, watch
+        from headrace.local.dagster_api import DagsterApi
+        from headrace.streams.stream import streams
 
-        progress.feeds = work.start(settings)
+        progress.feeds = start_feeds(settings)
         progress.stage = "starting Dagster while the input is published"
         parsing.result()
-        platform = stack.enter_context(dagster_beside(services, settings, ui_port, say))
+        platform = stack.enter_context(dagster_beside(services, settings, ui_port, report))
         platform.dagster.start()
         progress.services += ["code location", "webserver", "daemon"]
-        api = work.DagsterApi(platform.ui)
-        opened = work.streams(settings)
+        api = DagsterApi(platform.ui)
+        opened = streams(settings)
         for stream in opened.values():
             stack.callback(stream.close)
-        work.watch(progress, api, opened, settings)
+        watch(progress, api, opened, settings)
         progress.stage = "reconciling"
-        result = work.judge(progress, api, opened, platform)
-        say.finish()
+        result = reconcile_all(progress, api, opened, platform)
+        report.finish()
         view.summary(result, console)
-        beside.submit(shutil.rmtree, old, ignore_errors=True)
+        background.submit(shutil.rmtree, old, ignore_errors=True)
         if keep:
-            view.kept(platform.ui, console)
+            view.show_address(platform.ui, console)
             platform.dagster.watch()
         return result
 
 
 def _import_work() -> None:
-    """Polars, pandera and the clients take seconds to import: time that the services take to start too."""
+    """Import Polars, pandera and the clients while the services start. Both take seconds."""
     import headrace.demo.work  # noqa: F401
 
 
 def _parse_models(home: Path) -> None:
-    """Dagster loads from the manifest, and parsing needs no service, so it goes on beside their start."""
+    """Parse the dbt project while the services start. Parsing needs none of them, and Dagster needs the manifest."""
     project = dbt_versions.current(load_settings(with_stack=False, home=home))
-    if project.problem:  # what it shows would be of an older version
+    if project.problem:  # the demo would show an older version of the models
         raise Fatal(f"the dbt project cannot be used: {project.problem}")
 
 
 def _set_aside(home: Path) -> Path:
-    """The demo's own folder starts empty, so that what it counts is what it sent.
+    """Move the demo's old state away, so that the demo counts only its own messages.
 
-    The old state is only moved away here. To delete its tens of thousands of files takes seconds, and ext4 without a
-    journal creates files ten times slower for minutes afterwards: that can wait until the demo has done its work.
+    Deletion takes seconds for tens of thousands of files. For minutes afterwards, ext4 without a journal creates files
+    ten times slower. So the old state is deleted after the demo.
     """
     aside = home / "old" / str(time.time_ns())
     for name in ("lake", "clickhouse", "dagster", "locks", "logs"):
@@ -161,6 +102,3 @@ def _set_aside(home: Path) -> Path:
                     f"{home / name} cannot be emptied: {error}; remove it or set HEADRACE_HOME"
                 ) from error
     return aside.parent
-
-
-__all__ = ["Progress", "Result", "demo"]

@@ -1,8 +1,9 @@
-"""``headrace up``: the platform in the foreground, with live simulated traffic to explore."""
+"""Run ``headrace up``: the platform in the foreground, with simulated live traffic to explore."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -23,53 +24,54 @@ from headrace.streams.adapters import producer
 
 
 def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port: int | None = None) -> None:
-    """Run until interrupted.
+    """Run the platform until interrupted.
 
     Args:
-        home: State, logs and lake; lake and warehouse are kept from one run to the next, broker and queue are not.
-        console: Where to tell.
+        home: State, logs and lake. Lake and warehouse persist between runs; broker and queue start empty.
+        console: Terminal that shows the progress.
         rate: Simulated events per second, on average over the day; 0 for none.
-        history: Traffic of this much of the past is sent at once, so that there is something to see.
+        history: Period of past traffic to send at the start, so that there is data to see.
         ui_port: Exactly this port for the UI.
 
     Raises:
-        Fatal: The UI's port is taken, a service does not start, or died too often.
+        Fatal: The UI's port is taken, a service does not start, or a service died too often.
     """
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         console.print(f"[yellow]{line}[/]", soft_wrap=True)
 
     require_ui_port(ui_port)
     stop = threading.Event()
     lake = load_settings().lake_uri
-    own = (
-        {"HEADRACE_LAKE_URI": lake} if lake else {}
-    )  # a lake of the person's own, which commands look at, too
+    own = {"HEADRACE_LAKE_URI": lake} if lake else {}  # other commands use this lake, too
     with ExitStack() as stack:
         with console.status("starting broker, queue and warehouse"):
-            services, settings = stack.enter_context(backing_services(home, own, report=say))
+            services, settings = stack.enter_context(backing_services(home, own, report=report))
         with console.status("starting Dagster"):
-            reloader = Reloader(settings, say)
+            reloader = Reloader(settings, report)
             if reloader.project.problem:
-                say(reloader.project.complaint)
-            platform = stack.enter_context(dagster_beside(services, settings, ui_port, say, reloadable=True))
+                report(reloader.project.complaint)
+            platform = stack.enter_context(
+                dagster_beside(services, settings, ui_port, report, reloadable=True)
+            )
             stack.callback(stop.set)
             platform.dagster.start()
         watching = threading.Thread(target=reloader.watch, args=(DagsterApi(platform.ui), stop), daemon=True)
         watching.start()
         if rate:
             traffic = threading.Thread(
-                target=_traffic, args=(settings, rate, history, stop, say), daemon=True
+                target=_traffic, args=(settings, rate, history, stop, report), daemon=True
             )
             traffic.start()
-        view.kept(platform.ui, console)
+        view.show_address(platform.ui, console)
         console.print(f"[dim]state and logs in {home}; ask with: headrace status, headrace query SQL[/]")
         with stop_on_signals(platform.dagster.request_stop):
             platform.dagster.watch()
 
 
-def _traffic(settings: Settings, rate: float, history: timedelta, stop: threading.Event, say: object) -> None:
-    assert callable(say)
+def _traffic(
+    settings: Settings, rate: float, history: timedelta, stop: threading.Event, report: Callable[[str], None]
+) -> None:
     try:
         run_traffic(
             producer(settings, Kafka("analytics_events")),
@@ -80,4 +82,4 @@ def _traffic(settings: Settings, rate: float, history: timedelta, stop: threadin
         )
     except HeadraceError as error:
         if not stop.is_set():
-            say(f"the simulated traffic ended: {error}")
+            report(f"the simulated traffic ended: {error}")

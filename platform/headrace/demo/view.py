@@ -1,4 +1,4 @@
-"""What a person sees of the demo: progress while it works, one summary at the end."""
+"""Show the demo in a terminal: live progress, and one summary at the end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from headrace.demo.progress import Progress, Result
     from headrace.demo.reconcile import Mart
-    from headrace.demo.run import Progress, Result
 
 _REASONS = 5  # of each stream, the most frequent
 
 
-class Say:
-    """Where services report to while the live view is up."""
+class Reporter:
+    """Receiver of the services' messages while the live view is shown."""
 
     def __init__(self, live: Live, console: Console) -> None:
         self._live, self._console = live, console
@@ -39,16 +39,18 @@ class Say:
 
 
 @contextmanager
-def live(progress: Progress, console: Console) -> Iterator[Say]:
-    """Show ``progress`` until the block ends; on a pipe only the last state is printed."""
+def live(progress: Progress, console: Console) -> Iterator[Reporter]:
+    """Show ``progress`` until the block ends. Without a terminal, print lines instead."""
     console.print("[bold]Headrace[/]  [dim]Kafka and SQS → contracts → Delta Lake → ClickHouse → dbt[/]\n")
     if not console.is_terminal:
-        progress.tell = lambda: console.print(f"{progress.seconds:5.0f} s  {_line(progress)}", soft_wrap=True)
+        progress.print_line = lambda: console.print(
+            f"{progress.seconds:5.0f} s  {_line(progress)}", soft_wrap=True
+        )
     shown = Live(
         get_renderable=lambda: _frame(progress), console=console, refresh_per_second=4, transient=False
     )
     with shown:
-        yield Say(shown, console)
+        yield Reporter(shown, console)
 
 
 def _frame(progress: Progress) -> RenderableType:
@@ -72,7 +74,7 @@ def _frame(progress: Progress) -> RenderableType:
 
 
 def _line(progress: Progress) -> str:
-    """The state in one line, for logs."""
+    """Describe the state in one line, for logs."""
     streams = [
         f"{one.stream} {one.acknowledged:,} produced, {progress.landed.get(one.stream, 0):,} in the lake,"
         f" {progress.published.get(one.stream, 0):,} in the warehouse"
@@ -96,7 +98,7 @@ def _runs(progress: Progress) -> list[Text]:
 
 
 def as_dict(result: Result) -> dict[str, Any]:
-    """The result for machines."""
+    """Return the result as data for JSON."""
     return {
         "passed": result.passed,
         "seconds": round(result.seconds, 1),
@@ -123,7 +125,7 @@ def as_dict(result: Result) -> dict[str, Any]:
 
 
 def summary(result: Result, console: Console) -> None:
-    """The one summary: every number with its verdict."""
+    """Print the summary: every number with its verdict."""
     console.print()
     for one in result.streams:
         audit = one.audit
@@ -198,6 +200,6 @@ def _checks(result: Result) -> RenderableType:
     return Group(*(Text.from_markup(line) for line in lines))
 
 
-def kept(ui: str, console: Console) -> None:
-    """Say where to look, and how to end it."""
+def show_address(ui: str, console: Console) -> None:
+    """Print the UI's address and how to stop the platform."""
     console.print(f"\nDagster UI  [link={ui}][bold cyan]{ui}[/][/link]   [dim]Ctrl-C stops everything[/]")

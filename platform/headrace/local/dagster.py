@@ -1,7 +1,7 @@
-"""Dagster's own processes as supervised services: code location, webserver, daemon.
+"""Describe Dagster's processes as supervised services: code location, webserver, daemon.
 
-The three that a deployment runs too, rather than ``dagster dev``, which loads the code location once for itself
-and once for each of them.
+A deployment runs the same three. ``dagster dev`` would load the code location once for itself and once for each of
+them.
 """
 
 from __future__ import annotations
@@ -36,17 +36,20 @@ def dagster_services(
     *,
     reloadable: bool = False,
 ) -> tuple[list[Service], str]:
-    """The services, and the address of the UI.
+    """Describe Dagster's services.
 
     Args:
         home: Dagster's storage goes to ``home/dagster``.
         project: The checkout, with ``dagster_home/dagster.yaml``.
         environment: Whole environment of the processes.
-        ui_port: Exactly this port for the UI; None takes 3000 or, if that is taken, any free one.
-        reloadable: Whether the UI's *Reload* shall find new pipelines; costs a process more.
+        ui_port: Exactly this port for the UI. None takes 3000, or any free port if 3000 is taken.
+        reloadable: Let the UI's *Reload* find new pipelines; costs one more process.
+
+    Returns:
+        The services, and the address of the UI.
 
     Raises:
-        Fatal: The checkout has no ``dagster.yaml``, or the port that was asked for is taken.
+        Fatal: The checkout has no ``dagster.yaml``, or the requested port is taken.
     """
     require_ui_port(ui_port)
     dagster_home = home / "dagster"
@@ -60,7 +63,7 @@ def dagster_services(
     workspace = dagster_home / "workspace.yaml"
     workspace.write_text(_WORKSPACE.format(host=LOOPBACK, port=code))
     url = f"http://{LOOPBACK}:{web}"
-    # for the links of alerts, unless people reach the UI by another address
+    # for links in alerts, unless the environment names another address
     env = {"HEADRACE_UI_URL": url, **environment, "DAGSTER_HOME": str(dagster_home)}
     tool, quiet = Path(sys.executable).with_name("dagster"), ("--log-level", "warning")
     logs = home / "logs"
@@ -73,7 +76,7 @@ def dagster_services(
             env=env,
             cwd=dagster_home,
             log=logs / "code-location.log",
-            ready=lambda: True,  # listening is enough: it listens once the definitions are loaded
+            ready=lambda: True,  # it listens only once the definitions are loaded
             port=code,
             ready_within=120,
             stop_grace=8,
@@ -103,10 +106,10 @@ def dagster_services(
 
 
 def require_ui_port(port: int | None) -> None:
-    """Look before anything is started whether the UI can have its port.
+    """Check before anything starts that the UI can have its port.
 
     Raises:
-        Fatal: It was asked for, and is taken.
+        Fatal: The port was requested and is taken.
     """
     if port is not None:
         require_free(port, "Dagster UI")

@@ -1,4 +1,7 @@
-"""What the demo and the benchmarks ask of a running Dagster over GraphQL: the same answers that the UI shows."""
+"""Ask a running Dagster over GraphQL, as its UI does.
+
+The demo and the benchmarks use it, so they see the answers that a person sees.
+"""
 
 from __future__ import annotations
 
@@ -51,13 +54,13 @@ mutation Reload($location: String!) {
     ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { message } } }
   }
 }"""
-#: A reload answers when the definitions are loaded.
+#: Dagster answers a reload once the definitions are loaded.
 _RELOAD_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A Dagster run; times are seconds since 1970."""
+    """A Dagster run. Times are seconds since 1970."""
 
     id: str
     status: str
@@ -73,7 +76,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Latest result of an asset check; ``status`` is None if it never ran."""
+    """Latest result of an asset check. ``status`` is None if it never ran."""
 
     asset: str
     name: str
@@ -83,7 +86,7 @@ class Check:
 
 
 class DagsterApi:
-    """Client of one webserver."""
+    """Client of one Dagster webserver."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/graphql"
@@ -103,12 +106,12 @@ class DagsterApi:
         return data
 
     def runs(self, limit: int = 100) -> list[Run]:
-        """Newest runs first."""
+        """Return the newest runs first."""
         found = self._ask(_RUNS, limit=limit)["runsOrError"].get("results", [])
         return [Run(r["runId"], r["status"], r["jobName"], r["startTime"], r["endTime"]) for r in found]
 
     def checks(self) -> list[Check]:
-        """Every asset check with its latest result."""
+        """Return every asset check with its latest result."""
         return [
             _check("/".join(node["assetKey"]["path"]), check)
             for node in self._ask(_CHECKS)["assetNodes"]
@@ -116,7 +119,7 @@ class DagsterApi:
         ]
 
     def launch_backfill(self, assets: Sequence[Sequence[str]], days: Sequence[str]) -> str:
-        """Launch one as the UI does; returns its id.
+        """Launch a backfill as the UI does, and return its id.
 
         Raises:
             Fatal: Dagster refuses it.
@@ -128,12 +131,12 @@ class DagsterApi:
         return str(answer["backfillId"])
 
     def backfill(self, backfill_id: str) -> str:
-        """State of a backfill, as Dagster names it."""
+        """Return a backfill's state in Dagster's words."""
         answer = self._ask(_BACKFILL, id=backfill_id)["partitionBackfillOrError"]
         return str(answer.get("status") or answer["__typename"])
 
     def reload(self, location: str = "headrace") -> str:
-        """Load a code location again, as the UI's *Reload* does; gives what is wrong, or nothing.
+        """Reload a code location, as the UI's *Reload* does, and return its error; empty if it loads.
 
         Raises:
             Retriable: The UI does not answer.
@@ -143,7 +146,7 @@ class DagsterApi:
         return " ".join(str(found.get("message", "")).split())[:300]
 
     def healthy(self) -> bool:
-        """Whether every daemon that must run does."""
+        """Tell whether every required daemon is healthy."""
         statuses = self._ask(_DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
         return all(s["healthy"] for s in statuses if s["required"])
 

@@ -1,4 +1,4 @@
-"""Broker, queue and ClickHouse endpoint as one thing that is started and stopped together."""
+"""Start and stop broker, queue and ClickHouse endpoint together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import tenacity
 from headrace.config.settings import child_environment
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import Fatal
-from headrace.local import broker, probes, processes, queue, runtime
+from headrace.local import broker, probes, processes, queue, stack_files
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service, ServiceFailed
 from headrace.local.supervisor import Supervisor
@@ -39,13 +39,14 @@ _IN_USE = re.compile(r"addr(ess)?\s*(is\s*|already\s*)*in\s*use|port \d+ .*is ta
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """A number asks for exactly that port; None takes the usual one, or any free one when it is taken."""
+    """Ports by service. A number requests exactly that port; None takes the usual one, or any free one."""
 
     broker: int | None = None
     queue: int | None = None
     clickhouse: int | None = None
 
     def asked(self, service: str) -> int | None:
+        """Return the requested port of a service."""
         port: int | None = getattr(self, service)
         return port
 
@@ -55,25 +56,25 @@ class AlreadyRuns(Fatal):
 
 
 class EmbeddedStack:
-    """Context manager: the backing services of one folder, ready to use.
+    """Context manager that runs the backing services of one folder.
 
-    ``with EmbeddedStack(home) as endpoints`` gives the environment variables that point Headrace, dbt and AWS
-    clients at them; other commands find them through ``home/stack.env``. ClickHouse keeps its data below
-    ``home``; broker and queue begin empty.
+    ``with EmbeddedStack(home) as endpoints`` gives the environment variables that point Headrace, dbt and AWS clients
+    at the services. Other commands find the services by ``home/stack.env``. ClickHouse keeps its data below ``home``;
+    broker and queue start empty.
 
     Args:
-        home: Folder for data, logs and the files named in ``runtime``. Created when missing.
-        ports: Where to listen; always on 127.0.0.1.
-        topics: Partitions by name, created on every start of the broker.
-        queues: Names, created on every start of the queue.
-        report: Receives a line whenever something worth telling happens.
-        handles_sigterm: The caller stops the stack in order when this process gets SIGTERM, so that
+        home: Folder for data, logs and the files named in ``stack_files``. Created if missing.
+        ports: Ports to listen on, always on 127.0.0.1.
+        topics: Partitions by topic, created whenever the broker starts.
+        queues: Queue names, created whenever the queue service starts.
+        report: Receives a line whenever a person should know of a change.
+        handles_sigterm: The caller stops the stack in order when this process gets SIGTERM. Then
             ``headrace stack down`` may send it.
 
     Raises:
         AlreadyRuns: On entry.
-        Fatal: On entry: a port that was asked for is taken, the folder cannot be written, a service does not
-            become ready. Everything that was started is stopped again.
+        Fatal: On entry: a requested port is taken, the folder cannot be written, or a service does not become ready.
+            Everything that was started is stopped again.
     """
 
     def __init__(
@@ -103,15 +104,15 @@ class EmbeddedStack:
     def __enter__(self) -> dict[str, str]:
         self._lock = self._acquire()
         try:
-            runtime.forget(self.home)
-            with runtime.writing(self.home):
+            stack_files.remove(self.home)
+            with stack_files.writing(self.home):
                 (self.home / "logs").mkdir(exist_ok=True)
                 self._write_info()
             self._start()
-            with runtime.writing(self.home):
+            with stack_files.writing(self.home):
                 self._state = "running"
                 self._write_info()
-                runtime.write_env(self.home, self.endpoints)
+                stack_files.write_env(self.home, self.endpoints)
             threading.Thread(target=self._keep_files, name="keep-stack-files", daemon=True).start()
         except BaseException:
             self._stop()
@@ -131,15 +132,15 @@ class EmbeddedStack:
         self._supervisor.watch()
 
     def request_stop(self, *_: object) -> None:
-        """Make ``watch``, or the entry into the context, end. Safe in a signal handler."""
+        """End ``watch``, or the entry into the context. Safe in a signal handler."""
         self._asked_to_stop = True
         if self._supervisor:
             self._supervisor.request_stop()
 
     def _acquire(self) -> int:
-        info = runtime.read_info(self.home)
+        info = stack_files.read_info(self.home)
         patience = 1.0 if info and supervisor_lives(info) else _PREVIOUS_ENDS_WITHIN
-        fd = runtime.wait_for_lock(self.home, patience)
+        fd = stack_files.wait_for_lock(self.home, patience)
         if fd is None:
             raise AlreadyRuns(f"a stack runs in {self.home} already; see it with 'headrace stack status'")
         return fd
@@ -154,7 +155,7 @@ class EmbeddedStack:
         retrying(self._try_ports, taken)
 
     def _try_ports(self, taken: set[int]) -> None:
-        """Start on free ports; whoever binds one between our look and the service's bind is avoided next."""
+        """Start on free ports. A port that another process binds before the service does is added to ``taken``."""
         self._chosen = {name: self._choose(name, taken) for name in USUAL_PORTS}
         self.endpoints = self._endpoints()
         supervisor = Supervisor(
@@ -223,32 +224,32 @@ class EmbeddedStack:
         }
 
     def _keep_files(self) -> None:
-        """Write ``stack.env`` and ``stack.json`` again where somebody removed or damaged them.
+        """Write ``stack.env`` and ``stack.json`` again where they were removed or damaged.
 
-        Without the first, commands do not find this stack; without the second, ``headrace stack down`` does not.
+        Commands find this stack by the first, and ``headrace stack down`` by the second.
         """
         while not self._ended.wait(_KEEP_SECONDS):
             try:
-                lost_env = runtime.read_env(self.home) != self.endpoints
+                lost_env = stack_files.read_env(self.home) != self.endpoints
             except Damaged:
                 lost_env = True
             with contextlib.suppress(OSError):
-                if runtime.read_info(self.home) is None:
+                if stack_files.read_info(self.home) is None:
                     self._write_info()
                 with self._writing:
                     if lost_env and self._lock is not None and self._state == "running":
-                        runtime.write_env(self.home, self.endpoints)
+                        stack_files.write_env(self.home, self.endpoints)
                         self._report(
-                            f"{runtime.env_file(self.home)} was lost or damaged, and is written again"
+                            f"{stack_files.env_file(self.home)} was lost or damaged, and is written again"
                         )
 
     def _note(self) -> None:
-        with contextlib.suppress(OSError):  # a disk that is full now must not end what runs
+        with contextlib.suppress(OSError):  # a full disk must not end running services
             self._write_info()
 
     def _write_info(self) -> None:
         with self._writing:
-            if self._lock is None:  # a thread that outlived the stop has no say in this folder any more
+            if self._lock is None:  # a thread that outlived the stop no longer owns the folder
                 return
             statuses = self._supervisor.status() if self._supervisor else []
             info = {
@@ -261,29 +262,29 @@ class EmbeddedStack:
                     for status in statuses
                 ],
             }
-            runtime.write_info(self.home, info)
+            stack_files.write_info(self.home, info)
 
     def _stop(self) -> None:
         self._ended.set()
         with self._writing:
             self._state = "stopping"
         with contextlib.suppress(OSError):
-            runtime.env_file(self.home).unlink(missing_ok=True)  # first: nobody new is to come
+            stack_files.env_file(self.home).unlink(missing_ok=True)  # first, so that no new client comes
         if self._supervisor:
             self._supervisor.stop()
         with self._writing:
-            runtime.forget(self.home)
+            stack_files.remove(self.home)
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
 
 
 class _PortTaken(Fatal):
-    """Somebody bound a port between our look and our bind."""
+    """Another process bound a port before the service did."""
 
 
 def clickhouse_service(home: Path, port: int, environment: Mapping[str, str], password: str) -> Service:
-    """The ClickHouse endpoint on ``127.0.0.1:port``, with its data in ``home/clickhouse``."""
+    """Describe the ClickHouse endpoint on ``127.0.0.1:port`` as a service, with its data in ``home/clickhouse``."""
     arguments = {
         "path": str(home / "clickhouse"),
         "host": LOOPBACK,
@@ -295,17 +296,17 @@ def clickhouse_service(home: Path, port: int, environment: Mapping[str, str], pa
     return Service(
         name=CLICKHOUSE,
         argv=(sys.executable, "-P", "-m", "headrace.local.clickhouse", *flags),
-        # By environment, not by argument: arguments are visible to every user of the machine.
+        # Not an argument, because every user of the machine can read arguments.
         env={**environment, "HEADRACE_CLICKHOUSE_PASSWORD": password},
         log=home / "logs" / f"{CLICKHOUSE}.log",
         cwd=home,
         ready=lambda: probes.http_ok(port, "/ping"),
         port=port,
-        stop_grace=10.0,  # it finishes what it is writing
+        stop_grace=10.0,  # to finish a write
     )
 
 
 def supervisor_lives(info: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether the process that wrote ``stack.json`` still runs, and its pid is not another's by now."""
+    """Tell whether the process that wrote ``stack.json`` still runs. Its start time rules out a reused pid."""
     pid, created = int(info["supervisor"]["pid"]), info["supervisor"]["created"]
     return processes.created(pid) == created

@@ -1,18 +1,18 @@
-"""Own one service: keep its whole process tree, and end it when whoever started this process ends.
+"""Own one service: keep its whole process tree, and end it when the starting process ends.
 
 Run as ``python -I -S guard.py [--grace S] [--log FILE] [--log-bytes N] -- COMMAND...``. Standard input is the
-lifeline: a pipe whose other end only the parent holds and never writes to. The kernel closes it when the
-parent ends, even by ``kill -9``, and that is the one way to ask for a stop; no pid is ever signalled by a
-process that could be mistaken about whose pid it is. Standard output and error are the service's log.
+lifeline: a pipe whose other end only the parent holds and never writes to. The kernel closes it when the parent ends,
+even by ``kill -9``. Closing it is the only way to ask for a stop, so no process signals a pid that may belong to
+another process by now. Standard output and error are the service's log.
 
-Two processes run this file, one inside the other, because either may be killed too. The inner one starts the
-service, in a session of its own; the outer one watches the inner one. Both are child subreapers on Linux, so
-that daemons which detached themselves (run workers, builds) stay findable as descendants. If the outer one is
-killed, the inner one sees its own lifeline close; if the inner one is killed, the kernel kills the service
-(``PR_SET_PDEATHSIG``) and the outer one inherits the rest of the tree and ends it. Elsewhere than on Linux a
-process that detaches *and* outlives its parent escapes; everything else holds.
+Two processes run this file, one inside the other, because either may be killed, too. The inner one starts the service
+in a session of its own; the outer one watches the inner one. Both are child subreapers on Linux, so that detached
+daemons (run workers, builds) remain their descendants. If the outer one is killed, the inner one sees its own lifeline
+close. If the inner one is killed, the kernel kills the service (``PR_SET_PDEATHSIG``), and the outer one inherits the
+rest of the tree and ends it. On other systems than Linux, a process that detaches *and* outlives its parent escapes;
+everything else holds.
 
-Only the standard library, and little of it: this file starts once for every service.
+The file imports only the standard library, and little of it, because it starts once for every service.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _USAGE = "usage: guard.py [--grace SECONDS] [--log FILE] [--log-bytes N] -- COMM
 
 
 class Waker:
-    """Turns signals into something that ``select`` can wait for."""
+    """Turn signals into a file descriptor for ``select``."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -53,7 +53,7 @@ class Waker:
         self.asked = True
 
     def wait(self, seconds: float, lifeline: int | None = None) -> bool:
-        """Wait for a signal or for the lifeline's end, at most ``seconds``; true when the lifeline ended."""
+        """Wait at most ``seconds`` for a signal or the lifeline's end; return whether the lifeline ended."""
         watched = [self._read] if lifeline is None else [self._read, lifeline]
         readable, _, _ = select.select(watched, [], [], seconds)
         if self._read in readable:
@@ -63,16 +63,17 @@ class Waker:
 
 
 class Log:
-    """Keeps the newest half of the log when it grows past its bound.
+    """Cut a log to its newest half when it exceeds its bound.
 
-    The service writes to it by an append-only descriptor of its own, so cutting the file is safe at any time;
-    what is written during the cut may be lost.
+    The service appends by a descriptor of its own, so the file may be cut at any time. Lines written during the cut
+    may be lost.
     """
 
     def __init__(self, path: str, bound: int) -> None:
         self.path, self.bound = path, bound
 
     def cut(self) -> None:
+        """Cut the log if it is too long."""
         try:
             size = os.stat(self.path).st_size
             if size <= self.bound:
@@ -89,16 +90,18 @@ class Log:
 
 
 def prctl(option: int, value: int) -> None:
-    """Linux only; elsewhere there is nothing of the kind and nothing happens."""
+    """Set a process attribute on Linux; do nothing elsewhere."""
     if _LIBC is not None:
         _LIBC.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
 
 
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork, for the child's sake
+_LIBC = (
+    ctypes.CDLL(None) if sys.platform == "linux" else None
+)  # loaded before any fork, because a child should not load it
 
 
 def descendants(root: int) -> list[int]:
-    """Living processes below ``root``, which is not among them; zombies do not count."""
+    """Return living processes below ``root``, without ``root`` itself and without zombies."""
     children: dict[int, list[int]] = {}
     for pid, parent in _parents():
         children.setdefault(parent, []).append(pid)
@@ -124,7 +127,7 @@ def _parents() -> list[tuple[int, int]]:
                 if fields[0] not in (b"Z", b"X"):
                     pairs.append((int(name), int(fields[1])))
         return pairs
-    import subprocess  # only here: it is slow to import
+    import subprocess  # imported here because it is slow to import
 
     listing = subprocess.run(
         ["ps", "-axo", "pid=,ppid=,stat="], capture_output=True, text=True, check=False
@@ -137,20 +140,21 @@ def _parents() -> list[tuple[int, int]]:
 
 
 def send(pids: list[int], number: int) -> None:
+    """Send a signal to processes; ignore those that have ended."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 class Keeper:
-    """Watches one child, and ends everything below this process when the child or the parent ends."""
+    """Watch one child, and end everything below this process when the child or the parent ends."""
 
     def __init__(self, child: int, waker: Waker, parent: int, grace: float, log: Log | None) -> None:
         self.child, self.waker, self.parent, self.grace, self.log = child, waker, parent, grace, log
         self.status: int | None = None
 
     def keep(self, lifeline: int, inner_lifeline: int | None) -> int:
-        """Returns the child's wait status once nothing is left below this process."""
+        """Return the child's wait status once no process is left below this one."""
         self._reap()
         while self.status is None and not self.waker.asked:
             if self.waker.wait(_TICK, lifeline) or os.getppid() != self.parent:
@@ -158,7 +162,7 @@ class Keeper:
             self._reap()
             if self.log:
                 self.log.cut()
-        if inner_lifeline is not None:  # ask the inner guard, which knows how to end the service
+        if inner_lifeline is not None:  # ask the inner guard to end the service
             os.close(inner_lifeline)
         if inner_lifeline is None or self.status is not None:
             send(self._left(), signal.SIGTERM)
@@ -184,7 +188,7 @@ class Keeper:
         return descendants(os.getpid())
 
     def _reap(self) -> None:
-        """Collect every ended child, ours and those that were handed to this subreaper."""
+        """Collect every ended child, including those that this subreaper inherited."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -197,7 +201,7 @@ class Keeper:
 
 
 def start_service(command: list[str], guard: int) -> int:
-    """Fork and execute the service; it dies with ``guard``. Exit status 127: it cannot be executed."""
+    """Fork and execute the service, which dies with ``guard``. Exit status 127: it cannot be executed."""
     pid = os.fork()
     if pid:
         return pid
@@ -207,7 +211,7 @@ def start_service(command: list[str], guard: int) -> int:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == guard:  # else the guard died before the line above took effect
+        if os.getppid() == guard:  # otherwise the guard died before the line above took effect
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.execvp(command[0], command)
     except OSError as error:
@@ -217,7 +221,7 @@ def start_service(command: list[str], guard: int) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Returns the wait status of the service."""
+    """Run the guards and return the service's wait status."""
     grace, path, bound = 5.0, "", 16 * 1024 * 1024
     words = iter(argv)
     for word in words:
@@ -255,7 +259,7 @@ def main(argv: list[str]) -> int:
 
 
 def mirror(status: int) -> None:
-    """End as the service ended, so that whoever waits for this process sees the service's own status."""
+    """End as the service ended, so that the parent sees the service's own status."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

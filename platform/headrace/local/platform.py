@@ -1,4 +1,4 @@
-"""The whole platform on one machine: backing services and Dagster, started and stopped as one."""
+"""Start and stop the whole platform on one machine: backing services and Dagster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.config.settings import Settings, adopt, child_environment, load_se
 from headrace.local.dagster import dagster_services
 from headrace.local.embedded import EmbeddedStack
 from headrace.local.supervisor import Supervisor
-from headrace.local.topology import places
+from headrace.local.topology import topics_and_queues
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Platform:
         settings: Settings that point at it.
         ui: Address of the Dagster UI.
         stack: The backing services.
-        dagster: Dagster's processes; not all of them are ready yet.
+        dagster: Dagster's processes, of which some may not be ready yet.
     """
 
     settings: Settings
@@ -35,14 +35,14 @@ class Platform:
 def backing_services(
     home: Path, tuning: dict[str, str] | None = None, report: Callable[[str], None] = lambda _: None
 ) -> Iterator[tuple[EmbeddedStack, Settings]]:
-    """The embedded stack of ``home``, with the settings of this process pointing at it.
+    """Run the embedded stack of ``home``, and point this process's settings at it.
 
     Args:
-        home: State, logs and lake.
-        tuning: More environment variables (``HEADRACE_*``) for this process and all that it starts.
-        report: Receives a line whenever a service dies or comes back.
+        home: Folder for state, logs and lake.
+        tuning: More environment variables (``HEADRACE_*``) for this process and its children.
+        report: Receives a line whenever a service dies or returns.
     """
-    topics, queues = places(load_settings(with_stack=False))
+    topics, queues = topics_and_queues(load_settings(with_stack=False))
     stack = EmbeddedStack(home, topics=topics, queues=queues, report=report, handles_sigterm=True)
     with stack as endpoints:
         yield stack, adopt({**endpoints, "HEADRACE_HOME": str(stack.home), **(tuning or {})})
@@ -57,7 +57,10 @@ def dagster_beside(
     *,
     reloadable: bool = False,
 ) -> Iterator[Platform]:
-    """Dagster's processes on top of a running stack; entered before they are ready, see ``Supervisor.start``."""
+    """Run Dagster's processes on top of a running stack. The block begins before they are ready.
+
+    ``Supervisor.start`` starts them and waits.
+    """
     services, ui = dagster_services(
         stack.home, settings.project_dir, child_environment(), ui_port, reloadable=reloadable
     )

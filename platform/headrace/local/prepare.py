@@ -1,4 +1,7 @@
-"""``python -m headrace.local.prepare``: at installation, what the first run would otherwise wait for."""
+"""Prepare an installation for its first run: ``python -m headrace.local.prepare``.
+
+Compile and parse ahead, so that the first run does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,19 @@ import polars as pl
 
 
 def compile_hot_path() -> None:
-    """Have Numba compile what ingest runs need, and keep the machine code (see ``headrace.core.compiled``)."""
+    """Compile the functions of ingest runs with Numba, and cache the machine code (``headrace.core.compiled``)."""
     from headrace.contracts import EVENTS
     from headrace.contracts.wire.decode import decode
     from headrace.sources.kafka.batch import RawBatch
     from headrace.sources.kafka.decode import decode as decode_batches
 
-    decode(EVENTS, pl.Series([b"{}", b""]), 2)  # one for each of the two ways
+    decode(EVENTS, pl.Series([b"{}", b""]), 2)  # each of the two decoders gets one message
     # a record without key, value and headers
     decode_batches([RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
 
 
 def parse_models() -> None:
-    """Have dbt parse the project as ``headrace demo`` will."""
+    """Parse the dbt project as ``headrace demo`` will."""
     from headrace.config.settings import home_folder, load_settings
     from headrace.models import versions as dbt_versions
 

@@ -1,7 +1,7 @@
-"""Does it answer? One cheap request each, without importing a client library.
+"""Probe services with one cheap request each, without importing a client library.
 
-They raise OSError when nothing listens or the answer takes more than a second; ``Supervisor`` reads that
-as no.
+A probe raises OSError when nothing listens or the answer takes more than a second. ``Supervisor`` takes that as "not
+ready".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _API_VERSIONS = 18  # https://kafka.apache.org/protocol#The_Messages_ApiVersions
 
 
 def http_ok(port: int, path: str) -> bool:
-    """Whether a GET on loopback answers 200."""
+    """Tell whether a GET on loopback answers 200."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_SECONDS)
     try:
         connection.request("GET", path)
@@ -30,7 +30,7 @@ def http_ok(port: int, path: str) -> bool:
 
 
 def kafka_ok(port: int) -> bool:
-    """Whether a Kafka broker on loopback answers an ApiVersions request."""
+    """Tell whether a Kafka broker on loopback answers an ApiVersions request."""
     correlation = 20_260
     request = struct.pack(">hhih", _API_VERSIONS, 0, correlation, -1)  # -1: no client id
     with socket.create_connection((LOOPBACK, port), _SECONDS) as connection:

@@ -1,4 +1,4 @@
-"""What the operating system knows about a service: its processes, their memory, its listening sockets."""
+"""Ask the operating system about a service: its processes, their memory, its listening sockets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from headrace.core.errors import Fatal
 LOOPBACK = "127.0.0.1"
 
 # Below the ephemeral range of Linux (32768 up) and macOS (49152 up): an outgoing connection of some other
-# process can then not take the port between our look and the service's bind.
+# process then cannot take the port between the check and the service's bind.
 _PORTS = range(20_000, 32_768)
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and everything below it, in order of descent; empty when it is gone."""
+    """Return the process and all its descendants, parents first; empty when it has ended."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -28,7 +28,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def listening(pid: int) -> set[tuple[str, int]] | None:
-    """Addresses on which the process or a descendant accepts TCP; None when the system will not say."""
+    """Return the addresses on which the process or a descendant accepts TCP; None if the system denies access."""
     found = set()
     for process in tree(pid):
         try:
@@ -43,6 +43,7 @@ def listening(pid: int) -> set[tuple[str, int]] | None:
 
 
 def is_loopback(address: str) -> bool:
+    """Tell whether an IP address is a loopback address."""
     ip = ipaddress.ip_address(address)
     # gRPC listens on IPv4 through an IPv6 socket: ::ffff:127.0.0.1
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
@@ -50,7 +51,7 @@ def is_loopback(address: str) -> bool:
 
 
 def memory(pid: int) -> int:
-    """Resident bytes of the process and everything below it; pages that they share count for each."""
+    """Return the resident bytes of the process and its descendants. Shared pages count for each of them."""
     total = 0
     for process in tree(pid):
         try:
@@ -61,9 +62,10 @@ def memory(pid: int) -> int:
 
 
 def created(pid: int) -> float | None:
-    """When the process started (seconds since 1970), which tells a recycled pid from the one we know.
+    """Return the process's start time (seconds since 1970), which tells a reused pid from the original.
 
-    None when it has ended, even if nobody has collected it: containers without an init keep zombies for ever.
+    Return None when it has ended, even if its parent has not collected it: containers without an init keep zombies for
+    ever.
     """
     try:
         process = psutil.Process(pid)
@@ -73,7 +75,7 @@ def created(pid: int) -> float | None:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could bind the port on loopback now. Whoever binds it must still expect to lose."""
+    """Tell whether a server could bind the port on loopback now. Another process may still bind it first."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT does not count as taken
         try:
@@ -84,10 +86,10 @@ def port_is_free(port: int) -> bool:
 
 
 def pick_port(usual: int, avoid: Collection[int] = ()) -> int:
-    """``usual`` when it is free, else any free one below the ephemeral range.
+    """Return ``usual`` if it is free, else any free port below the ephemeral range.
 
     Raises:
-        Fatal: No port could be bound, as in a sandbox without loopback.
+        Fatal: No port can be bound, as in a sandbox without loopback.
     """
     for port in (usual, *random.sample(_PORTS, 200)):
         if port not in avoid and port_is_free(port):
@@ -96,22 +98,24 @@ def pick_port(usual: int, avoid: Collection[int] = ()) -> int:
 
 
 def require_free(port: int, what: str) -> None:
-    """Raises:
-    Fatal: Somebody listens on the port already; named where the system says who.
+    """Check that nothing listens on the port.
+
+    Raises:
+        Fatal: The port is taken. The message names the process if the system tells.
     """
     if not port_is_free(port):
         raise taken(port, what)
 
 
 def taken(port: int, what: str) -> Fatal:
-    """The error of a port that was asked for and is another's."""
+    """Make the error of a requested port that is taken."""
     owner = owner_of(port)
     by = f" by {owner}" if owner else ""
     return Fatal(f"port {port} for the {what} is taken{by}; end that process or ask for another port")
 
 
 def owner_of(port: int) -> str:
-    """Who listens on the port, for a message: ``java (pid 4711)``; empty when the system will not say."""
+    """Name the process that listens on the port, as ``java (pid 4711)``; empty if the system does not tell."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:

@@ -1,7 +1,7 @@
-"""The embedded SQS queue: ministack below ``queue_server.py``.
+"""Run the embedded SQS queue: ministack below ``queue_server.py``.
 
-Messages live in memory and are gone when it stops. ministack can write them out, but only at an orderly stop;
-after a crash the file would bring deleted messages back, and a message lost is more honest than one doubled.
+Messages live in memory and are lost when it stops. ministack can save them, but only at an orderly stop. After a crash
+the saved file would return deleted messages, and a lost message is more honest than a duplicate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headrace.local.service import Service
 NAME = "queue"
 USUAL_PORT = 4566
 REGION = "us-east-1"
-DUMMY_KEY = "headrace"  # as id and secret: the emulator takes any, and real credentials must not leak to it
+DUMMY_KEY = "headrace"  # id and secret: the emulator takes any, and real ones must not leak to it
 
 _ACCOUNT = "000000000000"
 
@@ -27,7 +27,7 @@ _ACCOUNT = "000000000000"
 def queue_service(
     home: Path, port: int, environment: Mapping[str, str], prepare: Callable[[], object] | None = None
 ) -> Service:
-    """The queue on ``127.0.0.1:port``."""
+    """Describe the queue on ``127.0.0.1:port`` as a service."""
     env = {name: value for name, value in environment.items() if not name.startswith(("AWS_", "MINISTACK_"))}
     env |= {
         "SERVICES": "sqs",
@@ -52,11 +52,11 @@ def queue_service(
 
 
 def sqs_client(endpoint_url: str) -> Any:
-    """A boto3 client with dummy credentials, whatever the environment or ~/.aws say.
+    """Make a boto3 client with dummy credentials, regardless of the environment and ~/.aws.
 
-    Creating one takes 0.2 s; it is safe to share between threads.
+    This takes 0.2 s. Threads may share the client.
     """
-    import boto3  # a quarter of a second, which only whoever needs a client should pay
+    import boto3  # takes 0.25 s, so only where a client is made
     from botocore.config import Config
 
     session = boto3.Session(aws_access_key_id=DUMMY_KEY, aws_secret_access_key=DUMMY_KEY, region_name=REGION)
@@ -65,14 +65,14 @@ def sqs_client(endpoint_url: str) -> Any:
 
 
 def create_queues(endpoint_url: str, names: Iterable[str]) -> dict[str, str]:
-    """Create the queues that do not exist yet, with SQS's default attributes.
+    """Create the missing queues with SQS's default attributes.
 
     Returns:
-        The URL of each queue by name.
+        URL of each queue by name.
 
     Raises:
         Retriable: The queue service does not answer.
-        Fatal: It refused a name.
+        Fatal: The service refuses a name.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

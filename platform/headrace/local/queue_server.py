@@ -1,11 +1,11 @@
 """Serve ministack's SQS, and nothing else, on one loopback port: ``python -m headrace.local.queue_server``.
 
-ministack's own launcher opens further ports (SFTP, MQTT), stops Docker containers that carry its label and
-runs scripts from system folders, all in its ASGI lifespan. That is left out here; SQS does not need it.
+ministack's own launcher opens further ports (SFTP, MQTT), stops Docker containers that carry its label and runs
+scripts from system folders, all in its ASGI lifespan. This server leaves the lifespan out; SQS does not need it.
 
-Two of its functions are replaced, because they walk the whole queue for every message received or deleted,
-which made a queue of 20,000 messages ten times slower than an empty one. Contents of answers stay the same;
-``tests/local/test_queue.py`` holds both against the originals.
+It replaces two of ministack's functions. Both walk the whole queue for every message received or deleted, which made a
+queue of 20,000 messages ten times slower than an empty one. Answers keep their content:
+``tests/local/test_queue.py`` compares both with the originals.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ App = Callable[[Scope, Callable[[], Awaitable[Any]], Send], Awaitable[None]]
 
 
 class _Scan:
-    """All of ``messages[:index]`` is invisible as long as the clock is before ``until``."""
+    """Position in a queue: ``messages[:index]`` is invisible until the clock passes ``until``."""
 
     __slots__ = ("index", "messages", "until")
 
@@ -45,7 +45,7 @@ def speed_up(sqs: ModuleType) -> None:
     purge, hide, hide_batch = (
         handlers[name] for name in ("PurgeQueue", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch")
     )
-    handlers["DeleteMessageBatch"]  # must be there to be replaced
+    handlers["DeleteMessageBatch"]  # raises KeyError if there is none to replace
 
     def collect_messages(queue: dict[str, Any], limit: int, visibility: int) -> list[dict[str, Any]]:
         if queue["is_fifo"]:
@@ -75,7 +75,9 @@ def speed_up(sqs: ModuleType) -> None:
         wanted = {entry["ReceiptHandle"] for entry in entries if entry.get("ReceiptHandle")}
         found: set[str] = set()
         positions: list[int] = []
-        for position, message in enumerate(messages):  # received first, deleted first: near the front
+        for position, message in enumerate(
+            messages
+        ):  # messages received first are deleted first: search from the front
             if len(found) == len(wanted):
                 break
             if message.get("receipt_handle") in wanted:
@@ -119,8 +121,8 @@ def speed_up(sqs: ModuleType) -> None:
 def for_clients_only(app: App) -> App:
     """Refuse browsers and ministack's administration.
 
-    The queue has no passwords. Any web page can make a browser post to a loopback port, so requests that
-    carry an Origin are refused; without the rest of ``/_ministack`` nobody wipes the queues by accident.
+    The queue has no passwords, and any web page can make a browser post to a loopback port. So requests with an Origin
+    are refused. Without the rest of ``/_ministack``, nobody wipes the queues by accident.
     """
 
     async def guarded(scope: Scope, receive: Callable[[], Awaitable[Any]], send: Send) -> None:
@@ -136,11 +138,12 @@ def for_clients_only(app: App) -> App:
 
 
 def main() -> None:
+    """Serve until stopped."""
     parser = argparse.ArgumentParser(description="ministack's SQS on loopback")
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
 
-    import ministack.app  # after the arguments: it reads its environment while it is imported
+    import ministack.app  # after the arguments: it reads the environment on import
     import uvicorn
     from ministack.services import sqs
 

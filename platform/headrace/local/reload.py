@@ -1,4 +1,4 @@
-"""Reload Dagster's code location when a person has changed what it is made of: pipeline files, the dbt project."""
+"""Reload Dagster's code location when pipeline files or the dbt project have changed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from headrace.models import versions as dbt_versions
 from headrace.models.versions import Project
 
 _LOOK_SECONDS = 1.0
-#: A change is taken up once nobody has written for so long.
+#: Reload once the files have not changed for this long.
 _QUIET_SECONDS = 2.0
-#: A project that could not be read for other reasons than what is in it is tried again, s.
+#: Interval at which an unreadable project is read again: the cause may lie outside its files.
 _AGAIN_SECONDS = 60.0
 
 
 class Reloader:
-    """Watches the files, and asks for a reload when their content has changed and nobody is writing."""
+    """Watch the files, and request a reload once changed content has been stable for a moment."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        """Args:
-        settings: Where the files are. Made before Dagster is started, so that no change is missed.
-        say: Receives a line for each reload, and for what is wrong with the models.
+    def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
+        """Record the present state of the files.
+
+        Args:
+            settings: Locate the files. Create this before Dagster starts, so that no change is missed.
+            report: Receives a line for each reload and for each error of the models.
         """
-        self._settings, self._say = settings, say
+        self._settings, self._report = settings, report
         self._stamps = self._look()
         self._loaded = (self._pipelines(), dbt_versions.current(settings))
 
@@ -40,7 +42,7 @@ class Reloader:
         return self._loaded[1]
 
     def watch(self, api: DagsterApi, stop: threading.Event) -> None:
-        """Go on until asked to stop."""
+        """Watch until ``stop`` is set."""
         due: float | None = None
         while not stop.wait(_LOOK_SECONDS):
             now, stamps = time.monotonic(), self._look()
@@ -49,21 +51,21 @@ class Reloader:
             elif due is None and self.project.problem is not None:
                 due = now + _AGAIN_SECONDS
             if due is not None and now >= due:
-                due = None if self._reload(api) else now + _QUIET_SECONDS
+                due = None if self._reload_changed(api) else now + _QUIET_SECONDS
 
-    def _reload(self, api: DagsterApi) -> bool:
-        """Reload if anything has changed; whether all is loaded now."""
+    def _reload_changed(self, api: DagsterApi) -> bool:
+        """Reload if something has changed; return whether everything is loaded."""
         try:
             found = (self._pipelines(), dbt_versions.current(self._settings))
             if found == self._loaded:
                 return True
             wrong = api.reload()
-        except (HeadraceError, OSError):  # away or half-written: the next look tries again
+        except (HeadraceError, OSError):  # not reachable or half-written: the next look retries
             return False
         if found[1].problem != self.project.problem:
-            self._say(found[1].complaint or "the dbt project is good again")
+            self._report(found[1].complaint or "the dbt project is good again")
         self._loaded = found
-        self._say(
+        self._report(
             f"reloaded, with an error: {wrong}" if wrong else "reloaded: pipelines or models have changed"
         )
         return True
@@ -80,7 +82,7 @@ class Reloader:
                 yield str(path), found.st_mtime_ns, found.st_size
 
     def _pipelines(self) -> str:
-        """Checksum of the files that pipelines may be made of."""
+        """Return the checksum of all files that may define pipelines."""
         digest = hashlib.sha256()
         for folder in self._settings.pipeline_folders:
             for path in _modules(folder):
@@ -90,5 +92,5 @@ class Reloader:
 
 
 def _modules(folder: Path) -> list[Path]:
-    """Where pipelines and what they import may be."""
+    """Return the files that may hold pipelines or modules that they import."""
     return sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])

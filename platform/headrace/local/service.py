@@ -1,4 +1,4 @@
-"""What a service is, what can be said about it, and how it fails."""
+"""Define a supervised service, its states, and its failure."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ class Service:
     """One process to keep running.
 
     Attributes:
-        env: The whole environment of the process, not an addition to ours.
-        log: Receives standard output and error; the one of the previous start is kept beside it as ``.1``.
-        ready: Whether it answers. Called every few milliseconds at first, then up to four times a second;
-            an ``OSError`` means no.
-        prepare: Runs after every start, once ready: whatever a service without memory must be told again.
-        port: Where it must listen. Readiness then also means that *this* process listens there, on loopback
-            alone, and not a stranger who took the port first.
-        needs: Names of services that must be ready before this one is started.
-        ready_within: Seconds.
-        stop_grace: Seconds between SIGTERM and SIGKILL.
+        name: Name for people and logs.
+        argv: Command line.
+        env: The whole environment of the process; it inherits nothing.
+        log: Receives standard output and error. The log of the previous start is kept beside it as ``.1``.
+        ready: Tells whether the service answers. Called every few milliseconds at first, then up to four times a
+            second; an ``OSError`` means no.
+        prepare: Runs after every start, once ready, to restore the state of a service that keeps none.
+        port: Port to listen on. Readiness then also means that *this* process listens there, on loopback alone, and
+            not another process that took the port first.
+        cwd: Working directory.
+        needs: Names of services that must be ready before this one starts.
+        ready_within: Longest time until ready, s.
+        stop_grace: Time between SIGTERM and SIGKILL, s.
         restarts: How often it may die in a row, each time within a minute, before everything stops.
-        hint: The next step that a failure's message names, beside reading the log.
+        hint: Next step in a failure's message, besides reading the log.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Service:
 
 
 class State(enum.StrEnum):
+    """State of a service."""
+
     WAITING = "waiting"
     STARTING = "starting"
     RUNNING = "running"
@@ -60,7 +65,7 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """``guard`` is the pid of the service's guard while there is one, ``since`` when it was started."""
+    """State of a service now. ``guard`` is the pid of its guard if there is one, ``since`` its start time."""
 
     name: str
     state: State
@@ -80,7 +85,7 @@ class ServiceFailed(Fatal):
 
 
 def log_tail(path: Path, lines: int = 3) -> str:
-    """The last lines that say something, as one line; empty when there is none."""
+    """Join the last lines of a log that are not blank; empty when there is none."""
     try:
         with path.open("rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
@@ -92,7 +97,7 @@ def log_tail(path: Path, lines: int = 3) -> str:
 
 
 def levels(services: Sequence[Service]) -> list[tuple[str, ...]]:
-    """Names in the order of starting; those within one level do not need each other."""
+    """Group services in starting order. Services of one level do not need each other."""
     known = {service.name for service in services}
     for service in services:
         if missing := set(service.needs) - known:

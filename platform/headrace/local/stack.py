@@ -1,6 +1,6 @@
-"""What ``headrace stack up|down|status|env`` do.
+"""Implement ``headrace stack up|down|status|env``.
 
-``python -m headrace.local.stack serve`` is the supervisor that ``up`` leaves in the background.
+``up`` leaves the supervisor ``python -m headrace.local.stack serve`` in the background.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import psutil
 
 from headrace.config.settings import child_environment, load_settings
 from headrace.core.errors import Fatal, HeadraceError
-from headrace.local import processes, runtime
+from headrace.local import processes, stack_files
 from headrace.local.embedded import USUAL_PORTS, AlreadyRuns, EmbeddedStack, Ports, supervisor_lives
 from headrace.local.service import State, log_tail
 from headrace.local.supervisor import stop_on_signals
-from headrace.local.topology import places
+from headrace.local.topology import topics_and_queues
 
 __all__ = ["AlreadyRuns", "EmbeddedStack", "Ports", "Row", "down", "env", "healthy", "status", "up"]
 
@@ -37,7 +37,7 @@ _PAUSE = 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """One service as ``status`` shows it. The times and sizes are None unless it runs."""
+    """One service as ``status`` shows it. Times and sizes are None unless it runs."""
 
     service: str
     state: State
@@ -51,13 +51,13 @@ class Row:
 def up(
     home: Path, foreground: bool = False, *, ports: Ports | None = None, report: Callable[[str], None] = print
 ) -> list[Row]:
-    """Start the stack, or say that it runs already.
+    """Start the stack, or report that it runs already.
 
-    In the foreground this returns when Ctrl-C, SIGTERM or a closed terminal ended the stack; else as soon
-    as everything is ready, and the stack goes on without this process and its terminal.
+    In the foreground, return when Ctrl-C, SIGTERM or a closed terminal ended the stack. Otherwise, return as soon as
+    everything is ready; the stack continues without this process and its terminal.
 
     Raises:
-        Fatal: It did not start, or (foreground) a service died too often.
+        Fatal: The stack did not start, or (in the foreground) a service died too often.
     """
     home = home.expanduser().absolute()
     try:
@@ -75,13 +75,13 @@ def up(
 
 
 def down(home: Path, report: Callable[[str], None] = print) -> bool:
-    """Stop the stack and wait until nothing of it is left; whether anything ran.
+    """Stop the stack and wait until no process is left; return whether anything ran.
 
     Raises:
-        Fatal: The stack belongs to a program that did not offer to be stopped, or does not end.
+        Fatal: The stack belongs to a program that does not handle SIGTERM, or it does not end.
     """
     home = home.expanduser().absolute()
-    if not runtime.runs(home):
+    if not stack_files.is_running(home):
         report(f"no stack runs in {home}")
         return False
     info = _info_of_running(home)
@@ -90,42 +90,42 @@ def down(home: Path, report: Callable[[str], None] = print) -> bool:
         if not info["handles_sigterm"]:
             raise Fatal(f"the stack in {home} belongs to {_describe(supervisor)}; end that program instead")
         with contextlib.suppress(psutil.NoSuchProcess):
-            supervisor.terminate()  # psutil compares the create time again: never a stranger
+            supervisor.terminate()  # psutil checks the start time again, so the pid is never another's
         if not _ends_within(supervisor, _STOPS_WITHIN):
             report(f"the supervisor (pid {supervisor.pid}) does not react; killing it")
             with contextlib.suppress(psutil.NoSuchProcess):
                 supervisor.kill()
     if not _free_within(home, _KILLED_WITHIN):
         raise Fatal(f"the stack in {home} does not end; see 'headrace stack status' and {home / 'logs'}")
-    runtime.runs(home)  # removes what a killed supervisor left behind
+    stack_files.is_running(home)  # removes the files of a killed supervisor
     report(f"the stack in {home} is stopped")
     return True
 
 
 def status(home: Path) -> list[Row]:
-    """A row for each service, all ``stopped`` when no stack runs in ``home``."""
+    """Return a row for each service, all ``stopped`` when no stack runs in ``home``."""
     home = home.expanduser().absolute()
-    info = runtime.read_info(home) if runtime.runs(home) else None
+    info = stack_files.read_info(home) if stack_files.is_running(home) else None
     if info is None or not supervisor_lives(info):
         return [Row(name, State.STOPPED) for name in USUAL_PORTS]
     return [_row(**service) for service in info["services"]]
 
 
 def healthy(rows: list[Row]) -> bool:
-    """Whether everything runs: what the exit status of ``headrace stack status`` says."""
+    """Tell whether all services run. ``headrace stack status`` exits with it."""
     return bool(rows) and all(row.state is State.RUNNING for row in rows)
 
 
 def env(home: Path) -> dict[str, str]:
-    """The environment variables that point other programs at the running stack.
+    """Return the environment variables that point other programs at the running stack.
 
     Raises:
-        Fatal: None runs.
+        Fatal: No stack runs.
     """
     home = home.expanduser().absolute()
-    if not runtime.runs(home):
+    if not stack_files.is_running(home):
         raise Fatal(f"no stack runs in {home}; start one with 'headrace stack up'")
-    variables = runtime.read_env(home)
+    variables = stack_files.read_env(home)
     if not variables:
         raise Fatal(f"the stack in {home} is not ready; 'headrace stack status' shows what it waits for")
     return variables
@@ -136,7 +136,7 @@ def _row(
 ) -> Row:
     below = processes.tree(guard)[2:] if guard else []  # without the two guards
     if not below:
-        shown = State.RESTARTING if state == State.RUNNING else State(state)  # it died this very moment
+        shown = State.RESTARTING if state == State.RUNNING else State(state)  # it has just died
         return Row(name, shown, address, restarts=restarts)
     return Row(
         name,
@@ -150,7 +150,7 @@ def _row(
 
 
 def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
-    topics, queues = places(load_settings(with_stack=False))
+    topics, queues = topics_and_queues(load_settings(with_stack=False))
     stack = EmbeddedStack(
         home, ports=ports, topics=topics, queues=queues, report=report, handles_sigterm=True
     )
@@ -163,10 +163,10 @@ def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) 
 
 
 def _serve_in_background(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
-    if runtime.runs(home) and (info := runtime.read_info(home)) and supervisor_lives(info):
+    if stack_files.is_running(home) and (info := stack_files.read_info(home)) and supervisor_lives(info):
         raise AlreadyRuns(str(home))
     log = home / "logs" / "stack.log"
-    with runtime.writing(home):
+    with stack_files.writing(home):
         log.parent.mkdir(parents=True, exist_ok=True)
         stderr = log.open("ab")
         stderr.truncate(0)
@@ -187,11 +187,11 @@ def _serve_in_background(home: Path, ports: Ports | None, report: Callable[[str]
         with process.stdout:
             outcome = _outcome(process.stdout, report)
     except BaseException:
-        process.terminate()  # our own child, not yet waited for: no other process can have its pid
+        process.terminate()  # our child, not yet collected, so the pid is not reused
         process.wait()
         raise
     if outcome == "ready":
-        process.returncode = 0  # nobody waits for it: it goes on without us, and Popen need not complain
+        process.returncode = 0  # it outlives this process; silences Popen's warning
         return
     process.wait()
     if outcome == "already":
@@ -200,7 +200,11 @@ def _serve_in_background(home: Path, ports: Ports | None, report: Callable[[str]
 
 
 def _outcome(events: IO[bytes], report: Callable[[str], None]) -> str:
-    """``ready``, ``already``, or why it failed; empty when it ended without telling."""
+    """Read the supervisor's events until the start is decided.
+
+    Returns:
+        ``ready``, ``already``, or the reason of a failure; empty when the supervisor ended without an event.
+    """
     for line in events:
         event = json.loads(line)
         if event["event"] == "message":
@@ -213,7 +217,7 @@ def _outcome(events: IO[bytes], report: Callable[[str], None]) -> str:
 
 
 def _serve(home: Path, ports: Ports) -> int:
-    """The background supervisor: tells its parent how the start went, then only the log."""
+    """Supervise in the background. Report the start to the parent, and everything after it to the log alone."""
 
     def tell(event: str, text: str = "") -> None:
         with contextlib.suppress(OSError):  # the parent may have ended
@@ -225,7 +229,7 @@ def _serve(home: Path, ports: Ports) -> int:
             tell("message", text)
 
     ready = False
-    topics, queues = places(load_settings(with_stack=False))
+    topics, queues = topics_and_queues(load_settings(with_stack=False))
     stack = EmbeddedStack(home, ports=ports, topics=topics, queues=queues, report=say, handles_sigterm=True)
     try:
         with stop_on_signals(stack.request_stop), stack:
@@ -252,14 +256,14 @@ def _detach_output() -> None:
 
 def _info_of_running(home: Path) -> dict[str, Any] | None:
     deadline = time.monotonic() + _INFO_WITHIN
-    while (info := runtime.read_info(home)) is None and time.monotonic() < deadline:
+    while (info := stack_files.read_info(home)) is None and time.monotonic() < deadline:
         time.sleep(_PAUSE)
     return info
 
 
 def _free_within(home: Path, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while runtime.runs(home):
+    while stack_files.is_running(home):
         if time.monotonic() > deadline:
             return False
         time.sleep(_PAUSE)
@@ -281,6 +285,7 @@ def _describe(process: psutil.Process) -> str:
 
 
 def main() -> int:
+    """Run the background supervisor."""
     parser = argparse.ArgumentParser(description="the embedded stack's background supervisor")
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--home", type=Path, required=True)

@@ -1,8 +1,8 @@
-"""Start services together, wait until they answer, start them again when they die, stop them together.
+"""Start services together, wait until they answer, restart them when they die, and stop them together.
 
-Every service runs below a guard (see ``guard.py``), so nothing outlives this process however it ends. One
-thread per service does everything for that service in order: wait for its needs, start, probe, prepare, wait
-for its end, and back. Threads tell the outside by one queue, which is also safe to use in signal handlers.
+Every service runs below a guard (see ``guard.py``), so no process outlives this one, however it ends. One thread per
+service does everything for it in order: wait for its needs, start, probe, prepare, wait for its end, and repeat. The
+threads report by one queue, which is also safe to use in signal handlers.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from headrace.local.service import Service, ServiceFailed, State, Status, levels
 __all__ = ["Service", "ServiceFailed", "State", "Status", "Supervisor", "stop_on_signals"]
 
 GUARD = Path(__file__).with_name("guard.py")
-SETTLED_SECONDS = 60.0  # a service that lived this long is restarted with a fresh count
+SETTLED_SECONDS = 60.0  # a service that lived this long restarts with a new count
 _NOTICE_SECONDS = 0.5
-_JOIN_SECONDS = 0.5  # a thread whose service is gone may still wait in a client's connect; let it
+_JOIN_SECONDS = 0.5  # a thread whose service has ended may still wait in a client's connect
 _STOP_MARGIN = 15.0  # the guard's own bounds are shorter; beyond this the guard itself is stuck
 
 
 class _Died(HeadraceError):
-    """A service ended by itself after it had been ready once: worth another start."""
+    """A service ended by itself after it had been ready; the supervisor starts it again."""
 
 
 @dataclass
@@ -47,21 +47,21 @@ class _Run:
     since: float | None = None
     restarts: int = 0
     was_ready: bool = False
-    settled: threading.Event = field(default_factory=threading.Event)  # ready once, or never will be
+    settled: threading.Event = field(default_factory=threading.Event)  # was ready once, or failed for good
 
 
 class Supervisor:
     """Context manager over a set of services.
 
     Args:
-        services: Started as soon as what they need is ready, stopped in the reverse order.
-        report: Receives one line whenever a service dies or comes back.
-        changed: Called, from any thread, after every change of a service's state.
-        keep_open: File descriptors that every guard holds as long as it lives, such as a lock that is to
-            stay locked until the last process is gone.
+        services: Started as soon as the services that they need are ready, and stopped in reverse order.
+        report: Receives one line whenever a service dies or returns.
+        changed: Called from any thread after every change of a service's state.
+        keep_open: File descriptors that every guard holds while it lives, such as a lock that must stay locked until
+            the last process has ended.
 
     Raises:
-        ServiceFailed: On entry, when a service does not become ready; everything is stopped again.
+        ServiceFailed: On entry: a service does not become ready. Everything is stopped again.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Supervisor:
         self.stop()
 
     def start(self) -> None:
-        """Returns when every service is ready."""
+        """Start all services and return when every one is ready."""
         pending = set(self._runs)
         try:
             for run in self._runs.values():
                 thread = threading.Thread(target=self._care, args=(run,), name=f"care-{run.service.name}")
-                thread.daemon = True  # a crash of the main thread must not hang here: the guards clean up
+                thread.daemon = True  # must not block a crashed main thread: the guards clean up
                 thread.start()
                 self._threads.append(thread)
             while pending:
@@ -117,7 +117,7 @@ class Supervisor:
         self._events.put(None)
 
     def stop(self) -> None:
-        """Stop all, dependants first. Idempotent; returns when no process is left."""
+        """Stop all services, dependants first, and return when no process is left. Idempotent."""
         self._stopping.set()
         for level in reversed(self._levels):
             runs = [self._runs[name] for name in level]
@@ -129,6 +129,7 @@ class Supervisor:
             thread.join(_JOIN_SECONDS)
 
     def status(self) -> list[Status]:
+        """Return the present status of every service."""
         with self._lock:
             return [
                 Status(name, run.state, run.process.pid if run.process else None, run.since, run.restarts)
@@ -136,8 +137,8 @@ class Supervisor:
             ]
 
     def _next_event(self, when_asked: str) -> str:
-        # not for ever: libraries in this process may install signal handlers that restart the wait, and Ctrl-C
-        # would then be noticed only after it
+        # With a timeout: libraries in this process may install signal handlers that restart the wait, and Ctrl-C
+        # would then be noticed only after it.
         while True:
             with contextlib.suppress(Empty):
                 event = self._events.get(timeout=_NOTICE_SECONDS)
@@ -148,7 +149,7 @@ class Supervisor:
             raise event
         return event
 
-    # What follows runs in the thread of one service.
+    # The methods below run in the thread of one service.
 
     def _care(self, run: _Run) -> None:
         try:
@@ -165,7 +166,7 @@ class Supervisor:
                     reraise=True,
                 )
                 retrying(self._live, run)
-        except Exception as error:  # whatever it is, nobody else would hear of it
+        except Exception as error:  # any error must be reported, because nobody else catches it
             self._fail(run, error)
         else:
             self._set(run, State.STOPPED)
@@ -173,7 +174,7 @@ class Supervisor:
             run.settled.set()
 
     def _live(self, run: _Run) -> None:
-        """One life of the service. Returns when it is to stop, or died after a life long enough."""
+        """Run the service once. Return when it is to stop, or when it died after a life that was long enough."""
         service = run.service
         if not self._launch(run):
             return
@@ -291,12 +292,12 @@ class Supervisor:
 
 
 class _Asked(Fatal):
-    """Somebody asked to stop."""
+    """A stop was requested."""
 
 
 @contextlib.contextmanager
 def stop_on_signals(request_stop: Callable[..., None]) -> Iterator[None]:
-    """Within the block, Ctrl-C, a closed terminal and SIGTERM ask for an orderly stop. Main thread only."""
+    """Request an orderly stop on Ctrl-C, a closed terminal or SIGTERM within the block. Main thread only."""
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         request_stop()
@@ -334,7 +335,7 @@ def _listens(service: Service, guard: int) -> bool:
         return True
     sockets = processes.listening(guard)
     if sockets is None:
-        return True  # the system will not say; the probe did answer and the process lives
+        return True  # the system denies access, but the probe answers and the process lives
     if exposed := sorted(address for address, _ in sockets if not processes.is_loopback(address)):
         raise ServiceFailed(service, f"listens on {', '.join(exposed)} and not only on loopback: refused")
     return any(port == service.port for _, port in sockets)

@@ -1,4 +1,4 @@
-"""The topics and queues that the embedded broker and queue are given."""
+"""Determine the topics and queues of the embedded broker and queue service."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from headrace.local.embedded import QUEUES, TOPICS
 _PARTITIONS = 4
 
 
-def places(settings: Settings) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Partitions by topic, and queues: of Headrace's own streams and of those in ``HEADRACE_PIPELINES``."""
+def topics_and_queues(settings: Settings) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return the partitions by topic, and the queues, of all streams.
+
+    These are Headrace's own streams and those in ``HEADRACE_PIPELINES``.
+    """
     topics, queues = dict(TOPICS), list(QUEUES)
     if settings.pipelines is not None:
-        from headrace.pipelines import (  # a second, which only those with streams of their own pay
+        from headrace.pipelines import (  # takes 1 s, so only with own streams
             Kafka,
             Sqs,
             discover,
@@ -32,13 +35,13 @@ def places(settings: Settings) -> tuple[dict[str, int], tuple[str, ...]]:
 
 
 def create(settings: Settings) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Create those that a running embedded stack lacks; returns all of them.
+    """Create the topics and queues that a running embedded stack lacks; return all of them.
 
     Raises:
         Fatal: A service refuses.
         Retriable: A service does not answer.
     """
-    topics, queues = places(settings)
+    topics, queues = topics_and_queues(settings)
     made = broker.create_topics(settings.kafka_servers, topics)
     queue.create_queues(settings.sqs_endpoint_url or "", queues)
     return made, queues

@@ -1,8 +1,8 @@
-"""Which columns a dbt model's columns are made of; worked out once per version of the project.
+"""Trace each column of a dbt model to the columns it is made of, once per version of the project.
 
-sqlglot follows each column of the compiled SQL through its common table expressions to the model's parents. No
-warehouse is asked: what columns the raw tables have, their contracts know, and what columns a model has follows from
-its parents. Tuples and states are followed as a whole: what is taken out of one is made of all that went in.
+sqlglot follows the columns of the compiled SQL through its common table expressions to the model's parents. This needs
+no warehouse: contracts define the raw tables' columns, and parents determine a model's columns. Tuples and aggregate
+states are followed as a whole: a part of one depends on everything that went in.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE = "column_lineage.json"
-#: Column -> the columns that it is made of, as (unique id of the model or source, column).
+#: Column -> its source columns, as (unique id of the model or source, column).
 Columns = dict[str, list[tuple[str, str]]]
-#: Of a table that views read and that is no asset (warehouse/migrations/0001_bookkeeping.sql): its columns must be
-#: known, so that the others are not taken for them, and end in no lineage.
+#: Columns of a table that views read and that is no asset (warehouse/migrations/0001_bookkeeping.sql). They must be
+#: known so that other columns are not resolved to them. They are in no lineage.
 _BOOKKEEPING = {"_refreshes": ("table", "lake_id", "version", "days", "began_at", "epoch", "refreshed_at")}
-#: Functions that sqlglot does not know, or knows of another database, and ones that take the same arguments.
+#: Functions that sqlglot lacks or knows from another database, and known ones with the same arguments.
 _SIBLINGS = {
     "quantilesExactInclusive": "quantilesExact",
     "arrayCompact": "arraySort",
@@ -40,15 +40,17 @@ _UNKNOWN = re.compile(r"\b(" + "|".join(_SIBLINGS) + ")")
 
 
 class Lineage:
-    """The lineage of a project's models.
+    """Lineage of a project's models.
 
     Attributes:
-        columns: By unique id of the model, for those whose SQL could be followed.
+        columns: Columns by unique id of the model, for models whose SQL could be followed.
     """
 
     def __init__(self, found: Mapping[str, Any]) -> None:
-        """Args:
-        found: What ``write`` wrote.
+        """Read the lineage.
+
+        Args:
+            found: Content that ``write`` wrote.
         """
         self._checksums = {name: one["checksum"] for name, one in found.items()}
         self.columns: dict[str, Columns] = {
@@ -57,14 +59,14 @@ class Lineage:
         }
 
     def of(self, node: Mapping[str, Any]) -> Columns:
-        """Columns of a model of the manifest; none where they are not known, or are of another version of it."""
+        """Return the columns of a manifest's model; empty if unknown or of another version of the model."""
         name = node["unique_id"]
         unchanged = name in self.columns and self._checksums[name] == node["checksum"]["checksum"]
         return self.columns[name] if unchanged else {}
 
 
 def write(manifest: Path, tables: Iterable[Table]) -> None:
-    """Work out the lineage of a manifest with compiled SQL (``dbt compile``), and keep it beside it.
+    """Trace the lineage of a manifest with compiled SQL (``dbt compile``), and write it beside the manifest.
 
     Args:
         manifest: Path of the manifest.
@@ -74,10 +76,10 @@ def write(manifest: Path, tables: Iterable[Table]) -> None:
 
 
 def write_beside(manifest: Path, tables: Iterable[Table]) -> None:
-    """``write`` in a process of its own: seconds of Python, during which this one's threads have work to do.
+    """Call ``write`` in a process of its own, because it keeps the interpreter busy for seconds.
 
     Raises:
-        subprocess.CalledProcessError: It failed; said on standard error.
+        subprocess.CalledProcessError: It failed; the reason is on standard error.
     """
     columns = json.dumps({table.name: list(table.schema) for table in tables})
     subprocess.run([sys.executable, "-m", __name__, str(manifest)], input=columns, text=True, check=True)
@@ -93,13 +95,13 @@ def _write(manifest: Path, tables: dict[str, list[str]]) -> None:
 
 
 def read(manifest: Path) -> Lineage:
-    """The lineage beside a manifest; none where the file is damaged, because only what the UI shows depends on it."""
+    """Read the lineage beside a manifest; empty if it is damaged, because only the UI depends on it."""
     path = manifest.with_name(FILE)
     try:
         return Lineage(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning(
-            "%s is no lineage, so columns are shown without: %s; remove it to make it anew", path, error
+            "%s is damaged, so the UI shows no column lineage: %s; remove it to have it rebuilt", path, error
         )
         return Lineage({})
 
@@ -111,7 +113,7 @@ def _known(sql: str) -> str:
 def _followed(
     manifest: Mapping[str, Any], sources: Mapping[str, list[str]]
 ) -> Iterator[tuple[dict[str, Any], Columns]]:
-    """Models, parents first, with the columns of each that could be followed."""
+    """Yield models, parents first, with the columns of each that could be followed."""
     from sqlglot.schema import MappingSchema
 
     models = {name: node for name, node in manifest["nodes"].items() if node["resource_type"] == "model"}
@@ -127,7 +129,7 @@ def _followed(
         parents = {_key(nodes[p]["relation_name"]): p for p in node["depends_on"]["nodes"] if p in nodes}
         try:
             columns = _columns(_known(node["compiled_code"]), schema, parents)
-        except Exception as error:  # sqlglot's own, and what it meets in SQL that it does not understand
+        except Exception as error:  # sqlglot's errors, and others on SQL that it does not support
             log.debug("no column lineage of %s: %s", node["name"], str(error).partition("\n")[0])
             _know(schema, node["relation_name"], node["columns"])
             continue
@@ -150,7 +152,7 @@ def _key(relation: str) -> tuple[str, str]:
 
 
 def _columns(sql: str, schema: Any, parents: Mapping[tuple[str, str], str]) -> Columns:
-    """Columns of a query and what they are made of."""
+    """Return a query's columns and the columns that each is made of."""
     from sqlglot import exp, parse_one
     from sqlglot.lineage import lineage
     from sqlglot.optimizer.qualify import qualify

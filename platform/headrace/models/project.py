@@ -1,4 +1,4 @@
-"""The dbt project as data: its manifest, what that says, and building it. Nothing here imports Dagster."""
+"""Read the dbt project's manifest, and build its models."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def manifest(settings: Settings) -> Path:
-    """Path of the manifest of the project as it can be used now, see ``dbt_versions``.
+    """Return the path of the manifest of the usable version; see ``models.versions``.
 
     Raises:
-        Fatal: The project does not parse and never did; the message holds what dbt says, with file and line.
+        Fatal: The project does not parse and never did. The message holds dbt's reason, with file and line.
     """
     return usable(settings).manifest
 
 
 def usable(settings: Settings) -> Version:
-    """The version of the project to run.
+    """Return the version of the project to run.
 
     Raises:
         Fatal: There is none.
@@ -47,7 +47,7 @@ def usable(settings: Settings) -> Version:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a manifest; not to be changed. Read once for as long as the file stays as it is."""
+    """Return a manifest's content, which must not be changed. It is read again only when the file changes."""
     return _read(path, path.stat().st_mtime_ns)
 
 
@@ -57,9 +57,9 @@ def _read(path: Path, _written: int) -> dict[str, Any]:
 
 
 def views_version(path: Path, settings: Settings) -> str:
-    """Checksum over what is deployed once, so that a changed view is deployed again.
+    """Return the checksum of everything that is deployed once, so that a changed view is deployed again.
 
-    Over the models, the SQL that they become (vars of the project are in there) and the macros they are made with.
+    It covers the models, their compiled SQL (which contains the project's vars) and the macros.
     """
     manifest = read(path)
     views = [
@@ -73,9 +73,9 @@ def views_version(path: Path, settings: Settings) -> str:
 
 
 def reach(path: Path, pipeline: Pipeline) -> tuple[int, int]:
-    """How many days before and after a changed day the marts of a stream change too.
+    """Return how many days before and after a changed day a stream's marts change, too.
 
-    Each model declares it in its yml (``meta: days_back, days_ahead``), and nobody else does.
+    Each model declares them in its yml (``meta: days_back, days_ahead``). No other code knows them.
     """
     nodes = read(path)["nodes"].values()
     metas = [
@@ -86,8 +86,8 @@ def reach(path: Path, pipeline: Pipeline) -> tuple[int, int]:
     return back, ahead
 
 
-def untagged(path: Path, pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
-    """What is wrong with ``models`` of a pipeline, by stream: a tag that no dbt model has."""
+def missing_tags(path: Path, pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
+    """Return, by stream, the problem of a pipeline whose ``models`` names a tag that no dbt model has."""
     nodes = read(path)["nodes"].values()
     tags = sorted({tag for node in nodes if node["resource_type"] == "model" for tag in node["tags"]})
     wrong = {}
@@ -102,17 +102,17 @@ def untagged(path: Path, pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
 def build(
     settings: Settings, pipeline: Pipeline, first: date, last: date, *, marts_only: bool = False
 ) -> None:
-    """Build a stream's models and test them, the marts for the days from ``first`` to ``last``.
+    """Build and test a stream's models, with its marts for the days from ``first`` to ``last``.
 
     Args:
-        settings: Of this installation.
+        settings: Settings of this installation.
         pipeline: The stream.
         first: First UTC day.
         last: Last UTC day.
-        marts_only: Leave out what the marts are made of, as an asset run does: it is deployed already.
+        marts_only: Skip the marts' parents, as an asset run does, because they are deployed already.
 
     Raises:
-        Fatal: A model or a test failed; the message holds what dbt says.
+        Fatal: A model or a test failed. The message holds dbt's output.
     """
     project = usable(settings).project
     target = target_folder(settings).with_name(f"{pipeline.name}-by-hand")
@@ -124,7 +124,7 @@ def build(
     command += variables(settings)
     settings.export()
     share_parsing(settings, target)
-    with alone(settings, pipeline), building((first, last)):
+    with build_lock(settings, pipeline), build_days((first, last)):
         done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines()
@@ -132,9 +132,9 @@ def build(
 
 
 def share_parsing(settings: Settings, target: Path) -> None:
-    """Bring what dbt parsed last into another target folder, if that holds something older or nothing.
+    """Copy dbt's last parsing to another target folder, unless that has a newer one.
 
-    dbt parses the whole project anew where its profile changed, and a warehouse on another port is such a change.
+    dbt parses the whole project again when its profile has changed, for example to another port of the warehouse.
     """
     known, own = (folder / "partial_parse.msgpack" for folder in (target_folder(settings), target))
     if known.exists() and not (own.exists() and own.stat().st_mtime >= known.stat().st_mtime):
@@ -142,18 +142,18 @@ def share_parsing(settings: Settings, target: Path) -> None:
         shutil.copy(known, own)
 
 
-def alone(settings: Settings, pipeline: Pipeline) -> AbstractContextManager[None]:
-    """While entered, nobody else on this machine builds the marts of this stream."""
+def build_lock(settings: Settings, pipeline: Pipeline) -> AbstractContextManager[None]:
+    """Lock the marts of this stream against other builds on this machine."""
     lock = settings.home / "locks" / f"models-{pipeline.name}.lock"
     return file_lock(lock, f"building the models of {pipeline.name}", settings.lock_patience)
 
 
-def building(days: Sequence[date], arriving: Iterable[date] = ()) -> AbstractContextManager[None]:
-    """While entered, dbt processes that are started build these days (see ``rebuilt_days.sql``).
+def build_days(days: Sequence[date], arriving: Iterable[date] = ()) -> AbstractContextManager[None]:
+    """Set the days that dbt processes started in this block build (see ``rebuilt_days.sql``).
 
     Args:
-        days: The first and the last of them count.
-        arriving: Days of which rows are on their way to the warehouse (see ``arriving.sql``).
+        days: Days to build; only the first and the last count.
+        arriving: Days with rows on their way to the warehouse (see ``arriving.sql``).
     """
     return exported(
         {

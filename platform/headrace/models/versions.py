@@ -1,9 +1,9 @@
-"""Versions of the dbt project: models run from the last one that parsed, whatever a person is editing.
+"""Keep versions of the dbt project: models run from the last one that parsed, whatever is being edited.
 
-Each version is a folder below ``<home>/dbt/versions``, named by the checksum of what it is made of. It holds a copy of
-the project with its manifest and the lineage of its columns, or, if dbt refuses it, what is wrong. So ingestion needs
-no dbt, a run never reads a file that is being edited, and a project that is repaired is found again. All of it may be
-lost: the project is parsed anew then.
+A version is a folder below ``<home>/dbt/versions``, named by the checksum of its content. It holds a copy of the
+project with manifest and column lineage, or dbt's reason to refuse it. So ingestion does not depend on dbt, a run
+never reads a file that is being edited, and a repaired project is recognised. All versions may be lost: the project is
+then parsed again.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ import msgspec
 from headrace.config.settings import Settings, child_environment
 from headrace.core.locks import try_lock
 from headrace.models import lineage
-from headrace.models.messages import Problem, changed_files, understand
+from headrace.models.dbt_errors import ProjectProblem, changed_files, explain
 
 if TYPE_CHECKING:
     from headrace.core.batch import Table
 
 log = logging.getLogger(__name__)
 
-#: Versions that stay: runs that began with an older one may still use it.
+#: Versions to keep. Runs that began with an older one may still use it.
 _KEPT = 5
-#: A failure that is not the project's (a full disk, a killed process) is tried again after this, s.
+#: Retry interval after a failure whose cause is not the project (a full disk, a killed process), s.
 _AGAIN_SECONDS = 60.0
 _LEFT_OUT = ("target", "logs", "__pycache__", ".*", "*~", "#*", "*.swp", "*.tmp")
 
@@ -51,12 +51,12 @@ class Version:
 
     @property
     def project(self) -> Path:
-        """The copy of the project, for dbt to run in."""
+        """Copy of the project in which dbt runs."""
         return self.folder / "dbt_project"
 
     @property
     def manifest(self) -> Path:
-        """Its manifest, with the lineage of the columns beside it."""
+        """Manifest of the version. The lineage of its columns lies beside it."""
         return self.folder / "manifest.json"
 
 
@@ -65,16 +65,16 @@ class Project:
     """The project as it can be used now.
 
     Attributes:
-        usable: The version to run: what is on disk, or the last one before it that parsed. None if there is none.
-        problem: Why that is not what is on disk.
+        usable: Version to run: the project on disk, or the last version before it that parsed. None if there is none.
+        problem: Why the project on disk cannot be used.
     """
 
     usable: Version | None
-    problem: Problem | None = None
+    problem: ProjectProblem | None = None
 
     @property
     def complaint(self) -> str:
-        """The problem with what it means, in one line; empty if there is none."""
+        """The problem and its effect, in one line; empty if there is none."""
         if self.problem is None:
             return ""
         means = (
@@ -86,7 +86,7 @@ class Project:
 
 
 class _Failure(msgspec.Struct):
-    """Why a version cannot be used; ``lasting`` if the same files will be refused again."""
+    """Why a version cannot be used. ``lasting`` means that dbt will refuse the same files again."""
 
     said: str
     file: str
@@ -95,39 +95,42 @@ class _Failure(msgspec.Struct):
     lasting: bool
 
     @property
-    def problem(self) -> Problem:
-        return Problem(self.said, self.file, self.line)
+    def problem(self) -> ProjectProblem:
+        return ProjectProblem(self.said, self.file, self.line)
 
 
 def dbt_folder(settings: Settings) -> Path:
-    """The dbt project as people edit it."""
+    """Return the folder in which people edit the dbt project."""
     return settings.project_dir / "dbt_project"
 
 
 def target_folder(settings: Settings) -> Path:
-    """Where dbt writes; never into the project."""
+    """Return dbt's target folder, which is never in the project."""
     return settings.home / "dbt" / "target"
 
 
 def variables(settings: Settings) -> list[str]:
-    """dbt's ``--vars`` of this installation: the same for each invocation.
+    """Return dbt's ``--vars`` of this installation, the same for each invocation.
 
-    dbt parses the whole project anew when its vars are not those of the last time, which costs seconds; hence the
-    days of a build are environment variables, see ``models.building``.
+    dbt parses the whole project again when its vars have changed, which takes seconds. So the days of a build are
+    environment variables instead, see ``models.build_days``.
     """
     names = ("window_time", "window_seconds", "slow_ms", "lateness_seconds", "speed_days")
     return ["--vars", json.dumps({name: getattr(settings, name) for name in names})]
 
 
 def current(settings: Settings) -> Project:
-    """The project as it can be used now; parses what is on disk if nobody has. Never raises for what is in it."""
+    """Return the project as it can be used now, and parse the project on disk if it is new.
+
+    Never raises for the project's content.
+    """
     try:
         found = digest(settings)
     except OSError as error:
         return _fallback(settings, _unreadable(error, settings))
     if found is None:
         why = f"there is no dbt project in {dbt_folder(settings)}; set HEADRACE_PROJECT_DIR to the checkout"
-        return _fallback(settings, Problem(why))
+        return _fallback(settings, ProjectProblem(why))
     if known := _known(settings, found):
         return known
     with try_lock(settings.home / "locks" / "dbt-parse.lock", settings.parse_seconds) as alone:
@@ -135,7 +138,7 @@ def current(settings: Settings) -> Project:
             return known
         if not alone:
             return _fallback(
-                settings, Problem("another process has been parsing the dbt project for too long")
+                settings, ProjectProblem("another process has been parsing the dbt project for too long")
             )
         try:
             return _parse(settings)
@@ -143,24 +146,24 @@ def current(settings: Settings) -> Project:
             return _fallback(settings, _unreadable(error, settings))
 
 
-def known(settings: Settings) -> Project:
-    """The same for those who only look: a home in which nothing was parsed yet is left so."""
+def current_if_parsed(settings: Settings) -> Project:
+    """Return the project as it can be used now, unless this home has no version yet: then it stays empty."""
     if not _versions(settings).is_dir():
         return Project(None)
     return current(settings)
 
 
 def refuse(settings: Settings, version: Version, why: str) -> Project:
-    """Note that a version which dbt has parsed cannot be used, and give what can."""
+    """Record that a parsed version cannot be used, and return the usable project."""
     before = _last(settings, but=version.id)
     changed = changed_files(_checksums(before.project), _checksums(version.project)) if before else ()
-    problem = understand(why, version.project, changed)
+    problem = explain(why, version.project, changed)
     _note(version.folder, problem, lasting=True)
     return _fallback(settings, problem)
 
 
 def digest(settings: Settings) -> str | None:
-    """Checksum of all that the manifest is made of; None if there is no project.
+    """Return the checksum of everything that determines the manifest; None if there is no project.
 
     Raises:
         OSError: A file cannot be read.
@@ -190,7 +193,7 @@ def _checksums(project: Path) -> list[tuple[str, str]]:
 
 
 def files(project: Path) -> Iterator[Path]:
-    """What a project is made of: not what dbt, editors and systems leave in it."""
+    """Yield the project's files, without those that dbt, editors and systems leave in it."""
     ignored = shutil.ignore_patterns(*_LEFT_OUT)
     for folder, folders, names in os.walk(project):
         out = ignored(folder, [*folders, *names])
@@ -203,25 +206,25 @@ def _versions(settings: Settings) -> Path:
 
 
 def _known(settings: Settings, found: str) -> Project | None:
-    """What is known of a version already; None if it has to be parsed."""
+    """Return the project if this version is known; None if it must be parsed."""
     version = Version(found, _versions(settings) / found)
     failure = _failure(version.folder)
     if failure is None:
         if not version.manifest.exists():
             return None
-        version.folder.touch()  # the last good one is the one that was used last
+        version.folder.touch()  # marks it as the most recently used one
         return Project(version)
     if not failure.lasting and time.time() - failure.at > _AGAIN_SECONDS:
         return None
     return _fallback(settings, failure.problem)
 
 
-def _fallback(settings: Settings, problem: Problem) -> Project:
+def _fallback(settings: Settings, problem: ProjectProblem) -> Project:
     return Project(_last(settings), problem)
 
 
 def _last(settings: Settings, but: str = "") -> Version | None:
-    """The version that was used last among those that are good."""
+    """Return the most recently used version among the good ones."""
     with contextlib.suppress(FileNotFoundError):
         folders = sorted(_versions(settings).iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)
         for folder in folders:
@@ -238,7 +241,7 @@ def _failure(folder: Path) -> _Failure | None:
         return None
 
 
-def _note(folder: Path, problem: Problem, *, lasting: bool) -> None:
+def _note(folder: Path, problem: ProjectProblem, *, lasting: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f"problem.json.{os.getpid()}"
     failure = _Failure(problem.said, problem.file, problem.line, time.time(), lasting)
@@ -246,16 +249,16 @@ def _note(folder: Path, problem: Problem, *, lasting: bool) -> None:
     fresh.replace(folder / "problem.json")
 
 
-def _unreadable(error: OSError, settings: Settings) -> Problem:
+def _unreadable(error: OSError, settings: Settings) -> ProjectProblem:
     file = str(error.filename or dbt_folder(settings))
     named = (
         Path(file).relative_to(settings.project_dir) if file.startswith(str(settings.project_dir)) else file
     )
-    return Problem(f"it cannot be read or copied: {error.strerror or error}", str(named))
+    return ProjectProblem(f"it cannot be read or copied: {error.strerror or error}", str(named))
 
 
 def _parse(settings: Settings) -> Project:
-    """Copy the project, and have dbt parse the copy: what is edited meanwhile is another version.
+    """Copy the project and let dbt parse the copy. Edits made meanwhile are another version.
 
     Raises:
         OSError: A file cannot be read, or the disk is full.
@@ -278,11 +281,13 @@ def _parse(settings: Settings) -> Project:
             return _fallback(settings, failure.problem)
         shutil.copyfile(target_folder(settings) / "manifest.json", copy.manifest)
         _follow(copy, settings)
-        shutil.rmtree(version.folder, ignore_errors=True)  # a failure that was none of the project's
+        shutil.rmtree(
+            version.folder, ignore_errors=True
+        )  # an earlier failure whose cause was not the project
         copy.folder.rename(version.folder)
         _tidy(settings)
         return Project(version)
-    except shutil.Error as error:  # copytree tells all that it could not copy at once
+    except shutil.Error as error:  # copytree reports all failed copies at once
         name, _, why = error.args[0][0]
         raise OSError(0, str(why).partition("] ")[2] or str(why), name) from None
     finally:
@@ -290,7 +295,7 @@ def _parse(settings: Settings) -> Project:
 
 
 def _tidy(settings: Settings) -> None:
-    """Remove all but the versions that were used last; good ones and others apart."""
+    """Remove all but the most recently used versions, good ones and others separately."""
     good: list[Path] = []
     bad: list[Path] = []
     for folder in sorted(_versions(settings).iterdir(), key=lambda one: one.stat().st_mtime, reverse=True):
@@ -301,28 +306,25 @@ def _tidy(settings: Settings) -> None:
 
 
 def _compile(copy: Version, settings: Settings, changed: frozenset[str]) -> _Failure | None:
-    """Parse a project and render its models; asks no warehouse, which need not be there yet."""
+    """Parse a project and render its models, without a warehouse, which need not exist yet."""
     settings.export()
     try:
         done = _dbt(copy, settings)
-        if done.returncode in (
-            1,
-            2,
-        ):  # where dbt reads only what has changed, it may blame another file, or fail
+        if done.returncode in (1, 2):  # partial parsing may blame another file, or fail
             done = _dbt(copy, settings, "--no-partial-parse")
     except subprocess.TimeoutExpired:
         said = (
             f"dbt did not parse the project within {settings.parse_seconds:g} s and was stopped; look for a loop in "
             "Jinja, or raise HEADRACE_PARSE_SECONDS"
         )
-        return _failed(understand(said, copy.project, changed), lasting=True)
+        return _failed(explain(said, copy.project, changed), lasting=True)
     if not done.returncode:
         return None
     said = (done.stdout + done.stderr).strip()
     own_fault = done.returncode in (1, 2) and "Error" in said and "[Errno " not in said
     if done.returncode < 0:
         said = f"dbt was ended by signal {-done.returncode} while it parsed the project"
-    return _failed(understand(said, copy.project, changed), lasting=own_fault)
+    return _failed(explain(said, copy.project, changed), lasting=own_fault)
 
 
 def _dbt(copy: Version, settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
@@ -339,12 +341,12 @@ def _dbt(copy: Version, settings: Settings, *options: str) -> subprocess.Complet
     )  # fmt: skip
 
 
-def _failed(problem: Problem, *, lasting: bool) -> _Failure:
+def _failed(problem: ProjectProblem, *, lasting: bool) -> _Failure:
     return _Failure(problem.said, problem.file, problem.line, time.time(), lasting)
 
 
 def _follow(copy: Version, settings: Settings) -> None:
-    """Work out the lineage of the columns; a project of which it cannot be found has none."""
+    """Trace the lineage of the columns. A project that cannot be traced has none."""
     try:
         lineage.write_beside(copy.manifest, _raw_tables(settings))
     except subprocess.CalledProcessError as error:

@@ -38,7 +38,7 @@ from dagster._core.storage.asset_check_execution_record import (
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from headrace import alerts
-from headrace.alerts import Book, News, Problem, length
+from headrace.alerts import AlertState, Findings, Problem, length
 from headrace.config.settings import Settings
 from headrace.core.errors import Retriable
 from headrace.health.freshness import last_landed
@@ -78,7 +78,7 @@ def alerts_sensor(
         Fatal: The address of a channel is invalid.
     """
     alerts.verify(settings)
-    desk = alerts.desk(settings)
+    desk = alerts.notifier(settings)
     silent_after = silence or (lambda pipeline: declared_silence(pipeline, settings))
 
     @sensor(
@@ -93,15 +93,15 @@ def alerts_sensor(
         instance, now = instance_of(context), datetime.now(UTC)
         places = Places(repository, pipelines, settings.ui_url)
 
-        def look(book: Book) -> News:
-            news = News()
+        def look(book: AlertState) -> Findings:
+            news = Findings()
             look_at_runs(news, book, instance, places, now)
             _look_at_checks(news, book, instance, places)
             _look_at_streams(news, book, streams, places, silent_after, now)
             return news
 
-        failures = desk.settle(look, now)
-        open_now = len(desk.book().open)
+        failures = desk.update(look, now)
+        open_now = len(desk.state().open)
         return SkipReason("; ".join([f"{open_now} open" if open_now else "all is well", *failures]))
 
     return watch
@@ -162,7 +162,9 @@ class Places:
         return sorted(chosen)
 
 
-def look_at_runs(news: News, book: Book, instance: DagsterInstance, places: Places, now: datetime) -> None:
+def look_at_runs(
+    news: Findings, book: AlertState, instance: DagsterInstance, places: Places, now: datetime
+) -> None:
     """Look at the runs that ended since the last look: a failure opens its cause's alert, a success ends it.
 
     Runs that ended before the first look are history.
@@ -265,7 +267,7 @@ def _fails_elsewhere(run: DagsterRun, instance: DagsterInstance) -> bool:
     return STREAM in run.tags and backoff.still_failing(instance, run, {STREAM: run.tags[STREAM]})
 
 
-def _look_at_checks(news: News, book: Book, instance: DagsterInstance, places: Places) -> None:
+def _look_at_checks(news: Findings, book: AlertState, instance: DagsterInstance, places: Places) -> None:
     """Look at the last evaluation of every check; an evaluation that is only planned changes nothing."""
     checks = sorted(places.graph.asset_check_keys)
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
@@ -304,7 +306,7 @@ def _red(key: str, record: AssetCheckExecutionRecord, places: Places) -> Problem
 
 
 def _look_at_streams(
-    news: News, book: Book, streams: Streams, places: Places, silent_after: Silence, now: datetime
+    news: Findings, book: AlertState, streams: Streams, places: Places, silent_after: Silence, now: datetime
 ) -> None:
     """Look for streams in which nothing has landed for longer than they may be silent.
 

@@ -211,7 +211,7 @@ def views_asset(path: Path, pipelines: Mapping[str, Pipeline], settings: Setting
         # checks alone need no build, and dbt build leaves out the tests that come after one that failed
         command = "build" if context.selected_asset_keys else "test"
         arguments = [command, "--exclude-resource-type", "unit_test", *variables(settings)]
-        with models.building([today - timedelta(days=1), today]):
+        with models.build_days([today - timedelta(days=1), today]):
             yield from translator.built(
                 dbt.cli(arguments, context=context, target_path=target_folder(settings))
             )
@@ -252,7 +252,7 @@ def marts_asset(
     )
     def marts(context: AssetExecutionContext, dbt: DbtCliResource, streams: Streams) -> Iterator[Any]:
         introduce(f"Dagster run {context.run.run_id[:8]} of {context.job_name}")
-        with streams.open(pipeline) as stream, models.alone(settings, pipeline):
+        with streams.open(pipeline) as stream, models.build_lock(settings, pipeline):
             yield from _built_in_parts(context, dbt, translator, stream, settings)
 
     return marts
@@ -276,7 +276,7 @@ def _built_in_parts(
         version = stream.published_version()
         arriving = arriving_days(stream, version)
         models.share_parsing(settings, target)
-        with models.building(days, arriving):
+        with models.build_days(days, arriving):
             invocation = dbt.cli(arguments, context=context, target_path=target)
             if n == len(parts):  # an asset can be yielded once in a run
                 yield from translator.built(invocation)

@@ -25,7 +25,7 @@ from dagster import (
 
 from headrace.config.settings import Settings, settings
 from headrace.models import versions as dbt_versions
-from headrace.models.project import untagged
+from headrace.models.project import missing_tags
 from headrace.models.versions import Project
 from headrace.orchestration import (
     alerts,
@@ -109,7 +109,7 @@ def _build(project: Project, config: Settings) -> Definitions:
     found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
     streams = streams_resource(config)
     if project.usable is not None:
-        for name, why in untagged(project.usable.manifest, found.pipelines).items():
+        for name, why in missing_tags(project.usable.manifest, found.pipelines).items():
             found.broken[found.files[name].name] = why  # the stream lands and publishes all the same
             found.pipelines[name] = replace(found.pipelines[name], models=None)
     parts: list[_Parts] = []

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.local.clickhouse import guard
+from headrace.local.clickhouse import access
 from headrace.local.clickhouse.errors import ClickHouseError, translate
 from headrace.local.clickhouse.statement import Kind, analyse, quote, quote_name, tokens, unquote
 
@@ -152,7 +152,7 @@ def test_statements(sql: str, kind: Kind, format_name: str | None, head: str) ->
 @pytest.mark.parametrize("sql", ["", " ", "-- x", "/* x", ";", "(", "SELECT 1; SELECT 2", "SELECT 1;; x"])
 def test_not_one_statement(sql: str) -> None:
     with pytest.raises(ClickHouseError) as raised:
-        guard.check(analyse(sql)) if sql != ";" else analyse(sql + " x")
+        access.check(analyse(sql)) if sql != ";" else analyse(sql + " x")
     assert raised.value.code == 62
 
 
@@ -193,7 +193,7 @@ def test_data_of_an_insert_is_found_byte_by_byte(name: str, data: bytes) -> None
 @calm
 @given(sql=PIECES)
 def test_the_scanner_agrees_with_the_engines_lexer(endpoint: Any, sql: str) -> None:
-    """Where they differ, a keyword could hide from the guard. What the lexer refuses does not count."""
+    """Where they differ, a keyword could hide from the access. What the lexer refuses does not count."""
     text = endpoint.run("SELECT tokenizeQuery({q:String}) FORMAT JSONCompactEachRow", param_q=_parameter(sql))
     names = {"BareWord": "word", "QuotedIdentifier": "quoted", "StringLiteral": "string", "HereDoc": "string"}
     theirs = [
@@ -227,16 +227,16 @@ def _parameter(value: str) -> str:
 )
 def test_outfile_is_seen_through_space_and_case(gap: str, word: str) -> None:
     with pytest.raises(ClickHouseError):
-        guard.check(analyse(f"SELECT t.1{word}{gap}OutFile{gap}'/x'"))
+        access.check(analyse(f"SELECT t.1{word}{gap}OutFile{gap}'/x'"))
     with pytest.raises(ClickHouseError):
-        guard.check(analyse(f"SELECT 1{gap}{word}{gap}OutFile{gap}'/x'"))
+        access.check(analyse(f"SELECT 1{gap}{word}{gap}OutFile{gap}'/x'"))
 
 
 @calm
 @given(ANY_TEXT)
 def test_the_guard_lets_literals_pass(text: str) -> None:
     if "file" not in text:
-        guard.check(
+        access.check(
             analyse(f"SELECT {quote(text)}, a AS {quote_name(text)} FROM t WHERE engine = {quote(text)}")
         )
 
@@ -255,7 +255,7 @@ def test_the_guard_lets_literals_pass(text: str) -> None:
     ],
 )
 def test_the_guard_lets_ordinary_statements_pass(sql: str) -> None:
-    guard.check(analyse(sql))
+    access.check(analyse(sql))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""Other ways from Kafka to Delta, measured beside Headrace: each as its own documentation has it done, and as fast as
-that goes.
+"""Measure other ways from Kafka to Delta beside Headrace, as their documentation advises and as fast as they go.
 
-None of them keeps offsets and rows in one commit, and none keeps what it rejects: they do less than Headrace does.
+None of them keeps offsets and rows in one commit, and none keeps rejected records. So they do less than Headrace.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ class Peer:
     """Another way.
 
     Attributes:
-        said: What it is, for people.
-        module: Here; its ``ingest(servers, topic, messages, folder)`` reads that many messages of the topic into
-            Delta tables below the folder, and returns what it took.
-        needs: Package that it is made with.
-        share: Of the events, what it is given: a slow one would take the whole day.
+        said: Description for people.
+        module: Module in this folder. Its ``ingest(servers, topic, messages, folder)`` reads that many messages of the
+            topic into Delta tables below the folder, and returns the measured run.
+        needs: Package that must be installed.
+        share: Share of the events that it gets. A slow one would take the whole day for all of them.
     """
 
     said: str
@@ -47,14 +46,14 @@ PEERS = {
     "dlt": Peer("dlt: generator of rows, Pydantic contract, Delta", "with_dlt", "dlt", 0.2),
     "dlt_arrow": Peer("dlt: generator of Arrow tables, types alone, Delta", "with_dlt_arrow", "dlt"),
 }
-#: Beside the peers: the client that they and others build on.
+#: The client below most peers, measured beside them.
 RDKAFKA = Peer("confluent-kafka alone", "rdkafka", "confluent_kafka")
 
 Ingest = Callable[[str, str, int, Path], Run]
 
 
 def require() -> None:
-    """All peers can be imported.
+    """Check that all peers are installed.
 
     Raises:
         Fatal: The dependency group is not installed.
@@ -66,8 +65,8 @@ def require() -> None:
         )
 
 
-def peering(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
-    """One peer, on its share of the topic; the rows of its table are counted afterwards."""
+def measure_peer(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
+    """Measure one peer on its share of the topic, and count the rows of its table afterwards."""
     assert isinstance(seeded.place, Kafka)
     peer = RDKAFKA if name == "rdkafka" else PEERS[name]
     messages = max(1, int(seeded.acknowledged * peer.share))

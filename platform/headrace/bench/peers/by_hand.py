@@ -1,4 +1,4 @@
-"""The loop of the tutorials: a consumer, ``json.loads``, a check of the dict, a table each so many rows."""
+"""Ingest with the loop of the tutorials: a consumer, ``json.loads``, a check of the dict, a table per so many rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kafka import KafkaConsumer
 from headrace.bench.measure import Run, Stopwatch
 from headrace.bench.peers.record import SCHEMA, is_right, with_times
 
-#: Tutorials write each 1,000 or 10,000; this is faster.
+#: Tutorials write 1,000 or 10,000 rows at a time; more is faster.
 _ROWS = 50_000
 
 
 def ingest(servers: str, topic: str, messages: int, folder: Path) -> Run:
-    """See ``Peer.module``."""
+    """Ingest; see ``Peer.module``."""
     watch = Stopwatch()
     consumer: Any = KafkaConsumer(
         topic, bootstrap_servers=servers, auto_offset_reset="earliest", enable_auto_commit=False

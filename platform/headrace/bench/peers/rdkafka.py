@@ -1,4 +1,4 @@
-"""librdkafka by confluent-kafka: how fast messages can be had from the broker, thrown away here."""
+"""Measure librdkafka through confluent-kafka: how fast the broker delivers messages, which are discarded."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _WAIT_SECONDS = 5.0
 
 
 def ingest(servers: str, topic: str, messages: int, folder: Path) -> Run:
-    """See ``Peer.module``; writes nothing."""
+    """Consume and write nothing; see ``Peer.module``."""
     watch = Stopwatch()
     count = sum(map(len, consumed(servers, topic, messages)))
     return watch.read(count)
 
 
 def consumed(servers: str, topic: str, messages: int) -> Iterator[list[Any]]:
-    """Chunks of messages, so many in all.
+    """Consume ``messages`` messages in chunks.
 
     Raises:
-        Fatal: No more come.
+        Fatal: The topic has fewer.
     """
     consumer = Consumer(
         {"bootstrap.servers": servers, "group.id": f"bench-{uuid4().hex[:8]}", "enable.auto.commit": False}

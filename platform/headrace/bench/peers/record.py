@@ -1,4 +1,4 @@
-"""The contract of ``events`` as peers can express it: a function over a dict, and a Pydantic model."""
+"""Express the contract of ``events`` for peers: a function over a dict, and a Pydantic model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 
 
 def is_right(row: dict[str, Any]) -> bool:
-    """Whether a decoded event keeps the contract."""
+    """Tell whether a decoded event satisfies the contract."""
     if any(row.get(name) is None for name in _REQUIRED):
         return False
     for name, longest in _TEXTS.items():
@@ -58,7 +58,7 @@ def is_right(row: dict[str, Any]) -> bool:
 
 
 def with_times(row: dict[str, Any]) -> dict[str, Any]:
-    """The same with times instead of texts, and the day that the table is partitioned by.
+    """Replace time texts by times, and add the day that partitions the table.
 
     Raises:
         ValueError: A text is no time.
@@ -74,7 +74,7 @@ _Id = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Event(BaseModel):
-    """An event, for who validates row by row."""
+    """An event, for peers that validate row by row."""
 
     event_id: _Id
     event_type: Annotated[str, Field(pattern=_TYPE)]

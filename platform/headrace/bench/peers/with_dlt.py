@@ -1,4 +1,4 @@
-"""dlt as its Kafka source does it: librdkafka, a generator of lists of rows, a Pydantic model as the contract."""
+"""Ingest with dlt as its Kafka source does: librdkafka, a generator of lists of rows, a Pydantic contract."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SETTINGS = {
 
 
 def ingest(servers: str, topic: str, messages: int, folder: Path) -> Run:
-    """See ``Peer.module``."""
+    """Ingest; see ``Peer.module``."""
 
     def rows() -> Iterator[list[dict[str, Any]]]:
         for chunk in consumed(servers, topic, messages):

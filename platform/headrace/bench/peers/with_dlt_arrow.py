@@ -1,6 +1,7 @@
-"""dlt with Arrow tables, as its documentation advises for speed: rows are neither validated nor normalised one by one.
+"""Ingest with dlt and Arrow tables, as its documentation advises for speed.
 
-A contract is then what the parser's types say, and a malformed message ends the run.
+Rows are neither validated nor normalised one by one. The contract is the parser's types alone, and a malformed message
+ends the run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from headrace.bench.peers.rdkafka import consumed
 from headrace.bench.peers.record import SCHEMA
 from headrace.bench.peers.with_dlt import load
 
-#: A parser's block must hold a line.
+#: A parser's block must hold a whole line.
 _BLOCK_BYTES = 1 << 24
 _PARSED = pa.schema(
     [field for field in SCHEMA if field.name not in ("event_date", "properties")]
@@ -27,7 +28,7 @@ _PARSED = pa.schema(
 
 
 def ingest(servers: str, topic: str, messages: int, folder: Path) -> Run:
-    """See ``Peer.module``."""
+    """Ingest; see ``Peer.module``."""
 
     def tables() -> Iterator[pa.Table]:
         for chunk in consumed(servers, topic, messages):

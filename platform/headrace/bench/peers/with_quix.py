@@ -1,4 +1,4 @@
-"""Quix Streams: a topic of JSON, a filter, and a batching sink that writes one Delta commit for each checkpoint."""
+"""Ingest with Quix Streams: a JSON topic, a filter, and a batching sink that writes one Delta commit per checkpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from headrace.bench.measure import Run, Stopwatch
 from headrace.bench.peers.by_hand import write
 from headrace.bench.peers.record import is_right, with_times
 
-#: Messages of a checkpoint, over all partitions; a commit each 5 s, the default, would not be slower.
+#: Messages of a checkpoint, over all partitions. The default, a commit every 5 s, is not slower.
 _ROWS = 50_000
 
 
 class _DeltaSink(BatchingSink):  # type: ignore[misc]
-    """Rows of a checkpoint as one commit: the base class would make one for each partition."""
+    """Write the rows of a checkpoint as one commit. The base class would make one per partition."""
 
     def __init__(self, table: Path) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _DeltaSink(BatchingSink):  # type: ignore[misc]
         self._table = table
 
     def add(self, *arguments: Any, **named: Any) -> None:
-        # joining the group takes seconds, and is not what is measured
+        # joining the group takes seconds, which are not part of the measurement
         self.watch = self.watch or Stopwatch()
         super().add(*arguments, **named)
 
@@ -42,7 +42,7 @@ class _DeltaSink(BatchingSink):  # type: ignore[misc]
 
 
 def ingest(servers: str, topic: str, messages: int, folder: Path) -> Run:
-    """See ``Peer.module``. The clock begins with the first message."""
+    """Ingest; see ``Peer.module``. The clock starts with the first message."""
     application = Application(
         broker_address=servers,
         consumer_group=f"bench-{uuid4().hex[:8]}",

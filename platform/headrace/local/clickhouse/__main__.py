@@ -1,4 +1,4 @@
-"""``python -m headrace.local.clickhouse``."""
+"""Run the server: ``python -m headrace.local.clickhouse``."""
 
 import sys
 

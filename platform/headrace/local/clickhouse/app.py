@@ -1,4 +1,4 @@
-"""The WSGI application: one request from its parameters to its response."""
+"""Answer one request after the other as a WSGI application, from parameters to response."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
-from headrace.local.clickhouse import guard
+from headrace.local.clickhouse import access
 from headrace.local.clickhouse.compression import PIECE, Encoder
 from headrace.local.clickhouse.engine import Connection, Engine, Lease, apply_settings
 from headrace.local.clickhouse.errors import ClickHouseError, translate
@@ -38,7 +38,7 @@ CLIENT_SOCKET = (
     "headrace.client_socket"  #: Where the server puts the client's socket in the WSGI environment.
 )
 
-_BUFFER = PIECE  # an error within the first MiB of a result still gets its own status
+_BUFFER = PIECE  # an error within the first MiB of a result gets its own HTTP status
 _SPOOL_MEMORY = 16 << 20
 _MAX_DRAIN = 4 << 30
 _FORMAT_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
@@ -53,16 +53,17 @@ class Application:
     """ClickHouse's HTTP interface over an engine.
 
     Args:
-        engine: Open.
+        engine: The opened engine.
         user: The one user that clients log in as.
-        password: Theirs.
-        spool: Folder for results that have to wait for their end.
+        password: Password of that user.
+        spool: Folder for results that must be complete before they are sent.
     """
 
     def __init__(self, engine: Engine, user: str, password: str, spool: Path) -> None:
         self._engine, self._user, self._password, self._spool = engine, user, password, spool
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
         headers = [("X-ClickHouse-Server-Display-Name", self._engine.host)]
         if environ.get("PATH_INFO") in ("/ping", "/replicas_status"):
             return _plain(start_response, HTTPStatus.OK, headers, b"Ok.\n")
@@ -100,7 +101,7 @@ class Application:
         statement = read_statement(request)
         if statement is None:
             return _plain(start_response, HTTPStatus.OK, headers, b"Ok.\n")
-        guard.check(statement)
+        access.check(statement)
         settings = request.settings
         if statement.kind is Kind.INSERT and statement.format == "Values":
             settings |= self._values_settings(request, statement)
@@ -127,12 +128,12 @@ class Application:
             raise ClickHouseError(
                 452, "input_format_values_* cannot be set here", "SETTING_CONSTRAINT_VIOLATION"
             )
-        return {} if guard.may_evaluate(*request.body.peek(PIECE)) else _NO_EXPRESSIONS
+        return {} if access.may_evaluate(*request.body.peek(PIECE)) else _NO_EXPRESSIONS
 
     def _prepare(
         self, lease: Lease, request: Request, statement: Statement, settings: dict[str, str]
     ) -> None:
-        """Bring the connection into the state that the request asks for."""
+        """Set the connection's database, settings and external tables as the request asks."""
         connection, session = lease.connection, lease.session
         apply_settings(lease, {} if session and statement.verb == "SET" else settings)
         wanted = request.database if request.database != "default" else self._engine.database
@@ -144,7 +145,7 @@ class Application:
             known = wanted or session.database or self._engine.database
             session.database = "" if statement.verb in ("USE", "DROP") else known
         for table in request.tables:
-            guard.scan(table.structure)
+            access.scan(table.structure)
             name = quote_name(table.name)
             connection.query(f"CREATE TEMPORARY TABLE {name} ({table.structure})", "Null")
             lease.on_release(partial(connection.query, f"DROP TEMPORARY TABLE IF EXISTS {name}", "Null"))
@@ -206,7 +207,7 @@ class Application:
         return [body]
 
     def _collect(self, pipe: ResultPipe) -> IO[bytes]:
-        """The whole result, in a file if it is large."""
+        """Collect the whole result, in a file if it is large."""
         spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY, dir=str(self._spool))  # noqa: SIM115
         try:
             while piece := pipe.read():
@@ -235,7 +236,7 @@ def _insert(connection: Connection, request: Request, statement: Statement) -> s
     """Stream the body into the table: all of it or nothing.
 
     Returns:
-        The summary of what was written.
+        Summary of the written rows and bytes.
     """
     for name, value in request.query_parameters.items():
         connection.query(f"SET param_{_checked_format(name)} = {quote(value)}", "Null")
@@ -257,7 +258,7 @@ def _insert(connection: Connection, request: Request, statement: Statement) -> s
 
 
 def _read_ahead(pipe: ResultPipe) -> tuple[list[bytes], bool]:
-    """The first part of a result, and whether it is the whole of it."""
+    """Read the first part of a result; tell whether it is the whole result."""
     pieces: list[bytes] = []
     size = 0
     while size < _BUFFER:
@@ -270,14 +271,14 @@ def _read_ahead(pipe: ResultPipe) -> tuple[list[bytes], bool]:
 
 
 def _checked_format(name: str) -> str:
-    """A bare name that may stand in SQL as it is."""
+    """Check that a format's name is a bare word, which is safe in SQL."""
     if not _FORMAT_NAME.fullmatch(name):
         raise ClickHouseError(73, f"Unknown format {name}", "UNKNOWN_FORMAT")
     return name
 
 
 def _drain(request: Request) -> None:
-    """Read the rest of the request: clients read no response before they have sent everything."""
+    """Read the rest of the request. Clients read no response before they have sent everything."""
     source = request.environ["wsgi.input"]
     left = _MAX_DRAIN
     try:

@@ -1,7 +1,7 @@
-"""Compression of bodies in both directions: HTTP ``Content-Encoding`` and ClickHouse's own blocks.
+"""Compress and decompress bodies: HTTP ``Content-Encoding`` and ClickHouse's own blocks.
 
-Encoders and decoders take and give one piece at a time, so that a body of any length needs little memory.
-The C codecs release the interpreter's lock while they work.
+Encoders and decoders handle one piece at a time, so a body of any length needs little memory. The C codecs release the
+interpreter's lock while they work.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Readable(Protocol):
     """A request body, or a layer over one."""
 
     def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes; none at the end."""
+        """Return at most ``size`` bytes; empty at the end."""
         ...
 
 
 class Encoder:
-    """Encodes a response body piece by piece.
+    """Encode a response body piece by piece.
 
     Args:
         encoding: One of :data:`RESPONSE_ENCODINGS`, ``native`` for ClickHouse blocks, or None for neither.
@@ -70,7 +70,7 @@ class Encoder:
 
 
 class Decoder:
-    """A body whose Content-Encoding is undone; concatenated frames are read as one.
+    """Decode a body's Content-Encoding. Concatenated frames are read as one.
 
     Raises:
         ClickHouseError: Code 48 for an unknown encoding; code 33 from ``read`` for a damaged or cut body.
@@ -92,7 +92,7 @@ class Decoder:
         self._left = b""
 
     def read(self, size: int = PIECE, /) -> bytes:
-        """The next decoded piece, which may be longer than ``size``; empty at the end."""
+        """Return the next decoded piece, which may be longer than ``size``; empty at the end."""
         while True:
             raw = self._left or self._body.read(size)
             self._left = b""
@@ -103,7 +103,7 @@ class Decoder:
             self._codec = self._codec or self._new()
             try:
                 piece: bytes = self._codec.decompress(raw)
-            except Exception as error:  # each codec has its own kinds
+            except Exception as error:  # each codec raises its own errors
                 message = f"Cannot decompress the {self._encoding} body: {error}"
                 raise ClickHouseError(33, message, "CANNOT_READ_ALL_DATA") from error
             if self._codec.eof:
@@ -113,13 +113,13 @@ class Decoder:
 
 
 class NativeDecoder:
-    """A body of ClickHouse blocks (``decompress=1``), each checked against its checksum."""
+    """Decode a body of ClickHouse blocks (``decompress=1``), each verified by its checksum."""
 
     def __init__(self, body: Readable) -> None:
         self._body = body
 
     def read(self, _size: int = PIECE, /) -> bytes:
-        """The content of the next block, whatever its size; empty at the end."""
+        """Return the content of the next block, whatever its size; empty at the end."""
         head = self._exactly(_CHECKSUM + _HEADER, at_end=True)
         if not head:
             return b""
@@ -157,7 +157,7 @@ class NativeDecoder:
 
 
 def native_blocks(data: bytes) -> bytes:
-    """``data`` as LZ4 blocks of at most 1 MiB: checksum, method, sizes, content."""
+    """Encode ``data`` as LZ4 blocks of at most 1 MiB: checksum, method, sizes, content."""
     blocks: list[bytes] = []
     for start in range(0, len(data), PIECE):
         raw = data[start : start + PIECE]
@@ -168,7 +168,7 @@ def native_blocks(data: bytes) -> bytes:
 
 
 def accepted(header: str) -> str | None:
-    """The first encoding of an ``Accept-Encoding`` header that responses can have."""
+    """Return the first encoding of an ``Accept-Encoding`` header that responses support."""
     for part in header.split(","):
         name, _, quality = part.partition(";")
         if name.strip().lower() in RESPONSE_ENCODINGS and quality.replace(" ", "") not in ("q=0", "q=0.0"):
@@ -191,7 +191,7 @@ def _unknown(encoding: str) -> ClickHouseError:
 
 
 class _Lz4Encoder:
-    """LZ4 frame whose header waits for the first piece."""
+    """Encode an LZ4 frame; write its header with the first piece."""
 
     def __init__(self) -> None:
         self._codec = lz4.frame.LZ4FrameCompressor()
@@ -206,7 +206,7 @@ class _Lz4Encoder:
 
 
 class _BrotliDecoder:
-    """Brotli with the interface of the other decompressors; its streams do not concatenate."""
+    """Decode Brotli with the interface of the other decompressors. Its streams do not concatenate."""
 
     unused_data = b""
 

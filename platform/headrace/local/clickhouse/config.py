@@ -1,8 +1,7 @@
-"""The engine's own configuration: what clients may do, and how much of the machine they may use.
+"""Write the engine's configuration: what clients may do, and how much of the machine they may use.
 
-Every connection to the engine runs as its one user, so the grants written here bind the clients whatever
-they send. They cover tables, engines and sources; :mod:`.guard` and :mod:`.sandbox` cover what the engine
-has no grant for.
+Every connection to the engine runs as its one user, so the grants written here bind all clients. They cover tables,
+engines and sources; :mod:`.access` and :mod:`.sandbox` cover what the engine has no grant for.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _GRANTS = (
     "REVOKE ALL ON `default`.*",
 )
 
-#: Settings that name a host file, hold SQL that the guard does not see, or open a closed door.
+#: Settings that name a host file, hold SQL that the access scan does not see, or lift a restriction.
 _FIXED = (
     *("format_schema", "output_format_schema", "format_template_row", "format_template_resultset"),
     *("additional_table_filters", "additional_result_filter", "rename_files_after_processing"),
@@ -41,12 +40,12 @@ _FIXED = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the engine may use.
+    """Resources that the engine may use.
 
     Attributes:
         server_bytes: Memory of all queries, merges and caches together.
-        query_bytes: Memory of one query. Aggregations go to disk at half of it, sorts at a quarter, which the
-            threads share.
+        query_bytes: Memory of one query. Aggregations spill to disk at half of it, sorts at a quarter, shared by the
+            threads.
         threads: Threads of one query.
     """
 
@@ -56,7 +55,7 @@ class Limits:
 
     @classmethod
     def of_machine(cls, memory_bytes: int, cores: int) -> Limits:
-        """Half of the machine, but no more than 4 GiB: the platform around it needs the rest."""
+        """Take half of the machine's memory, at most 4 GiB. The platform around the engine needs the rest."""
         server = max(GIB, min(memory_bytes // 2, 4 * GIB))
         return cls(server, server * 3 // 4, max(1, min(cores, 8)))
 
@@ -65,13 +64,13 @@ def write(directory: Path, data: Path, limits: Limits, sources: tuple[str, ...] 
     """Write ``config.xml`` and ``users.xml`` into ``directory``.
 
     Args:
-        directory: Where the two files go.
+        directory: Folder of the two files.
         data: The engine's data directory.
         limits: Memory and threads.
-        sources: Which of :data:`SOURCES` clients may use.
+        sources: Kinds of outside sources that clients may use, of :data:`SOURCES`.
 
     Returns:
-        The path of ``config.xml``.
+        Path of ``config.xml``.
     """
     users = directory / "users.xml"
     users.write_text(_users(limits, sources), encoding="utf-8")
@@ -81,10 +80,10 @@ def write(directory: Path, data: Path, limits: Limits, sources: tuple[str, ...] 
 
 
 def _config(users: Path, data: Path, limits: Limits) -> str:
-    """The server's own settings.
+    """Make the server's own settings.
 
-    What was inserted is synced before it is answered: a publication that is recorded must not outlive its rows in a
-    power cut. What merges make of parts is not; the parts that they were made of stay for eight minutes.
+    Inserted parts are synced before the answer: a recorded publication must not outlive its rows in a power cut.
+    Merged parts are not synced, because their source parts stay for eight minutes.
     """
     inside = escape(str(data))
     return f"""<clickhouse>
@@ -118,10 +117,10 @@ def _config(users: Path, data: Path, limits: Limits) -> str:
 
 
 def _users(limits: Limits, sources: tuple[str, ...]) -> str:
-    """Profile and grants.
+    """Make profile and grants.
 
-    Files are read where they are asked for: handing each read to a pool of threads, the default, doubles what a scan of
-    hundreds of small parts costs on one machine, whose files are in the page cache anyway.
+    Files are read in the thread that needs them. The default hands each read to a thread pool. On one machine, whose
+    files are in the page cache, that doubles the cost of a scan over hundreds of small parts.
     """
     grants = (*_GRANTS, *(f"GRANT READ, WRITE ON {source}" for source in sources))
     queries = "\n".join(f"        <query>{escape(grant)}</query>" for grant in grants)

@@ -1,7 +1,7 @@
-"""The engine in this process: its directory, its connections, the sessions on them, and stopping queries.
+"""Run the engine in this process: its directory, connections and sessions, and how queries are stopped.
 
-Settings, the current database and temporary tables belong to one engine connection. A request without a
-session gets a connection of its own (about 1 ms); a session keeps one, so nobody sees another's.
+Settings, the current database and temporary tables belong to one engine connection. A request without a session gets a
+connection of its own (about 1 ms). A session keeps its connection, so no client sees another's state.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from headrace.local.clickhouse.statement import quote, quote_name
 
 Connection = Any  #: chdb.Connection, which has no types
 
-_SLOT_SECONDS = 120.0  # how long a request waits for its turn
-_KILL_SECONDS = 0.5  # how often a query that must stop is told so
+_SLOT_SECONDS = 120.0  # longest wait of a request for its turn
+_KILL_SECONDS = 0.5  # interval at which a query is told to stop
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """What a request says about its session.
+    """Session parameters of a request.
 
     Attributes:
         name: The client's own id; empty for none.
-        timeout: Seconds without a request after which the session is forgotten.
-        must_exist: Whether it is an error to name a session that is not known.
-        close: Whether the session ends with this request.
+        timeout: Idle time after which the session is dropped, s.
+        must_exist: Fail if the session is unknown.
+        close: End the session with this request.
     """
 
     name: str = ""
@@ -45,7 +45,7 @@ class SessionOptions:
 
 
 class Session:
-    """One client session: its connection and what the requests' URLs have set on it."""
+    """One client session: its connection, and the settings that request URLs have applied to it."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -67,25 +67,25 @@ class Lease:
         self._lock = threading.Lock()
 
     def on_release(self, action: Callable[[], None]) -> None:
-        """Run ``action`` when the request is over, before the connection is given back."""
+        """Run ``action`` when the request is over, before the connection is returned."""
         self._release.append(action)
 
     def release(self) -> None:
-        """Give the connection back; more than once does no harm."""
+        """Return the connection. Idempotent."""
         with self._lock:
             actions, self._release = self._release, []
         for action in reversed(actions):
-            with contextlib.suppress(Exception):  # the connection must come back whatever a clean-up says
+            with contextlib.suppress(Exception):  # return the connection even if a clean-up fails
                 action()
 
 
 class Engine:
-    """The engine over one data directory, of which this process is the only owner.
+    """The engine over one data directory, which this process alone owns.
 
     Args:
-        directory: Holds the engine's ``data`` and the owner's lock; created if missing.
-        database: The Atomic database in which clients land that name none.
-        max_queries: How many queries run at once; more wait for their turn.
+        directory: Holds the engine's ``data`` and the owner's lock. Created if missing.
+        database: The Atomic database of clients that name none.
+        max_queries: Queries that run at once; more wait for their turn.
     """
 
     def __init__(self, directory: Path, database: str, max_queries: int = 16) -> None:
@@ -102,7 +102,7 @@ class Engine:
         self._connect: Callable[[str], Connection] | None = None
 
     def lock(self) -> None:
-        """Become the directory's owner; the engine itself would let a second process in and lose data.
+        """Become the directory's owner. The engine itself would admit a second process and lose data.
 
         Raises:
             Fatal: Another process owns the directory, or it cannot be written.
@@ -121,8 +121,8 @@ class Engine:
             ) from None
 
     def open(self, config: Path) -> None:
-        """Start the engine and make sure that the working database exists."""
-        from chdb import connect  # 0.3 s: only once it is certain that this process will serve
+        """Start the engine and create the working database if it is missing."""
+        from chdb import connect  # takes 0.3 s, so only once this process will serve
 
         self._connect = connect
         self._keeper = connect(f"{self._data}?config-file={config}")
@@ -133,7 +133,7 @@ class Engine:
         self.version, self.timezone, self.host = facts.strip().split("\t")
 
     def close(self) -> None:
-        """Stop what still runs and close the data directory."""
+        """Stop running queries and close the data directory."""
         with contextlib.suppress(Exception):
             self.kill_all()
         self._pool.shutdown(wait=True)
@@ -149,7 +149,7 @@ class Engine:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection for the endpoint's own short statements."""
+        """Lend a connection for the endpoint's own short statements."""
         connection = self._new_connection()
         try:
             yield connection
@@ -157,10 +157,10 @@ class Engine:
             connection.close()
 
     def lease(self, wanted: SessionOptions) -> Lease:
-        """A connection for one request, the session's if it names one.
+        """Lend a connection for one request: the session's own if the request names one.
 
         Raises:
-            ClickHouseError: The session is unknown (372) or busy (373), or the server is (202).
+            ClickHouseError: The session is unknown (372) or busy (373), or the server is busy (202).
         """
         session = self._session(wanted) if wanted.name else None
         if not self._slots.acquire(timeout=_SLOT_SECONDS):
@@ -192,7 +192,7 @@ class Engine:
         return Lease(session.connection, session, give_back)
 
     def kill(self, fragment: str) -> None:
-        """Tell the engine to stop queries whose text holds ``fragment``: ids of queries are its own."""
+        """Tell the engine to stop queries whose text contains ``fragment``. The engine assigns query ids by itself."""
         condition = f"position(query, {quote(fragment)}) > 0 AND query NOT ILIKE 'KILL QUERY%'"
         with self.connection() as connection:
             connection.query(f"KILL QUERY WHERE {condition} ASYNC", "Null")
@@ -203,7 +203,7 @@ class Engine:
             connection.query("KILL QUERY WHERE query NOT ILIKE 'KILL QUERY%' ASYNC", "Null")
 
     def stop(self, query: Future[None], fragment: str) -> None:
-        """Stop one query and wait until it has stopped. A closed pipe is not enough: it would run on."""
+        """Stop one query and wait until it has stopped. With only a closed pipe, it would run on."""
         while not query.done():
             self.kill(fragment)
             with contextlib.suppress(Exception):
@@ -243,13 +243,13 @@ class Engine:
 
 
 def apply_settings(lease: Lease, settings: dict[str, str]) -> None:
-    """Put a URL's settings into force for one request.
+    """Apply a URL's settings for one request.
 
-    They last for the request only. On a session they stay until a request comes without them, which spares
-    clients that always send the same ones a round through the engine.
+    They hold for that request only. On a session they stay until a request comes without them. That saves a round
+    through the engine for clients that always send the same settings.
 
     Raises:
-        ClickHouseError: Code 115 for a name that cannot be a setting; the engine's own for an unknown one.
+        ClickHouseError: Code 115 for a name that cannot be a setting; the engine's own code for an unknown one.
     """
     for name in settings:
         if not name.isascii() or not name.isidentifier():
@@ -270,7 +270,7 @@ def apply_settings(lease: Lease, settings: dict[str, str]) -> None:
 
 
 def _restoring(connection: Connection, settings: dict[str, str]) -> dict[str, str]:
-    """For each setting the statement that brings back its present value."""
+    """Return, for each setting, the statement that restores its present value."""
     names = ", ".join(map(quote, settings))
     sql = f"SELECT name, value, changed FROM system.settings WHERE name IN ({names})"
     found = {name: f"SET {name} = DEFAULT" for name in settings}

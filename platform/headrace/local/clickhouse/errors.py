@@ -1,4 +1,4 @@
-"""Engine errors as the HTTP interface reports them: a code, a status and one text."""
+"""Translate engine errors for the HTTP interface: a code, a status and one text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ClickHouseError(Exception):
     Attributes:
         code: ClickHouse's error number, the value of ``X-ClickHouse-Exception-Code``.
         status: HTTP status of the response, as long as its head has not been sent.
-        text: What the client reads, in the shape that clients parse: ``Code: N. DB::Exception: ... (NAME)``.
+        text: Message in the form that clients parse: ``Code: N. DB::Exception: ... (NAME)``.
     """
 
     def __init__(self, code: int, message: str, name: str, status: int | None = None) -> None:
@@ -42,15 +42,15 @@ class ClickHouseError(Exception):
 
 
 def denied(message: str) -> ClickHouseError:
-    """Access is refused by the endpoint itself rather than by the engine's grants."""
+    """Make the error of an access that the endpoint refuses, not the engine's grants."""
     return ClickHouseError(497, message, "ACCESS_DENIED")
 
 
 def translate(error: BaseException, version: str = "") -> ClickHouseError:
-    """The engine's exception as a :class:`ClickHouseError`.
+    """Turn the engine's exception into a :class:`ClickHouseError`.
 
-    The engine repeats ``Code: N. DB::Exception:`` where one of its layers wraps another; clients expect it
-    once, followed by the version.
+    The engine repeats ``Code: N. DB::Exception:`` where one of its layers wraps another. Clients expect it once,
+    followed by the version.
     """
     if isinstance(error, ClickHouseError):
         return error

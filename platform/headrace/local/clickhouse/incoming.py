@@ -1,4 +1,4 @@
-"""Finds the statement of a request, and leaves an INSERT's data where it can be streamed from."""
+"""Find the statement of a request, and leave an INSERT's data in place to be streamed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LINE_END = re.compile(rb"[ \t\f]*\r?\n?")
 
 
 def read_statement(request: Request) -> Statement | None:
-    """The statement of a request, leaving an INSERT's data in ``request.body``.
+    """Read the statement of a request, and leave an INSERT's data in ``request.body``.
 
-    It stands in the URL, in the body, or begins in the one and ends in the other.
+    The statement is in the URL, in the body, or begins in the URL and ends in the body.
 
     Returns:
         None if there is no statement at all, which ClickHouse answers with ``Ok.``.
@@ -55,7 +55,7 @@ def _from_url(request: Request, start: str) -> Statement:
 
 
 def _inserting(text: str) -> Statement | None:
-    """The statement if it is an INSERT with data; what follows its head may be anything."""
+    """Return the statement if it is an INSERT with data. Any bytes may follow its head."""
     first = next(tokens(text), None)
     if first is None or not first.is_word("INSERT"):
         return None
@@ -64,13 +64,13 @@ def _inserting(text: str) -> Statement | None:
 
 
 def _line_end(data: bytes) -> bytes:
-    """The end of the head's line, which is not part of the data."""
+    """Return the end of the head's line, which is not part of the data."""
     found = _LINE_END.match(data)
     return found.group() if found else b""
 
 
 def _text(data: bytes) -> str:
-    """Bytes that are no UTF-8 survive the way to the engine."""
+    """Decode bytes so that those outside UTF-8 reach the engine unchanged."""
     return data.decode("utf-8", "surrogateescape")
 
 

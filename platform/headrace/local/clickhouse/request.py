@@ -1,4 +1,4 @@
-"""An HTTP request as ClickHouse reads it: parameters, credentials, and a body that is read in pieces."""
+"""Read an HTTP request as ClickHouse does: parameters, credentials, and a body in pieces."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ _PROTOCOL = frozenset(
     """.split()  # noqa: SIM905
 )
 _MAX_SESSION_SECONDS = 3600
-_MAX_FORM = 256 << 20  # fields and external tables of one request are held in memory
+_MAX_FORM = 256 << 20  # fields and external tables of one request stay in memory
 
 
 class Body:
-    """A request body with the bytes that were read ahead put back in front of it."""
+    """A request body that can be peeked at."""
 
     def __init__(self, source: Readable | None, ahead: bytes = b"") -> None:
         self._source, self._ahead = source, ahead
 
     def read(self, size: int = PIECE, /) -> bytes:
-        """The next piece; empty at the end."""
+        """Return the next piece; empty at the end."""
         if self._ahead:
             piece, self._ahead = self._ahead[:size], self._ahead[size:]
             return piece
         return self._source.read(size) if self._source is not None else b""
 
     def peek(self, size: int) -> tuple[bytes, bool]:
-        """The first ``size`` bytes, left in place, and whether that is all there is."""
+        """Return the first ``size`` bytes without consuming them, and whether the body ends there."""
         parts, total = [self._ahead], len(self._ahead)
         while total < size:
             piece = self._source.read(PIECE) if self._source is not None else b""
@@ -59,18 +59,18 @@ class Body:
         return self._ahead[:size], self._source is None and total <= size
 
     def prepend(self, data: bytes) -> None:
-        """Put ``data`` in front of what is left."""
+        """Put ``data`` in front of the unread bytes."""
         self._ahead = data + self._ahead
 
     def skip(self, size: int) -> None:
-        """Drop ``size`` bytes that were peeked at."""
+        """Drop ``size`` peeked bytes."""
         self._ahead = self._ahead[size:]
 
     def read_all(self, limit: int = _MAX_FORM) -> bytes:
-        """What is left.
+        """Return all unread bytes.
 
         Raises:
-            ClickHouseError: Code 229, there are more than ``limit`` bytes.
+            ClickHouseError: Code 229: there are more than ``limit`` bytes.
         """
         data, complete = self.peek(limit)
         if not complete:
@@ -80,9 +80,9 @@ class Body:
 
 
 class _Counted:
-    """The exact number of bytes that Content-Length announces.
+    """Read exactly the number of bytes that Content-Length announces.
 
-    An INSERT whose sender went away must fail as a whole, so a body that ends early is an error.
+    A body that ends early is an error: an INSERT whose sender disappears must fail as a whole.
     """
 
     def __init__(self, source: Readable, length: int) -> None:
@@ -100,7 +100,7 @@ class _Counted:
 
 @dataclass(frozen=True, slots=True)
 class ExternalTable:
-    """A table that came with the request: ``name``, its columns, format and data."""
+    """A table sent with the request: name, columns, format and data."""
 
     name: str
     structure: str
@@ -110,12 +110,12 @@ class ExternalTable:
 
 @dataclass
 class Request:
-    """One request; parsed by :func:`parse`.
+    """One request, parsed by :func:`parse_parameters` and :func:`read_body`.
 
     Attributes:
         environ: The WSGI environment.
-        parameters: Of the URL and, for forms, of the body.
-        body: What is left of the body.
+        parameters: Parameters of the URL and, for forms, of the body.
+        body: Unread part of the body.
         tables: External tables of a multipart form.
     """
 
@@ -126,12 +126,12 @@ class Request:
 
     @cached_property
     def query_id(self) -> str:
-        """The client's own id or a new one; only echoed, the engine numbers its queries itself."""
+        """The client's own id or a new one. It is only echoed: the engine numbers its queries itself."""
         given = self.parameters.get("query_id", "")
         return given if given and given.isprintable() and given.isascii() else str(uuid.uuid4())
 
     def credentials(self) -> tuple[str, str]:
-        """User and password: from headers, from Basic authentication, or from the URL."""
+        """Return user and password from headers, Basic authentication or the URL."""
         environ = self.environ
         if "HTTP_X_CLICKHOUSE_USER" in environ:
             return self.header("X_CLICKHOUSE_USER"), self.header("X_CLICKHOUSE_KEY")
@@ -145,34 +145,34 @@ class Request:
         return self.parameters.get("user", "default"), self.parameters.get("password", "")
 
     def header(self, name: str) -> str:
-        """A header's text, empty without it; WSGI hands its bytes over as Latin-1."""
+        """Return a header's text; empty without it. WSGI passes its bytes as Latin-1."""
         value: str = self.environ.get(f"HTTP_{name}", "")
         return value.encode("latin-1", "replace").decode("utf-8", "replace")
 
     def flag(self, name: str) -> bool:
-        """Whether a protocol parameter is switched on."""
+        """Tell whether a protocol parameter is on."""
         return self.parameters.get(name, "0").lower() in ("1", "true")
 
     @property
     def read_only(self) -> bool:
-        """A GET may not change anything; neither may a request that says ``readonly``."""
+        """Whether the request may change nothing: a GET, or ``readonly`` is set."""
         return (
             self.environ["REQUEST_METHOD"] in ("GET", "HEAD") or self.parameters.get("readonly", "0") != "0"
         )
 
     @property
     def database(self) -> str | None:
-        """The database that the request names."""
+        """Database that the request names."""
         return self.parameters.get("database") or self.header("X_CLICKHOUSE_DATABASE") or None
 
     @property
     def default_format(self) -> str | None:
-        """The format of results for statements that name none."""
+        """Result format of statements that name none."""
         return self.parameters.get("default_format") or self.header("X_CLICKHOUSE_FORMAT") or None
 
     @property
     def session(self) -> SessionOptions:
-        """The session that the request belongs to."""
+        """Session that the request belongs to."""
         text = self.parameters.get("session_timeout", "60")
         if not text.isdigit() or not int(text) <= _MAX_SESSION_SECONDS:
             raise ClickHouseError(374, f"Invalid session timeout: '{text}'", "INVALID_SESSION_TIMEOUT", 400)
@@ -181,7 +181,7 @@ class Request:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Every parameter that does not belong to the protocol, to query parameters or external tables."""
+        """Engine settings: parameters of neither the protocol, nor query parameters, nor external tables."""
         parts = ("structure", "types", "format")
         tables = {f"{table.name}_{part}" for table in self.tables for part in parts}
         return {
@@ -197,7 +197,7 @@ class Request:
 
     @property
     def response_encoding(self) -> str | None:
-        """How the response is to be compressed, ``native`` meaning ClickHouse's own blocks."""
+        """Compression of the response; ``native`` means ClickHouse's own blocks."""
         if self.flag("compress"):
             return "native"
         return (
@@ -208,7 +208,7 @@ class Request:
 
 
 def parse_parameters(environ: dict[str, Any]) -> Request:
-    """The request without its body: enough to authenticate it."""
+    """Parse the request without its body, which is enough to authenticate it."""
     pairs = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
     return Request(environ, dict(pairs))
 
@@ -240,7 +240,7 @@ def read_body(request: Request) -> None:
 
 
 def _is_form(request: Request, kind: str) -> bool:
-    """Whether the body holds fields: curl -d sends plain SQL under this content type as well."""
+    """Tell whether the body holds form fields. ``curl -d`` sends plain SQL with the same content type."""
     if not kind.startswith("application/x-www-form-urlencoded") or "query" in request.parameters:
         return False
     return request.body.peek(6)[0] == b"query="

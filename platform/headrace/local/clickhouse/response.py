@@ -1,7 +1,7 @@
-"""Results on their way to the client: out of the engine through a pipe, compressed, in flat memory.
+"""Stream results to the client: out of the engine through a pipe, compressed, with constant memory.
 
-The engine writes a result as one document only where it writes a file, so a read runs with ``INTO OUTFILE``
-on one end of a pipe of this process. Whatever its length or format, memory holds a few pieces of it.
+The engine writes a result as one document only when it writes a file. So a read runs with ``INTO OUTFILE`` on one end
+of a pipe of this process. Whatever the result's length or format, memory holds a few pieces of it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from headrace.local.clickhouse.errors import ClickHouseError, translate
 from headrace.local.clickhouse.statement import Statement
 
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which the fcntl module does not name
-_LOOK_SECONDS = 0.25  # how often a silent query looks whether its client is still there
+_LOOK_SECONDS = 0.25  # interval at which a silent query checks for its client
 
 _JSON, _TEXT = "application/json; charset=UTF-8", "text/plain; charset=UTF-8"
 _TSV, _NDJSON = "text/tab-separated-values; charset=UTF-8", "application/x-ndjson; charset=UTF-8"
 
 
 def content_type(format_name: str) -> str:
-    """What ClickHouse calls the content of a format."""
+    """Return ClickHouse's content type of a format."""
     if "EachRow" in format_name and format_name.startswith("JSON"):
         return _NDJSON
     if format_name.startswith("JSON"):
@@ -43,7 +43,7 @@ def content_type(format_name: str) -> str:
 
 
 def summary(result: Any) -> str:
-    """``X-ClickHouse-Summary`` of an engine result."""
+    """Make ``X-ClickHouse-Summary`` of an engine result."""
     return summary_of(
         read=(result.storage_rows_read(), result.storage_bytes_read()),
         written=(result.rows_written(), result.bytes_written()),
@@ -58,9 +58,9 @@ def summary_of(
     returned: tuple[int, int] = (0, 0),
     seconds: float = 0.0,
 ) -> str:
-    """``X-ClickHouse-Summary`` from pairs of rows and bytes.
+    """Make ``X-ClickHouse-Summary`` from pairs of rows and bytes.
 
-    The numbers are strings, so that 64 bits survive JavaScript. Of an INSERT, the result is what it wrote.
+    Numbers are strings, so that 64 bits survive JavaScript. The result of an INSERT is its written rows.
     """
     result = written if written[0] else returned
     numbers = {
@@ -77,15 +77,15 @@ def summary_of(
 
 
 class ResultPipe:
-    """A running read: iterate for its bytes, then look at ``error`` and ``result``.
+    """A running read. Iterate for its bytes, then look at ``error`` and ``result``.
 
     Args:
-        engine: Runs it.
-        lease: Whose connection it uses.
+        engine: Runs the statement.
+        lease: Lends the connection.
         statement: A statement of kind READ.
-        format_name: The format of the result.
+        format_name: Format of the result.
         parameters: Query parameters.
-        client: The client's socket, watched for as long as the query runs.
+        client: The client's socket, watched while the query runs.
     """
 
     def __init__(
@@ -101,7 +101,9 @@ class ResultPipe:
         self.error: ClickHouseError | None = None
         self._engine, self._client = engine, client
         self._reader, writer = os.pipe()
-        with contextlib.suppress(OSError):  # the limit of this user's pipes: the default size works as well
+        with contextlib.suppress(
+            OSError
+        ):  # the user's limit on pipes is reached; the default size works, too
             fcntl.fcntl(writer, _SET_PIPE_SIZE, PIECE)
         self._fragment = f"'/proc/self/fd/{writer}' TRUNCATE"
         clause = f"\nINTO OUTFILE {self._fragment} FORMAT {format_name}"
@@ -119,10 +121,10 @@ class ResultPipe:
         self._query = engine.run(run)
 
     def read(self) -> bytes:
-        """The next piece; empty when the query is over.
+        """Return the next piece; empty when the query is over.
 
         Raises:
-            ClickHouseError: Code 394, the client went away.
+            ClickHouseError: Code 394: the client disconnected.
         """
         if self._reader < 0:
             return b""
@@ -147,10 +149,9 @@ class ResultPipe:
 
 
 class StreamedResponse:
-    """A body whose head has been sent: what was read ahead, then the rest as the engine delivers it.
+    """A body whose head has been sent: the bytes read ahead, then the rest as the engine delivers it.
 
-    An error from here on goes into the body, marked with the tag that the head announced, which is where
-    clients look for it.
+    From here on, an error goes into the body, marked with the tag that the head announced. Clients look for it there.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class StreamedResponse:
             yield end
 
     def close(self) -> None:
-        """Called by the server when the body is sent or the client is gone."""
+        """Release everything. The server calls it when the body is sent or the client has disconnected."""
         try:
             self._pipe.close()
         finally:
@@ -186,7 +187,7 @@ class StreamedResponse:
 
 
 class SpooledResponse:
-    """A finished result that waits in a file (``wait_end_of_query``)."""
+    """A finished result in a file (``wait_end_of_query``)."""
 
     def __init__(self, spool: IO[bytes], encoder: Encoder) -> None:
         self._spool, self._encoder = spool, encoder
@@ -199,12 +200,12 @@ class SpooledResponse:
             yield end
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._spool.close()
 
 
 def is_gone(client: socket.socket) -> bool:
-    """Whether the client has closed its connection."""
+    """Tell whether the client has closed its connection."""
     try:
         readable = select.select([client], [], [], 0)[0]
         return bool(readable) and client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""

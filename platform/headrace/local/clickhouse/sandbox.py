@@ -1,9 +1,9 @@
-"""Confines the server's process to its own directory (Linux Landlock), whatever SQL it is given.
+"""Confine the server's process to its own directory with Linux Landlock, whatever SQL it runs.
 
-The engine was built as a library for its host program, and some of its doors to the host have no lock: the
-scalar ``file()`` reads any path, executable dictionaries run any command. Landlock takes the rights away
-from the process, so nothing that SQL can say gives them back. It needs no privileges. On systems without it
-the server runs with grants and :mod:`headrace.local.clickhouse.guard` alone, and says so.
+The engine was built as a library that trusts its host program. It lets the scalar ``file()`` read any path and
+executable dictionaries run any command. Landlock takes these rights from the process, so no SQL can restore them. It
+needs no privileges. On systems without it, the server runs with grants and
+:mod:`headrace.local.clickhouse.access` alone, and reports that.
 
 Reference: https://docs.kernel.org/userspace-api/landlock.html
 """
@@ -21,11 +21,11 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers o
 _SET_NO_NEW_PRIVS = 38
 _RULE_PATH_BENEATH = 1
 _EXECUTE, _WRITE, _READ, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-_FILE_RIGHTS = _EXECUTE | _WRITE | _READ | 1 << 14 | 1 << 15  # what may be granted on a plain file
+_FILE_RIGHTS = _EXECUTE | _WRITE | _READ | 1 << 14 | 1 << 15  # rights that a plain file can have
 _NET_CONNECT_TCP = 1 << 1
 _RIGHTS_OF_VERSION = {1: 13, 2: 14, 3: 15, 4: 15}  # 2 added refer, 3 truncate, 5 device ioctl
 
-#: What the interpreter and the engine read while they run. Of /proc nothing that names other processes or
+#: Paths that the interpreter and the engine read. Of /proc, none that names other processes or
 #: this one's environment. Without ``auxv`` the engine looks for it in memory and may crash as it starts.
 _SYSTEM = (
     *(
@@ -70,14 +70,14 @@ _SYSTEM = (
 
 
 def confine(directory: Path, readable: Iterable[Path] = (), network: bool = False) -> str:
-    """Limit this process, and every thread it starts from now on, for good.
+    """Restrict this process, and every thread that it starts from now on, for good.
 
-    Must be called before the engine is imported, because threads that already run are not limited.
+    Call this before the engine is imported: threads that already run are not restricted.
 
     Args:
-        directory: The one tree that may be written.
+        directory: The only tree that may be written.
         readable: More paths that may be read.
-        network: Whether outgoing TCP connections stay possible.
+        network: Allow outgoing TCP connections.
 
     Returns:
         ``landlock-<version>``, or ``none`` where the system does not offer it.
@@ -107,7 +107,7 @@ def confine(directory: Path, readable: Iterable[Path] = (), network: bool = Fals
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
-    """Grant ``rights`` on ``path`` and below; a path that does not exist needs no rule."""
+    """Grant ``rights`` on ``path`` and below. A missing path needs no rule."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:

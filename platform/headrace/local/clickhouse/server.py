@@ -1,4 +1,4 @@
-"""The process: its command line, the HTTP server around the application, and its orderly end."""
+"""Run the server process: its command line, the HTTP server, and an orderly end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from headrace.local.clickhouse.sandbox import confine
 
 logger = logging.getLogger(__name__)
 
-_THREADS = 32  # measured: more connections than this do not get more out of two cores
-_GRACE_SECONDS = 1.0  # queries may end by themselves for this long, then they are killed
+_THREADS = 32  # measured: more connections gain nothing on two cores
+_GRACE_SECONDS = 1.0  # queries may run on for this long, then they are killed
 _JOIN_SECONDS = 4
 
 
 class _Gateway(wsgi.Gateway_10):
-    """Lets the application see the client's socket, to notice that the client went away."""
+    """Give the application the client's socket, so that it notices a disconnect."""
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
@@ -40,7 +40,7 @@ class _Gateway(wsgi.Gateway_10):
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; passwords are not part of it, because every process can read it."""
+    """Parse the command line. It holds no passwords, because every process can read it."""
     parser = argparse.ArgumentParser(
         prog="python -m headrace.local.clickhouse",
         description="Embedded ClickHouse with its HTTP interface. The password of --user is read from "
@@ -64,7 +64,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def serve(options: argparse.Namespace, password: str) -> None:
-    """Run until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
         Fatal: The directory or the port is taken, or an option is wrong.
@@ -85,7 +85,7 @@ def serve(options: argparse.Namespace, password: str) -> None:
     _check_port(options.host, options.port)
     spool = _fresh(directory / "spool")
     os.putenv("TMPDIR", str(spool))  # the engine's own temporary files
-    os.chdir(spool)  # the engine obeys a config.xml in the working directory: there is none here
+    os.chdir(spool)  # a folder without config.xml, which the engine would obey
     settings = config.write(_made(directory / "config"), directory / "data", _limits(), tuple(options.grant))
     sandbox = confine(directory, readable=[Path(__file__).parents[2]], network=bool(options.grant))
     engine.open(settings)
@@ -101,7 +101,7 @@ def serve(options: argparse.Namespace, password: str) -> None:
         server_name="Headrace",
     )
     server.gateway = _Gateway
-    server.expiration_interval = 0.2  # seconds until the accepting thread notices that it should stop
+    server.expiration_interval = 0.2  # seconds until the accepting thread notices a stop
     try:
         server.prepare()
     except OSError as error:
@@ -124,7 +124,7 @@ def serve(options: argparse.Namespace, password: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of ``python -m headrace.local.clickhouse``."""
+    """Run ``python -m headrace.local.clickhouse``."""
     from headrace.config.settings import load_settings
 
     options = parse_arguments(arguments)
@@ -140,10 +140,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class Signals:
-    """Signals that wake the main thread whichever thread the kernel hands them to.
+    """Wake the main thread on signals, whichever thread the kernel delivers them to.
 
-    Python runs handlers in the main thread alone. While that waits for a lock, a signal that one of the
-    engine's threads was given would lie there until something else woke it.
+    Python runs handlers in the main thread alone. While that thread waits for a lock, it would not
+    notice a signal that one of the engine's threads gets.
     """
 
     def __init__(self, *numbers: signal.Signals) -> None:
@@ -154,12 +154,12 @@ class Signals:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def wait(self) -> None:
-        """Until one of them has come; one that came before counts."""
+        """Wait until one of the signals has come; an earlier one counts."""
         self._reader.recv(1)
 
 
 def _stop(server: Any, engine: Engine) -> None:
-    """Refuse new work, let queries end for a moment, kill the rest, close the data."""
+    """Refuse new work, let queries end for a moment, kill the rest, and close the data."""
 
     def kill_until_done() -> None:
         while not ended.wait(_GRACE_SECONDS):
@@ -181,7 +181,7 @@ def _limits() -> config.Limits:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Find out that the port is taken before the engine starts."""
+    """Check that the port is free before the engine starts."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -208,6 +208,6 @@ def _made(directory: Path) -> Path:
 
 
 def _fresh(directory: Path) -> Path:
-    """An empty folder: what a killed process left in it is of no use to anybody."""
+    """Make an empty folder; delete leftovers of a killed process."""
     shutil.rmtree(directory, ignore_errors=True)
     return _made(directory)

@@ -1,7 +1,7 @@
-"""The little of SQL that the endpoint must understand: what a statement is, and where its data begins.
+"""Parse the little SQL that the endpoint must understand: a statement's kind, and where its data begins.
 
-The engine parses every statement itself; this scanner only splits text into tokens the way ClickHouse's
-lexer does (``src/Parsers/Lexer.cpp``), so that keywords inside strings, comments and names do not count.
+The engine parses every statement itself. This scanner only splits text into tokens as ClickHouse's lexer does
+(``src/Parsers/Lexer.cpp``), so that keywords inside strings, comments and names do not count.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _READS = frozenset({"SELECT", "WITH", "FROM", "DESCRIBE", "DESC", "EXPLAIN", "EX
 
 
 class Token(NamedTuple):
-    """One token; ``depth`` counts the brackets around it."""
+    """One token. ``depth`` counts the brackets around it."""
 
     kind: str
     text: str
@@ -44,7 +44,7 @@ class Token(NamedTuple):
     depth: int
 
     def is_word(self, *words: str) -> bool:
-        """Whether this is one of these bare keywords (upper case)."""
+        """Tell whether this is one of these bare keywords (upper case)."""
         return self.kind == "word" and self.text.upper() in words
 
     @property
@@ -56,7 +56,7 @@ class Token(NamedTuple):
 
 
 class Kind(Enum):
-    """How a statement has to be run."""
+    """Ways to run a statement."""
 
     READ = "read"  # has a result: streamed
     INSERT = "insert"  # carries data after its head: the data is streamed in
@@ -65,16 +65,16 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement, taken apart as far as running it needs.
+    """One statement, taken apart as far as running it requires.
 
     Attributes:
         kind: How to run it.
         verb: Its first word, upper case.
-        head: The text up to FORMAT (or VALUES), without either.
-        format: The format that the text names, if it does.
-        tail: What follows the format's name (``SETTINGS ...``), for reads and commands.
-        data_at: Index into the text where an INSERT's data begins.
-        tokens: Of the head and tail; an INSERT's data is not among them.
+        head: Text up to FORMAT (or VALUES), without either.
+        format: Format that the text names, if any.
+        tail: Text after the format's name (``SETTINGS ...``), for reads and commands.
+        data_at: Index into the text at which an INSERT's data begins.
+        tokens: Tokens of head and tail, without an INSERT's data.
     """
 
     kind: Kind
@@ -87,9 +87,9 @@ class Statement:
 
 
 def unquote(literal: str) -> str:
-    """The content of a quoted string or name, with ClickHouse's escapes undone."""
+    """Return the content of a quoted string or name, with ClickHouse's escapes resolved."""
     mark, content = literal[0], literal[1:-1]
-    if mark not in "'\"`":  # typographic quotes have no escapes, heredocs are harmless with their tags on
+    if mark not in "'\"`":  # typographic quotes have no escapes; heredocs may keep their tags
         return content
 
     def plain(match: re.Match[str]) -> str:
@@ -103,17 +103,17 @@ def unquote(literal: str) -> str:
 
 
 def quote(value: str) -> str:
-    """A string literal."""
+    """Quote a string as a literal."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def quote_name(name: str) -> str:
-    """A quoted identifier."""
+    """Quote an identifier."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def tokens(sql: str) -> Iterator[Token]:
-    """Split ``sql``, leaving out space and comments. Text that the lexer would refuse becomes signs."""
+    """Split ``sql`` into tokens without space and comments. Text that the lexer would refuse becomes signs."""
     position, depth = 0, 0
     while position < len(sql):
         match = _TOKEN.match(sql, position)
@@ -134,7 +134,7 @@ def tokens(sql: str) -> Iterator[Token]:
 
 
 def _end_of_comment(sql: str, position: int) -> int:
-    """Where the comment ends that began before ``position``: comments nest."""
+    """Return the end of the comment that began before ``position``. Comments nest."""
     depth = 1
     while depth and (mark := _COMMENT_MARK.search(sql, position)):
         depth += 1 if mark.group() == "/*" else -1
@@ -143,7 +143,7 @@ def _end_of_comment(sql: str, position: int) -> int:
 
 
 def _dollar(sql: str, position: int) -> tuple[str, int]:
-    """Kind and end of what begins with a dollar sign; the tag of a heredoc may be any text."""
+    """Return kind and end of a token that begins with a dollar sign. A heredoc's tag may be any text."""
     tag_end = sql.find("$", position + 1) + 1
     if tag_end:
         tag = sql[position:tag_end]
@@ -187,7 +187,7 @@ def analyse(sql: str) -> Statement:
 
 
 def _analyse_insert(sql: str, seen: list[Token], stream: Iterator[Token]) -> Statement:
-    """An INSERT ends where its data begins: after VALUES or FORMAT at the outermost level."""
+    """Take an INSERT apart. It ends where its data begins: after VALUES or FORMAT at the outermost level."""
     for token in stream:
         if not token.depth and seen[-1].text != ".":
             if token.is_word("VALUES"):

@@ -1,4 +1,4 @@
-"""Read what dbt says of a project that it refuses: which file, which line, and what is wrong there."""
+"""Extract file, line and reason from dbt's output about a project that it refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CLOCK = re.compile(r"^\s*\d\d:\d\d:\d\d\s+")
 _HEADING = re.compile(
     r"^(Encountered an error:?|(Compilation|Parsing|Runtime|Dependency|Validation|Database) Error( in .*)?:?)$"
 )
-#: What dbt quotes around the place, and says again in its own words.
+#: Lines that dbt quotes around the place; its own words repeat their content.
 _QUOTED_LINE = re.compile(
     r"^(\d+\s*\||-{5,}|line \d+$|in \"<unicode string>\"|Raw Error:|.*RuntimeWarning: )"
 )
@@ -21,18 +21,18 @@ _LINE = re.compile(r"\bline (\d+)")
 _MISSING = re.compile(r"""\bnamed ['"]?([\w.]*\w)""")
 _NAME = re.compile(r"""['"`]([^'"`\s]+)['"`]""")
 _MOST = 300
-#: dbt names none of these when it cannot read them.
+#: Files that dbt does not name when it cannot read them.
 _CONFIGURATION = ("dbt_project.yml", "profiles.yml", "packages.yml")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with the dbt project.
+class ProjectProblem:
+    """A problem of the dbt project.
 
     Attributes:
-        said: One line, for a person.
-        file: Where, relative to the folder that holds the project; empty if nobody knows.
-        line: Line in that file, counted from 1; None if nobody knows.
+        said: Description in one line.
+        file: File, relative to the folder that holds the project; empty if unknown.
+        line: Line in that file, counted from 1; None if unknown.
     """
 
     said: str
@@ -44,19 +44,19 @@ class Problem:
         return f"{place}: {self.said}" if place else self.said
 
 
-def understand(output: str, project: Path, changed: Collection[str] = ()) -> Problem:
+def explain(output: str, project: Path, changed: Collection[str] = ()) -> ProjectProblem:
     """Find file, line and reason in dbt's output.
 
     Args:
-        output: What dbt wrote when it refused.
-        project: The project that it read.
-        changed: Files, relative to the project, that are not as they were when it last parsed. Where dbt names no
-            file, or several, one of these is meant.
+        output: dbt's output.
+        project: The project that dbt read.
+        changed: Files, relative to the project, that have changed since it last parsed. Where dbt names no file or
+            several, the problem is in one of these.
     """
     lines = [_CLOCK.sub("", _ANSI.sub("", line)).strip() for line in output.splitlines()]
     file, line = _place(lines, project, changed)
     where = f"{project.name}/{file}" if file else project.name
-    return Problem(_reason(lines), where, line)
+    return ProjectProblem(_reason(lines), where, line)
 
 
 def _reason(lines: list[str]) -> str:
@@ -87,9 +87,9 @@ def _place(lines: list[str], project: Path, changed: Collection[str]) -> tuple[s
 
 
 def _named(text: str, project: Path) -> Iterator[str]:
-    """Files of the project that are named; dbt leaves out ``models/`` where it reads YAML."""
+    """Yield the project's files that the text names. dbt omits ``models/`` where it reads YAML."""
     for name in _FILE.findall(text):
-        if name.startswith("/"):  # of dbt itself, in a traceback
+        if name.startswith("/"):  # a file of dbt itself, in a traceback
             continue
         if (project / name).is_file():
             yield name
@@ -100,7 +100,7 @@ def _named(text: str, project: Path) -> Iterator[str]:
 
 
 def _quoted(lines: list[str], number: int, project: Path, changed: Collection[str]) -> Iterator[str]:
-    """Files that have, at this line, one of the lines that dbt quotes."""
+    """Yield files that have one of the quoted lines at this line number."""
     quoted = {line for line in lines if line}
     rest = sorted(path.relative_to(project).as_posix() for path in project.rglob("*.sql"))
     for name in [*sorted(changed), *rest]:
@@ -110,7 +110,7 @@ def _quoted(lines: list[str], number: int, project: Path, changed: Collection[st
 
 
 def _undecodable(project: Path) -> Iterator[str]:
-    """Files that are not UTF-8."""
+    """Yield files that are not UTF-8."""
     for path in sorted(
         path for path in project.rglob("*") if path.suffix in {".sql", ".yml", ".yaml", ".md"}
     ):
@@ -131,7 +131,7 @@ def _is_yaml(file: Path) -> bool:
 
 
 def _mentioned(text: str, file: Path) -> int | None:
-    """Line of the first name that is quoted in the message and is in the file."""
+    """Return the line of the first name that the message quotes and the file contains."""
     content = _lines(file)
     for name in [*_MISSING.findall(text), *_NAME.findall(text)]:
         word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
@@ -149,6 +149,6 @@ def _lines(file: Path) -> list[str]:
 
 
 def changed_files(before: Iterable[tuple[str, str]], now: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """Names of the files that are new or have another content, given names and checksums."""
+    """Return the names of new and changed files, from names and checksums."""
     known = dict(before)
     return frozenset(name for name, checksum in now if known.get(name) != checksum)

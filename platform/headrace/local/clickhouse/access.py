@@ -1,15 +1,16 @@
-"""Refuses statements that reach for the host, where the engine itself has no grant to refuse them with.
+"""Refuse statements that access the host where the engine has no grant to refuse them.
 
-Three layers keep a client inside the server. Each says here what it guards:
+Three layers keep a client inside the server:
 
-* **Grants** (:mod:`.config`): table functions and table engines over files, URLs, object stores and other
-  servers, the engine's ``default`` database, BACKUP, users and SYSTEM commands, settings that name files.
-* **This scan**: what the engine runs without asking for a grant, because a library's caller may do as it
-  likes: ``INTO OUTFILE``, ``FROM INFILE``, the scalar ``file()``, dictionaries over files and commands,
-  ``ATTACH ... FROM``, and engines that take a path. A SELECT gets the endpoint's own ``INTO OUTFILE`` as well
-  and the engine's grammar allows one: a clause that the scan overlooked is a syntax error.
-* **The sandbox** (:mod:`.sandbox`): whatever SQL builds at run time, which no reading of the text can see
-  (``format(..., concat('a String default fi', 'le(...)'), ...)``), and all that the other two overlooked.
+* **Grants** (:mod:`.config`) cover table functions and table engines over files, URLs, object stores and other
+  servers, the engine's ``default`` database, BACKUP, users and SYSTEM commands, and settings that name files.
+* **This scan** covers statements that the engine runs without a grant, because it trusts the program that embeds it:
+  ``INTO OUTFILE``, ``FROM INFILE``, the scalar ``file()``, dictionaries over files and commands, ``ATTACH ... FROM``,
+  and engines that take a path. The endpoint also appends its own ``INTO OUTFILE`` to every SELECT. The engine's
+      grammar
+  allows only one, so a clause that the scan overlooks is a syntax error.
+* **The sandbox** (:mod:`.sandbox`) covers SQL that is built at run time, which no scan of the text can see
+  (``format(..., concat('a String default fi', 'le(...)'), ...)``), and everything that the other two overlook.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _HIGHER_ORDER = re.compile(r"array|map|apply|columns", re.IGNORECASE)
 
 
 def check(statement: Statement) -> None:
-    """Refuse what the module's text lists.
+    """Refuse the statements that the module lists.
 
     Raises:
         ClickHouseError: Code 497, ACCESS_DENIED.
@@ -68,7 +69,7 @@ def _check_pair(token: Token, after: Token) -> None:
 
 
 def _check_name(words: Sequence[Token], index: int, name: str) -> None:
-    """``name`` as a function: called, applied to columns, or handed to a higher-order function."""
+    """Refuse ``name`` as a function that is called, applied to columns, or passed to a higher-order function."""
     called = index + 1 < len(words) and words[index + 1].text == "("
     if called and name.lower() in _FUNCTIONS and not _is_column_list(words, index):
         raise denied(f"{name}() is not allowed: it reaches the host's files")
@@ -81,14 +82,14 @@ def _check_name(words: Sequence[Token], index: int, name: str) -> None:
 
 
 def _is_column_list(words: Sequence[Token], index: int) -> bool:
-    """Whether the name is a table of ``INSERT INTO name (columns)`` or ``CREATE TABLE name (...)``."""
+    """Tell whether the name is a table of ``INSERT INTO name (columns)`` or ``CREATE TABLE name (...)``."""
     if index > 1 and words[index - 1].text == ".":
         index -= 2
     return index > 0 and words[index - 1].is_word("TABLE", "INTO", "VIEW", "DICTIONARY", "EXISTS")
 
 
 def _check_text(literal: str) -> None:
-    """SQL inside a string: the structure argument of a table function, a dictionary's query."""
+    """Check SQL inside a string: the structure argument of a table function, or a dictionary's query."""
     text = unquote(literal)
     if _FILE_CALL.search(text) and _SQL_IN_TEXT.search(text):
         raise denied("a string that holds SQL with file() is not allowed: it reads the host's files")
@@ -112,16 +113,16 @@ def _check_definition(verb: str, words: Sequence[Token]) -> None:
 
 
 def may_evaluate(data: bytes, complete: bool) -> bool:
-    """Whether the expressions in the VALUES of an INSERT may be evaluated.
+    """Tell whether the expressions in the VALUES of an INSERT may be evaluated.
 
-    The engine evaluates what is no literal, ``file()`` included. So expressions need a body that was seen
-    as a whole and does not mention that function; literals always pass.
+    The engine evaluates everything but literals, ``file()`` included. So expressions need a body that was read as a
+    whole and does not name that function. Literals always pass.
     """
     return complete and b"file" not in data and b"\\x" not in data
 
 
 def scan(sql: str) -> tuple[Token, ...]:
-    """All tokens of a fragment (an external table's structure), checked like a statement's."""
+    """Return the tokens of a fragment (an external table's structure), checked like those of a statement."""
     found = tuple(tokens(sql))
     for index, token in enumerate(found):
         if token.kind == "string":

@@ -1,9 +1,8 @@
-"""The files by which other commands find a running stack, and the lock that says whether one runs.
+"""Read and write the files by which other commands find a running stack, and the lock that tells whether one runs.
 
-``stack.lock`` is the truth: its flock is held by the supervisor and by every guard, so it is free exactly
-when no process of a stack is left. ``stack.env`` (for settings) and ``stack.json`` (for ``status`` and
-``down``) may be stale after a ``kill -9``; without the lock they mean nothing and whoever comes next removes
-them.
+The lock decides. The supervisor and every guard hold the flock on ``stack.lock``, so it is free exactly when no
+process of a stack is left. ``stack.env`` (for settings) and ``stack.json`` (for ``status`` and ``down``) may be stale
+after a ``kill -9``. Without the lock they mean nothing, and the next command removes them.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from headrace.core.errors import Fatal
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+=,-]*")
 _PAUSE = 0.05
-_LOOKED_AT_SECONDS = (
-    0.05  # whoever reads stack.env holds the lock for microseconds, to see whether it is free
-)
+_LOOKED_AT_SECONDS = 0.05  # readers of stack.env hold the lock for microseconds, to check whether it is free
 _PRIVATE = 0o600  # only this user may read them
 
 
 def env_file(home: Path) -> Path:
+    """Return the path of ``stack.env``."""
     return stack_env.path_in(home)
 
 
 def info_file(home: Path) -> Path:
+    """Return the path of ``stack.json``."""
     return home / "stack.json"
 
 
@@ -53,10 +52,10 @@ class _Info(TypedDict):
 
 @contextlib.contextmanager
 def writing(home: Path) -> Iterator[None]:
-    """Translate what a full disk or a read-only folder raises.
+    """Translate the errors of a full disk or a read-only folder.
 
     Raises:
-        Fatal: Anything could not be written.
+        Fatal: A file could not be written.
     """
     try:
         yield
@@ -68,7 +67,7 @@ def writing(home: Path) -> Iterator[None]:
 
 
 def try_lock(home: Path) -> int | None:
-    """The lock's file descriptor, or None when a stack holds it. Closing the descriptor releases it.
+    """Return the lock's file descriptor, or None when a stack holds it. Closing the descriptor releases the lock.
 
     Raises:
         Fatal: ``home`` cannot be created or written.
@@ -88,17 +87,17 @@ def try_lock(home: Path) -> int | None:
 
 
 def wait_for_lock(home: Path, seconds: float) -> int | None:
-    """As ``try_lock``, for at most ``seconds``: the last guards of a stack may still be ending services."""
+    """Call ``try_lock`` for at most ``seconds``. The last guards of a stack may still be ending services."""
     deadline = time.monotonic() + seconds
     while (fd := try_lock(home)) is None and time.monotonic() < deadline:
         time.sleep(_PAUSE)
     return fd
 
 
-def runs(home: Path) -> bool:
-    """Whether any process of a stack is left; removes what a killed one left behind.
+def is_running(home: Path) -> bool:
+    """Tell whether any process of a stack is left; remove the files of a killed one.
 
-    A folder that does not exist is not created by asking.
+    Asking does not create the folder.
     """
     if not (home / stack_env.LOCK).exists():
         return False
@@ -106,14 +105,14 @@ def runs(home: Path) -> bool:
     if fd is None:
         return True
     try:
-        forget(home)
+        remove(home)
     finally:
         os.close(fd)
     return False
 
 
-def forget(home: Path) -> None:
-    """Remove the files. Only while holding the lock."""
+def remove(home: Path) -> None:
+    """Remove the files. Call it only with the lock held."""
     with contextlib.suppress(OSError):
         env_file(home).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -121,25 +120,27 @@ def forget(home: Path) -> None:
 
 
 def write_env(home: Path, variables: Mapping[str, str]) -> None:
+    """Write ``stack.env``."""
     lines = [f"{name}={_quoted(value)}\n" for name, value in variables.items()]
     write_atomically(env_file(home), "".join(lines), _PRIVATE)
 
 
 def read_env(home: Path) -> dict[str, str]:
-    """Empty when there is none.
+    """Return the variables of ``stack.env``; empty if it does not exist.
 
     Raises:
-        Damaged: It is not what a stack wrote.
+        Damaged: The file is not as a stack wrote it.
     """
     return {name: line.value for name, line in stack_env.read(env_file(home)).items()}
 
 
 def write_info(home: Path, info: Mapping[str, Any]) -> None:
+    """Write ``stack.json``."""
     write_atomically(info_file(home), json.dumps(info, indent=1), _PRIVATE)
 
 
 def read_info(home: Path) -> dict[str, Any] | None:
-    """None where there is none, or one that no stack wrote."""
+    """Return the content of ``stack.json``; None if it does not exist or is damaged."""
     try:
         info = msgspec.json.decode(info_file(home).read_bytes(), type=_Info)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
