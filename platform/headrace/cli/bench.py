@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.cli.shared import Json, console, emit
+from headrace.core import extras
 
 if TYPE_CHECKING:
     from headrace.bench.idle import IdleResult
@@ -45,6 +46,7 @@ def throughput(
     as_json: Json = False,
 ) -> None:
     """Measure events per second, by step and as a whole, beside bare drivers; 1 if a run does not reconcile."""
+    extras.require("local", "'headrace bench throughput'")
     from headrace.bench.throughput import throughput as run
 
     found = run(
@@ -109,6 +111,7 @@ def freshness(
     as_json: Json = False,
 ) -> None:
     """Measure how soon an event is visible in the speed layer of the whole platform; 1 if it does not reconcile."""
+    extras.require("local", "'headrace bench freshness'")
     from headrace.bench.freshness import freshness as run
 
     found = run(_home(), Console(stderr=True) if as_json else console, rate=rate, seconds=seconds)
@@ -131,6 +134,7 @@ def idle(
     as_json: Json = False,
 ) -> None:
     """Measure runs, core seconds and storage growth under the traffic of 'headrace up'; 1 if a run failed."""
+    extras.require("local", "'headrace bench idle'")
     from headrace.bench.idle import idle as run
 
     found = run(_home(), Console(stderr=True) if as_json else console, minutes=minutes, rate=rate)
@@ -182,6 +186,7 @@ def backfill(
     as_json: Json = False,
 ) -> None:
     """Measure a backfill of many days, launched as from the UI, beside live ingestion; 1 if a count is wrong."""
+    extras.require("local", "'headrace bench backfill'")
     from headrace.bench.backfill import backfill as run
 
     found = run(_home(), Console(stderr=True) if as_json else console, days=days, events=events, rate=rate)
@@ -208,6 +213,7 @@ def queries(
     as_json: Json = False,
 ) -> None:
     """Measure dashboard queries and the rebuild of a touched day; 1 if a mart does not hold every event."""
+    extras.require("local", "'headrace bench queries'")
     from headrace.bench.queries import queries as run
 
     found = run(
@@ -242,6 +248,7 @@ def scale(
     as_json: Json = False,
 ) -> None:
     """Measure cost per event at growing backlogs, and per commit in a large table; 1 if rows are wrong."""
+    extras.require("local", "'headrace bench scale'")
     from headrace.bench.scale import scale as run
 
     found = run(_home(), Console(stderr=True) if as_json else console, events=events, commits=commits)
@@ -280,6 +287,7 @@ def report(
     ] = False,
 ) -> None:
     """Measure, and write docs/performance.md with its plot and figures; 1 if a part does not reconcile."""
+    extras.require("local", "'headrace bench report'")
     from headrace.bench import report as making
     from headrace.bench.measure import filesystem
     from headrace.config.settings import settings

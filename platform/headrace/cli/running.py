@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from headrace.cli.shared import Json, console, emit, say
+from headrace.core import extras
 from headrace.core.errors import Fatal
 
 stack_app = typer.Typer(
@@ -27,6 +28,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the demo on real input, then print a summary; exit status 0 only if every number reconciles."""
+    extras.require("local", "'headrace demo'")
     from headrace.config.settings import home_folder
     from headrace.demo.run import demo as run
     from headrace.demo.view import as_dict
@@ -49,6 +51,7 @@ def up(
     ui_port: UiPort = None,
 ) -> None:
     """Run the whole platform with UI and simulated live traffic, in the foreground, until Ctrl-C."""
+    extras.require("local", "'headrace up'")
     from headrace.config.settings import home_folder
     from headrace.demo.up import up as run
 
@@ -63,6 +66,7 @@ def stack_up(
     clickhouse_port: Annotated[int | None, typer.Option(help="Exactly this port for ClickHouse.")] = None,
 ) -> None:
     """Start the backing services, or report that they run already."""
+    extras.require("local", "'headrace stack up'")
     from headrace.config.settings import home_folder
     from headrace.local import stack
 

