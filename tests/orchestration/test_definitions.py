@@ -424,7 +424,7 @@ def test_days_before_the_partitions_wait_until_these_are_loaded_again() -> None:
 def test_a_batch_of_events_is_stored_like_single_ones(tmp_path: Path) -> None:
     from dagster import AssetExecutionContext, AssetMaterialization, asset
 
-    from headrace.orchestration.runtime.storage import report_materializations
+    from headrace.orchestration.runtime.materializations import report_materializations
 
     config = Path(__file__).parents[2] / "dagster_home" / "dagster.yaml"
     (tmp_path / "dagster.yaml").write_text(config.read_text())

@@ -31,8 +31,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.packed import packed, unpacked
-from headrace.orchestration.retention import Keep, forget
-from headrace.orchestration.runtime.storage import report_materializations
+from headrace.orchestration.runtime.materializations import report_materializations
+from headrace.orchestration.runtime.retention import Keep, forget
 
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
 BUILT = AssetKey("built")
@@ -160,9 +160,9 @@ def test_a_run_that_goes_on_keeps_everything(instance: DagsterInstance) -> None:
 
 
 def test_ticks_go_by_number(instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headrace.orchestration import retention
+    from headrace.orchestration.runtime import tables
 
-    monkeypatch.setattr(retention, "_TICKS", 3)
+    monkeypatch.setattr(tables, "_TICKS", 3)
     for status in [TickStatus.SKIPPED] * 10 + [TickStatus.SUCCESS] * 2 + [TickStatus.STARTED] * 5:
         tick(instance, status)
     assert forget(instance, KEEP).ticks == 7

@@ -29,7 +29,7 @@ from headrace.clients.postgres import described
 from headrace.config.settings import PROJECT_ROOT, load_settings, settings
 from headrace.core.errors import Fatal
 from headrace.orchestration.alerts import alerts_sensor
-from headrace.orchestration.retention import Keep, forget
+from headrace.orchestration.runtime.retention import Keep, forget
 
 from . import servers
 from .fetch import Missing

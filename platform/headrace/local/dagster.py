@@ -63,8 +63,9 @@ def dagster_services(
     workspace = dagster_home / "workspace.yaml"
     workspace.write_text(_WORKSPACE.format(host=LOOPBACK, port=code))
     url = f"http://{LOOPBACK}:{web}"
-    # for links in alerts, unless the environment names another address
-    env = {"HEADRACE_UI_URL": url, **environment, "DAGSTER_HOME": str(dagster_home)}
+    # for links in alerts and for quick runs, unless the environment says otherwise
+    own = {"HEADRACE_UI_URL": url, "HEADRACE_FORK_RUNS": "true"}
+    env = {**own, **environment, "DAGSTER_HOME": str(dagster_home)}
     tool, quiet = Path(sys.executable).with_name("dagster"), ("--log-level", "warning")
     logs = home / "logs"
     grpc = ("--module-name", _MODULE, "--host", LOOPBACK, "--port", str(code))

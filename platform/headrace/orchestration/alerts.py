@@ -28,14 +28,6 @@ from dagster import (
     SkipReason,
     sensor,
 )
-from dagster._core.definitions.assets.job.asset_job import (
-    is_reserved_asset_job_name as is_implicit_asset_job_name,
-)
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
-from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from headrace import alerts
 from headrace.alerts import AlertState, Findings, Problem, length
@@ -45,6 +37,7 @@ from headrace.health.freshness import last_landed
 from headrace.orchestration import backoff
 from headrace.orchestration.keys import STREAM, lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
+from headrace.orchestration.runtime.types import AssetCheckExecutionRecord
 from headrace.orchestration.sensors import SOURCE, instance_of
 from headrace.pipelines import Pipeline
 
@@ -56,6 +49,10 @@ _SETTLED = timedelta(seconds=10)
 #: Error of a run that a blocking check ended: the check's own alert tells of it.
 _CHECKS_ERROR = "DagsterAssetCheckFailedError"
 
+#: Dagster's names, as its database and the UI show them.
+_WILL_RETRY = "dagster/will_retry"
+_ANONYMOUS_JOB = "__anonymous_asset_job"
+_IMPLICIT_JOB = "__ASSET_JOB"
 #: Stands for the job that Dagster makes of the assets that somebody chooses.
 _ANY_ASSETS = "assets"
 
@@ -214,12 +211,17 @@ def _ended(record: RunRecord) -> datetime:
 def _undecided(run: DagsterRun, instance: DagsterInstance, age: timedelta) -> bool:
     """Tell whether Dagster has yet to decide on a retry of a failed run, which it does right after the failure."""
     failed = run.status is DagsterRunStatus.FAILURE
-    return failed and instance.run_retries_enabled and WILL_RETRY_TAG not in run.tags and age < _SETTLED
+    return failed and instance.run_retries_enabled and _WILL_RETRY not in run.tags and age < _SETTLED
+
+
+def _chosen_assets(run: DagsterRun) -> bool:
+    """Whether somebody chose assets, for which Dagster then made the job."""
+    return run.job_name == _IMPLICIT_JOB or run.job_name.startswith(_ANONYMOUS_JOB)
 
 
 def _cause(run: DagsterRun) -> str:
     """Make the key under which a run's failures are one: the same job on the same source, or the same assets."""
-    if is_implicit_asset_job_name(run.job_name):
+    if _chosen_assets(run):
         chosen = [key.to_user_string() for key in run.asset_selection or ()]
         chosen += [f"{c.asset_key.to_user_string()}:{c.name}" for c in run.asset_check_selection or ()]
         return f"run/{_ANY_ASSETS} {hashlib.sha256(repr(sorted(chosen)).encode()).hexdigest()[:12]}"
@@ -229,7 +231,7 @@ def _cause(run: DagsterRun) -> str:
 def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: Places) -> Problem | None:
     """Make the problem of a failed run; None if it is retried, or if checks ended it, which have their own alerts."""
     run = record.dagster_run
-    if run.tags.get(WILL_RETRY_TAG) == "true":
+    if run.tags.get(_WILL_RETRY) == "true":
         return None
     events = [r.event_log_entry.dagster_event for r in instance.get_records_for_run(
         run.run_id, of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
@@ -246,7 +248,7 @@ def _failed(key: str, record: RunRecord, instance: DagsterInstance, places: Plac
     stream = run.tags.get(STREAM) or places.stream(assets)
     owners = (places.pipelines[stream].owner,) if stream in places.pipelines else places.owners(assets)
     source = f" ({run.tags[SOURCE]})" if SOURCE in run.tags else ""
-    implicit = is_implicit_asset_job_name(run.job_name)
+    implicit = _chosen_assets(run)
     shown = ", ".join(a.to_user_string() for a in assets[:3]) + (", ..." if len(assets) > 3 else "")
     return Problem(
         key=key,
@@ -275,9 +277,9 @@ def _look_at_checks(news: Findings, book: AlertState, instance: DagsterInstance,
     for key, record in records.items():
         if key not in names:  # Dagster also answers for the same name on another asset
             continue
-        if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:
+        if record.status.value == "SUCCEEDED":
             news.recovered.add(names[key])
-        elif record.status is AssetCheckExecutionRecordStatus.FAILED:
+        elif record.status.value == "FAILED":
             news.problems.append(_red(names[key], record, places))
     known = set(names.values())
     book.checks = sorted(known)

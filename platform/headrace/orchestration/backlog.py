@@ -26,7 +26,8 @@ from headrace.orchestration import metadata
 from headrace.orchestration.backoff import Backoff
 from headrace.orchestration.keys import STREAM, source_key, tags_of
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.sensors import ACTIVE, SOURCE, Job, active, instance_of, seconds
+from headrace.orchestration.runtime.types import Job
+from headrace.orchestration.sensors import ACTIVE, SOURCE, active, instance_of, seconds
 from headrace.pipelines import Pipeline, Spec
 from headrace.streams.stream import Stream
 

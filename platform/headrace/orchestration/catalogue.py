@@ -24,7 +24,6 @@ from dagster import (
     SkipReason,
     sensor,
 )
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from headrace.config.settings import Settings
 from headrace.core.errors import HeadraceError
@@ -40,6 +39,8 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 30
 #: Most materializations of a tick; each is a row or two of Dagster's database.
 _AT_ONCE = 500
+#: Newest backfills among which one that goes on is looked for.
+_BACKFILLS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def _where_it_begins(
     first_day.note(settings, pipeline.name, first)
     if not first_day.watched or first == begin or not twice:
         return ""
-    if instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]), limit=1):
+    if any(one.status.value == "REQUESTED" for one in instance.get_backfills(limit=_BACKFILLS)):
         return f"{pipeline.name} begins on {first}; the definitions are loaded again after the backfill"
     first_day.ask_to_load_again(settings)
     return f"{pipeline.name} begins on {first}, not on {begin}: the definitions are loaded again"

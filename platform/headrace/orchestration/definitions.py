@@ -43,7 +43,7 @@ from headrace.orchestration.backoff import backoff, checksum_beside
 from headrace.orchestration.keys import tags_of
 from headrace.orchestration.model_definitions import Models
 from headrace.orchestration.resources import Streams, streams_resource
-from headrace.orchestration.sensors import Job
+from headrace.orchestration.runtime.types import Job
 from headrace.orchestration.upkeep import upkeep_job
 from headrace.pipelines import Pipeline, discover
 from headrace.pipelines.loading import reason

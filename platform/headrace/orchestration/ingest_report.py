@@ -24,7 +24,7 @@ from headrace.contracts.unknown import added
 from headrace.core.errors import HeadraceError
 from headrace.lake import Extent
 from headrace.orchestration import metadata
-from headrace.orchestration.runtime.storage import report_materializations
+from headrace.orchestration.runtime.materializations import report_materializations
 from headrace.streams.drain import Step
 from headrace.streams.stream import Stream
 

@@ -23,7 +23,7 @@ from headrace.orchestration.backoff import backoff, checksum_beside
 from headrace.orchestration.keys import tags_of
 from headrace.orchestration.refresh import refresh_sensor
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.sensors import Job
+from headrace.orchestration.runtime.types import Job
 from headrace.orchestration.views import views_sensor
 from headrace.pipelines import Pipeline
 

@@ -33,7 +33,8 @@ from headrace.orchestration.backoff import Backoff
 from headrace.orchestration.keys import STREAM, tags_of
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.sensors import VIEWS, Job, active, instance_of, seconds
+from headrace.orchestration.runtime.types import Job
+from headrace.orchestration.sensors import VIEWS, active, instance_of, seconds
 from headrace.pipelines import Pipeline
 from headrace.streams.stream import Stream
 from headrace.warehouse import StaleDay

@@ -23,7 +23,7 @@ from headrace.orchestration.keys import STREAM, tags_of
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.refresh import refreshes
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.sensors import Job
+from headrace.orchestration.runtime.types import Job
 from headrace.pipelines import Pipeline
 
 _ON = DefaultScheduleStatus.RUNNING

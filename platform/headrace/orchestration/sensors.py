@@ -9,14 +9,11 @@ from threading import Lock
 from dagster import (
     DagsterInstance,
     DagsterRunStatus,
-    JobDefinition,
     RunsFilter,
     SensorEvaluationContext,
 )
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.instance.ref import InstanceRef
 
-Job = JobDefinition | UnresolvedAssetJobDefinition
+from headrace.orchestration.runtime.types import InstanceRef
 
 SOURCE = "headrace/source"
 VIEWS = "headrace/views"

@@ -12,7 +12,7 @@ from headrace.core.errors import HeadraceError, Retriable
 from headrace.health.freshness import needed_since
 from headrace.lake.delta import DeltaLakeTable
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.retention import Keep, forget
+from headrace.orchestration.runtime.retention import Keep, forget
 from headrace.pipelines import Pipeline
 from headrace.streams.stream import Stream
 

@@ -22,7 +22,8 @@ from headrace.core.errors import Retriable
 from headrace.models.project import views_version
 from headrace.orchestration.backoff import Backoff
 from headrace.orchestration.resources import Streams
-from headrace.orchestration.sensors import VIEWS, Job, instance_of
+from headrace.orchestration.runtime.types import Job
+from headrace.orchestration.sensors import VIEWS, instance_of
 from headrace.pipelines import Pipeline
 
 

@@ -9,12 +9,17 @@ With ``--reloadable`` before them it serves through Dagster's proxy, as ``dagste
 *Reload* starts a server with what the files say by then, and the one before it goes when its runs are done. That
 server is forked too, from a process that has imported the libraries and nothing of ours, so that a reload takes as
 long as our own files do.
+
+Forking is chosen by ``HEADRACE_FORK_RUNS``, which ``headrace up`` sets. It takes the place of parts of multiprocessing
+and of Dagster that are no public interface, so it is tried first, down to a process that is forked and answers. Where
+it is not chosen, or where the trial fails, this process becomes Dagster's own server with the same arguments.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import inspect
 import multiprocessing
 import os
 import sys
@@ -23,6 +28,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing import forkserver, process, resource_tracker, util
 from multiprocessing.context import BaseContext
 from typing import NoReturn
+
+from headrace.orchestration.runtime.trial import require, works
 
 #: What the definitions are made with, and what changes only with the installation.
 LIBRARIES = [
@@ -49,6 +56,11 @@ RUNS = [
 ]
 _LOOK_SECONDS = 1.0
 _RELOAD_SECONDS = 180
+#: A forked process that does nothing ends within milliseconds, on a busy machine too.
+_ANSWERS_SECONDS = 30
+_INSTEAD = "Dagster starts a process for each run, which takes seconds"
+#: What the fork server imports before it serves.
+_preload: list[str] = []
 _get_context = multiprocessing.get_context
 _spawn = util.spawnv_passfds
 
@@ -76,7 +88,7 @@ def _serve(listener: int, alive: int) -> NoReturn:
         for start, end in ((3, low), (low + 1, high), (high + 1, os.sysconf("SC_OPEN_MAX"))):
             os.closerange(start, end)
         forkserver._forkserver._lock._at_fork_reinit()  # type: ignore[attr-defined]  # held while we were forked
-        forkserver.main(listener, alive, RUNS if DEFINITIONS in sys.modules else [])
+        forkserver.main(listener, alive, _preload)
     except SystemExit:
         code = 0
     finally:
@@ -85,16 +97,52 @@ def _serve(listener: int, alive: int) -> NoReturn:
 
 def main() -> None:
     """Serve until stopped."""
-    if sys.argv[1:2] == ["--reloadable"]:
+    from headrace.config.settings import load_settings
+
+    reloadable = sys.argv[1:2] == ["--reloadable"]
+    if reloadable:
         del sys.argv[1]
+    if not load_settings().fork_runs or not works("forked runs", _try_forking, instead=_INSTEAD):
+        _give_up_lost_runs()
+        _become_stock(reloadable)
+    elif reloadable:
         _proxy()
-        return
-    _serve_definitions(_give_up_lost_runs)
+    else:
+        _serve_definitions(_give_up_lost_runs)
+
+
+def _become_stock(reloadable: bool) -> NoReturn:
+    """Replace this process by Dagster's own server."""
+    command = ["code-server", "start"] if reloadable else ["api", "grpc"]
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", *command, *sys.argv[1:]])
+
+
+def _try_forking() -> None:
+    """Compare what is replaced here with what it was written for; starts nothing.
+
+    Raises:
+        Exception: Something is not as expected.
+    """
+    _import(LIBRARIES)
+    from dagster._cli import api, code_server
+    from dagster._grpc import server
+    from dagster._grpc.client import DagsterGrpcClient
+
+    inspect.signature(forkserver.main).bind(3, 4, [])
+    inspect.signature(util.spawnv_passfds).bind(b"", [], [])
+    require(forkserver.util is util, "the fork server is not started by multiprocessing.util")  # type: ignore[attr-defined]
+    require(callable(forkserver._forkserver._lock._at_fork_reinit), "the fork server has no such lock")  # type: ignore[attr-defined]
+    require(isinstance(process._children, set), "multiprocessing keeps its children otherwise")  # type: ignore[attr-defined]
+    require(server.multiprocessing is multiprocessing, "Dagster starts runs without multiprocessing")  # type: ignore[attr-defined]
+    inspect.signature(server.open_ipc_subprocess).bind([], cwd=None, env={})  # type: ignore[attr-defined]
+    inspect.signature(DagsterGrpcClient.reload_code).bind(None, timeout=1)
+    require(callable(api.grpc_command) and callable(code_server.start_command), "Dagster has other commands")
 
 
 def _proxy() -> None:
-    _import(LIBRARIES)
-    _start_forking()
+    if not _forking_started():
+        _give_up_lost_runs()
+        _become_stock(reloadable=True)
     from dagster._cli import code_server
     from dagster._grpc import server
 
@@ -178,9 +226,12 @@ def _give_up_lost_runs() -> None:
 
 
 def _serve_definitions(before: Callable[[], None] = lambda: None) -> None:
+    from headrace.orchestration.runtime.instance import own_storages
+
     _import([*LIBRARIES, DEFINITIONS])
-    _start_forking()
-    multiprocessing.get_context = _forking  # type: ignore[assignment]
+    own_storages()  # tried here, once, for all runs that are forked
+    if _forking_started():
+        multiprocessing.get_context = _forking  # type: ignore[assignment]
     before()
     from dagster._cli.api import grpc_command
 
@@ -204,19 +255,47 @@ def _left_behind() -> int:
     return left_behind()
 
 
+def _forking_started() -> bool:
+    """Start multiprocessing's fork server, with all that this process has imported; whether it forks and answers."""
+    return works(f"the fork server of process {os.getpid()}", _start_forking, instead=_INSTEAD)
+
+
 def _start_forking() -> None:
-    """Start multiprocessing's fork server, with all that this process has imported."""
-    if threading.active_count() - _left_behind() == 1:
-        resource_tracker.ensure_running()  # started by the fork server else, and not to be forked
-        util.spawnv_passfds = _fork  # type: ignore[assignment]
-        try:
-            forkserver.ensure_running()
-        finally:
-            util.spawnv_passfds = _spawn
-    else:  # a library has started a thread: a fork of this process could inherit its locks
-        loaded = [*LIBRARIES, DEFINITIONS, *RUNS] if DEFINITIONS in sys.modules else LIBRARIES
-        _get_context("forkserver").set_forkserver_preload(loaded)
+    """Start it; before, one that has nothing to import shows whether all this works.
+
+    Raises:
+        Exception: It does not start.
+        LookupError: What it forks does not end.
+    """
+    context = _get_context("forkserver")
+    if threading.active_count() - _left_behind() > 1:
+        # a library has started a thread: a fork of this process could inherit its locks
+        context.set_forkserver_preload(
+            [*LIBRARIES, DEFINITIONS, *RUNS] if DEFINITIONS in sys.modules else LIBRARIES
+        )
         forkserver.ensure_running()
+        return
+    resource_tracker.ensure_running()  # started by the fork server else, and not to be forked
+    _fork_server([])
+    probe = context.Process(target=_nothing)
+    probe.start()
+    probe.join(_ANSWERS_SECONDS)
+    require(probe.exitcode == 0, f"a forked process ended with {probe.exitcode}")
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    _fork_server(RUNS if DEFINITIONS in sys.modules else [])
+
+
+def _fork_server(preload: list[str]) -> None:
+    _preload[:] = preload
+    util.spawnv_passfds = _fork  # type: ignore[assignment]
+    try:
+        forkserver.ensure_running()
+    finally:
+        util.spawnv_passfds = _spawn
+
+
+def _nothing() -> None:
+    """Run by a process that is forked to see whether that works."""
 
 
 if __name__ == "__main__":

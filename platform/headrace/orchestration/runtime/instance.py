@@ -2,31 +2,30 @@
 
 So one ``dagster.yaml`` serves a laptop and a deployment, and what differs is where all else that differs is: in the
 settings. The classes themselves are never made: Dagster asks them for the storage, and gets one of its own kinds.
+
+The base classes imported here are the ones that Dagster asks custom storages to have
+(https://docs.dagster.io/deployment/oss/dagster-yaml). All else that is private to Dagster is in ``storage.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dagster import Field, StringSource
 from dagster._core.storage.compute_log_manager import ComputeLogManager
-from dagster._core.storage.event_log import EventLogStorage
+from dagster._core.storage.event_log import EventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.runs import RunStorage
-from dagster._core.storage.schedules import ScheduleStorage
+from dagster._core.storage.runs import RunStorage, SqliteRunStorage
+from dagster._core.storage.schedules import ScheduleStorage, SqliteScheduleStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from headrace.clients.postgres import reachable
 from headrace.config.settings import Settings, batch_dagster_events, settings
-from headrace.orchestration.runtime.storage import (
-    BatchingSqliteEventLogStorage,
-    KeptSqliteRunStorage,
-    KeptSqliteScheduleStorage,
-    OnePlan,
-)
+from headrace.orchestration.runtime.trial import works
 
 #: Seconds after which what a running step has written can be read by others.
 _UPLOAD_SECONDS = 30
@@ -41,6 +40,34 @@ class _BelowDagsterHome:
         return {"base_dir": Field(StringSource)}
 
 
+def own_storages() -> bool:
+    """Whether the storages of ``storage.py`` fit this Dagster; tried once in a process, in a quarter of a second.
+
+    What they pack is packed even where they do not fit, because Dagster's own storages have to read it.
+    """
+    works(
+        "packed rows in Dagster's tables",
+        _pack_columns,
+        instead="new rows are not packed, and those that are cannot be read",
+    )
+    return works(
+        "SQLite storages that keep their connections", _try_storages, instead="Dagster's own serve, slower"
+    )
+
+
+def _pack_columns() -> None:
+    from headrace.orchestration.runtime.storage import pack_columns
+
+    pack_columns()
+
+
+def _try_storages() -> None:
+    from headrace.orchestration.runtime.storage import try_storages
+
+    with TemporaryDirectory(prefix="headrace-") as folder:
+        try_storages(folder)
+
+
 class Runs(_BelowDagsterHome, RunStorage):
     """Runs: SQLite, or Postgres by ``HEADRACE_DAGSTER_POSTGRES``."""
 
@@ -53,7 +80,11 @@ class Runs(_BelowDagsterHome, RunStorage):
             from dagster_postgres import PostgresRunStorage
 
             return PostgresRunStorage(address, inst_data=inst_data)
-        return KeptSqliteRunStorage.from_config_value(inst_data, config_value)
+        if own_storages():
+            from headrace.orchestration.runtime.storage import KeptSqliteRunStorage
+
+            return KeptSqliteRunStorage.from_config_value(inst_data, config_value)
+        return SqliteRunStorage.from_local(str(Path(config_value["base_dir"]) / "history"), inst_data)
 
 
 class Schedules(_BelowDagsterHome, ScheduleStorage):
@@ -68,7 +99,11 @@ class Schedules(_BelowDagsterHome, ScheduleStorage):
             from dagster_postgres import PostgresScheduleStorage
 
             return PostgresScheduleStorage(address, inst_data=inst_data)
-        return KeptSqliteScheduleStorage.from_config_value(inst_data, config_value)
+        if own_storages():
+            from headrace.orchestration.runtime.storage import KeptSqliteScheduleStorage
+
+            return KeptSqliteScheduleStorage.from_config_value(inst_data, config_value)
+        return SqliteScheduleStorage.from_local(str(Path(config_value["base_dir"]) / "schedules"), inst_data)
 
 
 class Events(_BelowDagsterHome, EventLogStorage):
@@ -82,10 +117,18 @@ class Events(_BelowDagsterHome, EventLogStorage):
         if address := postgres(settings()):
             from dagster_postgres import PostgresEventLogStorage
 
+            if not own_storages():
+                return PostgresEventLogStorage(address, inst_data=inst_data)
+            from headrace.orchestration.runtime.storage import OnePlan
+
             batch_dagster_events()
             kept = type("PostgresEvents", (OnePlan, PostgresEventLogStorage), {})
             return cast("EventLogStorage", kept(address, inst_data=inst_data))
-        return BatchingSqliteEventLogStorage.from_config_value(inst_data, config_value)
+        if own_storages():
+            from headrace.orchestration.runtime.storage import BatchingSqliteEventLogStorage
+
+            return BatchingSqliteEventLogStorage.from_config_value(inst_data, config_value)
+        return SqliteEventLogStorage(str(Path(config_value["base_dir"]) / "history" / "runs"), inst_data)
 
 
 def postgres(config: Settings) -> str | None:

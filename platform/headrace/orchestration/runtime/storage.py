@@ -11,9 +11,12 @@ for each; the one here answers with two for all of them.
 What is written again and again is packed, see ``headrace.core.packed``; a run's own database has small pages, because
 most of its tables are empty.
 
+SQLite syncs its log at a checkpoint and not at each commit (``synchronous=NORMAL`` under WAL). A power cut may so cost
+the last events, and never the file: https://www.sqlite.org/pragma.html#pragma_synchronous.
+
 Chosen in ``instance.py``, which ``dagster.yaml`` names, so every process of Dagster has them: code location, daemon,
-webserver and runs. Files and schemas are Dagster's own, in their usual places. What goes again, and when, is in
-``retention.py``.
+webserver and runs. Files and schemas are Dagster's own, in their usual places, so that its own storages can take
+over: ``instance.py`` chooses them where ``try_storages`` fails. What goes again, and when, is in ``retention.py``.
 """
 
 from __future__ import annotations
@@ -25,12 +28,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from dagster import (
-    AssetMaterialization,
-    DagsterEvent,
-    OpExecutionContext,
-)
-from dagster._core.events import ASSET_EVENTS, DagsterEventBatchMetadata, DagsterEventType
+from dagster import AssetKey, AssetMaterialization, DagsterEvent, DagsterRun
+from dagster._core.events import ASSET_EVENTS, DagsterEventType, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import (
@@ -52,6 +51,7 @@ from sqlalchemy.types import TypeDecorator
 
 from headrace.config.settings import batch_dagster_events
 from headrace.core.packed import packed, unpacked
+from headrace.orchestration.runtime.trial import require
 
 _ASSETS = ASSET_EVENTS & {
     DagsterEventType.ASSET_MATERIALIZATION,
@@ -77,13 +77,23 @@ class _Packed(TypeDecorator[str]):
         return None if value is None else unpacked(value)
 
 
-for _column in (
-    SqlEventLogStorageTable.c.event,
-    AssetCheckExecutionsTable.c.evaluation_event,
-    RunsTable.c.run_body,
-    JobTickTable.c.tick_body,
-):
-    _column.type = _Packed()
+def pack_columns() -> None:
+    """Have the columns that hold Dagster's JSON packed by whatever storage writes them, in this process.
+
+    Raises:
+        AttributeError: A table has not such a column.
+        LookupError: A column does not hold text.
+    """
+    columns = (
+        SqlEventLogStorageTable.c.event,
+        AssetCheckExecutionsTable.c.evaluation_event,
+        RunsTable.c.run_body,
+        JobTickTable.c.tick_body,
+    )
+    for column in columns:
+        require(isinstance(column.type, Text | _Packed), f"{column} is {column.type}")
+    for column in columns:
+        column.type = _Packed()
 
 
 class _Engines:
@@ -103,6 +113,12 @@ class _Engines:
                 self._open.popitem(last=False)[1].dispose()  # what is checked out closes when it comes back
             return engine
 
+    def close(self, below: str) -> None:
+        """Close the engines of the databases below a folder."""
+        with self._lock:
+            for address in [one for one in self._open if below in one]:
+                self._open.pop(address).dispose()
+
 
 def _engine(address: str, keep_connections: bool) -> Engine:
     pool: dict[str, Any] = {"max_overflow": -1} if keep_connections else {"poolclass": NullPool}
@@ -110,8 +126,7 @@ def _engine(address: str, keep_connections: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:
-        # no disk sync per commit: with WAL, a power cut then costs the last events, never the file
-        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA synchronous=NORMAL")
         # the next two are for files that are made now
         if keep_connections:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # so that upkeep can make them smaller
@@ -281,11 +296,41 @@ def _planned(event: EventLogEntry, row: Mapping[str, Any], event_id: int | None)
     }
 
 
-def report_materializations(context: OpExecutionContext, made: Sequence[AssetMaterialization]) -> None:
-    """Log materialisations of other assets from within a run, as one batch."""
-    step: Any = context.get_step_execution_context()
-    batch_id = f"{context.run_id}:{step.step.key}"
-    for n, materialization in enumerate(made):
-        DagsterEvent.asset_materialization(
-            step, materialization, DagsterEventBatchMetadata(batch_id, n == len(made) - 1)
+def try_storages(folder: str) -> None:
+    """Write a run, its events and a planned check by the storages here, and read them by Dagster's own.
+
+    Args:
+        folder: An empty one, which the caller removes.
+
+    Raises:
+        Exception: Something is not as expected.
+    """
+    try:
+        run = DagsterRun(job_name="tried")
+        history = str(Path(folder) / "history")
+        KeptSqliteRunStorage.from_local(history).add_run(run)
+        read = [one.run_id for one in SqliteRunStorage.from_local(history).get_runs()]
+        require(read == [run.run_id], "a run is lost")
+        schedules = KeptSqliteScheduleStorage.from_config_value(None, {"base_dir": folder})
+        require(schedules.all_instigator_state() == [], "there is a schedule")
+        ours = BatchingSqliteEventLogStorage(folder)
+        events = [_tried(run, day) for day in ("1", "2")]
+        ours.store_event_batch(events)
+        stock = SqliteEventLogStorage(str(Path(history) / "runs"))
+        require([*stock.get_logs_for_run(run.run_id)] == events, "events are lost")
+        require(
+            stock.get_materialized_partitions(AssetKey("tried")) == {"1", "2"}, "materialisations are lost"
         )
+        stock.dispose()
+    finally:
+        _engines.close(folder)
+
+
+def _tried(run: DagsterRun, partition: str) -> EventLogEntry:
+    materialization = AssetMaterialization("tried", partition=partition)
+    event = DagsterEvent(
+        DagsterEventType.ASSET_MATERIALIZATION.value,
+        run.job_name,
+        event_specific_data=StepMaterializationData(materialization),
+    )
+    return EventLogEntry(None, 10, "", run.run_id, 0.0, job_name=run.job_name, dagster_event=event)

@@ -1,8 +1,4 @@
-"""Retention of Dagster's runs, events and ticks, by age and by number, so that its databases stop growing.
-
-The newest events of every asset, day and check stay whatever their age: they are the days that the UI shows as built.
-Dagster's own way of removing runs would take these along.
-"""
+"""Rows that go from Dagster's own tables, by SQL: they are no public interface, and ``retention.py`` tries them."""
 
 from __future__ import annotations
 
@@ -10,10 +6,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.storage.event_log import SqlEventLogStorageTable, SqliteEventLogStorage
@@ -23,7 +18,10 @@ from dagster._core.storage.schedules.schema import JobTickTable
 from sqlalchemy import Column, Table, and_, func, or_, select
 from sqlalchemy.engine import Connection
 
-from headrace.config.settings import Settings
+from headrace.orchestration.runtime.trial import require
+
+if TYPE_CHECKING:
+    from headrace.orchestration.runtime.retention import Keep
 
 _FINISHED = [
     one.value for one in (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
@@ -35,59 +33,38 @@ _TICKS = 300
 _SMALL_BYTES = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """The limits of the retention.
+def try_tables(instance: DagsterInstance) -> None:
+    """Ask every table for the columns that are used here; changes nothing.
 
-    Attributes:
-        since: Time before which events, logs and runs go.
-        runs: Newest runs of each job and outcome that keep their events and logs.
-        listed: Newest runs of each job and outcome that stay in the list.
-        history: Newest events of each kind about each day of each asset, and newest evaluations of each check, that
-            stay; one of them stays whatever its age.
+    Raises:
+        Exception: A table, a column or a way to them is missing.
     """
-
-    since: datetime
-    runs: int
-    listed: int
-    history: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> Keep:
-        """Take the limits from the settings, as of now."""
-        since = datetime.now(UTC) - timedelta(days=settings.runs_keep_days)
-        return cls(since, settings.runs_keep, settings.runs_listed, settings.asset_history)
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """Counts of what was removed.
-
-    Attributes:
-        logs: Runs that lost their events and logs.
-        runs: Runs that are no longer listed.
-        events: Events of assets, and evaluations of checks.
-        ticks: Ticks of sensors and schedules.
-    """
-
-    logs: int
-    runs: int
-    events: int
-    ticks: int
+    events, checks, tags, ticks = (
+        SqlEventLogStorageTable.c,
+        AssetCheckExecutionsTable.c,
+        AssetEventTagsTable.c,
+        JobTickTable.c,
+    )
+    runs = RunsTable.c
+    used = (
+        (_runs, (runs.id, runs.run_id, runs.pipeline_name, runs.status, runs.update_timestamp)),
+        (_runs, (RunTagsTable.c.run_id,)),
+        (_index, (events.id, events.run_id, events.asset_key, events.partition, events.timestamp)),
+        (_index, (events.dagster_event_type,)),
+        (_index, (checks.id, checks.asset_key, checks.check_name, checks.partition, checks.create_timestamp)),
+        (_index, (tags.event_id,)),
+        (_ticks, (ticks.id, ticks.selector_id, ticks.status)),
+    )
+    for connect, columns in used:
+        if connect is not _ticks or instance.schedule_storage is not None:
+            with connect(instance) as connection:
+                connection.execute(select(*columns).limit(1)).all()
+    storage = instance.event_log_storage
+    if isinstance(storage, SqliteEventLogStorage):
+        require(Path(storage.path_for_shard("tried")).name == "tried.db", "the events of a run lie elsewhere")
 
 
-def forget(instance: DagsterInstance, keep: Keep) -> Forgotten:
-    """Remove what is beyond the limits. Safe while runs go on, which it does not touch."""
-    quiet, unlisted = _old_runs(instance, keep)
-    logs = sum(_forget_events(instance, run_id) for run_id in quiet)
-    events = _forget_history(instance, keep, quiet)
-    runs = _forget_runs(instance, unlisted)
-    ticks = _forget_ticks(instance)
-    _shrink(instance)
-    return Forgotten(logs, runs, events, ticks)
-
-
-def _old_runs(instance: DagsterInstance, keep: Keep) -> tuple[list[str], list[str]]:
+def old_runs(instance: DagsterInstance, keep: Keep) -> tuple[list[str], list[str]]:
     """List the ids of ended runs that lose their events, and of those that are no longer listed."""
     table = RunsTable.c
     newest = (
@@ -114,7 +91,7 @@ def _utc(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
-def _forget_events(instance: DagsterInstance, run_id: str) -> bool:
+def forget_events(instance: DagsterInstance, run_id: str) -> bool:
     """Remove events and captured logs of a run; returns whether it still had any."""
     storage: Any = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
@@ -132,7 +109,7 @@ def _forget_events(instance: DagsterInstance, run_id: str) -> bool:
     return known
 
 
-def _forget_history(instance: DagsterInstance, keep: Keep, quiet: Sequence[str]) -> int:
+def forget_history(instance: DagsterInstance, keep: Keep, quiet: Sequence[str]) -> int:
     """Remove events of assets and evaluations of checks beyond the newest, and other events of ``quiet`` runs."""
     events, checks, tags = SqlEventLogStorageTable, AssetCheckExecutionsTable, AssetEventTagsTable
     about = (events.c.asset_key, events.c.partition, events.c.dagster_event_type)
@@ -162,7 +139,8 @@ def _beyond(table: Table, kind: Sequence[Column[Any]], at: Column[Any], keep: Ke
     return select(ranked.c.id).where(or_(ranked.c.place > keep.history, old))
 
 
-def _forget_runs(instance: DagsterInstance, run_ids: Sequence[str]) -> int:
+def forget_runs(instance: DagsterInstance, run_ids: Sequence[str]) -> int:
+    """Take runs off the list; returns how many."""
     gone = 0
     for some in _portions(run_ids):
         with _runs(instance) as connection:
@@ -171,7 +149,8 @@ def _forget_runs(instance: DagsterInstance, run_ids: Sequence[str]) -> int:
     return gone
 
 
-def _forget_ticks(instance: DagsterInstance) -> int:
+def forget_ticks(instance: DagsterInstance) -> int:
+    """Remove ticks beyond the newest of each sensor, schedule and outcome; returns how many."""
     if instance.schedule_storage is None:
         return 0
     ticks = JobTickTable
@@ -209,7 +188,7 @@ def _ticks(instance: DagsterInstance) -> AbstractContextManager[Connection]:
     return found
 
 
-def _shrink(instance: DagsterInstance) -> None:
+def shrink(instance: DagsterInstance) -> None:
     """Give free room in SQLite's files back to the disk."""
     for connect in (_runs, _index, _ticks) if instance.schedule_storage else (_runs, _index):
         with connect(instance) as connection:

@@ -1,0 +1,41 @@
+"""Reports of materialisations, thousands at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from dagster import AssetMaterialization, DagsterEvent, OpExecutionContext
+
+from headrace.orchestration.runtime.trial import works
+
+
+def report_materializations(context: OpExecutionContext, made: Sequence[AssetMaterialization]) -> None:
+    """Log materialisations of other assets from within a run, as one batch.
+
+    Where this Dagster takes no batches, each is logged by itself, with two commits of the event log.
+    """
+    if not works(
+        "materialisations in batches", _try_batches, instead="each is reported by itself, which takes longer"
+    ):
+        for materialization in made:
+            context.log_event(materialization)
+        return
+    from dagster._core.events import DagsterEventBatchMetadata
+
+    step: Any = context.get_step_execution_context()
+    batch_id = f"{context.run_id}:{step.step.key}"
+    for n, materialization in enumerate(made):
+        DagsterEvent.asset_materialization(
+            step, materialization, DagsterEventBatchMetadata(batch_id, n == len(made) - 1)
+        )
+
+
+def _try_batches() -> None:
+    from dagster._core.events import DagsterEventBatchMetadata
+
+    last = DagsterEventBatchMetadata("tried", True)
+    assert (last.id, last.is_end) == ("tried", True)
+    inspect.signature(DagsterEvent.asset_materialization).bind(None, None, last)
+    inspect.signature(OpExecutionContext.get_step_execution_context).bind(None)
