@@ -4,7 +4,7 @@ So one ``dagster.yaml`` serves a laptop and a deployment, and what differs is wh
 settings. The classes themselves are never made: Dagster asks them for the storage, and gets one of its own kinds.
 
 The base classes imported here are the ones that Dagster asks custom storages to have
-(https://docs.dagster.io/deployment/oss/dagster-yaml). All else that is private to Dagster is in ``storage.py``.
+(https://docs.dagster.io/guides/deploy/dagster-yaml). All else that is private to Dagster is in ``storage.py``.
 """
 
 from __future__ import annotations
