@@ -59,5 +59,5 @@ def test_what_is_no_address_of_a_database_is_one_clear_line(url: str) -> None:
 
 def test_without_dagster_postgres_the_next_step_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dagster_postgres", None)
-    with pytest.raises(Fatal, match=r"install headrace\[postgres\]"):
+    with pytest.raises(Fatal, match=r"needs headrace\[postgres\]"):
         described("postgresql://u:p@127.0.0.1:1/absent")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from headrace.core import extras
 from headrace.core.errors import Fatal
 
 _CONNECT_SECONDS = 5
@@ -20,17 +20,12 @@ def reachable(url: str) -> str:
     Dagster's own storages retry for some time and then bury the driver's words below three of their own.
 
     Raises:
+        MissingExtra: The extra that connects to Postgres is not installed.
         Fatal: It is no address, or the server does not let us in; says what to do.
     """
-    try:
-        import psycopg2  # installed with the extra alone
-    except ImportError:
-        psycopg2 = None
-    if psycopg2 is None or find_spec("dagster_postgres") is None:
-        raise Fatal(
-            "HEADRACE_DAGSTER_POSTGRES needs dagster-postgres: install headrace[postgres], in a checkout with "
-            "'uv sync --extra postgres'"
-        )
+    extras.require("postgres", "HEADRACE_DAGSTER_POSTGRES")
+    import psycopg2  # installed with the extra alone
+
     try:
         address = make_url(url.replace("postgres://", "postgresql://", 1))
     except (ArgumentError, ValueError):
