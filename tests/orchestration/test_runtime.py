@@ -19,7 +19,6 @@ from dagster import (
     AssetExecutionContext,
     AssetKey,
     AssetMaterialization,
-    DagsterEvent,
     DagsterInstance,
     materialize,
 )
@@ -175,10 +174,7 @@ def test_materialisations_are_reported_one_by_one_where_there_are_no_batches(
     warnings: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stock = DagsterEvent.asset_materialization
-    monkeypatch.setattr(
-        DagsterEvent, "asset_materialization", staticmethod(lambda context, made: stock(context, made))
-    )
+    monkeypatch.setattr("dagster._core.events.DagsterEventBatchMetadata", lambda batch_id: batch_id)
     instance = opened()
     works_as_a_whole(instance)
     run(instance)
