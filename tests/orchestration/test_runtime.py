@@ -19,6 +19,7 @@ from dagster import (
     AssetExecutionContext,
     AssetKey,
     AssetMaterialization,
+    DagsterEvent,
     DagsterInstance,
     materialize,
 )
@@ -174,7 +175,12 @@ def test_materialisations_are_reported_one_by_one_where_there_are_no_batches(
     warnings: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dagster._core.events.DagsterEventBatchMetadata", lambda batch_id: batch_id)
+    stock = DagsterEvent.asset_materialization
+
+    def otherwise(step: Any, made: Any, batch: Any = None) -> DagsterEvent:
+        return stock(step, made, batch)
+
+    monkeypatch.setattr(DagsterEvent, "asset_materialization", staticmethod(otherwise))
     instance = opened()
     works_as_a_whole(instance)
     run(instance)

@@ -27,9 +27,8 @@ def report_materializations(context: OpExecutionContext, made: Sequence[AssetMat
     step: Any = context.get_step_execution_context()
     batch_id = f"{context.run_id}:{step.step.key}"
     for n, materialization in enumerate(made):
-        DagsterEvent.asset_materialization(
-            step, materialization, DagsterEventBatchMetadata(batch_id, n == len(made) - 1)
-        )
+        batch = DagsterEventBatchMetadata(batch_id, n == len(made) - 1)
+        DagsterEvent.asset_materialization(step, materialization, batch_metadata=batch)
 
 
 def _try_batches() -> None:
@@ -37,5 +36,5 @@ def _try_batches() -> None:
 
     last = DagsterEventBatchMetadata("tried", True)
     assert (last.id, last.is_end) == ("tried", True)
-    inspect.signature(DagsterEvent.asset_materialization).bind(None, None, last)
+    inspect.signature(DagsterEvent.asset_materialization).bind(None, None, batch_metadata=last)
     inspect.signature(OpExecutionContext.get_step_execution_context).bind(None)
