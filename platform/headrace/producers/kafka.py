@@ -1,61 +1,80 @@
-"""Kafka, fast: whole record batches are encoded here and handed to kafka-python's own accumulator.
+"""Kafka by librdkafka (confluent-kafka), which batches, compresses and sends beside Python, without its lock.
 
-kafka-python's ``send`` costs 40 to 70 microseconds a message: a hash, a future and several locks each. Here a
-chunk is partitioned (``murmur``) and framed at once, as the record batch format v2 says
-(https://kafka.apache.org/documentation/#recordbatch), and one batch costs what one message did. Connections,
-metadata, leaders, compression, checksums, sequence numbers, retries and splitting of batches that a broker
-finds too large stay kafka-python's. It leans on private parts of kafka-python (pinned to 3.0.12): a test
-compares what arrives with what the public ``send`` produces.
+A message costs 1.4 to 2 microseconds of processor time; kafka-python's ``send`` costs 40 to 70, and record batches
+framed here for its private accumulator cost 2 to 2.7 (ADR 33). Reading stays kafka-python's, and so does the first
+connection: it says what a broker refuses, and why, better than librdkafka does.
 """
 
 from __future__ import annotations
 
-import threading
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from kafka import KafkaAdminClient, TopicPartition
-from kafka import KafkaProducer as Client
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Client
+from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
-from kafka.producer.producer_batch import ProducerBatch
-from kafka.record.default_records import DefaultRecordBatchBuilder
-from kafka.record.memory_records import MemoryRecordsBuilder
-from kafka.record.util import encode_varint
+from kafka.admin import ConfigResource, ConfigResourceType
 
-from headrace.clients.kafka import connect, missing, refusal
+from headrace.clients.kafka import SETTING, connect, missing, refusal
 from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
 from headrace.producers.base import Keys, Payloads, keys_of
-from headrace.producers.murmur import partition_hashes
 
 #: Uncompressed bytes of a batch of several messages: below a broker's default ``message.max.bytes``, 1 MiB.
 BATCH_BYTES = 900_000
-#: Bytes handed over and not yet acknowledged, beyond which ``send`` waits.
-IN_FLIGHT_BYTES = 16_000_000
 #: One message may be this long; the topic's ``max.message.bytes`` must allow it too.
 MAX_MESSAGE_BYTES = 64_000_000
-_RECORD_OVERHEAD = 26  # bytes: five varints, attributes and header count, at most
-
-_Record = tuple[bytes | None, bytes | None]
+#: Bytes handed over and not yet acknowledged, beyond which ``send`` waits; the longest message fits.
+IN_FLIGHT_BYTES = 80_000_000
+_LINGER_MS = 5  # how long a batch waits for more messages
+_POLL_SECONDS = 0.1
+_SERVE_EVERY = 1_000  # messages between two looks at what the broker has answered
+#: kafka-python's options, as ``HEADRACE_KAFKA_SECURITY`` has them, by librdkafka's names.
+_SECURITY = {
+    "security_protocol": "security.protocol",
+    "sasl_mechanism": "sasl.mechanism",
+    "sasl_plain_username": "sasl.username",
+    "sasl_plain_password": "sasl.password",
+    "ssl_cafile": "ssl.ca.location",
+    "ssl_certfile": "ssl.certificate.location",
+    "ssl_keyfile": "ssl.key.location",
+    "ssl_password": "ssl.key.password",
+    "ssl_crlfile": "ssl.crl.location",
+}
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+#: What librdkafka says is retried by itself until the timeout; these it gives up with, and another try may succeed.
+_AWAY = (
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._PURGE_QUEUE,
+    KafkaError._PURGE_INFLIGHT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+)
 
 
 class KafkaProducer:
     """Producer of one topic. Guarantee: idempotent, acks from all replicas, in order per key.
 
-    Messages without a key go round the partitions chunk by chunk. After an error the producer stays broken:
-    make a new one.
+    A key's partition is the one that Java's clients choose. Messages without a key go round the partitions chunk by
+    chunk. After an error the producer stays broken: make a new one.
 
     Args:
         bootstrap_servers: ``host:port``, comma separated.
         topic: Must exist; it is never created here.
-        security: Options as ``clients.kafka.client_options`` takes them.
-        timeout: Seconds after which an unanswered batch fails.
+        security: Options as ``clients.kafka.checked`` takes them.
+        timeout: Seconds after which an unanswered message fails.
         codec: ``gzip``, ``snappy``, ``lz4`` or ``zstd``; None sends batches as they are.
 
     Raises:
         Retriable: No broker answers.
-        Fatal: The topic does not exist, or the broker refuses the credentials.
+        Fatal: The topic does not exist, the broker refuses the credentials, or librdkafka lacks the mechanism.
     """
 
     def __init__(
@@ -69,168 +88,179 @@ class KafkaProducer:
         self.name = f"kafka/{topic}"
         self._topic = topic
         self._timeout = timeout
+        self._keyless = 0
+        self._failure: KafkaError | None = None
+        self.acknowledged = 0
+        given = security or {}
+        milliseconds = max(1, int(timeout * 1_000))
         try:
-            _require_topic(bootstrap_servers, security or {}, topic)
-            self._client = connect(
-                Client,
-                bootstrap_servers,
-                security or {},
-                acks="all",
-                enable_idempotence=True,
-                compression_type=codec,
-                batch_size=BATCH_BYTES,
-                max_request_size=MAX_MESSAGE_BYTES,
-                allow_auto_create_topics=False,
-                request_timeout_ms=int(timeout * 1_000),
-                delivery_timeout_ms=int(timeout * 1_000),
-                max_block_ms=int(timeout * 1_000),
-                metrics_enabled=False,
+            batch_bytes = _largest_batch(bootstrap_servers, given, topic)
+            self._client = Client(
+                {
+                    **_translated_options(given),
+                    "bootstrap.servers": bootstrap_servers,
+                    "acks": "all",
+                    "enable.idempotence": True,
+                    "partitioner": "murmur2_random",
+                    "compression.type": codec or "none",
+                    "batch.size": batch_bytes,
+                    "batch.num.messages": 1_000_000,
+                    "linger.ms": _LINGER_MS,
+                    "message.max.bytes": MAX_MESSAGE_BYTES,
+                    "queue.buffering.max.kbytes": max(1, IN_FLIGHT_BYTES // 1_000),
+                    "queue.buffering.max.messages": 0,
+                    "allow.auto.create.topics": False,
+                    "message.timeout.ms": milliseconds,
+                    "request.timeout.ms": milliseconds,
+                    "on_delivery": self._answered,
+                    "error_cb": self._broken,
+                },
+                logger=logging.getLogger("confluent_kafka"),
             )
-            found = self._client.partitions_for(topic)
+            found = self._client.list_topics(topic, timeout).topics[topic]
         except kafka_errors.KafkaError as error:
             what = f"Kafka on {bootstrap_servers}"
-            raise refusal(error, bootstrap_servers) or _translated(error, what) from error
-        self._partitions: list[int] = sorted(found)
-        self._keyless = 0
-        self._changed = threading.Condition()
-        self._unanswered = 0  # messages
-        self._in_flight = 0.0  # bytes
-        self._failure: Exception | None = None
-        self.acknowledged = 0
+            raise refusal(error, bootstrap_servers) or _of_kafka_python(error, what) from error
+        except KafkaException as error:
+            raise _translated(error.args[0], f"Kafka on {bootstrap_servers}") from error
+        self._partitions: list[int] = sorted(found.partitions)
 
     def send(self, payloads: Payloads, keys: Keys | None = None, /) -> None:
-        """Encode and hand over a chunk; waits while ``IN_FLIGHT_BYTES`` are unanswered."""
+        """Hand over a chunk; waits while ``IN_FLIGHT_BYTES`` are unanswered."""
         longest = max((len(p) for p in payloads if p is not None), default=0)
         if longest > MAX_MESSAGE_BYTES:
             raise BadData(
                 f"a message of {longest:,} bytes is too long for {self.name} (limit {MAX_MESSAGE_BYTES:,})"
             )
-        spread: dict[int, list[_Record]] = {}
-        count = len(self._partitions)
         self._keyless += 1
-        known = list(keys_of(payloads, keys))
-        hashes = iter(partition_hashes([key for key in known if key is not None]))
-        for key, payload in zip(known, payloads, strict=True):
-            at = (self._keyless if key is None else next(hashes)) % count
-            spread.setdefault(self._partitions[at], []).append((key, payload))
-        for partition, records in spread.items():
-            for batch in _split(records):
-                self._append(TopicPartition(self._topic, partition), batch)
+        keyless = self._partitions[self._keyless % len(self._partitions)]
+        produce, poll, topic = self._client.produce, self._client.poll, self._topic
+        for number, (key, payload) in enumerate(zip(keys_of(payloads, keys), payloads, strict=True)):
+            if number % _SERVE_EVERY == 0:
+                poll(0)
+                self._raise_failure()
+            try:
+                if key is None:
+                    produce(topic, payload, None, keyless)
+                else:
+                    produce(topic, payload, key)
+            except BufferError:
+                self._wait_for_room(topic, payload, key, keyless)
+            except KafkaException as error:
+                self._failure = self._failure or error.args[0]
+                self._raise_failure()
+        poll(0)
+        self._raise_failure()
 
     def flush(self) -> None:
-        """Wait until every batch is answered."""
-        self._wait_until(lambda: self._unanswered == 0)
+        """Wait until every message is answered."""
+        self._wait_until(lambda: len(self._client) == 0)
 
     def close(self) -> None:
-        """End the sending thread; waits a moment for what is under way."""
-        self._client.close(timeout=5)
+        """Wait a moment for what is under way, and give up the rest."""
+        with suppress(KafkaException):
+            if self._failure is None:
+                self._client.flush(5)
+            self._client.purge()
+            self._client.poll(0)
 
-    def _append(self, at: TopicPartition, records: Sequence[_Record]) -> None:
-        size = sum(_size(r) for r in records)
-        self._wait_until(lambda: self._in_flight < IN_FLIGHT_BYTES)
-        accumulator = self._client._accumulator
-        codec = accumulator.config["compression_attrs"]
-        batch = ProducerBatch(at, _built(records, codec))
-        # a batch that the broker finds too large is split: its records are then rebound to smaller ones
-        batch._record_futures = [_Rebound(self._settle, size / len(records))] * len(records)
-        batch.produce_future.add_callback(lambda answer: self._settle(len(records), size, answer))
-        with self._changed:
-            self._in_flight += size
-            self._unanswered += len(records)
-        with accumulator._tp_lock(at):
-            accumulator._batches[at].append(batch)
-            accumulator._incomplete.add(batch)
-        self._client._sender.wakeup()
+    def _wait_for_room(self, topic: str, payload: bytes | None, key: bytes | None, keyless: int) -> None:
+        def fits() -> bool:
+            try:
+                if key is None:
+                    self._client.produce(topic, payload, None, keyless)
+                else:
+                    self._client.produce(topic, payload, key)
+            except BufferError:
+                return False
+            return True
 
-    def _settle(self, records: int, size: float, answer: tuple[int, int, Any]) -> None:
-        """Called by the sending thread with the broker's answer; its third part makes an error, if any."""
-        with self._changed:
-            self._in_flight -= size
-            self._unanswered -= records
-            if answer[2] is None:
-                self.acknowledged += records
-            else:
-                self._failure = self._failure or answer[2](0)
-            self._changed.notify_all()
+        self._wait_until(fits)
 
     def _wait_until(self, enough: Callable[[], bool]) -> None:
-        with self._changed:
-            # kafka-python fails a batch by itself at the timeout: the margin only guards against its defects
-            answered = self._changed.wait_for(
-                lambda: self._failure is not None or enough(), self._timeout + 10
-            )
-            if self._failure is not None:
-                raise _translated(self._failure, f"topic {self._topic!r}") from self._failure
-        if not answered:
-            raise Retriable(f"topic {self._topic!r} does not answer; see 'headrace status' and send again")
+        # librdkafka fails a message by itself at the timeout: the margin only guards against its defects
+        deadline = time.monotonic() + self._timeout + 10
+        while not enough():
+            self._client.poll(_POLL_SECONDS)
+            self._raise_failure()
+            if time.monotonic() > deadline:
+                raise Retriable(
+                    f"topic {self._topic!r} does not answer; see 'headrace status' and send again"
+                )
+        self._raise_failure()
+
+    def _answered(self, error: KafkaError | None, _message: Message) -> None:
+        """Count the broker's answer to a message; called while this client polls."""
+        if error is None:
+            self.acknowledged += 1
+        else:
+            self._failure = self._failure or error
+
+    def _broken(self, error: KafkaError) -> None:
+        """Keep what ends the whole producer; librdkafka goes on trying after anything else."""
+        if error.fatal():
+            self._failure = self._failure or error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise _translated(self._failure, f"topic {self._topic!r}") from KafkaException(self._failure)
 
 
-class _Rebound:
-    """Stands in a batch's list of futures for each of its records, for the one call that is made on them."""
+def _translated_options(security: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as librdkafka takes them; ``clients.kafka.connect`` has checked them before.
 
-    def __init__(self, settle: Any, size: float) -> None:
-        self._settle, self._size = settle, size
-
-    def rebind(self, future: Any, _index: int) -> None:
-        """A split batch was sent again as smaller ones; ``future`` is the record's new batch's."""
-        future.add_callback(lambda answer: self._settle(1, self._size, answer))
-
-
-def _built(records: Sequence[_Record], codec: int) -> MemoryRecordsBuilder:
-    """A batch that holds ``records``, ready for the accumulator."""
-    zero = b"\x00"
-    parts: list[bytes] = []
-    for place, (key, value) in enumerate(records):
-        head = zero + zero + _varint(place)  # attributes, timestamp delta, offset delta
-        head += _varint(-1) if key is None else _varint(len(key)) + key
-        head += _varint(-1 if value is None else len(value))
-        body = value or b""
-        parts += (_varint(len(head) + len(body) + 1), head, body, zero)  # the last is the count of headers
-    builder = MemoryRecordsBuilder(magic=2, compression_type=codec, batch_size=0)
-    inner: DefaultRecordBatchBuilder = builder._builder
-    inner._buffer += b"".join(parts)
-    inner._first_timestamp = inner._max_timestamp = int(time.time() * 1_000)
-    inner._num_records = builder._next_offset = len(records)
-    inner._last_offset = len(records) - 1
-    return builder
+    Raises:
+        Fatal: librdkafka has not this mechanism.
+    """
+    mechanism = security.get("sasl_mechanism")
+    if mechanism is not None and mechanism not in _MECHANISMS:
+        raise Fatal(
+            f"{SETTING}: producers have no sasl_mechanism={mechanism!r}, only sources do; give them one of "
+            f"{', '.join(_MECHANISMS)}"
+        )
+    given = {_SECURITY[name]: value for name, value in security.items() if name in _SECURITY}
+    if not security.get("ssl_check_hostname", True):
+        given["ssl.endpoint.identification.algorithm"] = "none"
+    return given
 
 
-def _split(records: Sequence[_Record]) -> Iterable[Sequence[_Record]]:
-    """Parts of at most ``BATCH_BYTES``; a longer message is a part of its own."""
-    start = size = 0
-    for at, record in enumerate(records):
-        own = _size(record)
-        if size + own > BATCH_BYTES and at > start:
-            yield records[start:at]
-            start, size = at, 0
-        size += own
-    yield records[start:]
+def _largest_batch(servers: str, security: Mapping[str, Any], topic: str) -> int:
+    """Bytes that a batch may have: what the topic takes, if it says so, and at most ``BATCH_BYTES``.
 
+    Some brokers create a topic that is only asked for, with settings that nobody chose: so all are listed. librdkafka
+    does not split a batch that the broker finds too large, as Java's client does (KIP-126).
 
-def _size(record: _Record) -> int:
-    return len(record[0] or b"") + len(record[1] or b"") + _RECORD_OVERHEAD
-
-
-@cache
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    encode_varint(number, out.append)
-    return bytes(out)
-
-
-def _require_topic(servers: str, security: Mapping[str, Any], topic: str) -> None:
-    """Some brokers create a topic that is only asked for, with settings that nobody chose: list them all."""
+    Raises:
+        Fatal: The topic does not exist.
+    """
     admin = connect(KafkaAdminClient, servers, security)
     try:
         topics = sorted(admin.list_topics())
+        if topic not in topics:
+            raise missing(topic, servers, topics)
+        limit = BATCH_BYTES
+        with suppress(kafka_errors.KafkaError, LookupError, TypeError, ValueError):  # not everybody may ask
+            asked = admin.describe_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all"
+            )
+            limit = int(asked["topic"][topic]["max.message.bytes"]["value"])
     finally:
         admin.close()
-    if topic not in topics:
-        raise missing(topic, servers, topics)
+    return max(1, min(BATCH_BYTES, limit * 9 // 10))
 
 
-def _translated(error: Exception, what: str) -> HeadraceError:
+def _of_kafka_python(error: Exception, what: str) -> HeadraceError:
     said = str(error) or type(error).__name__
     if isinstance(error, kafka_errors.RetriableError):
-        return Retriable(f"{what} does not answer: {said}; is it running? See 'headrace status'.")
+        return _away(what, said)
     return Fatal(f"{what} refuses the messages: {said}")
+
+
+def _translated(error: KafkaError, what: str) -> HeadraceError:
+    if error.code() in _AWAY or error.retriable():
+        return _away(what, error.str())
+    return Fatal(f"{what} refuses the messages: {error.str()}")
+
+
+def _away(what: str, said: str) -> Retriable:
+    return Retriable(f"{what} does not answer: {said}; is it running? See 'headrace status'.")

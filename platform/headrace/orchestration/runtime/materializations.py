@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster import AssetMaterialization, DagsterEvent, OpExecutionContext
 
-from headrace.orchestration.runtime.trial import works
+from headrace.orchestration.runtime.trial import require, works
 
 
 def report_materializations(context: OpExecutionContext, made: Sequence[AssetMaterialization]) -> None:
@@ -35,6 +35,6 @@ def _try_batches() -> None:
     from dagster._core.events import DagsterEventBatchMetadata
 
     last = DagsterEventBatchMetadata("tried", True)
-    assert (last.id, last.is_end) == ("tried", True)
+    require((last.id, last.is_end) == ("tried", True), "a batch is described otherwise")
     inspect.signature(DagsterEvent.asset_materialization).bind(None, None, batch_metadata=last)
     inspect.signature(OpExecutionContext.get_step_execution_context).bind(None)
