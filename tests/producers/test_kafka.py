@@ -1,4 +1,4 @@
-"""The encoded batches arrive as those of kafka-python's own ``send``, and the count tells the truth."""
+"""Messages arrive as those of kafka-python's own ``send`` do, and the count tells the truth."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
 from kafka import KafkaProducer as Client
-from kafka.errors import MessageSizeTooLargeError
+from kafka.admin import NewTopic
 
 from headrace.clients import kafka as kafka_access
+from headrace.clients.kafka import OPTIONS
 from headrace.core.errors import BadData, Fatal, Retriable
 from headrace.local import broker, processes
 from headrace.local.supervisor import Supervisor
@@ -58,48 +60,34 @@ def test_order_is_kept_per_key(bootstrap: str, topic: str) -> None:
         assert arrived == [p for p, k in zip(PAYLOADS, KEYS, strict=True) if k == key]
 
 
-def test_batches_that_the_broker_finds_too_large_are_split(bootstrap: str, topic: str) -> None:
-    producer = KafkaProducer(bootstrap, topic)
-    sender = producer._client._sender
-    create, refused = sender._create_produce_requests, []
-
-    def refusing(collated: dict[int, list[Any]]) -> Any:
-        for batches in collated.values():
-            for batch in [b for b in batches if b.record_count > 40]:
-                batches.remove(batch)
-                refused.append(batch)
-                sender._complete_batch_with_exception(batch, MessageSizeTooLargeError("too large"))
-        return create(collated)
-
-    sender._create_produce_requests = refusing
-    producer.send(PAYLOADS, KEYS)
-    producer.flush()
-    assert refused
-    assert producer.acknowledged == 500
-    producer.close()
-    assert sorted(r.value for r in read_topic(bootstrap, topic, 500)) == sorted(filter(None, PAYLOADS))
+@pytest.mark.parametrize(("limit", "most"), [(None, kafka.BATCH_BYTES), ("50000", 45_000)])
+def test_a_batch_is_as_large_as_the_topic_takes(bootstrap: str, limit: str | None, most: int) -> None:
+    topic = f"limited-{limit}"
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    configs = {"max.message.bytes": limit} if limit else None
+    admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1, topic_configs=configs)])
+    admin.close()
+    assert kafka._largest_batch(bootstrap, {}, topic) == most
 
 
-def test_a_refused_batch_is_not_counted(bootstrap: str, topic: str) -> None:
-    producer = KafkaProducer(bootstrap, topic)
-    sender = producer._client._sender
-
-    def refusing(collated: dict[int, list[Any]]) -> dict[int, Any]:
-        for batch in [b for batches in collated.values() for b in batches]:
-            sender._complete_batch_with_exception(batch, MessageSizeTooLargeError("too large"))
-        return {}
-
-    sender._create_produce_requests = refusing
-    producer.send([b"alone"], [b"k"])
-    with pytest.raises(Fatal, match=f"topic '{topic}' refuses the messages: .*too large"):
+def test_a_refused_message_is_not_counted(
+    bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as smaller:
+        smaller.setattr(kafka, "MAX_MESSAGE_BYTES", 1_000)
+        producer = KafkaProducer(bootstrap, topic)
+    with pytest.raises(Fatal, match=f"topic '{topic}' refuses the messages: .*[Mm]essage size too large"):
+        producer.send([b"small", b"x" * 2_000], [b"k", b"k"])
+    with pytest.raises(Fatal, match="refuses the messages"):
         producer.flush()
-    assert producer.acknowledged == 0
+    assert producer.acknowledged <= 1
     producer.close()
 
 
 def test_a_broker_that_ends_is_retriable_and_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kafka, "MAX_MESSAGE_BYTES", 10_000)
     monkeypatch.setattr(kafka, "IN_FLIGHT_BYTES", 10_000)
     port = processes.pick_port(0, avoid={0})
     (tmp_path / "logs").mkdir()
@@ -158,14 +146,54 @@ def test_a_message_beyond_the_limit_is_bad_data(
     producer.close()
 
 
-def test_parts_stay_below_the_batch_size() -> None:
-    sizes = [100, 899_000, 10, 5_000_000, 1, 1, 300_000, 300_000, 300_000]
-    records = [(None, b"x" * size) for size in sizes]
-    parts = [list(part) for part in kafka._split(records)]
-    assert [record for part in parts for record in part] == records
-    assert all(parts)
-    assert all(sum(map(kafka._size, part)) <= kafka.BATCH_BYTES for part in parts if len(part) > 1)
-    assert [len(part) for part in parts] == [3, 1, 4, 1]
+def test_messages_that_do_not_fit_wait_for_the_broker(
+    bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "MAX_MESSAGE_BYTES", 10_000)
+    monkeypatch.setattr(kafka, "IN_FLIGHT_BYTES", 10_000)
+    producer = KafkaProducer(bootstrap, topic)
+    producer.send([b"x" * 5_000] * 100, [b"k"] * 100)
+    producer.flush()
+    assert producer.acknowledged == 100
+    producer.close()
+
+
+def test_partitions_are_those_of_javas_client(bootstrap: str, topic: str) -> None:
+    """Values of Kafka's own test of ``Utils.murmur2``
+    (https://github.com/apache/kafka/blob/trunk/clients/src/test/java/org/apache/kafka/common/utils/UtilsTest.java).
+    """
+    hashes = {
+        b"21": -973932308,
+        b"foobar": -790332482,
+        b"a-little-bit-long-string": -985981536,
+        b"a-little-bit-longer-string": -1486304829,
+        b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+        b"abc": 479470107,
+    }
+    producer = KafkaProducer(bootstrap, topic)
+    producer.send([b"{}"] * len(hashes), list(hashes))
+    producer.flush()
+    producer.close()
+    found = {r.key: r.partition for r in read_topic(bootstrap, topic, len(hashes))}
+    assert found == {key: (hashed & 0x7FFFFFFF) % 4 for key, hashed in hashes.items()}
+
+
+@pytest.mark.parametrize("mechanism", ["AWS_MSK_IAM", "GSSAPI", "OAUTHBEARER"])
+def test_a_mechanism_that_only_sources_have_is_named(mechanism: str) -> None:
+    with pytest.raises(Fatal, match=f"producers have no sasl_mechanism='{mechanism}'.*PLAIN, SCRAM"):
+        kafka._translated_options({"security_protocol": "SASL_SSL", "sasl_mechanism": mechanism})
+
+
+def test_every_security_option_reaches_librdkafka_or_is_known_not_to() -> None:
+    others = {"ssl_check_hostname", "ssl_context", "sasl_oauth_token_provider"}
+    others |= {name for name in OPTIONS if name.startswith("sasl_kerberos_")}
+    assert set(kafka._SECURITY) | others == set(OPTIONS)
+    assert kafka._translated_options({"ssl_check_hostname": False}) == {
+        "ssl.endpoint.identification.algorithm": "none"
+    }
+    assert kafka._translated_options({"ssl_check_hostname": True, "ssl_cafile": "/ca.pem"}) == {
+        "ssl.ca.location": "/ca.pem"
+    }
 
 
 def test_wrong_security_options_are_named_but_not_shown(bootstrap: str) -> None:
