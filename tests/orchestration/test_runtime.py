@@ -20,7 +20,9 @@ from dagster import (
     AssetKey,
     AssetMaterialization,
     DagsterEvent,
+    DagsterEventType,
     DagsterInstance,
+    DagsterRunStatus,
     materialize,
 )
 from dagster import asset as define
@@ -261,6 +263,30 @@ def test_forking_that_does_not_fit_leaves_dagsters_own_server(
         assert served(monkeypatch, "--port", "1")[1:5] == ["-m", "dagster", "api", "grpc"]
     [said] = warnings()
     assert said.startswith("forked runs: ") and "Dagster starts a process for each run" in said
+
+
+def test_a_run_whose_events_a_power_cut_has_torn_is_given_up(opened: Callable[[], DagsterInstance]) -> None:
+    instance = opened()
+    run_id = run(instance)
+    instance.run_storage.handle_run_event(
+        run_id,
+        datetime.now(UTC),
+        DagsterEvent(DagsterEventType.PIPELINE_START.value, "job"),
+    )
+    [shard] = Path(instance.root_directory).rglob(f"{run_id}.db")
+    shard.write_bytes(b"torn" * 1_000)
+    code_server._give_up_lost_runs()
+    assert [one.status for one in instance.get_runs()] == [DagsterRunStatus.FAILURE]
+    [event] = instance.all_logs(run_id)
+    assert "ended with the platform" in str(event.dagster_event and event.dagster_event.message)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("runs", 1), ("index", 1), ("schedules", 1), ("run", 0)])
+def test_databases_are_synced_at_checkpoints_but_a_runs_own(name: str, mode: int, tmp_path: Path) -> None:
+    engine = storage._engine(f"sqlite:///{tmp_path}/{name}.db", keep_connections=name != "run")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == mode
+    engine.dispose()
 
 
 STARTS = """

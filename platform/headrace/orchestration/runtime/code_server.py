@@ -20,6 +20,7 @@ from __future__ import annotations
 import gc
 import importlib
 import inspect
+import logging
 import multiprocessing
 import os
 import sys
@@ -30,6 +31,8 @@ from multiprocessing.context import BaseContext
 from typing import NoReturn
 
 from headrace.orchestration.runtime.trial import require, works
+
+log = logging.getLogger(__name__)
 
 #: What the definitions are made with, and what changes only with the installation.
 LIBRARIES = [
@@ -61,6 +64,7 @@ _ANSWERS_SECONDS = 30
 _INSTEAD = "Dagster starts a process for each run, which takes seconds"
 #: What the fork server imports before it serves.
 _preload: list[str] = []
+_ENDED = "The process of this run ended with the platform that it was part of."
 _get_context = multiprocessing.get_context
 _spawn = util.spawnv_passfds
 
@@ -216,13 +220,19 @@ def _give_up_lost_runs() -> None:
     Dagster notices a run whose process died only while the server that started it lives.
     """
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+    from sqlalchemy.exc import DatabaseError
+
+    from headrace.orchestration.runtime.tables import forget_events
 
     lost = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     with DagsterInstance.get() as instance:
         for run in instance.get_runs(RunsFilter(statuses=lost)):
-            instance.report_run_failed(
-                run, "The process of this run ended with the platform that it was part of."
-            )
+            try:
+                instance.report_run_failed(run, _ENDED)
+            except DatabaseError:  # a power cut has torn the run's own database, see storage.py
+                log.warning("the events of run %s are damaged and go", run.run_id)
+                forget_events(instance, run.run_id)
+                instance.report_run_failed(run, _ENDED)
 
 
 def _serve_definitions(before: Callable[[], None] = lambda: None) -> None:

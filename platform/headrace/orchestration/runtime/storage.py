@@ -11,8 +11,11 @@ for each; the one here answers with two for all of them.
 What is written again and again is packed, see ``headrace.core.packed``; a run's own database has small pages, because
 most of its tables are empty.
 
-SQLite syncs its log at a checkpoint and not at each commit (``synchronous=NORMAL`` under WAL). A power cut may so cost
-the last events, and never the file: https://www.sqlite.org/pragma.html#pragma_synchronous.
+The databases of runs, schedules and assets have ``synchronous=NORMAL``: under WAL, SQLite syncs at a checkpoint and not
+at each commit, so that a power cut may cost the last events and never the file
+(https://www.sqlite.org/pragma.html#pragma_synchronous). A run's own database has ``OFF``: its connections close after
+each event, each time with a checkpoint, whose syncs would make an event three times as slow. A power cut may tear it
+while the run goes on. The run is then over anyway, and ``code_server.py`` gives it up without its events.
 
 Chosen in ``instance.py``, which ``dagster.yaml`` names, so every process of Dagster has them: code location, daemon,
 webserver and runs. Files and schemas are Dagster's own, in their usual places, so that its own storages can take
@@ -126,7 +129,7 @@ def _engine(address: str, keep_connections: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA synchronous={'NORMAL' if keep_connections else 'OFF'}")
         # the next two are for files that are made now
         if keep_connections:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # so that upkeep can make them smaller
