@@ -125,7 +125,8 @@ class Engine:
         from chdb import connect  # takes 0.3 s, so only once this process will serve
 
         self._connect = connect
-        self._keeper = connect(f"{self._data}?config-file={config}")
+        # chdb and chdb-core both bring chdb/__init__.py: whichever was installed last has types, or has none
+        self._keeper = connect(f"{self._data}?config-file={config}")  # type: ignore[no-untyped-call]
         self._keeper.query(
             f"CREATE DATABASE IF NOT EXISTS {quote_name(self.database)} ENGINE = Atomic", "Null"
         )
