@@ -269,9 +269,7 @@ def test_a_run_whose_events_a_power_cut_has_torn_is_given_up(opened: Callable[[]
     instance = opened()
     run_id = run(instance)
     instance.run_storage.handle_run_event(
-        run_id,
-        datetime.now(UTC),
-        DagsterEvent(DagsterEventType.PIPELINE_START.value, "job"),
+        run_id, DagsterEvent(DagsterEventType.PIPELINE_START.value, "job"), datetime.now(UTC)
     )
     [shard] = Path(instance.root_directory).rglob(f"{run_id}.db")
     shard.write_bytes(b"torn" * 1_000)
