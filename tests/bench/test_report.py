@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from headrace.bench import report
+from headrace.bench import profile, report
 from headrace.bench.measure import Run, Series, filesystem
 from headrace.bench.peers import PEERS
 from headrace.bench.profile import Stage, summarised
@@ -84,7 +84,7 @@ def test_parts_are_chosen_by_name() -> None:
 
 
 def test_the_profile_tells_stages_and_threads_apart() -> None:
-    lead = "thread (1): MainThread;<module> (x.py:1);Stream.drain (headrace/streams/stream.py:242);"
+    lead = "thread (1): MainThread;<module> (x.py:1);drain (headrace/streams/drain.py:242);"
     other = "thread (2): publish_0;Thread._bootstrap (threading.py:1);"
     stacks = [
         "thread (1): MainThread;<module> (x.py:1);_find (<frozen importlib>:9) 500",
@@ -103,6 +103,14 @@ def test_the_profile_tells_stages_and_threads_apart() -> None:
     )
     with pytest.raises(Fatal, match="nothing of the run"):
         summarised(stacks[:1])
+
+
+def test_the_profile_names_files_and_functions_that_exist() -> None:
+    named = [file for files in profile.STAGES.values() for file in files if file.startswith("headrace/")]
+    function, file = profile._RUN.split(" (")
+    platform = Path(profile.__file__).parents[2]
+    assert all((platform / one).is_file() for one in [*named, file])
+    assert f"def {function}(" in (platform / file).read_text()
 
 
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="the dependency group 'bench' is not installed")

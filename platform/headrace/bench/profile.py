@@ -30,12 +30,12 @@ STAGES = {
     "Delta: open, write, commit": ("/lake/", " (deltalake/"),
     "publish: read the lake": ("headrace/flow/publish.py",),
     "publish: insert into ClickHouse": ("/warehouse/", " (clickhouse_connect/"),
-    "drop what has landed before": ("headrace/flow/ingest.py",),
+    "drop what has landed before": ("headrace/flow/commit.py",),
 }
 _OTHER = "everything else"
 _WAITING = "waiting for another thread, or for the next batch"
 _WAITS = (" (threading.py", " (selectors.py", " (queue.py", " (concurrent/futures/")
-_RUN = "drain (headrace/streams/stream.py"
+_RUN = "drain (headrace/streams/drain.py"
 
 
 @dataclass(frozen=True, slots=True)
