@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psutil
@@ -67,7 +68,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("the stack")
     running = EmbeddedStack(home)
     with running as endpoints:
-        values = {name.removeprefix("HEADRACE_").lower(): value for name, value in endpoints.items()}
+        values: dict[str, Any] = {
+            name.removeprefix("HEADRACE_").lower(): value for name, value in endpoints.items()
+        }
         settings = load_settings(home=home, ingest_linger_seconds=0, **values)
         own = {"HEADRACE_HOME": str(home), "HEADRACE_INGEST_LINGER_SECONDS": "0"}  # runs end when idle
         yield Stack(home, {**endpoints, **own}, settings)

@@ -42,6 +42,7 @@ from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
 from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.sources.sqs import SqsSource
+from headrace.streams.drain import drain
 
 EXIT_RETRIABLE, EXIT_FATAL, EXIT_DEFECT = 75, 65, 70
 #: A round of a loop that has nothing to do.
@@ -82,24 +83,24 @@ class Run:
 def keep(run: Run) -> None:
     """Land and publish until told to stop, and then until nothing waits and nothing is in flight."""
 
-    def drain() -> None:
+    def until_idle() -> None:
         before = run.landed
         for step in drain(run.stream, run.job["source"], _pace(run)):
             run.landed = before + step.landed
 
-    _until_empty(run, drain)
+    _until_empty(run, until_idle)
 
 
 def land(run: Run) -> None:
     """Land without publishing, as ``keep`` otherwise."""
 
-    def drain() -> None:
+    def until_idle() -> None:
         stream = run.stream
         source = stream.source(run.job["source"])
         for landed in ingest(source, stream.contract, stream.lake, stream.limits, _pace(run)):
             run.landed += landed
 
-    _until_empty(run, drain)
+    _until_empty(run, until_idle)
 
 
 def _pace(run: Run) -> Pace:

@@ -21,7 +21,7 @@ from headrace.local import processes
 from headrace.local.queue import create_queues
 from headrace.local.queue import sqs_client as plain_client
 
-KEYS = {"region": "us-east-1", "access_key_id": "headrace", "secret_access_key": "s3cret"}
+KEYS: dict[str, Any] = {"region": "us-east-1", "access_key_id": "headrace", "secret_access_key": "s3cret"}
 ATTRIBUTES = {
     "trace": {"DataType": "String", "StringValue": "é"},
     "raw": {"DataType": "Binary", "BinaryValue": b"\xff\x00"},

@@ -58,7 +58,8 @@ def waves(seed: int, histories: int) -> list[Wave]:
                 rows[row.pop("wave")].append(row)
     found = []
     for number in range(WAVES):
-        chance.shuffle(events[number]), chance.shuffle(metrics[number])
+        chance.shuffle(events[number])
+        chance.shuffle(metrics[number])
         found.append(Wave(_landed(EVENTS, events[number], number), _landed(METRICS, metrics[number], number)))
     return found
 
@@ -117,7 +118,7 @@ def _arriving(made: Iterator[Row], chance: random.Random) -> Iterator[Row]:
     for row in made:
         yield {**row, "wave": chance.choice([0, 0, *range(WAVES)])}
         if chance.random() < 0.2:
-            other = {"value": -1.0} if "metric_id" in row else {"channel": "other", "duration_ms": 1.0}
+            other: Row = {"value": -1.0} if "metric_id" in row else {"channel": "other", "duration_ms": 1.0}
             yield {**row, **other, "wave": chance.randrange(WAVES)}
 
 

@@ -69,13 +69,13 @@ def test_tables_are_replicated_and_distributed_on_the_cluster(told: Told) -> Non
         )
         spread = rf"ENGINE = Distributed\('{CLUSTER}', '{name}', '{mart}_local'"
         assert told.like(rf"table `{name}`\.`{mart}`\s+{on}.*{spread}"), mart
-    for table in SPEED:
+    for view in SPEED:
+        assert told.like(rf"create table `{name}_speed`\.`{view}`\s+{on}.*engine = Replicated\w*MergeTree"), (
+            view
+        )
         assert told.like(
-            rf"create table `{name}_speed`\.`{table}`\s+{on}.*engine = Replicated\w*MergeTree"
-        ), table
-        assert told.like(
-            rf"create materialized view if not exists `{name}_speed`\.`{table}_mv`\s+{on}.*_local`"
-        ), table
+            rf"create materialized view if not exists `{name}_speed`\.`{view}_mv`\s+{on}.*_local`"
+        ), view
     for contract in (EVENTS, METRICS):
         for table in (contract.table, contract.rejected_table):
             assert told.like(

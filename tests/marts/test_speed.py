@@ -106,7 +106,7 @@ def test_live_is_exact_before_and_after_the_batch_layer_has_caught_up(warehouse:
         assert_frame_equal(warehouse.mart(f"{name}_live"), warehouse.mart(name))
     build(warehouse)
     for name in FAMILIES:
-        assert_equal(warehouse.mart(f"{name}_live"), Oracle(*both).mart(name))
+        assert_equal(warehouse.mart(f"{name}_live"), Oracle(both[0], both[1]).mart(name))
 
 
 def test_sessions_are_put_together_without_a_sort_of_all_of_them(warehouse: Warehouse) -> None:

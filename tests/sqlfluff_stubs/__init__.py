@@ -7,6 +7,7 @@ for those of the project that hand back values rather than text, which only dbt'
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import yaml
 
@@ -21,87 +22,87 @@ api = SimpleNamespace(Relation=SimpleNamespace(create=lambda schema, identifier:
 exceptions = SimpleNamespace(raise_compiler_error=lambda message: "")
 
 
-def var(name, default=None):
+def var(name: str, default: Any = None) -> Any:
     """A var as dbt_project.yml has it."""
     return _PROJECT["vars"].get(name, default)
 
 
-def env_var(name, default=""):
+def env_var(name: str, default: str = "") -> str:
     """Nothing is set."""
     return default
 
 
-def config(**options):
+def config(**options: Any) -> str:
     """Says nothing."""
     return ""
 
 
-def ref(name):
+def ref(name: str) -> str:
     """A model, unquoted."""
     return f"analytics.{name}"
 
 
-def source(schema, name):
+def source(schema: str, name: str) -> str:
     """A source, unquoted."""
     return f"{schema}.{name}"
 
 
-def raw_inserts(table):
+def raw_inserts(table: str) -> str:
     """On one server, the raw table."""
     return source("raw", table)
 
 
-def every_shard(relation):
+def every_shard(relation: str) -> str:
     """On one server, the table."""
     return relation
 
 
-def deduplication_window():
+def deduplication_window() -> str:
     """On one server."""
     return "non_replicated_deduplication_window"
 
 
-def in_event_time():
+def in_event_time() -> bool:
     """It is."""
     return True
 
 
-def window_time():
+def window_time() -> str:
     """In event time."""
     return "occurred_at"
 
 
-def window_date(partition):
+def window_date(partition: str) -> str:
     """In event time."""
     return partition
 
 
-def page():
+def page() -> str:
     """Page or screen."""
     return "coalesce(page_url, screen_name)"
 
 
-def rollup_widths():
+def rollup_widths() -> Any:
     """All of them."""
     return var("rollup_seconds")
 
 
-def window_start(time, width):
+def window_start(time: str, width: int | str) -> str:
     """A time, rounded down."""
     return f"toStartOfInterval({time}, toIntervalSecond({width}))"
 
 
-def window_widths(widths):
+def window_widths(widths: list[int]) -> str:
     """An array of them."""
     return f"[{', '.join(map(str, widths))}]"
 
 
-def rebuilt_range():
+def rebuilt_range() -> tuple[str, str]:
     """A range."""
     return "2024-03-01", "2024-03-02"
 
 
-def in_rebuilt_days(column, back=0, ahead=0, later=False):
+def in_rebuilt_days(column: str, back: int = 0, ahead: int = 0, later: bool = False) -> str:
     """A range, as in a rebuild."""
     if later:
         return f"{column} >= toDate('2024-03-01') - {back}"
