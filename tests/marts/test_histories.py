@@ -20,8 +20,8 @@ from .oracle import Oracle, assert_equal
 from .test_marts import ALL
 
 pytestmark = pytest.mark.timeout(900)
-#: Histories of one case; with the cases below 200.
-HISTORIES = 100
+#: Side by side in one case: a build costs the same for two hundred as for one.
+HISTORIES = 200
 
 
 def build(warehouse: Warehouse, days: set[date], chance: random.Random, **variables: object) -> None:
@@ -35,15 +35,12 @@ def build(warehouse: Warehouse, days: set[date], chance: random.Random, **variab
         assert outcome, outcome.error
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_any_history_in_any_order_equals_the_reference(
-    new_warehouse: Callable[..., Warehouse], seed: int
-) -> None:
-    chance = random.Random(seed)
-    warehouse = new_warehouse(f"histories_{seed}")
+def test_any_history_in_any_order_equals_the_reference(new_warehouse: Callable[..., Warehouse]) -> None:
+    chance = random.Random(0)
+    warehouse = new_warehouse("histories")
     landed: list[histories.Wave] = []
     assert warehouse.dbt("run", "--exclude", "tag:daily")
-    for wave in histories.waves(seed, HISTORIES):
+    for wave in histories.waves(0, HISTORIES):
         landed.append(wave)
         warehouse.load(EVENTS.table, wave.events)
         warehouse.load(METRICS.table, wave.metrics)
