@@ -139,7 +139,7 @@ def swap(run: Run) -> None:
     while not run.stopping:
         for day in sorted(run.stream.lake.good.counts_by_day()):
             if not run.stopping:
-                run.retrying(lambda day=day: dict(run.stream.replace_days([day])))
+                run.retrying(lambda one=day: dict(run.stream.replace_days([one])))  # type: ignore[misc]
                 logging.info("%s is rebuilt", day)
         threading.Event().wait(_PAUSE)
 
@@ -190,7 +190,9 @@ def _set_clock(days: int) -> None:
 
 def perform(job: dict[str, Any]) -> int:
     """Do a job in this process; returns its exit status."""
-    _tune(SqsSource.__init__.__kwdefaults__, "visibility_seconds", job["visibility_seconds"])
+    defaults = SqsSource.__init__.__kwdefaults__
+    assert defaults
+    _tune(defaults, "visibility_seconds", job["visibility_seconds"])
     _tune(vars(headrace.lake.delta.chunks), "CHUNK_ROWS", job["chunk_rows"])
     point = job.get("failpoint") or {"window": "", "nth": 1, "action": ""}
     _set_clock(int(job["settings"].pop("chaos_clock_days", 0)))

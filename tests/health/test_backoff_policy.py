@@ -39,7 +39,7 @@ def well(at: float, day: int | None = None, version: str = "v1") -> EndedRun:
 def waits(*runs: EndedRun, version: str | None = "v1") -> float | None:
     """Seconds from the last of these runs, given in the order of time, to the next try."""
     found = pause_of(reversed(runs), POLICY, version)
-    return found and (found.next_try - runs[-1].at).total_seconds()
+    return (found.next_try - runs[-1].at).total_seconds() if found else None
 
 
 def test_pauses_double_up_to_a_limit_and_end_with_a_success() -> None:

@@ -184,6 +184,7 @@ def _parse(project: Path, folder: Path, cluster: str, known: Path) -> Manifest:
 def _of(parsed: Manifest, schema: str, raw: str) -> Manifest:
     """A copy whose nodes and sources are in these schemas."""
     own: Manifest = parsed.deepcopy()  # type: ignore[no-untyped-call]
+    node: Any
     for node in chain(own.nodes.values(), own.unit_tests.values(), own.sources.values()):
         any_name, name = (ANY_RAW, raw) if node.schema.startswith(ANY_RAW) else (ANY_SCHEMA, schema)
         node.schema = node.schema.replace(any_name, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 _PROJECT = yaml.safe_load(
     (Path(__file__).resolve().parents[2] / "dbt_project" / "dbt_project.yml").read_text()
