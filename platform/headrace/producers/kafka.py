@@ -207,7 +207,7 @@ class KafkaProducer:
 
 
 def _translated_options(security: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as librdkafka takes them; ``clients.kafka.connect`` has checked them before.
+    """Translate the options for librdkafka; ``clients.kafka.connect`` has checked them before.
 
     Raises:
         Fatal: librdkafka has not this mechanism.

@@ -215,7 +215,7 @@ def _forked(arguments: list[str], cwd: str | None, env: dict[str, str]) -> None:
 
 
 def _give_up_lost_runs() -> None:
-    """Runs of a code server before this one are over: say so, or sensors would wait for them for ever.
+    """Report the runs of an earlier code server as over, or sensors would wait for them for ever.
 
     Dagster notices a run whose process died only while the server that started it lives.
     """

@@ -36,7 +36,7 @@ class _BelowDagsterHome:
 
     @classmethod
     def config_type(cls) -> Any:
-        """What ``dagster.yaml`` has to say."""
+        """Name what ``dagster.yaml`` has to say."""
         return {"base_dir": Field(StringSource)}
 
 
@@ -75,7 +75,7 @@ class Runs(_BelowDagsterHome, RunStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> RunStorage:
-        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        """Make it of the configuration in ``dagster.yaml``, when Dagster calls."""
         if address := postgres(settings()):
             from dagster_postgres import PostgresRunStorage
 
@@ -94,7 +94,7 @@ class Schedules(_BelowDagsterHome, ScheduleStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> ScheduleStorage:
-        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        """Make it of the configuration in ``dagster.yaml``, when Dagster calls."""
         if address := postgres(settings()):
             from dagster_postgres import PostgresScheduleStorage
 
@@ -113,7 +113,7 @@ class Events(_BelowDagsterHome, EventLogStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> EventLogStorage:
-        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        """Make it of the configuration in ``dagster.yaml``, when Dagster calls."""
         if address := postgres(settings()):
             from dagster_postgres import PostgresEventLogStorage
 
@@ -147,7 +147,7 @@ class ComputeLogs(_BelowDagsterHome, ComputeLogManager, ConfigurableClass):  # t
     def from_config_value(  # type: ignore[override]
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> ComputeLogManager[Any]:
-        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        """Make it of the configuration in ``dagster.yaml``, when Dagster calls."""
         folder = str(Path(config_value["base_dir"]) / "storage")
         return _on_s3(settings(), folder, inst_data) or LocalComputeLogManager(folder, inst_data=inst_data)
 

@@ -100,8 +100,10 @@ def pack_columns() -> None:
 
 
 class _Engines:
-    """One engine for each database of this process; the least recently used goes beyond a few, as runs have each
-    their own."""
+    """Hold one engine for each database of this process.
+
+    Runs have a database each, so beyond a few the least recently used engine goes.
+    """
 
     def __init__(self, most: int = 16) -> None:
         self._most = most
@@ -158,12 +160,12 @@ class KeptSqliteRunStorage(SqliteRunStorage):
         inst_data: ConfigurableClassData | None,
         config_value: Mapping[str, Any],  # type: ignore[override]
     ) -> KeptSqliteRunStorage:
-        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        """Make it of the configuration in ``dagster.yaml``, when Dagster calls."""
         return cls.from_local(str(Path(config_value["base_dir"]) / "history"), inst_data)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A transaction."""
+        """Open a transaction."""
         with _transaction(_engines(self._conn_string)) as connection:
             yield connection
 
@@ -177,14 +179,14 @@ class KeptSqliteScheduleStorage(SqliteScheduleStorage):
         inst_data: ConfigurableClassData | None,
         config_value: Mapping[str, Any],  # type: ignore[override]
     ) -> KeptSqliteScheduleStorage:
-        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        """Make it of the configuration in ``dagster.yaml``, when Dagster calls."""
         made = cls.from_local(str(Path(config_value["base_dir"]) / "schedules"), inst_data)
         assert isinstance(made, cls)  # Dagster annotates the base
         return made
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A transaction."""
+        """Open a transaction."""
         with _transaction(_engines(self._conn_string)) as connection:
             yield connection
 
@@ -219,12 +221,12 @@ class BatchingSqliteEventLogStorage(OnePlan, SqliteEventLogStorage):
         inst_data: ConfigurableClassData | None,
         config_value: Mapping[str, Any],  # type: ignore[override]
     ) -> BatchingSqliteEventLogStorage:
-        """Called by Dagster with the configuration in ``dagster.yaml``."""
+        """Make it of the configuration in ``dagster.yaml``, when Dagster calls."""
         return cls(config_value["base_dir"], inst_data)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
-        """A transaction on a run's database or on the index.
+        """Open a transaction on a run's database or on the index.
 
         Connections to a run's database are not kept: the UI watches its file, which changes when they close.
         """
@@ -285,7 +287,7 @@ class BatchingSqliteEventLogStorage(OnePlan, SqliteEventLogStorage):
 
 
 def _planned(event: EventLogEntry, row: Mapping[str, Any], event_id: int | None) -> dict[str, Any]:
-    """The row of a planned check, from that of its event."""
+    """Make the row of a planned check from that of its event."""
     check: Any = event.get_dagster_event().event_specific_data
     return {
         "asset_key": check.asset_key.to_string(),
