@@ -32,7 +32,9 @@ def forking(
 ) -> list[Sample]:
     """A code location that forks: guards 1 and 2, the proxy 3, its fork server 4, a server 5 with fork server 6."""
     own, ended = own or {}, ended or {}
-    shape = [(1, 0, GUARD), (2, 1, GUARD), (3, 2, FORKING), (4, 3, FORKING), (5, 4, FORKING), (6, 5, FORKING)]
+    shape: list[tuple[int, int, tuple[str, ...]]] = [
+        (1, 0, GUARD), (2, 1, GUARD), (3, 2, FORKING), (4, 3, FORKING), (5, 4, FORKING), (6, 5, FORKING)
+    ]  # fmt: skip
     shape.append((7, 3, TRACKER))
     made = [sample(pid, up, said, own.get(pid, 0.0), ended.get(pid, 0.0)) for pid, up, said in shape]
     return [*made, *more]
