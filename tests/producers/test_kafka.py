@@ -10,6 +10,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka import KafkaProducer as Client
 from kafka.admin import NewTopic
+from kafka.errors import TopicAuthorizationFailedError
 
 from headrace.clients import kafka as kafka_access
 from headrace.clients.kafka import OPTIONS
@@ -60,14 +61,22 @@ def test_order_is_kept_per_key(bootstrap: str, topic: str) -> None:
         assert arrived == [p for p, k in zip(PAYLOADS, KEYS, strict=True) if k == key]
 
 
-@pytest.mark.parametrize(("limit", "most"), [(None, kafka.BATCH_BYTES), ("50000", 45_000)])
-def test_a_batch_is_as_large_as_the_topic_takes(bootstrap: str, limit: str | None, most: int) -> None:
+@pytest.mark.parametrize(("limit", "most"), [("5000000", kafka.BATCH_BYTES), ("50000", 45_000)])
+def test_a_batch_is_as_large_as_the_topic_takes(
+    bootstrap: str, limit: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic = f"limited-{limit}"
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
-    configs = {"max.message.bytes": limit} if limit else None
+    configs = {"max.message.bytes": limit}
     admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1, topic_configs=configs)])
     admin.close()
     assert kafka._largest_batch(bootstrap, {}, topic) == most
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise TopicAuthorizationFailedError()
+
+    monkeypatch.setattr(KafkaAdminClient, "describe_configs", refused)
+    assert kafka._largest_batch(bootstrap, {}, topic) == kafka.BATCH_BYTES, "where it may not ask"
 
 
 def test_a_refused_message_is_not_counted(
