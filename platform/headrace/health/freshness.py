@@ -10,7 +10,7 @@ from headrace.flow.publish import unpublished_range
 from headrace.lake.delta import DeltaLakeTable
 from headrace.streams.stream import Stream
 
-#: Versions among which the last one with rows is looked for.
+#: Newest versions among which the last one with rows is looked for.
 _LOOK_BACK = 20
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -20,10 +20,10 @@ class Freshness:
     """How far a stream is behind its sources.
 
     Attributes:
-        waiting: Messages by source.
-        landed_at: When rows last landed or were rejected; None if none were lately.
-        unpublished_since: When the first lake version was committed that the warehouse lacks; None if it has all.
-        stale_since: When the first row was published that the models lack; None if they have all.
+        waiting: Waiting messages by source.
+        landed_at: Time of the last landing, good or rejected; None if nothing has landed lately.
+        unpublished_since: Commit time of the first lake version that the warehouse lacks; None if it has all.
+        stale_since: Publication time of the first row that the models lack; None if they have all.
     """
 
     waiting: dict[str, int]
@@ -33,7 +33,7 @@ class Freshness:
 
 
 def freshness(stream: Stream) -> Freshness:
-    """Look at sources, lake, warehouse and models of a stream."""
+    """Measure how far a stream is behind its sources."""
     waiting = {spec.name: stream.backlog(spec.name).waiting for spec in stream.pipeline.sources}
     landed = [at for table in _tables(stream) if (at := _last_rows_at(table))]
     return Freshness(
@@ -59,7 +59,7 @@ def unpublished_since(stream: Stream) -> datetime | None:
     found = []
     for table in _tables(stream):
         added = next((v for v in unpublished_range(table, stream.warehouse) if _rows_of(table, v)), None)
-        if added is not None:  # epoch: before all that the log still knows
+        if added is not None:  # the epoch: before all commits that the log still has
             found.append(_committed_at(table, added) or _EPOCH)
     return min(found, default=None)
 
@@ -78,7 +78,7 @@ def _tables(stream: Stream) -> tuple[DeltaLakeTable, DeltaLakeTable]:
 
 
 def _rows_of(table: DeltaLakeTable, version: int) -> int:
-    """Count the rows that a version added; one for a version that nobody can look at any more."""
+    """Count the rows that a version added; one if the log no longer has it."""
     try:
         return table.describe(version).rows
     except HistoryGone:
@@ -86,7 +86,7 @@ def _rows_of(table: DeltaLakeTable, version: int) -> int:
 
 
 def _last_rows_at(table: DeltaLakeTable) -> datetime | None:
-    """Tell when the last of the newest versions was committed that added rows; None if none did."""
+    """Give the commit time of the newest version with rows among the last ones; None if there is none."""
     newest = table.open().version
     looked_at = range(newest, max(-1, newest - _LOOK_BACK), -1)
     added = next((version for version in looked_at if _rows_of(table, version)), None)
@@ -94,7 +94,7 @@ def _last_rows_at(table: DeltaLakeTable) -> datetime | None:
 
 
 def _committed_at(table: DeltaLakeTable, version: int) -> datetime | None:
-    """Tell when; None for a version that nobody can look at any more."""
+    """Give the commit time of a version; None if the log no longer has it."""
     try:
         return table.committed_at(version)
     except HistoryGone:

@@ -30,7 +30,7 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
                     pruned = stream.erasures.prune()
                 for table in (stream.lake.good, stream.lake.rejected):
                     try:
-                        done = table.maintain(keep, keep_log, _needed_since(stream, table))
+                        done = table.maintain(keep, keep_log, log_needed_since(stream, table))
                     except HeadraceError as error:  # the other tables need it too
                         wrong.append(f"{table.table.name}: {error}")
                         continue
@@ -60,7 +60,7 @@ def upkeep_job(pipelines: Mapping[str, Pipeline], settings: Settings) -> JobDefi
     return upkeep
 
 
-def _needed_since(stream: Stream, table: DeltaLakeTable) -> datetime | None:
+def log_needed_since(stream: Stream, table: DeltaLakeTable) -> datetime | None:
     """Give the commit time of the first unpublished version; long ago if the warehouse does not answer."""
     try:
         return needed_since(stream, table)
