@@ -53,7 +53,7 @@ LOOP = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% end
 MACRO = "{% macro x() %}\n{{ a b }}\n{% endmacro %}\n"
 #: What is edited, where the mistake is, and a part of what is said.
 MISTAKES: dict[str, tuple[Edit, str, str]] = {
-    "refers to nothing": (append("-- {{ ref('nothing') }}\n"), f"{MART}:40", "'nothing' which was not found"),
+    "refers to nothing": (append("-- {{ ref('nothing') }}\n"), f"{MART}:39", "'nothing' which was not found"),
     "YAML": (append("models:\n  - name: x\n   bad: [\n", BAD), f"{BAD}:3", "near line 3"),
     "described twice": (
         append("models:\n  - name: users_latest\n", BAD),
@@ -67,15 +67,15 @@ SAID: dict[str, tuple[Edit, str, str, str]] = {
     "Jinja": (
         append("{% if %}\n"),
         "Compilation Error in model users_latest (models/marts/users/users_latest.sql)\n"
-        "  Expected an expression, got 'end of statement block'\n    line 40\n      {% if %}",
-        f"{MART}:40",
+        "  Expected an expression, got 'end of statement block'\n    line 39\n      {% if %}",
+        f"{MART}:39",
         "Expected an expression, got 'end of statement block' {% if %}",
     ),
     "no such macro": (
         append("{{ no_macro() }}\n"),
         "Runtime Error\n  Compilation Error in model users_latest (models/marts/users/users_latest.sql)\n"
         "    'no_macro' is undefined. Check for typos.",
-        f"{MART}:40",
+        f"{MART}:39",
         "'no_macro' is undefined. Check for typos.",
     ),
     "YAML without a name": (
@@ -190,10 +190,10 @@ def test_a_new_home_with_a_broken_project_has_no_models_and_says_so(
     )
     found = dbt_versions.current(fresh)
     assert found.usable is None
-    assert found.complaint.startswith(f"dbt_project/{MART}:40: Expected an expression")
+    assert found.complaint.startswith(f"dbt_project/{MART}:39: Expected an expression")
     assert "there are no models until it is repaired" in found.complaint
     assert dbt_versions.current_if_parsed(fresh) == found
-    with pytest.raises(Fatal, match=r"users_latest\.sql:40"):
+    with pytest.raises(Fatal, match=r"users_latest\.sql:39"):
         models.manifest(fresh)
 
 
