@@ -243,10 +243,11 @@ def _largest_batch(servers: str, security: Mapping[str, Any], topic: str) -> int
             asked = admin.describe_configs(
                 [ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all"
             )
-            limit = int(asked["topic"][topic]["max.message.bytes"]["value"])
+            # a batch has a head besides, and what does not compress grows a little
+            limit = int(asked["topic"][topic]["max.message.bytes"]["value"]) * 9 // 10
     finally:
         admin.close()
-    return max(1, min(BATCH_BYTES, limit * 9 // 10))
+    return max(1, min(BATCH_BYTES, limit))
 
 
 def _of_kafka_python(error: Exception, what: str) -> HeadraceError:
