@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from kafka.net.manager import KafkaConnectionManager
 
 from headrace.clients import kafka as kafka_access
 from headrace.clients.kafka import client_options
@@ -117,3 +118,19 @@ def test_a_broker_that_is_away_costs_neither_thread_nor_socket(
     before = held()
     attempt()
     assert held() == before
+
+
+def test_connections_of_our_own_are_tried_and_kafka_pythons_serve_otherwise(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert kafka_access.own_connections(), "kafka-python is built otherwise than clients/kafka.py expects"
+    kafka_access.own_connections.cache_clear()
+    monkeypatch.delattr(KafkaConnectionManager, "_build_transport")
+    try:
+        for _ in range(2):
+            assert not kafka_access.own_connections()
+        [said] = [r.getMessage() for r in caplog.records if "built otherwise" in r.getMessage()]
+        assert "a refused connection may say less" in said
+    finally:
+        monkeypatch.undo()
+        kafka_access.own_connections.cache_clear()

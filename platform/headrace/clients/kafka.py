@@ -11,10 +11,13 @@ Passwords never show: neither in messages nor in kafka-python's log at level DEB
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 from kafka import errors
@@ -23,9 +26,11 @@ from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.sasl import SASL_MECHANISMS
 from kafka.net.selector import NetworkSelector
-from kafka.net.transport import KafkaSSLTransport
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from headrace.core.errors import Fatal, Retriable
+
+log = logging.getLogger(__name__)
 
 SETTING = "HEADRACE_KAFKA_SECURITY"
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -73,7 +78,7 @@ def connect(kind: Callable[..., T], servers: str, security: Mapping[str, Any], *
     made: list[KafkaNetClient] = []
 
     def client(**configs: Any) -> KafkaNetClient:
-        made.append(_Client(**configs))
+        made.append((_Client if own_connections() else KafkaNetClient)(**configs))
         return made[-1]
 
     try:
@@ -122,7 +127,7 @@ def client_options(security: Mapping[str, Any]) -> dict[str, Any]:
             f"{SETTING}: {sasl[0]} needs security_protocol SASL_SSL or SASL_PLAINTEXT, not {protocol}"
         )
     given = dict(security)
-    if protocol.endswith("SSL") and given.get("ssl_context") is None:
+    if protocol.endswith("SSL") and given.get("ssl_context") is None and own_connections():
         given["ssl_context"] = _ssl_context(security)
     return given
 
@@ -238,6 +243,37 @@ def missing(topic: str, servers: str, topics: Collection[str]) -> Fatal:
         f"topic {topic!r} does not exist on {servers}; {there} Create it with 'headrace stack create' on the embedded"
         f" stack, elsewhere with 'kafka-topics.sh --bootstrap-server {servers} --create --topic {topic}'"
     )
+
+
+@cache
+def own_connections() -> bool:
+    """Try whether kafka-python is built as our connections expect; warn once if not.
+
+    Without them it works, and says less about a connection that a broker refuses.
+    """
+    try:
+        net = NetworkSelector()
+        try:
+            manager = _Manager(net)
+            fits = (
+                inspect.iscoroutinefunction(KafkaConnectionManager._build_transport)
+                and callable(KafkaTCPTransport._sock_recv)
+                and callable(KafkaSSLTransport._build_ssl_context)
+                and callable(manager.maybe_raise_auth_failure)
+            )
+        finally:
+            net.close()
+    except Exception as error:
+        fits, why = False, f": {error!r:.200}"
+    else:
+        why = ""
+    if not fits:
+        log.warning(
+            "kafka-python %s is built otherwise than expected%s; a refused connection may say less",
+            version("kafka-python"),
+            why,
+        )
+    return fits
 
 
 class _Client(KafkaNetClient):  # type: ignore[misc]

@@ -14,6 +14,7 @@ import polars as pl
 from pandera.api.polars.types import PolarsData
 
 from headrace.contracts.base import Contract
+from headrace.contracts.builtin_checks import builtin
 from headrace.contracts.unknown import EXTRA
 from headrace.contracts.wire.decode import decode
 from headrace.contracts.wire.decoded import SHOWN, Decoded
@@ -272,10 +273,11 @@ def _expression(check: pa.Check, column: str) -> pl.Expr | None:
 
 def _builtin(check: pa.Check) -> Callable[[PolarsData], Any] | None:
     """Return the function of a built-in check, as it is registered for Polars by now."""
-    name = getattr(check._check_fn, "__name__", None)
-    if not name or check.element_wise or not check.is_builtin_check(name):
+    found = builtin(check)
+    if found is None:
         return None
-    return partial(check.get_builtin_check_fn(name), **check._check_kwargs)
+    name, arguments = found
+    return partial(check.get_builtin_check_fn(name), **arguments)
 
 
 def _said(check: pa.Check, lazy: pl.LazyFrame, column: str) -> pl.LazyFrame | bool:

@@ -15,6 +15,7 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
+from headrace.contracts.builtin_checks import builtin
 from headrace.contracts.dtypes import INT_RANGE, SUPPORTED, WIRE_OF_DTYPE, WIRES_OF_DTYPE
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -85,7 +86,7 @@ def _of_checks(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
     """Find checks that raise, contradict each other, or refuse values that the field itself names."""
     well = True
     for check in column.checks:
-        said = _why_not(check, wire) if _builtin(check) else None
+        said = _why_not(check, wire) if builtin(check) else None
         if said is not None:
             well = False
             yield f"has a check that cannot be asked, {_shown(check)}: {said}"
@@ -155,11 +156,6 @@ def _of_default(column: Any, dtype: Any, wire: str) -> Iterator[str]:
             yield f"has default {default!r}, which its own {_shown(check)} refuses"
 
 
-def _builtin(check: pa.Check) -> bool:
-    function = str(getattr(check._check_fn, "__name__", ""))
-    return bool(function) and not check.element_wise and bool(check.is_builtin_check(function))
-
-
 def _shown(check: pa.Check) -> str:
     statistics = ", ".join(
         f"{name}={value!r}" for name, value in (check.statistics or {}).items() if value is not None
@@ -211,7 +207,7 @@ def _why_no_pattern(pattern: Any) -> str | None:
 def _passes(check: pa.Check, value: Any) -> bool:
     """Tell whether a built-in check accepts a value; true if that cannot be decided."""
     s = check.statistics or {}
-    match check.name if _builtin(check) else "":
+    match check.name if builtin(check) else "":
         case "greater_than":
             return bool(value > s["min_value"])
         case "greater_than_or_equal_to":
