@@ -99,6 +99,7 @@ class Traffic:
         while not self.stop.is_set():
             with self.elsewhere:
                 stream.publish()
+            self.stop.wait(0.01)  # a lock is not fair: whoever else wants it must have its turn
         stream.close()
 
 
