@@ -49,6 +49,8 @@ def twin(project: Path) -> None:
 
 
 BAD = "models/marts/bad.yml"
+#: Beside the description that is there, and after it.
+TWICE = "models/marts/users/users_latest_again.yml"
 LOOP = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}\n"
 MACRO = "{% macro x() %}\n{{ a b }}\n{% endmacro %}\n"
 #: What is edited, where the mistake is, and a part of what is said.
@@ -56,8 +58,8 @@ MISTAKES: dict[str, tuple[Edit, str, str]] = {
     "refers to nothing": (append("-- {{ ref('nothing') }}\n"), f"{MART}:39", "'nothing' which was not found"),
     "YAML": (append("models:\n  - name: x\n   bad: [\n", BAD), f"{BAD}:3", "near line 3"),
     "described twice": (
-        append("models:\n  - name: users_latest\n", BAD),
-        f"{BAD}:2",
+        append("models:\n  - name: users_latest\n", TWICE),
+        f"{TWICE}:2",
         "two schema.yml entries",
     ),
     "not UTF-8": (lambda project: (project / MART).write_bytes(b"select '\xff\xfe'"), MART, "utf-8"),

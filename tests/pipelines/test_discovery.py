@@ -189,12 +189,9 @@ def test_a_thread_may_discover(orders: Path) -> None:
 def test_status_and_doctor_name_it(orders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HEADRACE_PIPELINES", str(orders))
-    monkeypatch.setattr(doctor, "_services", lambda _: iter(()))
-    monkeypatch.setattr(doctor, "_migrations", lambda _: doctor.Finding("migrations", True, "not asked"))
-    monkeypatch.setattr(doctor, "_dbt", lambda _: doctor.Finding("dbt project", True, "not asked"))
     (orders / "orders_contract.py").write_text(CONTRACT.format(dtype="pl.Boolean"))
     sys.modules.pop("orders_contract", None)
-    findings = {one.what: one for one in doctor.examine()}
+    findings = {one.what: one for one in doctor.examine([doctor.pipelines])}
     assert findings["pipelines"].ok
     assert "orders_contract.py line " in findings["orders_pipeline.py"].said
     health = status.examine([], load_settings())
