@@ -166,8 +166,8 @@ def test_the_catalogue_the_automation_and_the_runs(page: Page, shoot: Shoot) -> 
     page.goto("/automation")
     for name in ("events_backlog", "events_refresh", "hourly_health", "hourly_upkeep", "alerts"):
         expect(page.get_by_text(name, exact=True)).to_be_visible()
-    for kind in ("Standard sensor", re.compile("^Scheduled")):
-        expect(page.get_by_text(kind)).to_have_count(6)
+    for kind, number in (("Standard sensor", 8), (re.compile("^Scheduled"), 6)):
+        expect(page.get_by_text(kind)).to_have_count(number)
     shoot("automation")
     page.goto("/overview/activity/timeline")
     button(page, "1hr").click()
