@@ -86,7 +86,7 @@ def test_a_failed_check_says_which_day_lost_rows(platform: Running, page: Page, 
     shoot("failed-check")
     page.goto("/assets/lake/events?view=checks")
     page.get_by_text("reject_rate", exact=True).first.click()
-    rate = f"{REFUSED} of {REFUSED + 4 * PER_DAY} rows rejected"
+    rate = f"{REFUSED} of {REFUSED + 4 * PER_DAY} rows of the last 15 min rejected"
     expect(page.get_by_text(rate)).to_be_visible()
     shoot("warning")
 
