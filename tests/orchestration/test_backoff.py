@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance, Definitions, build_sensor_context, job, op
+from dagster import AssetKey, DagsterInstance, Definitions, build_sensor_context, job, op
 
 from builders import event
 from headrace.alerts import AlertState, Findings
@@ -118,6 +118,23 @@ def test_an_ingest_job_that_fails_waits_and_says_until_when_and_why(
     assert own.pause(instance, "ingest_events", KAFKA) is None
     assert recorded.pauses(config) == []
     assert sources(tick(defs, "events_backlog", instance)) == ["kafka/analytics_events"]
+
+
+def test_views_that_come_back_are_deployed_again(
+    defs: Definitions, adopted: Settings, instance: DagsterInstance
+) -> None:
+    """A broken model that is taken back leaves the version that was deployed before it, and some of its own views."""
+    version = views_version(manifest(adopted), adopted)
+    run_of(instance, "deploy_views", {sensors.VIEWS: version})
+    assert "is deployed" in tick(defs, "views_version", instance).skip_message
+    run_of(instance, "deploy_views", {sensors.VIEWS: "broken"}, RuntimeError("no such column"))
+    assert refresh.undeployed(instance, "deploy_views", version, frozenset({AssetKey("v")})) == ["v"]
+    [request] = tick(defs, "views_version", instance).run_requests
+    run_of(instance, "deploy_views", {})  # by hand: of no version
+    assert tick(defs, "views_version", instance).run_requests
+    run_of(instance, "deploy_views", request.tags)
+    assert "is deployed" in tick(defs, "views_version", instance).skip_message
+    assert refresh.undeployed(instance, "deploy_views", version, frozenset({AssetKey("v")})) == []
 
 
 def test_days_that_fail_wait_and_the_others_are_refreshed(

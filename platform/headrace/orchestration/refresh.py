@@ -14,7 +14,6 @@ from dagster import (
     DagsterRunStatus,
     DefaultSensorStatus,
     RunRequest,
-    RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
@@ -34,13 +33,13 @@ from headrace.orchestration.keys import STREAM, tags_of
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.runtime.types import Job
-from headrace.orchestration.sensors import VIEWS, active, instance_of, seconds
+from headrace.orchestration.sensors import active, deployments, instance_of, seconds
 from headrace.pipelines import Pipeline
 from headrace.streams.stream import Stream
 from headrace.warehouse import StaleDay
 
-#: Runs of a deployment that are read, and ended runs whose assets are remembered.
-_DEPLOYMENTS, _KEPT_RUNS = 5, 64
+#: Ended runs whose assets are remembered.
+_KEPT_RUNS = 64
 #: Longest wait of models that were never built, seconds from the first rows: until then whoever asks gets an error.
 FIRST_BUILD_SECONDS = 30
 _made: dict[str, frozenset[AssetKey]] = {}
@@ -190,8 +189,7 @@ def undeployed(instance: DagsterInstance, job: str, version: str, views: frozens
         version: Version of the views.
         views: The views to look for.
     """
-    filters = RunsFilter(job_name=job, tags={VIEWS: version})
-    runs = instance.get_runs(filters, limit=_DEPLOYMENTS)
+    runs = deployments(instance, job, version)
     if any(run.status is DagsterRunStatus.SUCCESS for run in runs):
         return []
     made: set[AssetKey] = set()

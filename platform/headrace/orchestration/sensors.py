@@ -8,6 +8,7 @@ from threading import Lock
 
 from dagster import (
     DagsterInstance,
+    DagsterRun,
     DagsterRunStatus,
     RunsFilter,
     SensorEvaluationContext,
@@ -17,6 +18,8 @@ from headrace.orchestration.runtime.types import InstanceRef
 
 SOURCE = "headrace/source"
 VIEWS = "headrace/views"
+#: Runs of the job that deploys views among which those of a version are looked for.
+_DEPLOYMENTS = 20
 #: Statuses of a run that is queued or goes on.
 ACTIVE = [
     DagsterRunStatus.QUEUED,
@@ -48,6 +51,27 @@ def instance_of(context: SensorEvaluationContext) -> DagsterInstance:
 def active(instance: DagsterInstance, tags: Mapping[str, str], job: str) -> bool:
     """Tell whether a run of the job with these tags is queued or goes on."""
     return instance.get_runs_count(RunsFilter(job_name=job, statuses=ACTIVE, tags=dict(tags))) > 0
+
+
+def deployments(instance: DagsterInstance, job: str, version: str) -> list[DagsterRun]:
+    """List the runs that deployed this version of the views, the newest first, since another one was deployed.
+
+    A version that comes back, because a change was taken back, is not deployed any more: the runs of the other one may
+    have replaced some of its views.
+
+    Args:
+        instance: The instance that recorded the runs.
+        job: The job that deploys views.
+        version: Version of the views.
+    """
+    found = []
+    for run in instance.get_runs(RunsFilter(job_name=job), limit=_DEPLOYMENTS):
+        deployed = run.tags.get(VIEWS)
+        if deployed == version:
+            found.append(run)
+        elif deployed is not None:  # runs by hand have no version
+            break
+    return found
 
 
 def seconds(given: timedelta | None, setting: int) -> int:

@@ -9,7 +9,6 @@ from dagster import (
     DagsterRunStatus,
     DefaultSensorStatus,
     RunRequest,
-    RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
@@ -23,7 +22,7 @@ from headrace.models.project import views_version
 from headrace.orchestration.backoff import Backoff
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.runtime.types import Job
-from headrace.orchestration.sensors import VIEWS, instance_of
+from headrace.orchestration.sensors import VIEWS, active, deployments, instance_of
 from headrace.pipelines import Pipeline
 
 
@@ -56,9 +55,11 @@ def views_sensor(
     )
     def views(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         tags, instance = {VIEWS: version}, instance_of(context)
-        runs = instance.get_runs(RunsFilter(job_name=job.name, tags=tags), limit=1)
+        runs = deployments(instance, job.name, version)
         if runs and runs[0].status not in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
             return SkipReason(f"version {version} is deployed or being deployed")
+        if active(instance, {}, job.name):
+            return SkipReason("another version is being deployed")
         if paused := pauses.pause(instance, job.name, tags):
             return SkipReason(f"version {version}: {paused}")
         if away := _warehouse_is_away(pipelines, streams):
