@@ -196,7 +196,13 @@ class Installation:
 
     def _reasons(self) -> Iterator[str]:
         assert self.api is not None
-        failed = [run for run in self.api.runs(50) if run.status == "FAILURE"]
+        well: set[str] = set()
+        failed: list[Run] = []
+        for run in self.api.runs(50):  # the newest first; a failure before a success is history
+            if run.status == "SUCCESS":
+                well.add(run.job)
+            elif run.status == "FAILURE" and run.job not in well:
+                failed.append(run)
         for run in failed[:5]:
             events = self.api._ask(_FAILURES, run=run.id)["logsForRun"]["events"]
             for event in events:
