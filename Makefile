@@ -46,7 +46,7 @@ up: install ## The whole platform with UI and live traffic, until Ctrl-C
 	@"$(RUN)headrace" up
 
 # the folders whose tests need no running stack, and some more that are fast: what a contributor runs while editing
-FAST := tests/contracts tests/core tests/formats tests/pipelines tests/test_architecture.py tests/test_docs.py
+FAST := tests/contracts tests/core tests/formats tests/test_architecture.py tests/test_docs.py --ignore=tests/core/test_extras.py
 
 check: install .tools/docs/.installed ## Lint, types, docs and fast tests: the inner loop, under a minute
 	@$(LINT)

@@ -31,7 +31,7 @@ def oracle(text: str) -> datetime | None:
     year, month, day, hour, minute, second = map(int, found.groups()[:6])
     fraction, sign, hours, minutes = found.groups()[6:]
     leap = second == 60
-    shift = 400 if year < 400 else -400  # so that neither year 0 nor a zone leads out of datetime's years
+    shift = 400 if year <= 400 else -400  # so that neither year 0 nor a zone leads out of datetime's years
     try:
         local = datetime(year + shift, month, day, hour, minute, second - leap, tzinfo=UTC)
     except ValueError:
@@ -115,6 +115,7 @@ def mutated(draw: Any) -> str:
 @given(text=valid | shaped | leap | mutated())
 @example("0001-01-01T00:00:00+05:00")
 @example("0000-12-31T23:59:59-05:00")
+@example("0400-01-01T00:00:00Z")
 @example("9999-12-31T23:59:59-05:00")
 @example("9999-12-31T23:59:60Z")
 @example("9999-12-31T23:59:59.9999999Z")
