@@ -101,7 +101,7 @@ def publish(
         if last is not None and (why := another_history(table, newest, last)):
             log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
             return _publish_whole(table, warehouse, newest, last.epoch + 1)
-        done, epoch = Published(end=resume_at(last)), last.epoch if last else 0
+        done, epoch = Published(end=resume_at(version_of(last))), last.epoch if last else 0
         while (version := done.end) <= newest:
             try:
                 added = table.describe(version)
@@ -151,12 +151,17 @@ def unpublished_range(table: LakeTable, warehouse: Warehouse) -> range:
     last = warehouse.published(table.table, table.id)
     newest = table.open().version
     restored = last is not None and another_history(table, newest, last)
-    return range(newest if restored else resume_at(last), newest + 1)
+    return range(newest if restored else resume_at(version_of(last)), newest + 1)
 
 
-def resume_at(last: Publication | None) -> int:
-    """Return the first version that is not published."""
-    return 0 if last is None else last.version + 1
+def version_of(last: Publication | None) -> int:
+    """Return the version that was published last, -1 for none."""
+    return -1 if last is None else last.version
+
+
+def resume_at(published: int) -> int:
+    """Return the first version that is not published, after the one that was published last."""
+    return published + 1
 
 
 def _half_in(table: LakeTable, warehouse: Warehouse, added: LakeVersion) -> bool:
@@ -179,7 +184,7 @@ def _recorded(table: LakeTable, warehouse: Warehouse, version: int, seconds: flo
     until, pause = time.monotonic() + seconds, threading.Event()
     while time.monotonic() < until:
         last = warehouse.published(table.table, table.id)
-        if (end := resume_at(last)) > version:
+        if (end := resume_at(version_of(last))) > version:
             return end
         pause.wait(_LOOK_SECONDS)
     return 0
@@ -196,7 +201,7 @@ def _publish_version(table: LakeTable, warehouse: Warehouse, added: LakeVersion,
     )
     warehouse.record(table.table, noted)
     log.debug("published %s version %d: %d rows", table.table.name, version, added.rows)
-    return Published(1, added.rows, frozenset(added.days), version + 1)
+    return Published(1, added.rows, frozenset(added.days), resume_at(version))
 
 
 def _noting(landed: set[date], chunk: Chunk) -> Chunk:
@@ -235,7 +240,7 @@ def _replace(
         table.id, taken.version, rows, tuple(days), tuple(sorted(landed)), taken.fingerprint, epoch
     )
     warehouse.record(table.table, noted)
-    return Published(1, rows, frozenset(days), taken.version + 1)
+    return Published(1, rows, frozenset(days), resume_at(taken.version))
 
 
 def replace_days(
@@ -262,7 +267,7 @@ def _replace_day(table: LakeTable, warehouse: Warehouse, day: date) -> int:
         last = warehouse.published(table.table, table.id)
         assert last is not None  # publish records at least version 0
         rows = warehouse.replace_partition(table.table, day, table.read_day(day, last.version))
-        later = range(resume_at(last), table.open().version + 1)
+        later = range(resume_at(last.version), table.open().version + 1)
         if not any(_touches(table, one, day) for one in later):
             break
     return rows

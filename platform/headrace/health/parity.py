@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from headrace.core.errors import HistoryGone
-from headrace.flow.publish import another_history
+from headrace.flow.publish import another_history, resume_at, version_of
 from headrace.lake import LakeVersion
 from headrace.lake.delta import DeltaLakeTable
 from headrace.warehouse.clickhouse import ClickHouse
@@ -129,7 +129,7 @@ def parity(
 def _look(lake: DeltaLakeTable, warehouse: ClickHouse, days: Collection[date] | None, after: date) -> Parity:
     warehouse.prepare(lake.table)
     last = warehouse.published(lake.table, lake.id)
-    version = -1 if last is None else last.version
+    version = version_of(last)
     if last is not None and (why := another_history(lake, lake.open().version, last)):
         return Parity(version, inconclusive=why)
     wanted = None if days is None else frozenset(days)
@@ -161,7 +161,7 @@ def _look(lake: DeltaLakeTable, warehouse: ClickHouse, days: Collection[date] | 
 
 def _later(lake: DeltaLakeTable, version: int) -> _Later:
     newest = lake.open().version
-    return _Later.of([lake.describe(one) for one in range(version + 1, newest + 1)])
+    return _Later.of([lake.describe(one) for one in range(resume_at(version), newest + 1)])
 
 
 def arriving_days(stream: Stream, version: int) -> frozenset[date]:
@@ -178,7 +178,7 @@ def arriving(lake: DeltaLakeTable, version: int, *, by_landing: bool = False) ->
         by_landing: Give the UTC days of the commits, instead of partitions.
     """
     newest, found = lake.open().version, set[date]()
-    for one in range(version + 1, newest + 1):
+    for one in range(resume_at(version), newest + 1):
         try:
             added = lake.describe(one)
             found |= {lake.committed_at(one).date()} if by_landing and added.days else {*added.days}

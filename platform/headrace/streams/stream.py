@@ -18,7 +18,7 @@ from headrace.core.errors import Fatal
 from headrace.core.guard import SERVICES, Guard
 from headrace.flow.commit import StreamLake
 from headrace.flow.ingest import position_of
-from headrace.flow.publish import Published, another_history
+from headrace.flow.publish import Published, another_history, version_of
 from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.suppression import ERASURES, Erasures
@@ -163,7 +163,7 @@ class Stream:
         """Return the last lake version that is wholly in the warehouse, -1 for none."""
         self.warehouse.prepare(self.contract.table)
         last = self.warehouse.published(self.contract.table, self.lake.good.id)
-        return -1 if last is None else last.version
+        return version_of(last)
 
     def restored(self) -> str:
         """Say that the lake is another one than was published from, until the next publish; empty if it is not."""
