@@ -115,9 +115,10 @@ def test_a_broker_that_is_away_costs_neither_thread_nor_socket(
             KafkaProducer(servers, "t")
 
     attempt()
-    before = held()
+    threads, files = held()
     attempt()
-    assert held() == before
+    now = held()
+    assert now[0] <= threads and now[1] <= files, "fewer is the collector, which is late with another test's"
 
 
 def test_connections_of_our_own_are_tried_and_kafka_pythons_serve_otherwise(

@@ -121,8 +121,12 @@ def _frame_place(frame: FrameType | None, path: Path) -> str:
 
 
 def _own(file: str | None, path: Path) -> bool:
-    """Tell whether a file is in the folder of the pipeline files."""
-    return bool(file) and Path(str(file)).resolve().is_relative_to(path.parent.resolve())
+    """Tell whether a file is in the folder of the pipeline files; ``<string>`` and ``<frozen os>`` are nowhere."""
+    return (
+        bool(file)
+        and not str(file).startswith("<")
+        and Path(str(file)).resolve().is_relative_to(path.parent.resolve())
+    )
 
 
 def _same(file: str, path: Path) -> bool:
