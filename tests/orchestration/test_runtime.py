@@ -288,12 +288,15 @@ def test_databases_are_synced_at_checkpoints_but_a_runs_own(name: str, mode: int
 
 
 STARTS = """
-import logging, multiprocessing, os
+import logging, multiprocessing, os, time
 from multiprocessing import forkserver
 from headrace.orchestration.runtime import code_server
 logging.basicConfig(format="%(message)s")
 if {broken}:
     forkserver.main = lambda *_: os._exit(3)
+if {late}:
+    ensure_running = forkserver.ensure_running
+    forkserver.ensure_running = lambda: (ensure_running(), time.sleep({late}))
 if __name__ == "__main__":
     print(code_server._forking_started(), code_server._forking_started())
     spawned = multiprocessing.get_context("spawn").Process(target=print, args=("spawned",))
@@ -302,10 +305,11 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("is_broken", [False, True])
-def test_a_fork_server_that_does_not_answer_is_noticed(is_broken: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_broken", "late"), [(False, 0), (True, 0), (True, 0.3)])
+def test_a_fork_server_that_does_not_answer_is_noticed(is_broken: bool, late: float, tmp_path: Path) -> None:
+    """Also one that has ended before anything is asked of it."""
     script = tmp_path / "starts.py"
-    script.write_text(STARTS.format(broken=is_broken))
+    script.write_text(STARTS.format(broken=is_broken, late=late))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(not is_broken)] * 2 + ["spawned"]
     assert len(done.stderr.splitlines()) == is_broken, done.stderr

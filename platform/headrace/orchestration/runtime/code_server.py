@@ -28,7 +28,7 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver, process, resource_tracker, util
 from multiprocessing.context import BaseContext
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from headrace.orchestration.runtime.trial import require, works
 
@@ -287,11 +287,15 @@ def _start_forking() -> None:
         return
     resource_tracker.ensure_running()  # started by the fork server else, and not to be forked
     _fork_server([])
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    forked = server._forkserver_pid
     probe = context.Process(target=_nothing)
     probe.start()
     probe.join(_ANSWERS_SECONDS)
+    # multiprocessing replaces a server that has ended by one that is not forked
+    require(server._forkserver_pid == forked, "a forked server ended at once")
     require(probe.exitcode == 0, f"a forked process ended with {probe.exitcode}")
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    server._stop()
     _fork_server(RUNS if DEFINITIONS in sys.modules else [])
 
 
