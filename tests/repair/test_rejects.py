@@ -119,6 +119,35 @@ def test_edited_lines_are_redriven(stream: Stream, tmp_path: Path) -> None:
         list(edits.edited(file))
 
 
+@pytest.mark.parametrize(
+    ("payload", "kind"),
+    [
+        (b"[[[[" * 1_000, "text"),
+        (b"[" * 900 + b"]" * 900, "text"),
+        (b'{"a":' * 2_000 + b"1" + b"}" * 2_000, "text"),
+        (b"[" * 150 + b"]" * 150, "record"),
+        (b'{"a": "' + b"[{" * 50 + b'"}', "record"),
+        (b'{"a": [' + b"[]," * 500 + b"[]]}", "record"),
+        (b'{"a": "\xff"}', "base64"),
+        (b"", "text"),
+        (b"\x00\xff\xfe", "base64"),
+    ],
+)
+def test_any_payload_is_exported_and_read_back(payload: bytes, kind: str, tmp_path: Path) -> None:
+    reasons = [{"check": "json", "column": "", "value": ""}]
+    rows = pl.DataFrame({"id": ["x"], "origin": ["o"], "reasons": [reasons], "payload": [payload]})
+    [line] = edits.exported(rows)
+    assert kind in line
+    file = tmp_path / "one.ndjson"
+    file.write_text(json.dumps(line))
+    [page] = edits.edited(file)
+    back = page["payload"].item()
+    assert back == payload or (kind == "record" and json.loads(back) == json.loads(payload))
+    file.write_text('{"id": "x", "record": ' + "[" * 5_000)
+    with pytest.raises(BadData, match="line 1"):
+        list(edits.edited(file))
+
+
 def test_without_its_id_a_second_redrive_would_double(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

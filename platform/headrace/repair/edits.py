@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.repair.index import RejectIndex
+
+#: Levels of arrays and objects that every JSON library writes back; Python's and msgspec's own limits are near 1,000.
+_DEEPEST = 200
+_BRACKET = re.compile(rb"[\[{\]}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +57,26 @@ def exported(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _editable(payload: bytes | None) -> dict[str, Any]:
     payload = payload or b""
-    try:
-        return {"record": msgspec.json.decode(payload)}
-    except msgspec.DecodeError:
-        pass
+    if not _is_deep(payload):
+        try:
+            return {"record": msgspec.json.decode(payload)}
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
     try:
         return {"text": payload.decode()}
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(payload).decode()}
+
+
+def _is_deep(payload: bytes) -> bool:
+    """Tell whether a payload may be nested deeper than ``_DEEPEST``; brackets in its texts count, too."""
+    if payload.count(b"[") + payload.count(b"{") <= _DEEPEST:
+        return False
+    level = deepest = 0
+    for bracket in _BRACKET.findall(payload):
+        level += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, level)
+    return deepest > _DEEPEST
 
 
 def edited(path: Path, page_rows: int = 4 * PAGE_ROWS) -> Iterator[pl.DataFrame]:
@@ -86,7 +103,7 @@ def edited(path: Path, page_rows: int = 4 * PAGE_ROWS) -> Iterator[pl.DataFrame]
             try:
                 one = decode(line)
                 payload = _payload(one)
-            except ValueError as error:  # msgspec's errors are ones, too
+            except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, but for one
                 raise BadData(
                     f"{path}, line {number}: expected an object with id and one of record, text, base64 ({error})"
                 ) from error
