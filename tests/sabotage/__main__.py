@@ -131,13 +131,12 @@ def full_disk(there: Installation) -> Iterator[None]:
     lake = there.lake
     free = shutil.disk_usage(lake).free
     filler = lake / "filler"
-    with filler.open("wb") as file:
+    with filler.open("wb", buffering=0) as file:  # a buffer would be written once more when it is closed
         os.posix_fallocate(file.fileno(), 0, max(1, free - (4 << 10)))
         try:
             while True:
                 file.seek(0, os.SEEK_END)
                 file.write(b"\0" * 4096)
-                file.flush()
         except OSError:
             pass
     try:
