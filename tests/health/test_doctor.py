@@ -52,6 +52,25 @@ def test_what_is_wrong_is_one_line_that_names_it(
     assert "\n" not in found[what]
 
 
+def test_each_local_disk_is_looked_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def disks(**settings: str) -> list[str]:
+        for name, value in settings.items():
+            monkeypatch.setenv(f"HEADRACE_{name}", value)
+        return [one.what for one in doctor.examine([doctor.disk])][1:]
+
+    assert disks(LAKE_URI=str(tmp_path / "lake")) == ["disk"]
+    assert disks(LAKE_URI="/proc/lake", ARCHIVE="/sys/archive") == [
+        "disk",
+        "disk of the lake",
+        "disk of the archive",
+    ]
+    assert wrong() == {
+        "disk of the lake": "only 0.0 GB free in /proc: free some",
+        "disk of the archive": "only 0.0 GB free in /sys: free some",
+    }
+    assert disks(LAKE_URI="s3://bucket/lake") == ["disk", "disk of the archive"]
+
+
 def test_channels_are_named_without_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_ALERTS", f"json://u:{SECRET}@127.0.0.1/x mailto://h?to=a@b.org&from=c@d.org")
     said = {one.what: one.said for one in doctor.examine(LOCAL)}

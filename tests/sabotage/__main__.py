@@ -132,7 +132,7 @@ def full_disk(there: Installation) -> Iterator[None]:
     free = shutil.disk_usage(lake).free
     filler = lake / "filler"
     with filler.open("wb", buffering=0) as file:  # a buffer would be written once more when it is closed
-        os.posix_fallocate(file.fileno(), 0, max(1, free - (4 << 10)))
+        os.posix_fallocate(file.fileno(), 0, max(1, free - (4 << 20)))  # others go on writing
         try:
             while True:
                 file.seek(0, os.SEEK_END)
@@ -333,11 +333,11 @@ def main() -> int:
 
 @contextmanager
 def small_disk(root: Path) -> Iterator[Path | None]:
-    """A disk of 512 MB for the lake; None where none can be mounted (it takes root)."""
+    """A disk of 3 GB for the lake; None where none can be mounted (it takes root)."""
     place = root / "disk"
     place.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512m", "headrace", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=3g", "headrace", str(place)], capture_output=True, check=False
     )
     if done.returncode:
         yield None

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from headrace import alerts
@@ -80,11 +81,23 @@ def python(_: Settings) -> Iterator[Finding]:
 
 
 def disk(config: Settings) -> Iterator[Finding]:
-    """Look at the free room on the disk of the home folder."""
-    existing = next(p for p in (config.home, *config.home.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    said = f"{free / 2**30:,.1f} GB free in {existing}"
-    yield Finding("disk", free >= _ENOUGH_BYTES, said if free >= _ENOUGH_BYTES else f"only {said}: free some")
+    """Look at the free room on each disk that holds the home folder, the lake or the archive."""
+    seen: set[int] = set()
+    for what, uri in (
+        ("", str(config.home)),
+        (" of the lake", config.lake),
+        (" of the archive", config.archive_uri),
+    ):
+        if "://" in uri:
+            continue
+        existing = next(p for p in (Path(uri), *Path(uri).parents) if p.exists())
+        if existing.stat().st_dev in seen:
+            continue
+        seen.add(existing.stat().st_dev)
+        free = shutil.disk_usage(existing).free
+        said = f"{free / 2**30:,.1f} GB free in {existing}"
+        enough = free >= _ENOUGH_BYTES
+        yield Finding(f"disk{what}", enough, said if enough else f"only {said}: free some")
 
 
 def pipelines(config: Settings) -> Iterator[Finding]:
