@@ -335,3 +335,17 @@ def test_what_dbt_says_is_the_reason() -> None:
         == "FAIL 1 rows_hold\nGot 1 result"
     )
     assert backoff.first_lines(SerializableErrorInfo("a\n\nb\nc\nd", [], "X")) == "a\nb\nc"
+
+
+def test_headraces_own_error_is_the_reason_and_a_librarys_has_no_colours() -> None:
+    of_library = SerializableErrorInfo("OSError: copy \x1b[31m↳\x1b[0m No space (28)\n", [], "OSError")
+    own = SerializableErrorInfo(
+        "headrace.core.errors.Fatal: no space left for x: free some\n", [], "Fatal", of_library
+    )
+    step = SerializableErrorInfo("dagster.StepError: in op\n", [], "StepError", own)
+    assert (backoff.first_lines(step), backoff.told(step).cls_name) == (
+        "no space left for x: free some",
+        "Fatal",
+    )
+    step = SerializableErrorInfo("dagster.StepError: in op\n", [], "StepError", of_library)
+    assert backoff.first_lines(step) == "OSError: copy ↳ No space (28)"

@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, Definitions, build_sensor_context, job, op
+from dagster import (
+    AssetKey,
+    DagsterEvent,
+    DagsterEventType,
+    DagsterInstance,
+    Definitions,
+    build_sensor_context,
+    job,
+    op,
+)
 
 from builders import event
 from headrace.alerts import AlertState, Findings
+from headrace.alerts.notifier import Alert
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, Retriable
 from headrace.health import run_history as recorded
@@ -21,6 +31,7 @@ from headrace.health import status
 from headrace.models.project import manifest, views_version
 from headrace.orchestration import alerts, backoff, dbt, refresh, sensors
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
+from headrace.pipelines import discover
 from headrace.producers.kafka import KafkaProducer
 from headrace.streams.stream import Stream
 from headrace.warehouse import StaleDay
@@ -60,6 +71,20 @@ def run_of(
 
     done = made.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
     assert done.success == (error is None)
+
+
+def named(name: str) -> Any:
+    @job(name=name)
+    def made() -> None:
+        pass
+
+    return made
+
+
+def begun(instance: DagsterInstance, run_id: str) -> None:
+    """Record that a run has started."""
+    for kind in (DagsterEventType.RUN_STARTING, DagsterEventType.RUN_START):
+        instance.report_dagster_event(DagsterEvent(kind.value, "ingest_events"), run_id)
 
 
 def tick(defs: Definitions, name: str, instance: DagsterInstance) -> Any:
@@ -120,6 +145,33 @@ def test_an_ingest_job_that_fails_waits_and_says_until_when_and_why(
     assert sources(tick(defs, "events_backlog", instance)) == ["kafka/analytics_events"]
 
 
+def test_a_run_that_is_well_ends_the_alarm_although_it_goes_on(
+    defs: Definitions, adopted: Settings, instance: DagsterInstance, home: Path
+) -> None:
+    """An ingest run stays for what comes later: for hours it neither succeeds nor fails."""
+    config = adopted.model_copy(update={"dagster_home": home})
+    places = alerts.Places(defs.get_repository_def(), discover().pipelines, "http://ui")
+    book = AlertState()
+
+    def look() -> Findings:
+        news = Findings()
+        alerts.look_at_runs(news, book, instance, places, datetime.now(UTC) + timedelta(minutes=1))
+        book.alerts |= {one.key: Alert(one) for one in news.problems}
+        return news
+
+    look()
+    run_of(instance, "ingest_events", KAFKA, Fatal("no space left"))
+    assert [one.key for one in look().problems] == ["run/ingest_events kafka/analytics_events"]
+    assert len(recorded.pauses(config)) == 1
+    stays = instance.create_run_for_job(job_def=named("ingest_events"), tags=KAFKA)
+    begun(instance, stays.run_id)
+    assert look().recovered == set()
+    assert [one.trying for one in recorded.pauses(config)] == [True]
+    instance.add_run_tags(stays.run_id, {recorded.WELL: "true"})
+    assert look().recovered == {"run/ingest_events kafka/analytics_events"}
+    assert recorded.pauses(config) == []
+
+
 def test_views_that_come_back_are_deployed_again(
     defs: Definitions, adopted: Settings, instance: DagsterInstance
 ) -> None:
@@ -161,8 +213,6 @@ def test_days_that_fail_wait_and_the_others_are_refreshed(
 def test_one_alert_for_the_whole_episode(
     defs: Definitions, adopted: Settings, instance: DagsterInstance
 ) -> None:
-    from headrace.pipelines import discover
-
     places = alerts.Places(defs.get_repository_def(), discover().pipelines, "http://ui")
     book, known = AlertState(), {"headrace/stream": "metrics"}
     now = datetime.now(UTC)

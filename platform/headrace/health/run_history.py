@@ -13,6 +13,8 @@ from headrace.health.dagster_tables import tables
 
 #: Tags of runs: version of the code that launched it; cause of its failure, as a key; reason, in words.
 VERSION, CAUSE, REASON = "headrace/version", "headrace/cause", "headrace/reason"
+#: Tag of an ingest run that has landed what waited. It may stay for hours, so failures before it are over by then.
+WELL = "headrace/well"
 _SOURCE = "headrace/source"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _RUNS = """
@@ -45,7 +47,7 @@ def pauses(config: Settings, now: datetime | None = None) -> list[Pause]:
             return []
         since = {"since": f"{now - _LOOK_BACK:%Y-%m-%d %H:%M:%S}"}
         rows = connection.execute(text(_RUNS), since).mappings().all()
-        keys = {"keys": [VERSION, CAUSE, REASON, _SOURCE, _RANGE_START, _RANGE_END]}
+        keys = {"keys": [VERSION, CAUSE, REASON, WELL, _SOURCE, _RANGE_START, _RANGE_END]}
         asked = text(_TAGS).bindparams(bindparam("keys", expanding=True))
         tags: dict[str, dict[str, str]] = {}
         for one in connection.execute(asked, {**since, **keys}).mappings():
@@ -82,6 +84,9 @@ def _pauses(
 
 
 def _ended(row: Mapping[str, Any], tags: Mapping[str, str]) -> EndedRun | None:
+    """Return a run that has ended, or is well, as a success; None for any other."""
+    if row["status"] == "STARTED" and WELL in tags:
+        return EndedRun(succeeded=True, at=datetime.fromtimestamp(row["start_time"], UTC))
     if row["status"] not in ("SUCCESS", "FAILURE") or row["end_time"] is None:
         return None
     return EndedRun(

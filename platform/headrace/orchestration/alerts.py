@@ -34,6 +34,7 @@ from headrace.alerts import AlertState, Findings, Problem, length
 from headrace.config.settings import Settings
 from headrace.core.errors import Retriable
 from headrace.health.freshness import last_landed
+from headrace.health.run_history import WELL
 from headrace.orchestration import backoff
 from headrace.orchestration.keys import STREAM, lake_key, warehouse_key
 from headrace.orchestration.resources import Streams
@@ -193,6 +194,9 @@ def look_at_runs(
                 news.recovered.add(key)
         elif problem := _failed(key, record, instance, places):
             news.problems.append(problem)
+    if any(key.startswith("run/") for key in book.open):
+        failing = {problem.key for problem in news.problems}
+        news.recovered |= {_cause(run) for run in _well(instance)} - failing
     for key in book.open:
         job = key.removeprefix("run/").partition(" ")[0]
         if key.startswith("run/") and job not in places.repository.job_names and job != _ANY_ASSETS:
@@ -200,6 +204,12 @@ def look_at_runs(
     since = max([since, *ends.values()])
     others = {mark: at for mark, at in book.marks.items() if not mark.startswith("run/")}
     book.marks = {**others, "runs": since, **{mark: at for mark, at in ends.items() if at > since - _AGAIN}}
+
+
+def _well(instance: DagsterInstance) -> list[DagsterRun]:
+    """Return the runs under way that have landed what waited."""
+    filters = RunsFilter(statuses=[DagsterRunStatus.STARTED], tags={WELL: "true"})
+    return [record.dagster_run for record in instance.get_run_records(filters)]
 
 
 def _ended(record: RunRecord) -> datetime:

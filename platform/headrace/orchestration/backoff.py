@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from headrace.orchestration.partitions import RANGE_END, RANGE_START
 _READ = 60
 _PACKAGE = Path(__file__).parents[1]
 _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
+#: Beginning of the message of Headrace's own errors, and what libraries colour theirs with.
+_OWN_ERRORS = "headrace.core.errors."
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +142,22 @@ def failure_of(instance: DagsterInstance, run_id: str) -> tuple[str, str]:
     steps = [e for e in events if e.event_type is DagsterEventType.STEP_FAILURE]
     errors = [e.step_failure_data.error for e in steps if e.step_failure_data.error]
     if errors:
-        return innermost(errors[0]).cls_name or "", first_lines(errors[0])
+        return told(errors[0]).cls_name or "", first_lines(errors[0])
     return "", next((e.message or "" for e in events), "")
 
 
-def innermost(error: SerializableErrorInfo) -> SerializableErrorInfo:
-    """Follow an error to its first cause."""
-    while error.cause:
+def told(error: SerializableErrorInfo) -> SerializableErrorInfo:
+    """Follow an error to Headrace's own, which says what to do, or to its first cause."""
+    while error.cause and not error.message.startswith(_OWN_ERRORS):
         error = error.cause
     return error
 
 
 def first_lines(error: SerializableErrorInfo) -> str:
-    """Cut the message of an error's first cause to three lines; of dbt, take the errors that it lists."""
-    before, _, of_dbt = innermost(error).message.partition("Errors parsed from dbt logs:")
+    """Cut the message of an error's reason to three lines without colours; of dbt, take the errors that it lists."""
+    message = _COLOUR.sub("", told(error).message)
+    if message.startswith(_OWN_ERRORS):
+        message = message.partition(": ")[2]
+    before, _, of_dbt = message.partition("Errors parsed from dbt logs:")
     lines = [line.strip() for line in (of_dbt or before).strip().splitlines() if line.strip()]
     return "\n".join(lines[:3])[:500]

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from headrace.config.settings import Settings
 from headrace.core.locks import Slots, holder, try_lock
+from headrace.health.run_history import WELL
 from headrace.orchestration.ingest_report import IngestReport
 from headrace.pipelines import Pipeline
 from headrace.streams.drain import drain
@@ -54,11 +55,15 @@ def ingest_run(
     names = config.sources or [spec.name for spec in stream.pipeline.sources]
     linger = config.linger_seconds if len(names) == 1 else 0.0  # the next source would wait for its end
     pace = replace(stream.pace, linger_seconds=linger)
+    well = False
     with _slot(settings) as slot:
         for name in names:
             with _turn(context, _lock(settings, stream.pipeline, name, config.share), name):
                 for step in drain(stream, name, pace, share=config.share, may_linger=slot.acquire):
                     report.step(name, step, stream)
+                    if not well:
+                        context.instance.add_run_tags(context.run_id, {WELL: "true"})
+                        well = True
             report.source_done(name)
         snapshot = stream.lake.good.open()
         cursors = [c for name in names for c in stream.source(name, config.share).cursors()]
