@@ -14,6 +14,7 @@ from headrace.core.errors import HeadraceError
 from headrace.local.dagster_api import DagsterApi
 from headrace.models import versions as dbt_versions
 from headrace.models.versions import Project
+from headrace.pipelines.modules import module_files
 
 _LOOK_SECONDS = 1.0
 #: Reload once the files have not changed for this long.
@@ -74,7 +75,7 @@ class Reloader:
         return frozenset(self._stat())
 
     def _stat(self) -> Iterator[tuple[str, int, int]]:
-        files = [path for folder in self._settings.pipeline_folders for path in _modules(folder)]
+        files = [path for folder in self._settings.pipeline_folders for path in module_files(folder)]
         files += dbt_versions.files(dbt_versions.dbt_folder(self._settings))
         for path in files:
             with contextlib.suppress(OSError):
@@ -85,12 +86,7 @@ class Reloader:
         """Return the checksum of all files that may define pipelines."""
         digest = hashlib.sha256()
         for folder in self._settings.pipeline_folders:
-            for path in _modules(folder):
+            for path in module_files(folder):
                 with contextlib.suppress(OSError):  # removed or half-written: the next look sees it
                     digest.update(f"{path}\0".encode() + path.read_bytes())
         return digest.hexdigest()
-
-
-def _modules(folder: Path) -> list[Path]:
-    """Return the files that may hold pipelines or modules that they import."""
-    return sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])

@@ -18,6 +18,7 @@ from headrace.config.settings import Settings
 from headrace.health.backoff import EndedRun, Pause, Policy, cause_of, failing_days, pause_of, pauses_by_day
 from headrace.health.run_history import CAUSE, REASON, VERSION
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
+from headrace.pipelines.modules import module_files
 
 #: Ended runs that are read; with fewer failures than these the pause has reached its longest.
 _READ = 60
@@ -87,9 +88,9 @@ def backoff(settings: Settings, *made_of: str) -> Backoff:
 
 
 def checksum_beside(file: Path) -> str:
-    """Hash the modules in the folder of a pipeline's file: it may import any of them."""
+    """Hash the modules in the folder of a pipeline's file, and its project's: it may import any of them."""
     digest = hashlib.sha256()
-    for path in sorted([*file.parent.glob("*.py"), *file.parent.glob("*/*.py")]):
+    for path in module_files(file.parent):
         digest.update(f"{path.name}\0".encode())
         with suppress(OSError):  # a folder of that name, a link to nowhere: nobody can import it
             digest.update(path.read_bytes())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +11,7 @@ from threading import Lock
 
 from headrace.pipelines.base import Pipeline, Spec, Sqs
 from headrace.pipelines.loading import BrokenFile, load, reason
+from headrace.pipelines.modules import forget, importable, module_files
 
 HERE = Path(__file__).parent
 #: Default time in seconds that a file may take to load.
@@ -53,7 +52,8 @@ def discover(*folders: Path, seconds: float = LOAD_SECONDS) -> Discovered:
     """Load every ``*_pipeline.py``: Headrace's own, then those of these folders.
 
     Each file defines ``pipeline = Pipeline(...)``. Files may import the modules beside them, such as a
-    contract. A process loads the files again only after one of them has changed.
+    contract, and in a project those at its root (``headrace.pipelines.modules``). A process loads the files
+    again only after one of them has changed, and then with everything that they import.
 
     Args:
         folders: The user's folders.
@@ -68,7 +68,7 @@ def _written(folders: tuple[Path, ...]) -> tuple[tuple[str, int, int], ...]:
     """Return a value that changes whenever a file does."""
     found = []
     for folder in folders:
-        for path in sorted(folder.glob("*.py")) + sorted(folder.glob("*/*.py")):
+        for path in module_files(folder):
             try:
                 state = path.stat()
             except OSError:  # a dangling link
@@ -81,12 +81,13 @@ def _written(folders: tuple[Path, ...]) -> tuple[tuple[str, int, int], ...]:
 @lru_cache(maxsize=8)
 def _discovered(folders: tuple[Path, ...], seconds: float, _written: object) -> Discovered:
     found = Discovered({}, {}, {})
+    forget()
     for folder in (HERE, *folders):
         if not folder.is_dir():
             found.broken[str(folder)] = "HEADRACE_PIPELINES names no folder"
             continue
         for path in sorted(folder.glob(_PATTERN)):
-            with _importable(folder):
+            with nullcontext() if folder == HERE else importable(folder):
                 _add(found, path, seconds)
     return found
 
@@ -134,20 +135,3 @@ def _declared_at(path: Path) -> str:
         if isinstance(target, ast.Name) and target.id == "pipeline"
     ]
     return f"line {lines[-1]}: " if lines else ""
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Make the modules of a folder importable by name meanwhile, after all installed ones."""
-    if folder == HERE:
-        yield
-        return
-    before = [*sys.path]
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            sys.path.remove(str(folder))
-        if not {*before} <= {*sys.path}:  # the file removed entries
-            sys.path[:] = before

@@ -21,7 +21,9 @@ from types import FrameType
 
 from headrace.core.errors import HeadraceError
 from headrace.pipelines.base import Pipeline
+from headrace.pipelines.modules import FromText, module_files, root_of
 
+_HERE = Path(__file__).parent
 #: Most characters of a reason, which is one line on a screen.
 _LONGEST = 600
 #: Seconds for a loop to end once it has been told to.
@@ -107,7 +109,7 @@ def _one_line(text: str) -> str:
 def _place(file: str, line: int | None, path: Path) -> str:
     """Name a place: the line, preceded by the file's name unless it is the pipeline's own."""
     number = f"line {line}" if line else ""
-    other = "" if _same(file, path) else str(Path(file).resolve().relative_to(path.parent.resolve()))
+    other = "" if _same(file, path) else _relative(Path(file).resolve(), path)
     said = " ".join(part for part in (other, number) if part)
     return f"{said}: " if said else ""
 
@@ -121,12 +123,21 @@ def _frame_place(frame: FrameType | None, path: Path) -> str:
 
 
 def _own(file: str | None, path: Path) -> bool:
-    """Tell whether a file is in the folder of the pipeline files; ``<string>`` and ``<frozen os>`` are nowhere."""
-    return (
-        bool(file)
-        and not str(file).startswith("<")
-        and Path(str(file)).resolve().is_relative_to(path.parent.resolve())
-    )
+    """Tell whether a file is among those that a pipeline may import; ``<string>`` and ``<frozen os>`` are nowhere."""
+    if not file or file.startswith("<"):
+        return False
+    found = Path(file).resolve()
+    return found.is_relative_to(path.parent.resolve()) or found in _of_project(path.parent)
+
+
+def _relative(file: Path, path: Path) -> str:
+    """Name a file as seen from the folder of the pipeline files or, in a project, from its root."""
+    folder = path.parent.resolve()
+    return str(file.relative_to(folder if file.is_relative_to(folder) else folder.parent))
+
+
+def _of_project(folder: Path) -> set[Path]:
+    return {one.resolve() for one in module_files(folder)} if root_of(folder) is not None else set()
 
 
 def _same(file: str, path: Path) -> bool:
@@ -144,7 +155,8 @@ class _Loading(threading.Thread):
 
     def run(self) -> None:
         try:
-            spec = importlib.util.spec_from_file_location(self._module, self._path)
+            loader = None if self._path.parent == _HERE else FromText(self._module, str(self._path))
+            spec = importlib.util.spec_from_file_location(self._module, self._path, loader=loader)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[self._module] = module
