@@ -7,7 +7,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.core.errors import HeadraceError
