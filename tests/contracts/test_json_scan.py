@@ -24,12 +24,15 @@ _LIMIT = 4_000
 
 
 def by_msgspec_alone(contract: Contract, payloads: pl.Series, limit: int = _LIMIT) -> Decoded:
-    return structs.StructDecoder(contract, payloads, limit).decoded()
+    parser = structs.StructParser(contract.wire_fields, contract.unknown, payloads, limit)
+    return decode.finished(contract, parser.parsed())
 
 
 def odd_of(contract: Contract, payloads: list[bytes]) -> list[bool]:
     odd = np.zeros(len(payloads), np.bool_)
-    json_columns.scan_columns(contract, pl.Series(payloads, dtype=pl.Binary), odd)
+    json_columns.scan_columns(
+        contract.wire_fields, contract.unknown, pl.Series(payloads, dtype=pl.Binary), odd
+    )
     return [bool(each) for each in odd]
 
 

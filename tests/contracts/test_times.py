@@ -55,7 +55,8 @@ def decoded(payload: bytes, way: str) -> tuple[datetime | None, list[str]]:
     """``received_at`` and the checks that failed."""
     payloads = pl.Series([payload])
     if way == "msgspec":
-        found = structs.StructDecoder(EVENTS, payloads, 10_000).decoded()
+        parser = structs.StructParser(EVENTS.wire_fields, EVENTS.unknown, payloads, 10_000)
+        found = decode.finished(EVENTS, parser.parsed())
     else:
         found = decode.decode(EVENTS, payloads, 10_000)
     return found.rows["received_at"][0], found.failures.check

@@ -10,13 +10,13 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from headrace.contracts.dtypes import INT_RANGE, WIRE_OF_DTYPE, Time, Wire
+from headrace.contracts.dtypes import INT_RANGE, WIRE_OF_DTYPE, Time, Wire, WireField
 from headrace.contracts.faults import faults
 from headrace.contracts.unknown import EXTRA, Policy
 from headrace.core.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table
 from headrace.core.errors import Fatal
 
-__all__ = ["INT_RANGE", "Column", "Contract", "Time", "Wire", "field"]
+__all__ = ["INT_RANGE", "Column", "Contract", "Time", "Wire", "WireField", "field"]
 
 _FEW_ORIGINS = frozenset({"_source", "_cursor", "_batch_id"})
 _OWN_ORIGINS = frozenset({"_offset", "_message_id"})
@@ -118,6 +118,11 @@ class Contract:
         return tuple(_column(name, column) for name, column in self.schema.columns.items())
 
     @cached_property
+    def wire_fields(self) -> tuple[WireField, ...]:
+        """The fields that the decoder reads from a message, each name once."""
+        return tuple(map(_wire_field, self.columns))
+
+    @cached_property
     def landed_schema(self) -> pl.Schema:
         """Columns of ``CheckedBatch.good`` and of the lake table: the contract's, the partition's and the origin's."""
         own: dict[str, Any] = {c.name: c.dtype for c in self.columns}
@@ -160,6 +165,11 @@ class Contract:
             description=f"Records that contract {self.name} v{self.version} refused, with every reason",
             comments={"payload": "the untouched bytes", "reasons": "every check that failed"},
         )
+
+
+def _wire_field(column: Column) -> WireField:
+    low, high = INT_RANGE.get(column.dtype, (0, 0))
+    return WireField(column.name, column.wire, low, high, marked=column.default is not None)
 
 
 def _column(name: str, column: Any) -> Column:

@@ -1,8 +1,8 @@
-"""Define the result of decoding: one row per record, and the reasons found so far."""
+"""Define the results of decoding: one row per record, and the reasons found so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -35,6 +35,64 @@ class Failures:
         self.check.append(check)
         self.column.append(column)
         self.value.append(value[:SHOWN])
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Values as the message has them, one row per record.
+
+    Attributes:
+        fields: One column per wire field, in its ``dtype``; a field that failed is null.
+        missing: Boolean, one column per marked wire field: true where the record lacks it.
+        extra: JSON text of the fields that nobody looked for; None unless they are kept.
+    """
+
+    fields: pl.DataFrame
+    missing: pl.DataFrame
+    extra: pl.Series | None = None
+
+    @classmethod
+    def concat(cls, parts: Sequence[Raw]) -> Raw:
+        """Put parts one below the other, in memory that is one piece."""
+        extras = [part.extra for part in parts if part.extra is not None]
+        return cls(
+            pl.concat([part.fields for part in parts], rechunk=True),
+            pl.concat([part.missing for part in parts], rechunk=True),
+            pl.concat(extras, rechunk=True) if extras else None,
+        )
+
+    def filter(self, mask: pl.Series) -> Raw:
+        """Keep the rows that are true in ``mask``."""
+        extra = None if self.extra is None else self.extra.filter(mask)
+        missing = self.missing.filter(mask) if self.missing.width else self.missing
+        return Raw(self.fields.filter(mask), missing, extra)
+
+    def gather(self, rows: pl.Series) -> Raw:
+        """Return the rows with these numbers."""
+        extra = None if self.extra is None else self.extra.gather(rows)
+        missing = self.missing[rows] if self.missing.width else self.missing
+        return Raw(self.fields[rows], missing, extra)
+
+
+@dataclass(slots=True)
+class Parsed:
+    """Messages after the parser, one row per record: JSON types are right, columns not typed yet.
+
+    Attributes:
+        raw: The values.
+        message: Row of the message in ``MicroBatch.records``, one per record.
+        index: Place of the record in its message, one per record.
+        failures: Reasons, by row.
+        arrays: Messages that are arrays of records; any other message is one record.
+        unknown: Records by field that nobody looked for.
+    """
+
+    raw: Raw
+    message: pl.Series
+    index: pl.Series
+    failures: Failures = field(default_factory=Failures)
+    arrays: list[int] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from headrace.contracts.base import INT_RANGE, Column, Contract
-from headrace.contracts.unknown import EXTRA, OTHERS, added
+from headrace.contracts.dtypes import WireField
+from headrace.contracts.unknown import OTHERS, Policy, added
+from headrace.contracts.wire.decoded import Raw
 from headrace.contracts.wire.json_scan import (
     INTEGER,
     MAP,
@@ -46,7 +47,7 @@ _KINDS = {"string": STRING, "number": NUMBER, "integer": INTEGER, "time": TIME, 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Place of each field among the columns of its type, worked out once per contract."""
+    """Place of each field among the columns of its type, worked out once."""
 
     fields: Fields
     texts: int
@@ -56,48 +57,47 @@ class _Layout:
 
 
 @cache
-def _layout(contract: Contract) -> _Layout:
-    names = [c.name.encode() for c in contract.columns]
-    kinds = [_KINDS[c.wire] for c in contract.columns]
+def _layout(wire_fields: tuple[WireField, ...]) -> _Layout:
+    names = [f.name.encode() for f in wire_fields]
+    kinds = [_KINDS[f.kind] for f in wire_fields]
     texts, numbers, integers, maps = count(), count(), count(), count()
     store = {STRING: texts, OBJECT: texts, NUMBER: numbers, INTEGER: integers, TIME: integers, MAP: maps}
     slots = [next(store[kind]) for kind in kinds]
-    low, high = zip(*(INT_RANGE.get(c.dtype, (0, 0)) for c in contract.columns), strict=True)
     fields = Fields(
         np.frombuffer(b"".join(names), np.uint8),
         np.cumsum([0, *map(len, names)], dtype=np.int64),
         np.array(kinds, np.uint8),
         np.array(slots, np.int64),
-        np.array(low, np.int64),
-        np.array(high, np.int64),
+        np.array([f.low for f in wire_fields], np.int64),
+        np.array([f.high for f in wire_fields], np.int64),
     )
     return _Layout(fields, *(next(store[kind]) for kind in (STRING, NUMBER, INTEGER, MAP)))
 
 
 def scan_columns(
-    contract: Contract, payloads: pl.Series, odd: npt.NDArray[np.bool_]
-) -> tuple[list[pl.DataFrame], dict[str, int]]:
-    """Scan payloads into the contract's columns, one row per payload, and count the fields it does not name.
+    fields: tuple[WireField, ...], unknown: Policy, payloads: pl.Series, odd: npt.NDArray[np.bool_]
+) -> tuple[list[Raw], dict[str, int]]:
+    """Scan payloads into columns, one row per payload, and count the fields that nobody looks for.
 
     Args:
-        contract: What the payloads should be.
+        fields: The fields to look for.
+        unknown: Policy for all other fields.
         payloads: Binary; those that are not ``odd`` are present and UTF-8.
         odd: By payload: true for those to skip. Becomes true for those that are not surely valid records; their
             rows are null.
 
     Returns:
-        Frames in the order of the payloads, with ``_extra`` if the contract keeps unknown fields; and records
-            by unknown field.
+        Parts in the order of the payloads; and records by unknown field.
     """
     if len(payloads) > 1 and int(payloads.bin.size().sum()) > _AT_ONCE:
         half = len(payloads) // 2
-        first, counted = scan_columns(contract, payloads[:half], odd[:half])
-        second, more = scan_columns(contract, payloads[half:], odd[half:])
+        first, counted = scan_columns(fields, unknown, payloads[:half], odd[:half])
+        second, more = scan_columns(fields, unknown, payloads[half:], odd[half:])
         return first + second, added(counted, more)
-    rows, layout, keep = len(payloads), _layout(contract), contract.unknown == "keep"
+    rows, layout, keep = len(payloads), _layout(fields), unknown == "keep"
     data, offsets = _end_to_end(payloads)
     columns = Columns(
-        presence=np.zeros((len(contract.columns) + keep, rows), np.uint8),
+        presence=np.zeros((len(fields) + keep, rows), np.uint8),
         views=np.zeros((layout.texts + keep, rows, 4), np.int32),
         numbers=np.zeros((layout.numbers, rows), np.float64),
         integers=np.zeros((layout.integers, rows), np.int64),
@@ -112,18 +112,20 @@ def scan_columns(
         tally=np.zeros((NAMES + 1, 3), np.int64),
         kept=layout.texts if keep else -1,
     )
-    strange.places[0, 1] = 0 if contract.unknown == "reject" else MOST_STRANGE
+    strange.places[0, 1] = 0 if unknown == "reject" else MOST_STRANGE
     scan(data, offsets, layout.fields, columns, strange, odd)
-    series = [
-        _series(column, layout.fields.slot[n], columns.presence[n], columns, data).alias(column.name)
-        for n, column in enumerate(contract.columns)
-    ]
+    found = pl.DataFrame(
+        {
+            field.name: _series(field, layout.fields.slot[n], columns.presence[n], columns, data)
+            for n, field in enumerate(fields)
+        }
+    )
+    missing = pl.DataFrame({f.name: columns.presence[n] == MISSING for n, f in enumerate(fields) if f.marked})
+    extra = None
     if keep:
         known = columns.presence[-1] == PRESENT
-        series.append(
-            view_column(pa.string_view(), columns.views[-1], known, data, columns.text).alias(EXTRA)
-        )
-    return [pl.DataFrame(series)], _counted(strange, data)
+        extra = view_column(pa.string_view(), columns.views[-1], known, data, columns.text)
+    return [Raw(found, missing, extra)], _counted(strange, data)
 
 
 def _counted(strange: Strange, data: npt.NDArray[np.uint8]) -> dict[str, int]:
@@ -153,24 +155,24 @@ def _end_to_end(payloads: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray
 
 
 def _series(
-    column: Column, slot: int, presence: npt.NDArray[np.uint8], columns: Columns, data: npt.NDArray[np.uint8]
+    field: WireField,
+    slot: int,
+    presence: npt.NDArray[np.uint8],
+    columns: Columns,
+    data: npt.NDArray[np.uint8],
 ) -> pl.Series:
     known = presence == PRESENT
-    match column.wire:
+    match field.kind:
         case "map":
             return _maps(slot, columns, data)
         case "string" | "object":
-            series = view_column(pa.string_view(), columns.views[slot], known, data, columns.text)
+            return view_column(pa.string_view(), columns.views[slot], known, data, columns.text)
         case "number":
-            series = arrow_column(pa.float64(), columns.numbers[slot], known)
+            return arrow_column(pa.float64(), columns.numbers[slot], known)
         case "integer":
-            series = arrow_column(pa.int64(), columns.integers[slot], known).cast(column.dtype)
+            return arrow_column(pa.int64(), columns.integers[slot], known)
         case "time":
-            series = arrow_column(pa.timestamp("us", "UTC"), columns.integers[slot], known)
-    if column.default is not None and (missing := presence == MISSING).any():
-        default = pl.Series([column.default], dtype=column.dtype)
-        series = series.zip_with(pl.Series(~missing), default.new_from_index(0, len(series)))
-    return series
+            return arrow_column(pa.timestamp("us", "UTC"), columns.integers[slot], known)
 
 
 def _maps(slot: int, columns: Columns, data: npt.NDArray[np.uint8]) -> pl.Series:

@@ -1,4 +1,4 @@
-"""Decode messages with msgspec, into structs derived from the contract and then into columns.
+"""Parse messages with msgspec, into structs and then into columns.
 
 A call decodes a few thousand messages; their fields become columns before the next few thousand are decoded. A payload
 that fails is decoded field by field, to name every reason.
@@ -19,10 +19,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from headrace.contracts.base import INT_RANGE, Column, Contract
+from headrace.contracts.dtypes import WireField
 from headrace.contracts.unknown import CHECK as UNKNOWN_FIELD
-from headrace.contracts.unknown import EXTRA, OTHERS, added
-from headrace.contracts.wire.decoded import SHOWN, Decoded, Failures, Refusal
+from headrace.contracts.unknown import OTHERS, Policy, added
+from headrace.contracts.wire.decoded import SHOWN, Failures, Parsed, Raw, Refusal
 from headrace.contracts.wire.json_array import BROKEN, is_array, lone_surrogate, split
 from headrace.contracts.wire.json_numbers import whole_number
 from headrace.core.batch import STRING_MAP
@@ -35,9 +35,11 @@ _TYPES: dict[str, Any] = {
     "object": msgspec.Raw,
     "map": dict[str, str] | None,
 }
-#: Dtypes of columns as msgspec leaves them, if the contract's type differs.
+#: Dtypes of columns as msgspec leaves them, if the field's dtype differs.
 _RAW = {"time": pl.String(), "object": pl.Binary()}
 _NULL = msgspec.Raw(b"null")
+#: Told from a null in the message by its identity.
+_ABSENT = msgspec.Raw(b"null")
 #: Reasons of one record, and names of unknown fields of one batch.
 _MOST_REASONS, _MOST_COUNTED = 32, 1_000
 #: Messages whose structs exist at once: few enough to stay in the processor's cache.
@@ -47,51 +49,69 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class _Wire:
-    """Decoders derived from a contract, once."""
+    """Decoders derived from fields, once."""
 
     struct: type[msgspec.Struct]
-    record: Callable[[Any], Any]  # record and array refuse fields that the contract does not name
+    record: Callable[[Any], Any]  # record and array refuse fields that nobody looks for
     array: Callable[[Any], list[Any]]
     lenient: Callable[[Any], Any]
     names: frozenset[str]
-    fields: tuple[tuple[Column, msgspec.json.Decoder[Any]], ...]
+    fields: tuple[tuple[WireField, str, msgspec.json.Decoder[Any]], ...]  # with the attribute of the struct
     raw: dict[str, pl.DataType]
 
 
 @cache
-def _wire(contract: Contract) -> _Wire:
-    fields = []
-    for c in contract.columns:
-        default = _NULL if c.wire == "object" else None if c.wire == "map" else c.default
-        fields.append((c.name, _TYPES[c.wire], default))
-    struct = msgspec.defstruct(contract.name, fields, gc=False)
-    strict = msgspec.defstruct(contract.name, fields, gc=False, forbid_unknown_fields=True)
-    decoders = tuple((c, msgspec.json.Decoder(_TYPES[c.wire])) for c in contract.columns)
+def _wire(fields: tuple[WireField, ...]) -> _Wire:
+    # a name in a message need not be one in Python
+    attributes = [f"f{n}" for n in range(len(fields))]
+    rename = dict(zip(attributes, (f.name for f in fields), strict=True))
+    members = [(attribute, *_member(field)) for attribute, field in zip(attributes, fields, strict=True)]
+    struct = msgspec.defstruct("Record", members, gc=False, rename=rename)
+    strict = msgspec.defstruct("Record", members, gc=False, rename=rename, forbid_unknown_fields=True)
+    decoders = tuple(
+        (field, attribute, msgspec.json.Decoder(_TYPES[field.kind]))
+        for attribute, field in zip(attributes, fields, strict=True)
+    )
     record, array = msgspec.json.Decoder(strict), msgspec.json.Decoder(list[strict])  # type: ignore[valid-type]
-    raw = {c.name: _RAW.get(c.wire, c.dtype) for c in contract.columns}
-    names = frozenset(c.name for c in contract.columns)
+    raw = {f.name: _RAW.get(f.kind, f.dtype) for f in fields}
+    names = frozenset(f.name for f in fields)
     return _Wire(
         struct, record.decode, array.decode, msgspec.json.Decoder(struct).decode, names, decoders, raw
     )
+
+
+def _member(field: WireField) -> tuple[Any, Any]:
+    """Return the type and the default of a struct's member."""
+    kind = _TYPES[field.kind]
+    if kind is msgspec.Raw:
+        return kind, _ABSENT if field.marked else _NULL
+    return (kind | msgspec.UnsetType, msgspec.UNSET) if field.marked else (kind, None)
 
 
 def never(message: int, records: int) -> None:
     """Refuse no message for its number of records."""
 
 
-class StructDecoder:
-    """Decodes one micro-batch with msgspec."""
+class StructParser:
+    """Parses one micro-batch with msgspec; see ``parse`` for the arguments."""
 
     def __init__(
-        self, contract: Contract, payloads: pl.Series, max_message_bytes: int, refusal: Refusal = never
+        self,
+        fields: Sequence[WireField],
+        unknown: Policy,
+        payloads: pl.Series,
+        max_message_bytes: int,
+        refusal: Refusal = never,
     ) -> None:
-        self._contract = contract
-        self._wire = _wire(contract)
+        self._fields = tuple(fields)
+        self._policy = unknown
+        self._wire = _wire(self._fields)
         self._payloads = payloads
         self._max = max_message_bytes
         self._refusal = refusal
         self._failures = Failures()
         self._frames: list[pl.DataFrame] = []
+        self._missing: list[pl.DataFrame] = []
         self._height = 0  # rows of the frames
         self._structs: list[Any] = []  # not in a frame yet; the next two say of which message and element
         self._message: list[Iterable[int]] = []
@@ -100,17 +120,18 @@ class StructDecoder:
         self._unknown: dict[str, int] = {}
         self._extra: dict[int, bytes] = {}  # by row
 
-    def decoded(self) -> Decoded:
-        """Decode all messages."""
+    def parsed(self) -> Parsed:
+        """Parse all messages."""
         plain = pl.Series(decodable(self._payloads, self._max))
         texts = self._payloads.zip_with(plain, pl.Series([None], dtype=pl.Binary))
         for first, part in enumerate(texts.to_frame().iter_slices(_AT_ONCE)):
             self._chunk(first * _AT_ONCE, part.to_series().to_list())
             self._frame()
         raw = pl.concat([pl.DataFrame(schema=self._wire.raw), *self._frames], rechunk=True)
-        rows = pl.DataFrame([_typed(c, raw[c.name], self._failures) for c in self._contract.columns])
-        if self._contract.unknown == "keep":
-            rows = rows.with_columns(self._extras(rows.height))
+        rows = pl.DataFrame([_checked(f, raw[f.name], self._failures) for f in self._fields])
+        marked = pl.Schema({f.name: pl.Boolean() for f in self._fields if f.marked})
+        missing = pl.concat([pl.DataFrame(schema=marked), *self._missing], rechunk=True)
+        extra = self._extras(rows.height) if self._policy == "keep" else None
         message, index = (
             pl.Series(name, np.fromiter(chain.from_iterable(parts), np.int64), dtype=dtype)
             for name, parts, dtype in (
@@ -118,13 +139,14 @@ class StructDecoder:
                 ("index", self._index, pl.Int32),
             )
         )
-        return Decoded(rows, message, index, self._failures, self._arrays, added(self._unknown))
+        parts = Raw(rows, missing, extra)
+        return Parsed(parts, message, index, self._failures, self._arrays, added(self._unknown))
 
     def _extras(self, height: int) -> pl.Series:
         texts: list[str | None] = [None] * height
         for row, text in self._extra.items():
             texts[row] = text.decode()
-        return pl.Series(EXTRA, texts, dtype=pl.String)
+        return pl.Series(texts, dtype=pl.String)
 
     def _chunk(self, first: int, payloads: list[bytes | None]) -> None:
         """Decode messages to structs: as many valid ones as possible per call, then the one that stopped it."""
@@ -216,11 +238,11 @@ class StructDecoder:
         return struct
 
     def _strangers(self, parts: dict[str, msgspec.Raw]) -> None:
-        """Apply the contract's policy to the fields that it does not name."""
+        """Apply the policy to the fields that nobody looks for."""
         strange = {name: part for name, part in parts.items() if name not in self._wire.names}
         if not strange:
             return
-        if self._contract.unknown == "reject":
+        if self._policy == "reject":
             for name, part in list(strange.items())[:_MOST_REASONS]:
                 self._failures.add(self._row(), UNKNOWN_FIELD, name[:SHOWN] or '""', _shown(part))
             if len(strange) > _MOST_REASONS:
@@ -231,7 +253,7 @@ class StructDecoder:
         for name in strange:  # once there are too many names, new ones count as others
             known = name in self._unknown or len(self._unknown) < _MOST_COUNTED
             self._unknown[name if known else OTHERS] = self._unknown.get(name if known else OTHERS, 0) + 1
-        if self._contract.unknown == "keep":
+        if self._policy == "keep":
             self._extra[self._row()] = msgspec.json.encode(strange)
 
     def _salvaged(self, raw: bytes | msgspec.Raw) -> Any:
@@ -247,55 +269,63 @@ class StructDecoder:
             return self._wire.struct()
         self._strangers(parts)
         right: dict[str, Any] = {}
-        for column, decoder in self._wire.fields:
-            part = parts.get(column.name)
+        for field, attribute, decoder in self._wire.fields:
+            part = parts.get(field.name)
             if part is None:
                 continue
+            right[attribute] = _NULL if _TYPES[field.kind] is msgspec.Raw else None
             try:
-                right[column.name] = decoder.decode(part)
+                right[attribute] = decoder.decode(part)
             except BROKEN:
-                value = whole_number(bytes(part)) if column.wire == "integer" else None
+                value = whole_number(bytes(part)) if field.kind == "integer" else None
                 if value is None:
-                    failures.add(row, f"type({column.wire})", column.name, _shown(part))
-                elif within := _range(column, value):
-                    failures.add(row, within, column.name, _shown(part))
+                    failures.add(row, f"type({field.kind})", field.name, _shown(part))
+                elif within := _range(field, value):
+                    failures.add(row, within, field.name, _shown(part))
                 else:
-                    right[column.name] = value
+                    right[attribute] = value
         return self._wire.struct(**right)
 
     def _frame(self) -> None:
         """Turn the collected structs into columns."""
         structs, self._structs = self._structs, []
-        columns = [self._column(c, list(map(attrgetter(c.name), structs))) for c in self._contract.columns]
+        columns, missing = [], {}
+        for field, attribute, _ in self._wire.fields:
+            values = list(map(attrgetter(attribute), structs))
+            if field.marked:
+                missing[field.name] = [value is msgspec.UNSET or value is _ABSENT for value in values]
+                if msgspec.UNSET in values:
+                    values = [None if value is msgspec.UNSET else value for value in values]
+            columns.append(self._column(field, values))
         self._frames.append(pl.DataFrame(columns))
+        self._missing.append(pl.DataFrame(missing, schema=dict.fromkeys(missing, pl.Boolean)))
         self._height += len(structs)
 
-    def _column(self, column: Column, values: list[Any]) -> pl.Series:
+    def _column(self, field: WireField, values: list[Any]) -> pl.Series:
         """Turn values decoded by msgspec into a column."""
-        match column.wire:
+        match field.kind:
             case "object":
                 values = list(map(bytes, values))
             case "map":
-                return _maps(column, values)
+                return _maps(field, values)
             case "integer":
-                values = self._in_range(column, values)
-        return pl.Series(column.name, values, dtype=self._wire.raw[column.name])
+                values = self._in_range(field, values)
+        return pl.Series(field.name, values, dtype=self._wire.raw[field.name])
 
-    def _in_range(self, column: Column, values: list[int | None]) -> list[int | None]:
+    def _in_range(self, field: WireField, values: list[int | None]) -> list[int | None]:
         known = [value for value in values if value is not None]
-        if not known or not (_range(column, min(known)) or _range(column, max(known))):
+        if not known or not (_range(field, min(known)) or _range(field, max(known))):
             return values
         for row, value in enumerate(values, self._height):
-            if value is not None and (within := _range(column, value)):
-                self._failures.add(row, within, column.name, str(value))
+            if value is not None and (within := _range(field, value)):
+                self._failures.add(row, within, field.name, str(value))
                 values[row - self._height] = None
         return values
 
 
-def _range(column: Column, value: int) -> str | None:
-    """Return the check that an integer fails if it is beyond its column's type; None if it fits."""
-    low, high = INT_RANGE[column.dtype]
-    return None if low <= value <= high else f"in_range({low}, {high})"
+def _range(field: WireField, value: int) -> str | None:
+    """Return the check that an integer fails if it is beyond its field's bounds; None if it fits."""
+    return None if field.low <= value <= field.high else f"in_range({field.low}, {field.high})"
 
 
 def decodable(payloads: pl.Series, max_message_bytes: int) -> npt.NDArray[np.bool_]:
@@ -323,7 +353,7 @@ def _shown(raw: bytes | msgspec.Raw) -> str:
     return bytes(memoryview(raw)[:SHOWN]).decode("utf-8", "replace")
 
 
-def _maps(column: Column, values: Sequence[dict[str, str] | None]) -> pl.Series:
+def _maps(field: WireField, values: Sequence[dict[str, str] | None]) -> pl.Series:
     maps = [m or {} for m in values]
     keys = pa.array(chain.from_iterable(maps), pa.large_string())
     texts = pa.array(chain.from_iterable(m.values() for m in maps), pa.large_string())
@@ -332,31 +362,31 @@ def _maps(column: Column, values: Sequence[dict[str, str] | None]) -> pl.Series:
     pairs = pa.StructArray.from_arrays([keys, texts], ["key", "value"])
     lists = pa.LargeListArray.from_arrays(pa.array(offsets), pairs)
     series = pl.Series(pl.from_arrow(lists))
-    return series.alias(column.name).cast(STRING_MAP)
+    return series.alias(field.name).cast(STRING_MAP)
 
 
-def _typed(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
-    """Convert a column to the contract's type, and add the failures that only a whole column shows."""
-    if column.wire == "time":
-        return _times(column, raw, failures)
-    if column.wire == "object":
-        return _objects(column, raw, failures)
+def _checked(field: WireField, raw: pl.Series, failures: Failures) -> pl.Series:
+    """Convert a column to the field's dtype, and add the failures that only a whole column shows."""
+    if field.kind == "time":
+        return _times(field, raw, failures)
+    if field.kind == "object":
+        return _objects(field, raw, failures)
     return raw
 
 
-def _times(column: Column, text: pl.Series, failures: Failures) -> pl.Series:
-    from headrace.contracts.wire.json_columns import times  # see decode
+def _times(field: WireField, text: pl.Series, failures: Failures) -> pl.Series:
+    from headrace.contracts.wire.json_columns import times  # see parse
 
     found = times(text)
     for row in (found.is_null() & text.is_not_null()).arg_true().to_list():
-        failures.add(row, "rfc3339_time_with_zone", column.name, str(text[row]))
+        failures.add(row, "rfc3339_time_with_zone", field.name, str(text[row]))
     return found
 
 
-def _objects(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
+def _objects(field: WireField, raw: pl.Series, failures: Failures) -> pl.Series:
     objects = raw.bin.starts_with(b"{")
     if not objects.all():
         for row in (~objects & ~raw.bin.starts_with(b"null")).arg_true().to_list():
-            failures.add(row, "type(object)", column.name, _shown(raw[row]))
+            failures.add(row, "type(object)", field.name, _shown(raw[row]))
         raw = raw.set(~objects, None)
     return raw.cast(pl.String)
