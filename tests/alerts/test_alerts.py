@@ -23,7 +23,7 @@ from werkzeug import Response
 
 from headrace.alerts import Address, Findings, Log, Notification, Notifier, Problem, addresses, verify
 from headrace.cli import app
-from headrace.config.settings import PROJECT_ROOT, exported, load_settings, settings
+from headrace.config.settings import exported, load_settings, settings
 from headrace.core.errors import Fatal
 from headrace.local.processes import LOOPBACK, pick_port
 
@@ -350,7 +350,11 @@ def test_the_channels_are_a_list_in_either_form(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_the_addresses_of_the_documentation_are_addresses() -> None:
-    text = (PROJECT_ROOT / "docs" / "operations.md").read_text().partition("| channel | address |")[2]
+    text = (
+        (Path(__file__).parents[2] / "docs" / "operations.md")
+        .read_text()
+        .partition("| channel | address |")[2]
+    )
     table = text.partition("\n\n")[0]
     spans = [one for one in re.findall(r"`(\w+://[^`]+)`", table) if not one.endswith(("...", "://"))]
     spans += re.findall(r"`(https://hooks[^`]+)`", table)

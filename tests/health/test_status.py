@@ -29,7 +29,8 @@ from conftest import Stack
 from headrace import alerts
 from headrace.alerts import Findings, Problem
 from headrace.cli.inspect import show
-from headrace.config.settings import PROJECT_ROOT, load_settings, settings
+from headrace.config.settings import load_settings, settings
+from headrace.config.shipped import DAGSTER, shipped
 from headrace.core.errors import Fatal
 from headrace.core.guard import Circuit
 from headrace.health.check_history import Evaluation, last_evaluations
@@ -60,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Dagster home below a folder with a space, where an installation has it."""
     folder = tmp_path / "a home" / "dagster"
     folder.mkdir(parents=True)
-    shutil.copy(PROJECT_ROOT / "dagster_home" / "dagster.yaml", folder)
+    shutil.copy(shipped(DAGSTER), folder)
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     monkeypatch.setenv("HEADRACE_HOME", str(folder.parent))
     settings.cache_clear()

@@ -12,14 +12,15 @@ from dagster import DagsterInstance
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
 from headrace.clients.postgres import described
-from headrace.config.settings import PROJECT_ROOT, load_settings, settings
+from headrace.config.settings import load_settings, settings
+from headrace.config.shipped import DAGSTER, shipped
 from headrace.core.errors import Fatal
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Dagster home with the ``dagster.yaml`` of the checkout."""
-    shutil.copy(PROJECT_ROOT / "dagster_home" / "dagster.yaml", tmp_path)
+    shutil.copy(shipped(DAGSTER), tmp_path)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "headrace"))
     settings.cache_clear()

@@ -37,13 +37,14 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster._grpc import server
 from sqlalchemy import Column, Integer, MetaData, Table
 
-from headrace.config.settings import PROJECT_ROOT, settings
+from headrace.config.settings import settings
+from headrace.config.shipped import DAGSTER, shipped
 from headrace.orchestration import alerts
 from headrace.orchestration.runtime import code_server, storage, tables, trial
 from headrace.orchestration.runtime.materializations import report_materializations
 from headrace.orchestration.runtime.retention import Forgotten, Keep, forget
 
-PACKAGE = PROJECT_ROOT / "platform" / "headrace"
+PACKAGE = Path(__file__).parents[2] / "platform" / "headrace"
 STOCK = (SqliteRunStorage, SqliteEventLogStorage, SqliteScheduleStorage)
 DAYS = {"2026-01-01", "2026-01-02"}
 EVERYTHING = Keep(datetime.now(UTC) + timedelta(days=1), runs=0, listed=0, history=1)
@@ -69,7 +70,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], DagsterInstance]]:
     """Opens Dagster's instance with the ``dagster.yaml`` of the checkout."""
-    (tmp_path / "dagster.yaml").write_text((PROJECT_ROOT / "dagster_home" / "dagster.yaml").read_text())
+    (tmp_path / "dagster.yaml").write_text(shipped(DAGSTER).read_text())
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "headrace"))
     settings.cache_clear()

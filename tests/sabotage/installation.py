@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import psutil
 
-from headrace.config.settings import PROJECT_ROOT
 from headrace.core.errors import HeadraceError
 from headrace.local.dagster_api import DagsterApi, Run
 from headrace.producers import Producer
@@ -74,7 +73,7 @@ class Installation:
         self.project, self.home, self.pipelines = root / "checkout", root / "home", root / "my pipelines"
         unwanted = shutil.ignore_patterns("__pycache__", "target", "logs")
         for folder in _COPIED:
-            shutil.copytree(PROJECT_ROOT / folder, self.project / folder, ignore=unwanted)
+            shutil.copytree(Path(__file__).parents[2] / folder, self.project / folder, ignore=unwanted)
         self.pipelines.mkdir()
         (self.pipelines / "well_pipeline.py").write_bytes(WELL.source)
         clean = {

@@ -15,7 +15,7 @@ import pytest
 from dagster import Definitions
 
 from conftest import Stack
-from headrace.config.settings import PROJECT_ROOT, Settings, adopt, settings
+from headrace.config.settings import Settings, adopt, settings
 from headrace.core.errors import HeadraceError
 from headrace.health import doctor, status
 from headrace.models import project as models
@@ -72,7 +72,9 @@ def house(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
     (pipelines / "well_pipeline.py").write_bytes(WELL.source.replace(b"Kafka('well')", b"Files('well')"))
     for folder in ("dbt_project", "dagster_home"):
         shutil.copytree(
-            PROJECT_ROOT / folder, project / folder, ignore=shutil.ignore_patterns("target", "logs")
+            Path(__file__).parents[2] / folder,
+            project / folder,
+            ignore=shutil.ignore_patterns("target", "logs"),
         )
     before = dict(os.environ)
     own = {

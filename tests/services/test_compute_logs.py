@@ -11,7 +11,8 @@ from dagster import DagsterInstance, asset, materialize
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
 from headrace.clients.s3 import require_bucket
-from headrace.config.settings import PROJECT_ROOT, settings
+from headrace.config.settings import settings
+from headrace.config.shipped import DAGSTER, shipped
 from headrace.core.errors import Fatal
 
 from .servers import REGION, S3, Bucket, asked_for
@@ -22,7 +23,7 @@ asked_for(S3)
 @pytest.fixture
 def home(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Dagster home whose logs go to the bucket, found by the usual variables alone."""
-    shutil.copy(PROJECT_ROOT / "dagster_home" / "dagster.yaml", tmp_path)
+    shutil.copy(shipped(DAGSTER), tmp_path)
     for name, value in {
         "DAGSTER_HOME": str(tmp_path),
         "HEADRACE_HOME": str(tmp_path / "headrace"),

@@ -26,7 +26,8 @@ from dagster import (
 )
 
 from headrace.clients.postgres import described
-from headrace.config.settings import PROJECT_ROOT, load_settings, settings
+from headrace.config.settings import load_settings, settings
+from headrace.config.shipped import DAGSTER, shipped
 from headrace.core.errors import Fatal
 from headrace.orchestration.alerts import alerts_sensor
 from headrace.orchestration.runtime.retention import Keep, forget
@@ -51,7 +52,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def home(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Dagster home with the checkout's ``dagster.yaml``, and the database by setting alone."""
-    shutil.copy(PROJECT_ROOT / "dagster_home" / "dagster.yaml", tmp_path)
+    shutil.copy(shipped(DAGSTER), tmp_path)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "headrace"))
     monkeypatch.setenv("HEADRACE_DAGSTER_POSTGRES", url)
@@ -161,7 +162,7 @@ def test_two_homes_share_what_is_in_postgres(tmp_path_factory: pytest.TempPathFa
         f"with DagsterInstance.get() as i: print(json.dumps(i.has_run('{run}')))"
     )
     other = tmp_path_factory.mktemp("other")
-    shutil.copy(PROJECT_ROOT / "dagster_home" / "dagster.yaml", other)
+    shutil.copy(shipped(DAGSTER), other)
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "DAGSTER_HOME": str(other)},
         capture_output=True, text=True, check=True, timeout=120,

@@ -1,14 +1,16 @@
 """Load the one frozen ``Settings``; read nothing else from the environment anywhere.
 
 Order of precedence: environment variables (``HEADRACE_*``), then ``stack.env`` of an embedded stack that runs in
-``HEADRACE_HOME``, then the defaults. Broker and warehouse have no default: a service that happens to listen on this
-machine may belong to somebody else. Secrets come from the environment and ``stack.env``, or from the secret store that
-a reference there names (``headrace.config.secrets``). They are never printed.
+``HEADRACE_HOME``, then ``headrace.toml`` of the user's project, then the defaults. Broker and warehouse have no
+default: a service that happens to listen on this machine may belong to somebody else. Secrets come from the
+environment and ``stack.env``, or from the secret store that a reference names (``headrace.config.secrets``);
+``headrace.toml`` may hold references alone. Secrets are never printed.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,18 +21,22 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from headrace.config import project as projects
 from headrace.config import stack_env
 from headrace.config.ingestion import IngestSettings
 from headrace.config.operation import OperationSettings
+from headrace.config.project import Project
 from headrace.config.secrets import is_reference, resolve
 from headrace.config.services import ServiceSettings
+from headrace.config.shipped import checkout
 from headrace.core.errors import Fatal, HeadraceError, NotSet
 from headrace.core.locks import Patience
 
 if TYPE_CHECKING:
     from headrace.core.guard import RetryPolicy
 
-PROJECT_ROOT = Path(__file__).resolve().parents[3]
+log = logging.getLogger(__name__)
+
 PREFIX = "HEADRACE_"
 _NOT_OURS = ("aws_", "dagster_home")  # settings whose variables have no prefix
 
@@ -45,9 +51,80 @@ class _StackEnv(PydanticBaseSettingsSource):
         return {_field(name): line.value for name, line in _of_stack().items()}
 
 
+class _ProjectFile(PydanticBaseSettingsSource):
+    """Settings source: ``headrace.toml`` of the user's project, if there is one."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # __call__ answers for all fields at once
+
+    def __call__(self) -> dict[str, Any]:
+        before = self.current_state  # pydantic would merge tables of options with those of other sources
+        return {name: one.value for name, one in _of_project().items() if name not in before}
+
+
+def user_project() -> Project | None:
+    """Find the user's project: ``HEADRACE_PROJECT_DIR``, or upwards from the working directory."""
+    return projects.find(os.environ.get(f"{PREFIX}PROJECT_DIR"), _working_directory(), checkout())
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise Fatal("the working directory was removed; change to one that is there") from None
+
+
+def _project_dir() -> Path:
+    project = user_project()
+    return project.root if project else checkout() or _working_directory()
+
+
 def home_folder() -> Path:
-    """Return ``HEADRACE_HOME`` even when other settings are invalid."""
-    return Path(os.environ.get(f"{PREFIX}HOME") or PROJECT_ROOT / ".headrace").expanduser().absolute()
+    """Return the home even when other settings are invalid.
+
+    It is ``HEADRACE_HOME``, or ``.headrace`` in the project or in the checkout, or else in the working directory.
+    """
+    if named := os.environ.get(f"{PREFIX}HOME"):
+        return Path(named).expanduser().absolute()
+    if project := user_project():
+        return projects.home_in(project)
+    if root := checkout():
+        return root / ".headrace"
+    home = _working_directory() / ".headrace"
+    if not home.exists():
+        _say_once(
+            f"there is no {projects.FILE} here or above, so state goes to {home}; 'headrace init' makes a project"
+        )
+    return home
+
+
+@cache
+def _say_once(said: str) -> None:
+    log.warning(said)
+
+
+def _of_project() -> dict[str, projects.Entry]:
+    """Return the settings of the user's project; empty if there is none.
+
+    Raises:
+        Fatal: ``headrace.toml`` is damaged, or holds an unknown name or a secret.
+    """
+    project = user_project()
+    if project is None:
+        return {}
+    found = projects.entries(
+        project, {name for name in Settings.model_fields if not name.startswith(_NOT_OURS)}
+    )
+    for name, one in found.items():
+        if _is_secret(name) and (option := projects.secret_in(one.value, is_reference)) is not None:
+            what = f"{option} of {name}" if option else name
+            raise projects.refused(
+                project,
+                one.line,
+                f"{what} is a secret, which does not belong into a repository: set {_variable(name)} in the"
+                " environment, or refer to it here as secretsmanager:NAME or ssm:/NAME",
+            )
+    return found
 
 
 def _of_stack() -> dict[str, stack_env.Line]:
@@ -60,11 +137,13 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
 
-    home: Path = Field(PROJECT_ROOT / ".headrace", description="folder for state, logs and the local lake")
-    project_dir: Path = Field(PROJECT_ROOT, description="the checkout: dbt_project/ and dagster_home/")
+    home: Path = Field(default_factory=home_folder, description="folder for state, logs and the local lake")
+    project_dir: Path = Field(
+        default_factory=_project_dir, description="your project: the folder of headrace.toml"
+    )
 
     pipelines: Path | None = Field(
-        None, description="folder with your own *_pipeline.py files, besides Headrace's streams"
+        None, description="folder with your own *_pipeline.py files; default: pipelines/ of the project"
     )
 
     pipeline_seconds: float = Field(
@@ -75,6 +154,11 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
+
+    @property
+    def project(self) -> Project | None:
+        """The user's project; None without ``headrace.toml``."""
+        return projects.find(str(self.project_dir), self.project_dir)
 
     @property
     def kafka_servers(self) -> str:
@@ -128,7 +212,10 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
     @property
     def pipeline_folders(self) -> tuple[Path, ...]:
         """Folders with pipeline files, besides Headrace's own."""
-        return (self.pipelines,) if self.pipelines else ()
+        if self.pipelines:
+            return (self.pipelines,)
+        own = self.project.pipelines if self.project else None
+        return (own,) if own and own.is_dir() else ()
 
     @property
     def lake(self) -> str:
@@ -151,6 +238,9 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
         if self.names_warehouse:  # else child processes would take the defaults for settings
             os.environ["HEADRACE_CLICKHOUSE_HOST"] = self.clickhouse_host
             os.environ["HEADRACE_CLICKHOUSE_PORT"] = str(self.clickhouse_port)
+        if self.project is not None or checkout() is None:  # a child process has another working directory
+            os.environ["HEADRACE_HOME"] = str(self.home)
+        os.environ |= _project_variables(self.project)
         os.environ |= {
             "HEADRACE_CLICKHOUSE_USER": self.clickhouse_user,
             "HEADRACE_CLICKHOUSE_PASSWORD": self.clickhouse_password.get_secret_value(),
@@ -174,8 +264,8 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Rank the settings sources: arguments, environment, then a running stack."""
-        return init_settings, env_settings, _StackEnv(settings_cls)
+        """Rank the settings sources: arguments, environment, a running stack, then the user's project."""
+        return init_settings, env_settings, _StackEnv(settings_cls), _ProjectFile(settings_cls)
 
 
 class _WithoutStack(Settings):
@@ -185,8 +275,8 @@ class _WithoutStack(Settings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Rank the settings sources: arguments, then the environment."""
-        return named["init_settings"], named["env_settings"]
+        """Rank the settings sources: arguments, environment, then the user's project."""
+        return named["init_settings"], named["env_settings"], _ProjectFile(settings_cls)
 
 
 def load_settings(*, with_stack: bool = True, **overrides: Any) -> Settings:
@@ -197,8 +287,8 @@ def load_settings(*, with_stack: bool = True, **overrides: Any) -> Settings:
         overrides: Values that take precedence over all others.
 
     Raises:
-        Fatal: A value is out of range or a ``HEADRACE_*`` name is unknown. The message names the variable, the value
-            and the expected values.
+        Fatal: A value is out of range or a ``HEADRACE_*`` name is unknown. The message names the variable, or file and
+            line of ``headrace.toml``, the value and the expected values.
         Damaged: ``stack.env`` is damaged. The message names file and line.
     """
     _refuse_unknown(os.environ)
@@ -213,12 +303,16 @@ def _read(kind: type[Settings], overrides: dict[str, Any]) -> Settings:
         name = str(first["loc"][0]) if first["loc"] else "settings"
         variable = _variable(name)
         value = "(hidden)" if _is_secret(name) else repr(first.get("input"))
-        said = f"{variable}={value} is not valid: {first['msg'].lower()}"
-        if kind is Settings and name not in overrides and variable not in os.environ:
-            line = _of_stack().get(variable)
+        invalid = f"is not valid: {first['msg'].lower()}"
+        if name not in overrides and variable not in os.environ:
+            line = _of_stack().get(variable) if kind is Settings else None
             if line is not None:
+                said = f"{variable}={value} {invalid}"
                 raise stack_env.damaged(stack_env.path_in(home_folder()), line.number, said) from None
-        raise Fatal(said) from None
+            project, entry = user_project(), _of_project().get(name)
+            if project is not None and entry is not None:
+                raise projects.refused(project, entry.line, f"{name} = {value} {invalid}") from None
+        raise Fatal(f"{variable}={value} {invalid}") from None
     except HeadraceError:
         raise
     except Exception as error:  # pydantic-settings' own error for JSON that does not parse
@@ -260,7 +354,11 @@ def batch_dagster_events() -> None:
 
 def child_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment with ``extra`` on top, for a child process."""
-    return {**os.environ, **(extra or {})}
+    return {**os.environ, **_project_variables(user_project()), **(extra or {})}
+
+
+def _project_variables(project: Project | None) -> dict[str, str]:
+    return {f"{PREFIX}PROJECT_DIR": str(project.root)} if project else {}
 
 
 def _variable(name: str) -> str:
