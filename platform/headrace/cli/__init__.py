@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from headrace.cli import alerts, bench, data, dbt, inspect, migrate, query, rejects, running
+from headrace.cli import alerts, bench, data, dbt, init, inspect, migrate, query, rejects, running
 from headrace.core.errors import HeadraceError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (
+    init.init,
     running.demo,
     running.up,
     data.send,

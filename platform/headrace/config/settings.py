@@ -347,6 +347,18 @@ def exported(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def unchanged_environment() -> Iterator[None]:
+    """Put this process's environment back to what it was after the block, whatever is exported in it."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ |= before
+
+
 def batch_dagster_events() -> None:
     """Let Dagster in this process store events in batches. Dagster reads the batch size from the environment."""
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")

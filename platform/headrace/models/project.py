@@ -100,7 +100,13 @@ def missing_tags(path: Path, pipelines: Mapping[str, Pipeline]) -> dict[str, str
 
 
 def build(
-    settings: Settings, pipeline: Pipeline, first: date, last: date, *, marts_only: bool = False
+    settings: Settings,
+    pipeline: Pipeline,
+    first: date,
+    last: date,
+    *,
+    marts_only: bool = False,
+    unit_tests: bool = False,
 ) -> None:
     """Build and test a stream's models, with its marts for the days from ``first`` to ``last``.
 
@@ -110,6 +116,7 @@ def build(
         first: First UTC day.
         last: Last UTC day.
         marts_only: Skip the marts' parents, as an asset run does, because they are deployed already.
+        unit_tests: Run the models' unit tests, too.
 
     Raises:
         Fatal: A model or a test failed. The message holds dbt's output.
@@ -119,7 +126,7 @@ def build(
     command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--no-use-colors", "--log-path", str(target)]
     chosen = f"tag:daily,tag:{pipeline.models}" if marts_only else f"+tag:{pipeline.models}"
     command += ["build", "--select", chosen, "--indirect-selection", "cautious"]
-    command += ["--exclude-resource-type", "unit_test"]
+    command += [] if unit_tests else ["--exclude-resource-type", "unit_test"]
     command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
     command += variables(settings)
     settings.export()

@@ -1,0 +1,1 @@
+"""Scaffold a project of one's own: the folder that ``headrace init`` makes."""
