@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from headrace.config.settings import load_settings
 from headrace.health import doctor
+from headrace.models import sources
+from headrace.models.versions import dbt_folder
+from headrace.pipelines import discover
+from pipelines.test_modules import project
 
 SECRET = "s3cretT0ken"
 #: Probes that need neither services nor dbt.
@@ -91,3 +96,25 @@ def test_every_part_is_looked_at_in_the_order_in_which_it_is_shown() -> None:
     assert [probe.__name__ for probe in doctor.PROBES] == [
         "python", "disk", "pipelines", "dbt_project", "alert_channels", "dagster_storage", "migrations", "services",
     ]  # fmt: skip
+
+
+def test_a_stale_source_of_a_project_is_named_with_the_command_that_mends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project(tmp_path / "shop")
+    monkeypatch.setenv("HEADRACE_PROJECT_DIR", str(tmp_path / "shop"))
+
+    def said() -> tuple[bool, str]:
+        [found] = doctor.dbt_sources(load_settings())
+        return found.ok, found.said
+
+    config = load_settings()
+    folder = dbt_folder(config)
+    place = folder.relative_to(config.project_dir)
+    assert said() == (False, f"{place}/models/sources/orders.yml is missing; run 'headrace dbt sources'")
+    sources.write(folder, discover(*config.pipeline_folders))
+    assert said() == (True, "as the contracts of orders")
+
+
+def test_outside_of_a_project_nobody_asks_for_sources() -> None:
+    assert list(doctor.dbt_sources(load_settings())) == []

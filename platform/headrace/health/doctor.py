@@ -22,6 +22,7 @@ from headrace.core.errors import BadData, HeadraceError
 from headrace.core.guard import Guard
 from headrace.health.freshness import unpublished_versions
 from headrace.health.status import torn_ends
+from headrace.models import sources
 from headrace.models import versions as dbt_versions
 from headrace.models.project import missing_tags
 from headrace.pipelines import discover
@@ -120,6 +121,21 @@ def dbt_project(config: Settings) -> Iterator[Finding]:
     yield Finding("dbt project", not said, "; ".join(said) or good)
 
 
+def dbt_sources(config: Settings) -> Iterator[Finding]:
+    """Look, in a project, whether dbt's sources are as the contracts of its streams."""
+    if config.project is not None:
+        yield _tried("dbt sources", lambda: _sources(config))
+
+
+def _sources(config: Settings) -> str:
+    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    stale = sources.compare(dbt_versions.dbt_folder(config), found)
+    if stale:
+        said = ", ".join(f"{one.path.relative_to(config.project_dir)} is {one.why}" for one in stale)
+        raise BadData(f"{said}; run '{sources.COMMAND}'")
+    return f"as the contracts of {', '.join(sources.own_streams(found)) or 'no stream yet'}"
+
+
 def alert_channels(config: Settings) -> Iterator[Finding]:
     """Look at the addresses of the alert channels."""
     yield _tried("alerts", lambda: _channels(config))
@@ -211,6 +227,7 @@ PROBES: tuple[Probe, ...] = (
     disk,
     pipelines,
     dbt_project,
+    dbt_sources,
     alert_channels,
     dagster_storage,
     migrations,

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from headrace.config.settings import Settings
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import Fatal, HeadraceError
 from headrace.local.dagster_api import DagsterApi
+from headrace.models import sources
 from headrace.models import versions as dbt_versions
 from headrace.models.versions import Project
 from headrace.pipelines.modules import module_files
@@ -34,6 +35,7 @@ class Reloader:
         """
         self._settings, self._report = settings, report
         self._stamps = self._look()
+        self._write_sources()
         self._loaded = (self._pipelines(), dbt_versions.current(settings))
 
     @property
@@ -55,6 +57,7 @@ class Reloader:
 
     def _reload_changed(self, api: DagsterApi) -> bool:
         """Reload if something has changed; return whether everything is loaded."""
+        self._write_sources()
         try:
             found = (self._pipelines(), dbt_versions.current(self._settings))
             if found == self._loaded:
@@ -69,6 +72,21 @@ class Reloader:
             f"reloaded, with an error: {wrong}" if wrong else "reloaded: pipelines or models have changed"
         )
         return True
+
+    def _write_sources(self) -> None:
+        """Write dbt's sources of a project whose contracts have changed, so that its models can be parsed."""
+        settings = self._settings
+        if settings.project is None:
+            return
+        from headrace.pipelines import discover
+
+        found = discover(*settings.pipeline_folders, seconds=settings.pipeline_seconds)
+        try:
+            for one in sources.write(dbt_versions.dbt_folder(settings), found):
+                name = one.path.relative_to(settings.project_dir)
+                self._report(f"{name} {'removed' if one.text is None else 'written'}, as its contract is")
+        except (Fatal, OSError) as error:  # somebody's own file, a full disk: doctor says it, too
+            self._report(f"dbt's sources stay as they are: {error}")
 
     def _look(self) -> frozenset[tuple[str, int, int]]:
         return frozenset(self._stat())

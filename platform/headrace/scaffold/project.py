@@ -104,7 +104,7 @@ def _sources(root: Path) -> list[str]:
 
 def _checked(name: str | None, root: Path) -> str:
     """Return the project's name, which is that of its dbt project, too."""
-    found = name if name is not None else re.sub(r"[^a-z0-9]+", "_", root.name.lower()).strip("_")
+    found = name if name is not None else re.sub(r"[\s.-]+", "_", root.name.lower())
     whose = f"{root.name!r} makes the name {found!r}" if name is None else f"the name is {name!r}"
     if not _NAME.fullmatch(found):
         raise Fatal(
