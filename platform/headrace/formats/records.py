@@ -22,7 +22,7 @@ from headrace.core.errors import BadData
 from headrace.formats import access_log, base, csv, ndjson, parquet
 from headrace.formats.base import FORMATS, Format, Malformed, Record
 
-_EXTENSIONS: dict[str, Format] = {
+EXTENSIONS: dict[str, Format] = {
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".csv": "csv",
@@ -30,7 +30,7 @@ _EXTENSIONS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 _BUFFER = 1 << 18
-_BROKEN = (EOFError, zlib.error, pa.ArrowException, OSError)
+BROKEN = (EOFError, zlib.error, pa.ArrowException, OSError)
 
 Open = Callable[[], IO[bytes]]
 
@@ -70,7 +70,7 @@ class FileReader:
                 for record in self._items(file, name, format):
                     yield record
                     number += 1
-        except _BROKEN as error:
+        except BROKEN as error:
             raise BadData(
                 f"{name} cannot be read beyond record {number:,}: {error}; is it complete?"
             ) from error
@@ -152,7 +152,7 @@ def _detect(open: Open, name: str, contract: Contract) -> Format:
     if start[:4] == b"PAR1":
         return "parquet"
     suffixes = [suffix.lower() for suffix in reversed(PurePosixPath(name).suffixes)]
-    named = next((_EXTENSIONS[s] for s in suffixes if s in _EXTENSIONS), None)
+    named = next((EXTENSIONS[s] for s in suffixes if s in EXTENSIONS), None)
     looks = _looks(start, contract)
     if named == "parquet" or (named and looks == "access_log"):
         hint = (

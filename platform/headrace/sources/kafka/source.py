@@ -75,7 +75,7 @@ class KafkaSource:
     Args:
         topic: Name of the topic.
         bootstrap_servers: ``host:port``, comma separated.
-        group: Consumer group to which offsets are committed, for lag tools.
+        group: Consumer group to which offsets are committed, for lag tools; None if nobody will acknowledge.
         security: Options as ``clients.kafka.client_options`` takes them.
         share: ``(n, of)``: only partitions whose number is n modulo ``of``.
     """
@@ -87,7 +87,7 @@ class KafkaSource:
         topic: str,
         bootstrap_servers: str,
         *,
-        group: str,
+        group: str | None,
         security: Mapping[str, Any] | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
