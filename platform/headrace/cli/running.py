@@ -27,7 +27,7 @@ def demo(
     ui_port: UiPort = None,
     as_json: Json = False,
 ) -> None:
-    """Run the demo on real input, then print a summary; exit status 0 only if every number reconciles."""
+    """Run the demo on real input (in a project: on data/); exit status 0 only if every number reconciles."""
     extras.require("local", "'headrace demo'")
     from headrace.config.settings import home_folder
     from headrace.demo.run import demo as run

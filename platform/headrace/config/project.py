@@ -60,6 +60,11 @@ class Project:
         return self.root / "migrations"
 
     @property
+    def samples(self) -> Path:
+        """Folder of the samples, one folder below it for each stream."""
+        return self.root / "data"
+
+    @property
     def home(self) -> Path:
         """Folder of state, logs and the local lake, unless ``HEADRACE_HOME`` names another."""
         return self.root / ".headrace"

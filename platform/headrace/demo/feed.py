@@ -32,6 +32,8 @@ class Feed:
         acknowledged: Messages that the broker has acknowledged so far.
         expected: Expected outcome of the well-formed messages, computed from the files alone. Set before ``done``.
         malformed: The messages that are malformed on purpose.
+        twin: Rows that land and that are rejected, as found by landing the same records in memory; None for input
+            whose outcome is ``expected``.
         failure: Why publishing ended early.
         done: Set when everything is acknowledged, or ``failure`` is set.
     """
@@ -42,17 +44,27 @@ class Feed:
     acknowledged: int = 0
     expected: Expected | None = None
     malformed: tuple[MalformedMessage, ...] = ()
+    twin: tuple[int, int] | None = None
     failure: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
     @property
     def rows(self) -> int:
         """Rows that must land: those of well-formed messages, and the valid records of malformed ones."""
+        if self.twin is not None:
+            return self.twin[0]
         return (self.expected.rows if self.expected else 0) + sum(m.landed for m in self.malformed)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what must become of the input."""
+        return self.expected is not None or self.twin is not None
 
     @property
     def rejects(self) -> int:
         """Rows that must be rejected."""
+        if self.twin is not None:
+            return self.twin[1]
         return sum(m.rejected for m in self.malformed)
 
 
@@ -60,12 +72,14 @@ def start_feeds(settings: Settings) -> list[Feed]:
     """Start to publish flights and weather in the background."""
     events = Feed("events", "kafka/analytics_events")
     metrics = Feed("metrics", "sqs/metrics")
-    _background(events, lambda: _publish_flights(events, settings))
-    _background(metrics, lambda: _publish_weather(metrics, settings))
+    background(events, lambda: _publish_flights(events, settings))
+    background(metrics, lambda: _publish_weather(metrics, settings))
     return [events, metrics]
 
 
-def _background(feed: Feed, publish: Callable[[], None]) -> None:
+def background(feed: Feed, publish: Callable[[], object]) -> None:
+    """Publish in a thread of its own; its failure is noted in the feed."""
+
     def run() -> None:
         try:
             publish()

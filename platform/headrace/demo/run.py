@@ -31,27 +31,30 @@ TUNING = {
 
 
 def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | None = None) -> Result:
-    """Run the demo. With ``keep``, serve the UI afterwards until interrupted.
+    """Run the demo; in a project, on its samples. With ``keep``, serve the UI afterwards until interrupted.
 
     Raises:
         Fatal: A service does not start, a Dagster run failed, or the deadline passed.
     """
     require_ui_port(ui_port)
+    project = load_settings(with_stack=False).project
     progress = Progress()
     with ExitStack() as stack, view.live(progress, console) as report:
         background = stack.enter_context(ThreadPoolExecutor(3))
         importing = background.submit(_import_work)
         old = _set_aside(home)
         parsing = background.submit(_parse_models, home)
-        services, settings = stack.enter_context(backing_services(home, TUNING, report))
+        tuning = {**TUNING, "HEADRACE_ARCHIVE": str(project.samples)} if project else TUNING
+        services, settings = stack.enter_context(backing_services(home, tuning, report))
         progress.services += ["broker", "queue", "warehouse"]
         importing.result()
         from headrace.demo.feed import start_feeds
+        from headrace.demo.samples import start_samples
         from headrace.demo.work import reconcile_all, watch
         from headrace.local.dagster_api import DagsterApi
         from headrace.streams.stream import streams
 
-        progress.feeds = start_feeds(settings)
+        progress.feeds = start_samples(settings) if project else start_feeds(settings)
         progress.stage = "starting Dagster while the input is published"
         parsing.result()
         platform = stack.enter_context(dagster_beside(services, settings, ui_port, report))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from headrace.demo.progress import Progress, Result
 from headrace.demo.reconcile import MARTS, reconcile, sample
 from headrace.local.dagster_api import DagsterApi
 from headrace.local.platform import Platform
+from headrace.models import project as models
 from headrace.streams.stream import Stream
 
 DEADLINE_SECONDS = 600.0
@@ -81,7 +82,7 @@ def _arrived(progress: Progress, one: Feed) -> bool:
     """Tell whether everything sent is in the lake, and its good rows in the warehouse."""
     return (
         one.done.is_set()
-        and one.expected is not None
+        and one.is_known
         and progress.landed.get(one.stream, 0) >= one.rows + one.rejects
         and progress.published.get(one.stream, 0) >= one.rows
     )
@@ -109,5 +110,16 @@ def reconcile_all(
     with ThreadPoolExecutor(len(progress.feeds)) as both:
         reconciled = list(both.map(lambda one: reconcile(one, opened[one.stream], settings), progress.feeds))
     warehouse = next(iter(opened.values())).warehouse
-    marts = [sample(warehouse, settings.dbt_schema, name) for name in MARTS]
+    marts = [sample(warehouse, schema, name) for schema, name in _marts(progress, opened, settings)]
     return Result(reconciled, marts, api.checks(), progress.seconds, platform.ui)
+
+
+def _marts(progress: Progress, opened: dict[str, Stream], settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield schema and name of the marts to show: Headrace's own best ones, or those of the project's streams."""
+    if progress.feeds[0].twin is None:
+        yield from ((settings.dbt_schema, name) for name in MARTS)
+        return
+    tags = {opened[one.stream].pipeline.models for one in progress.feeds}
+    for node in models.read(models.manifest(settings))["nodes"].values():
+        if node["resource_type"] == "model" and "daily" in node["tags"] and tags & {*node["tags"]}:
+            yield node["schema"], node["alias"]

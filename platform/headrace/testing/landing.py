@@ -66,8 +66,15 @@ def broken() -> dict[str, str]:
 
 def sample(stream: str) -> list[Path]:
     """List the files in the folder ``data/<stream>`` of the project."""
-    folder = load_settings(with_stack=False).project_dir / "data" / stream
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    settings = load_settings(with_stack=False)
+    samples = settings.project.samples if settings.project else settings.project_dir / "data"
+    return files_below(samples / stream)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """List the files of a folder of the archive with its sub-folders, in order of their paths."""
+    archive = Archive(str(folder.parent))
+    return [folder.parent / found.path for found in archive.files(folder.name)]
 
 
 def land(stream: str, *files: Path | str) -> Landed:
