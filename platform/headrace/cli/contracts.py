@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 from headrace.cli.shared import Json, console, emit
 
 if TYPE_CHECKING:
+    from headrace.config.settings import Settings
     from headrace.contracts.inference import Inferred, Sample
     from headrace.streams.inference import Written
     from headrace.streams.trial import Trial
@@ -60,7 +61,20 @@ def contracts_infer(
     config = settings()
     with console.status(f"looking at {what}") if not as_json else _Silent():
         done = inference.infer(what, config, name=name, to=to, rows=rows, force=force)
+        done = replace(done, files=[*done.files, *_dbt_sources(config)])
     emit(_inferred_json(done), as_json, _inferred_lines(done))
+
+
+def _dbt_sources(config: Settings) -> list[Path]:
+    """Write dbt's sources of a project, as `headrace dbt sources` does; gives the files that are new or changed."""
+    if config.project is None:
+        return []
+    from headrace.models.sources import write
+    from headrace.models.versions import dbt_folder
+    from headrace.pipelines import discover
+
+    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    return [one.path for one in write(dbt_folder(config), found) if one.text is not None]
 
 
 class _Silent:
@@ -141,7 +155,7 @@ def _inferred_lines(done: Written) -> list[str]:
     ]
     lines += [f"[yellow]{escape(text)}[/]" for text in _warnings(found, done.sample)]
     lines += ["", *_trial_lines(done.trial, "of the sample ")]
-    lines += ["", "wrote " + " and ".join(escape(str(path)) for path in done.files), "next:"]
+    lines += ["", "wrote " + ", ".join(escape(str(path)) for path in done.files), "next:"]
     return lines + [f"  {escape(step)}" for step in done.next_steps]
 
 
