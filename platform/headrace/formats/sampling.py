@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import csv as csv_module
 import io
 import itertools
@@ -14,11 +15,12 @@ from typing import IO, Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import to_builtins
 
 from headrace.contracts.inference.sample import Sample
 from headrace.core.errors import BadData
 from headrace.formats import access_log, csv
-from headrace.formats.arrow_json import json_column
+from headrace.formats.arrow_json import json_column, keyed
 from headrace.formats.base import MAX_LINE_BYTES, lines
 from headrace.formats.records import BROKEN, EXTENSIONS, Open, plain
 
@@ -26,8 +28,11 @@ from headrace.formats.records import BROKEN, EXTENSIONS, Open, plain
 _HELD_BYTES = 64 << 20
 #: Bytes that are read of a larger file; beyond that the number of its rows is estimated.
 _READ_BYTES = 2 << 30
-#: Rows by which the size of a row is estimated, and rows of one read of Parquet.
+#: Rows by which text is taken for CSV.
+_TRIED = 5
+#: Rows of a wide Parquet file that are looked at in any case, and rows of one read of Parquet.
 _FIRST, _PARQUET_ROWS = 1_000, 10_000
+_BINARY = (pa.binary(), pa.large_binary(), pa.binary_view())
 _PARTS = 8  # places of a Parquet file that are looked at
 
 T = TypeVar("T")
@@ -93,13 +98,19 @@ def _format(start: bytes, name: str) -> str:
         raise BadData(f"{name} is neither NDJSON, CSV nor Parquet: it begins with {first[:20]!r}")
     if named == "csv":
         return "csv"
-    counted = [
-        line.count(csv.delimiter_of(first.decode("utf-8", "replace")).encode())
-        for line in (first, *others[:5])
-    ]
-    if min(counted) == max(counted) > 0:
+    if _is_table(text.decode("utf-8", "replace")):
         return "csv"
     raise BadData(f"cannot tell the format of {name}; name it .ndjson, .csv or .parquet")
+
+
+def _is_table(text: str) -> bool:
+    """Tell whether the first rows have as many cells as the header, and more than one."""
+    rows = csv_module.reader(io.StringIO(text, newline=""), delimiter=csv.delimiter_of(text.splitlines()[0]))
+    try:
+        widths = [len(row) for row in itertools.islice(rows, _TRIED) if row]
+    except csv_module.Error:
+        return False
+    return widths[0] > 1 and set(widths) == {widths[0]}
 
 
 @dataclass(slots=True)
@@ -277,20 +288,17 @@ def _parquet(file: IO[bytes], name: str, sample: Sample, rows: int) -> Sample:
     rows = min(rows, max(_FIRST, _HELD_BYTES // (60 * max(1, len(schema.names)))))
     begins = list(itertools.accumulate((g.num_rows for g in _groups(table)), initial=0))
     if sample.total <= rows:
-        wanted = dict.fromkeys(range(table.num_row_groups), (0, sample.total))
-    else:
+        wanted = dict.fromkeys(range(table.num_row_groups), sample.total)
+    else:  # from places all over the file, as many rows each
         part = max(1, rows // _PARTS)
-        starts = sorted({round(n * (sample.total - part) / (_PARTS - 1)) for n in range(_PARTS)})
-        wanted = {}
-        for start in starts:
-            group = max(g for g in range(table.num_row_groups) if begins[g] <= start)
-            wanted.setdefault(group, (0, part * sum(begins[group] <= s < begins[group + 1] for s in starts)))
-    for group, (_, most) in wanted.items():
+        places = [round(n * (sample.total - part) / (_PARTS - 1)) for n in range(_PARTS)]
+        groups = [bisect.bisect_right(begins, place) - 1 for place in places]
+        wanted = {group: part * groups.count(group) for group in groups}
+    for group, most in wanted.items():
         number = begins[group]
-        for batch in table.iter_batches(min(most, _PARQUET_ROWS), row_groups=[group]):
-            taken = batch.slice(0, most)
-            _add_batch(sample, taken, number)
-            number, most = number + len(taken), most - len(taken)
+        for batch in table.iter_batches(_PARQUET_ROWS, row_groups=[group]):
+            _add_batch(sample, batch.slice(0, most), number)
+            number, most = number + len(batch), most - len(batch)
             if most <= 0:
                 break
     return sample
@@ -300,10 +308,28 @@ def _groups(table: pq.ParquetFile) -> Iterator[Any]:
     return (table.metadata.row_group(n) for n in range(table.num_row_groups))
 
 
+def _is_map(kind: pa.DataType) -> bool:
+    """Tell whether a type is how the lake keeps a map: a list of keys and values."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(
+        kind.value_type
+    ):
+        return False
+    return {member.name for member in kind.value_type} == {"key", "value"}
+
+
 def _add_batch(sample: Sample, batch: pa.RecordBatch, number: int) -> None:
     """Add rows as they become messages: with JSON's values, without nulls."""
     names = batch.schema.names
-    columns = [json_column(batch.column(n)).values for n in range(len(names))]
+    columns = []
+    for n, name in enumerate(names):
+        kind = batch.schema.field(n).type
+        column = json_column(batch.column(n))
+        if column.wrong and kind in _BINARY:
+            sample.binary.add(name)
+        if pa.types.is_duration(kind):
+            columns.append([v if v is None else to_builtins(v) for v in column.values])
+        else:
+            columns.append((keyed(column, str(kind)) if _is_map(kind) else column).values)
     for row in zip(*columns, strict=True) if columns else ():
         number += 1
         sample.records.append({n: value for n, value in zip(names, row, strict=True) if value is not None})

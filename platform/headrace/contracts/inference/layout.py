@@ -43,7 +43,9 @@ def flat(value: Any) -> str:
             return f"({inner},)" if len(value) == 1 else f"({inner})"
         case list():
             return f"[{', '.join(map(flat, value))}]"
-        case bool() | None | dict():
+        case dict():
+            return f"{{{', '.join(f'{flat(name)}: {flat(one)}' for name, one in value.items())}}}"
+        case bool() | None:
             return repr(value)
         case int():
             return f"{value:_}" if abs(value) > 9_999 else str(value)
@@ -71,6 +73,11 @@ def laid_out(before: str, value: Any, after: str = "", indent: int = 0) -> list[
             for one in value:
                 lines += laid_out("", one, ",", indent + 4)
             return [*lines, f"{space}{end}{after}"]
+        case dict() if value:
+            lines = [f"{space}{before}{{"]
+            for name, one in value.items():
+                lines += laid_out(f"{flat(name)}: ", one, ",", indent + 4)
+            return [*lines, f"{space}}}{after}"]
     return [line]
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import polars as pl
 
-from headrace.contracts.inference.columns import Values, columns, members, most_common, shape
+from headrace.contracts.inference.arrow_types import follow
+from headrace.contracts.inference.columns import (
+    SCALARS,
+    Values,
+    columns,
+    members,
+    most_common,
+    shape,
+    struct_members,
+)
 from headrace.contracts.inference.names import column_names, identifier
 from headrace.contracts.inference.proposal import Proposal, percent, shown
 from headrace.contracts.inference.sample import Sample
 from headrace.contracts.inference.scalars import ENOUGH, add_misfits, scalar
-
-_SCALARS = ("boolean", "integer", "number", "text")
-_ELEMENTS = {"text": "pl.String", "integer": "pl.Int64", "number": "pl.Float64", "boolean": "pl.Boolean"}
 
 
 def proposals(sample: Sample) -> tuple[list[Proposal], list[str]]:
@@ -38,25 +42,24 @@ def proposals(sample: Sample) -> tuple[list[Proposal], list[str]]:
 
 def _add(found: list[Proposal], left_out: list[str], values: Values, sample: Sample) -> None:
     kinds = values.kinds()
-    if sample.types.get(values.path[0]) is not None:
-        kinds = _declared(kinds, sample.types[values.path[0]])
-    if not kinds:
-        found.append(Proposal(values.path, "text", "pl.String", {"length": (1, 256)}, "no value at all"))
-        found[-1].missing = values.records
-        found[-1].decide.append("the sample has no value, so text is a guess")
-        return
-    kind = most_common(kinds)
-    name = identifier("_".join(values.path))
+    kind = most_common(kinds) if kinds else ""
     if kind == "object":
         _add_objects(found, left_out, values, sample)
-    elif kind == "array":
+        return
+    if kind == "array":
         _add_lists(found, left_out, values, sample)
+        return
+    if kind:
+        name = identifier("_".join(values.path))
+        one = scalar(values, kind, name, sample.kind, sample.numbers)
     else:
-        found.append(scalar(values, kind, name, cells=sample.kind == "csv", numbers=sample.numbers))
-
-
-def _declared(kinds: Any, arrow: Any) -> Any:
-    return kinds
+        one = Proposal(values.path, "text", "pl.String", {"length": (1, 256)}, "no value at all")
+        one.missing = values.records
+        one.decide.append("the sample has no value, so text is a guess")
+    declared = sample.types.get(values.path[0])
+    if declared is not None and len(values.path) == 1:
+        follow(one, declared, binary=values.path[0] in sample.binary)
+    found.append(one)
 
 
 def _add_objects(found: list[Proposal], left_out: list[str], values: Values, sample: Sample) -> None:
@@ -71,7 +74,7 @@ def _add_objects(found: list[Proposal], left_out: list[str], values: Values, sam
             inner = Values(values.path, 0, [v for o in objects.values for v in o.values()]).kinds()
             proposal = Proposal(values.path, "map", "", {"required": True, "default": {}, "wire": "map"})
             numbers = "pl.Float64" if inner["number"] else "pl.Int64"
-            proposal.dtype = "STRING_MAP" if inner["text"] else f"map of {numbers}"
+            proposal.dtype = "STRING_MAP" if inner["text"] else f"map_of({numbers})"
             names = {name for one in objects.values for name in one}
             proposal.seen = f"{len(names):,} names, up to {max(map(len, objects.values)):,} in one record"
         case _:
@@ -95,15 +98,18 @@ def _add_lists(found: list[Proposal], left_out: list[str], values: Values, sampl
     elements = Values(values.path, 0, [e for one in lists.values for e in one if e is not None])
     kinds = elements.kinds()
     kind = most_common(kinds) if kinds else "text"
-    if kind not in _SCALARS:
+    told = struct_members(elements.of_kind("object")) if kind == "object" else {}
+    if kind not in SCALARS and not told:
         left_out.append(
             f"{shown('.'.join(values.path))}: lists of {kind}s, which no column holds;"
             ' unknown="keep" would keep them as JSON'
         )
         return
     proposal = Proposal(
-        values.path, "list", f"Annotated[pl.List, {_ELEMENTS[kind]}]", {"required": True, "default": []}
+        values.path, "list", f"Annotated[pl.List, {SCALARS.get(kind, '')}]", {"required": True, "default": []}
     )
+    if kind == "object":
+        proposal.dtype, proposal.members = "", told
     most = max(map(len, lists.values), default=0)
     proposal.seen = f"up to {most:,} elements, of {kind}" if kinds else "empty lists alone"
     if not kinds:

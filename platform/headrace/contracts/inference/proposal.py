@@ -46,6 +46,7 @@ class Proposal:
         misfits: Values that will be rejected.
         missing: Records without a value.
         series: The values, one per record, to compare them; null for none.
+        members: Members of the objects in a list, with their annotations.
         name: Name of the column.
     """
 
@@ -59,6 +60,7 @@ class Proposal:
     misfits: list[Misfits] = field(default_factory=list)
     missing: int = 0
     series: pl.Series = field(default_factory=lambda: pl.Series([], dtype=pl.Null))
+    members: dict[str, str] = field(default_factory=dict)
     name: str = ""
 
     @property

@@ -41,7 +41,8 @@ class Sample:
         exact: Whether ``total`` was counted; else it is estimated.
         unit: Noun for records: ``rows`` or ``messages``.
         wrong: Lines that are no records, by reason.
-        types: Arrow type of each column of a Parquet file.
+        types: Arrow type of each column of a Parquet file; the columns of a CSV, without.
+        binary: Columns of a Parquet file with bytes that are no text.
         longest: Bytes of the longest message.
         notes: Lines for people about the source itself.
     """
@@ -55,6 +56,7 @@ class Sample:
     unit: str = "rows"
     wrong: dict[str, Wrong] = field(default_factory=dict)
     types: Mapping[str, Any] = field(default_factory=dict)
+    binary: set[str] = field(default_factory=set)
     longest: int = 0
     notes: list[str] = field(default_factory=list)
 

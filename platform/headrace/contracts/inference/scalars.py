@@ -11,6 +11,7 @@ import polars as pl
 
 from headrace.contracts.inference.columns import Values
 from headrace.contracts.inference.proposal import Misfits, Proposal, counted, quoted, shown
+from headrace.contracts.inference.sample import Kind
 from headrace.contracts.inference.texts import BOOLEANS, DECORATED, NULLS, NULLS_OF_TYPED, Reading, readings
 from headrace.core.batch import UTC_MICROS
 
@@ -46,20 +47,20 @@ _PLURAL = {
 _INT64 = range(-(2**63), 2**63)
 
 
-def scalar(values: Values, kind: str, name: str, *, cells: bool, numbers: list[int]) -> Proposal:
+def scalar(values: Values, kind: str, name: str, of: Kind, numbers: list[int]) -> Proposal:
     """Propose a column for the values of one kind; the others are misfits.
 
     Args:
         values: All values of the field.
         kind: The kind that most of them have: ``boolean``, ``number``, ``integer`` or ``text``.
         name: Name of the column.
-        cells: Whether they are cells of a CSV.
+        of: What the sample is of.
         numbers: Number of each record in its source.
     """
     kinds = ("integer", "number") if kind in ("integer", "number") else (kind,)
     chosen, missing = values.of_kind(*kinds), values.missing
     if kind == "text":
-        proposal = _text(chosen, name, cells, numbers)
+        proposal = _text(chosen, name, of == "csv", numbers)
     elif kind == "boolean":
         proposal = Proposal(values.path, "boolean", "pl.Boolean")
         proposal.series = _spread(chosen, pl.Series(chosen.values, dtype=pl.Boolean))
@@ -69,15 +70,20 @@ def scalar(values: Values, kind: str, name: str, *, cells: bool, numbers: list[i
     else:
         proposal = _numbers(chosen, name)
     proposal.missing += missing
-    _add_strangers(proposal, values, kinds, numbers)
+    _add_strangers(proposal, values, kinds, numbers, typed=of == "parquet")
     return proposal
 
 
-def _add_strangers(proposal: Proposal, values: Values, kinds: tuple[str, ...], numbers: list[int]) -> None:
-    """Note the values of other kinds; texts that mean null do so among numbers, too."""
+def _add_strangers(
+    proposal: Proposal, values: Values, kinds: tuple[str, ...], numbers: list[int], *, typed: bool
+) -> None:
+    """Note the values of other kinds; texts that mean null do so among numbers, too.
+
+    In a typed column other kinds are what JSON has no number for, such as NaN.
+    """
     for other in sorted(set(values.kinds()) - set(kinds)):
         strange = values.of_kind(other)
-        if other == "text" and set(strange.values) <= NULLS_OF_TYPED:
+        if other == "text" and not typed and set(strange.values) <= NULLS_OF_TYPED:
             proposal.arguments["nulls"] = tuple(sorted(set(strange.values)))
             proposal.missing += len(strange.values)
             continue

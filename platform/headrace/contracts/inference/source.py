@@ -62,6 +62,7 @@ def contract_source(
         learnt_from: One line for people about the sample, without quotes.
         left_out: Lines about fields that no column holds.
     """
+    structs = [line for one in proposals if one.members for line in ("", *_struct(one))]
     fields = [line for one in proposals for line in _field(one, roles)]
     arguments: list[tuple[str, Any]] = [
         ("name", stream),
@@ -97,7 +98,19 @@ def contract_source(
     head += comment(
         f'It is yours now: lines with "{DECIDE}" want a person, descriptions go to the catalogue and to dbt.'
     )
-    return blocks([head, [""], _imports("\n".join(fields), place), ["", ""], model, ["", ""], declared])
+    return blocks(
+        [head, [""], _imports("\n".join(fields), place), structs, ["", ""], model, ["", ""], declared]
+    )
+
+
+def struct_name(one: Proposal) -> str:
+    """Return the name of the constant with the members of the objects in a list."""
+    return f"{one.name.upper()}_MEMBERS"
+
+
+def _struct(one: Proposal) -> list[str]:
+    members = {name: Code(dtype) for name, dtype in one.members.items()}
+    return laid_out(f"{struct_name(one)} = ", members)
 
 
 def _imports(fields: str, place: Place) -> list[str]:
@@ -105,6 +118,7 @@ def _imports(fields: str, place: Place) -> list[str]:
     if "Annotated[" in fields:
         lines += ["from typing import Annotated", ""]
     names = ["Contract", *(["Time"] if ": Time = " in fields else []), "field"]
+    names += ["map_of"] if ": map_of(" in fields else []
     lines += ["import pandera.polars as pa", *(["import polars as pl"] if "pl." in fields else [])]
     lines += [] if place.own else [""]
     lines.append(f"from headrace.contracts import {', '.join(names)}")
@@ -129,7 +143,8 @@ def _field(one: Proposal, roles: Roles) -> list[str]:
         )
     given = {**one.arguments, **_read_from(one)}
     arguments = [("", _description(one, roles)), *((name, given[name]) for name in _ORDER if name in given)]
-    return lines + laid_out(f"{one.name}: {one.dtype} = ", Call("field", tuple(arguments)), indent=4)
+    dtype = f"Annotated[pl.List, pl.Struct({struct_name(one)})]" if one.members else one.dtype
+    return lines + laid_out(f"{one.name}: {dtype} = ", Call("field", tuple(arguments)), indent=4)
 
 
 def _read_from(one: Proposal) -> dict[str, Any]:

@@ -85,14 +85,28 @@ class Reading:
         return len(self.values) - self.values.null_count()
 
 
+#: Texts by which shapes are ruled out, before all of them are looked at.
+_TRIED = 32
+
+
+def _likely(texts: pl.Series, shapes: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the formats whose shape one of the first texts has."""
+    tried = texts.head(_TRIED).to_list()
+    for format, shape in shapes.items():
+        pattern = re.compile(shape)
+        if any(pattern.match(text) for text in tried):
+            yield format, shape
+
+
 def readings(texts: pl.Series, *, cells: bool) -> Iterator[Reading]:
     """Yield the ways in which some of the texts can be read.
 
     Args:
-        texts: Texts without nulls, as strings.
+        texts: Texts without nulls, the most frequent ones first.
         cells: Whether they are cells of a CSV, where a number is text, too.
     """
-    yield Reading("uuid", _where(texts, _UUID))
+    for _ in _likely(texts, {"": _UUID}):
+        yield Reading("uuid", _where(texts, _UUID))
     if cells:
         stripped = texts.str.strip_chars(" \t")
         whole = _where(stripped, _INTEGER).cast(pl.Int64, strict=False)
@@ -114,7 +128,7 @@ def _where(texts: pl.Series, pattern: str) -> pl.Series:
 
 def _dates(texts: pl.Series) -> Iterator[Reading]:
     found = []
-    for format, shape in _DATES.items():
+    for format, shape in _likely(texts, _DATES):
         shaped = _where(texts, shape)
         if shaped.null_count() == len(texts):
             continue
@@ -125,14 +139,20 @@ def _dates(texts: pl.Series) -> Iterator[Reading]:
 
 
 def _times(texts: pl.Series) -> Iterator[Reading]:
+    if not [*_likely(texts, {"": _ISO8601})]:
+        yield from _other_times(texts)
+        return
     yield Reading("time", _zoned(_where(texts, _RFC3339)), "rfc3339")
     plain = _where(texts, _PLAIN).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
     yield Reading("time", plain.cast(UTC_MICROS), "%Y-%m-%d %H:%M:%S", zoned=False)
     iso = _where(texts, _ISO8601)
     zoned = iso.str.contains(_ZONED)
     yield Reading("time", _iso(iso, zoned), "iso8601", zoned=bool(zoned.fill_null(True).all()))
+
+
+def _other_times(texts: pl.Series) -> Iterator[Reading]:
     found = []
-    for format, shape in _TIMES.items():
+    for format, shape in _likely(texts, _TIMES):
         shaped = _where(texts, shape)
         if shaped.null_count() == len(texts):
             continue
