@@ -25,13 +25,14 @@ from headrace.warehouse.ddl import create_table
 
 MODEL = """
 import datetime
-from typing import Optional
+import decimal
+from typing import Annotated, Optional
 
 import pandera.polars as pa
 import polars as pl
 
 from headrace.core.batch import STRING_MAP
-from headrace.contracts import Contract, Time, field
+from headrace.contracts import Contract, Time, field, map_of
 
 
 class Orders(pa.DataFrameModel):
@@ -80,10 +81,39 @@ def test_headraces_own_contracts_have_no_faults() -> None:
 
 #: By the line of a model: what is said of it.
 FIELDS = {
-    'x: pl.Boolean = field("x")': "field 'x' has dtype Boolean, which is not supported; supported are pl.String",
+    'x: pl.Time = field("x")': "field 'x' has dtype Time, which is not supported; for a time of day write pl.String",
+    'x: pl.Categorical = field("x")': "which is not supported; for few values write Annotated[pl.Enum, [...]]",
+    'x: pl.Int128 = field("x")': "for more than 64 bits write Annotated[pl.Decimal, 38, 0]; supported are pl.String",
+    'x: pl.List = field("x")': "a list says of what: Annotated[pl.List, pl.String]",
+    'x: pl.Enum = field("x")': "write Annotated[pl.Enum, ['web', 'mobile']]",
+    'x: Annotated[pl.Enum, []] = field("x")': "has dtype Enum without values",
+    'x: pl.Decimal = field("x")': "field 'x' has dtype Decimal without its digits; write Annotated[pl.Decimal, 18, 4]",
+    'x: Annotated[pl.List, pl.Time] = field("x")': "has dtype Time, which is not supported; for a time of day write"
+    " pl.String with str_matches; supported are pl.String",
+    'x: Annotated[pl.List, pl.List(pl.Time)] = field("x")': "(at '[]') (at '[]')",
+    'x: Annotated[pl.Struct, {"a": pl.String, "A": pl.String}] = field("x")': "has a Struct with member 'a' twice",
+    'x: Annotated[pl.Struct, {"a b": pl.String}] = field("x")': "member 'a b', which is no identifier",
+    f'x: {"pl.List(" * 9}pl.String{")" * 9} = field("x")': "is nested deeper than 8 levels",
+    'x: map_of(pl.Binary) = field("x")': "the values of a map are anything but binary",
+    'x: Annotated[pl.List, pl.String] = field("x", default=["a"])': "that of a list is []",
+    'x: Annotated[pl.List, pl.String] = field("x", isin=["a"])': "a list has no checks",
+    'x: Annotated[pl.Struct, {"a": pl.String}] = field("x", default={})': "a struct takes none",
+    'x: Annotated[pl.Decimal, 5, 2] = field("x", ge=1.5)': "1.5 is no integer and no Decimal",
+    'x: Annotated[pl.Decimal, 5, 2] = field("x", default=1000)': "has default 1000, which is no Decimal",
+    'x: Annotated[pl.Decimal, 5, 2] = field("x", default=decimal.Decimal("0.125"))': "which is no Decimal",
+    'x: Annotated[pl.Enum, ["a"]] = field("x", default="b")': "has default 'b', which is no Enum",
+    'x: Annotated[pl.Enum, ["a"]] = field("x", length=(1, 2))': "an Enum has isin, notin, equal_to, not_equal_to alone",
+    'x: pl.Boolean = field("x", default=1)': "has default 1, which is no Boolean",
+    'x: pl.Boolean = field("x", ge=False)': "a Boolean has isin",
+    'x: pl.UInt8 = field("x", ge=300)': "(min_value=300) and the largest UInt8",
+    'x: pl.Date = field("x", ge="2020-01-01")': "'2020-01-01' is no date",
+    'x: pl.Date = field("x", default=datetime.date(1850, 1, 1))': "which is no Date",
+    'x: pl.String = field("x", wire="uuid", default="x")': "has default 'x', which is no",
+    'x: pl.String = field("x", wire="uuid", low_cardinality=True)': "is for pl.String alone, not a uuid",
+    'x: pl.Float32 = field("x", default=1e39)': "which is no Float32",
+    'x: pl.Binary = field("x", default=b"")': "a binary takes none",
     'x: pl.Datetime = field("x")': "which is not supported; for times write headrace.contracts.Time; supported",
     'x: datetime.datetime = field("x")': "for times write headrace.contracts.Time",
-    'x: pl.Binary = field("x")': "field 'x' has dtype Binary",
     'x: pl.Float64 = field("x", wire="integer")': "which does not fit its dtype Float64; choose of number",
     'x: pl.String = field("x", wire="text")': "which does not fit its dtype String; choose of string, object",
     '_x: pl.String = field("x")': "field '_x' begins with _, so that Pandera leaves it out",
@@ -115,7 +145,6 @@ FIELDS = {
     'x: pl.Int32 = field("x", default=7, isin=[1, 2])': "which its own isin(allowed_values=[1, 2]) refuses",
     'x: Time = field("x", default="2026-01-01T00:00:00Z")': "a time takes none",
     'x: pl.String = field("x", wire="object", default="{}")': "an object takes none",
-    'x: STRING_MAP = field("x")': "is a map, which is never null; declare it with required=True, default={}",
     'x: STRING_MAP = field("x", required=True, default={"a": "b"})': "that of a map is {}",
     'x: pl.Float64 = field("x", low_cardinality=True)': "has low_cardinality=True, which is for pl.String alone",
 }  # fmt: skip
@@ -134,6 +163,17 @@ def test_a_field_that_cannot_be_kept_is_refused(declared: Callable[..., Contract
 RIGHT = [
     'x: str = field("x")',
     'x: int = field("x", ge=1, le=1)',
+    'x: bool = field("x", default=False)',
+    'x: bytes = field("x")',
+    'x: pl.UInt64 = field("x", default=2**64 - 1)',
+    'x: pl.Date = field("x", ge=datetime.date(2020, 1, 1), default=datetime.date(2020, 1, 1))',
+    'x: Annotated[pl.Decimal, 5, 2] = field("x", ge=0, lt=decimal.Decimal("9.5"), default=decimal.Decimal("1.25"))',
+    'x: Annotated[pl.Enum, ["a", "b"]] = field("x", default="b", isin=["b"])',
+    'x: Annotated[pl.List, pl.String] = field("x", required=True)',
+    'x: Annotated[pl.List, pl.Struct({"a": pl.Decimal(3, 1)})] = field("x", required=True, default=[])',
+    'x: map_of(pl.List(pl.Date)) = field("x")',
+    'x: STRING_MAP = field("x")',
+    'x: pl.Float32 = field("x", ge=0.0)',
     'x: float = field("x", default=0, ge=0)',
     'x: Optional[str] = field("x")',
     'x: pl.Int64 = field("x", default=-(2**63))',
@@ -157,7 +197,12 @@ print(before, len(os.listdir("/proc/self/task")))
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted by Linux")
 def test_declaring_starts_no_threads_which_forked_workers_would_wait_for(tmp_path: Path) -> None:
     (tmp_path / "declared.py").write_text(
-        MODEL.format(field='x: pl.String = field("x", default="a", str_matches="^a", length=(1, 2))')
+        MODEL.format(
+            field="""x: pl.String = field("x", default="a", str_matches="^a", length=(1, 2))
+    kind: Annotated[pl.Enum, ["a", "b"]] = field("x", default="b")
+    price: Annotated[pl.Decimal, 5, 2] = field("x", default=decimal.Decimal("1.25"))
+    places: Annotated[pl.List, pl.Struct({"a": pl.Date})] = field("x")"""
+        )
     )
     done = subprocess.run(
         [sys.executable, "-c", THREADS, str(tmp_path)], capture_output=True, text=True, check=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import decimal
 import json
 from dataclasses import replace
@@ -19,6 +20,7 @@ from headrace.contracts import EVENTS, METRICS, Contract
 from headrace.contracts.unknown import EXTRA, POLICIES
 from headrace.contracts.wire import decode, json_columns, structs
 from headrace.contracts.wire.decoded import Decoded
+from wide import RECORD, WIDE, wide
 
 _LIMIT = 4_000
 
@@ -81,10 +83,37 @@ anything: Any = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
+dates: Any = st.dates().map(str) | st.sampled_from(
+    [
+        "1900-01-01",
+        "1899-12-31",
+        "2299-12-31",
+        "2300-01-01",
+        "2023-02-29",
+        "2024-2-29",
+        "0000-01-01",
+        "2024-13-01",
+    ]
+)
+decimals: Any = st.decimals(-(10**9), 10**9, places=3).map(str) | numbers | st.integers(-(10**40), 10**40)
 right: dict[str, Any] = {
     "string": texts, "number": numbers, "integer": st.integers(-(2**31), 2**31 - 1), "time": times,
     "object": st.dictionaries(texts, anything, max_size=3), "map": st.dictionaries(texts, texts, max_size=4),
+    "boolean": st.booleans(), "date": dates, "decimal": decimals | decimals.map(str),
+    "enum": st.sampled_from(["web", "mobile", "", "new", "old", "q"]),
+    "uuid": st.uuids().map(str) | st.uuids().map(lambda u: str(u).upper()) | st.uuids().map(lambda u: u.hex),
+    "binary": st.binary(max_size=9).map(lambda b: base64.b64encode(b).decode()),
+    "list": st.lists(st.none() | texts | st.integers(0, 99) | dates, max_size=3)
+    | st.lists(st.none() | st.lists(st.none() | st.integers(0, 9), max_size=2), max_size=3)
+    | st.lists(st.dictionaries(st.sampled_from(["name", "fee", "x"]), texts | decimals, max_size=3), max_size=2),
+    "struct": st.fixed_dictionaries({}, optional={
+        "zip": texts, "number": st.integers(-2, 300), "since": dates, "tags": st.none() | st.lists(texts, max_size=2),
+        "at": st.fixed_dictionaries({}, optional={"lat": numbers, "price": decimals, "y": anything}), "x": anything,
+    }),
 }  # fmt: skip
+right["map"] |= st.dictionaries(
+    texts, st.none() | numbers | st.lists(st.integers(0, 70_000), max_size=2), max_size=3
+)
 
 
 @st.composite
@@ -105,7 +134,7 @@ def records(draw: Any, contract: Contract) -> bytes:
     return f"{space}{{{space}{inner}{space}}}{space}".encode("utf-8", "surrogatepass")
 
 
-@pytest.mark.parametrize("contract", [EVENTS, METRICS], ids=lambda c: c.name)
+@pytest.mark.parametrize("contract", [EVENTS, METRICS, WIDE], ids=lambda c: c.name)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_records_are_what_msgspec_makes_of_them(contract: Contract, data: st.DataObject) -> None:
@@ -208,6 +237,8 @@ def test_plain_records_are_left_to_nobody() -> None:
     ]
     assert odd_of(EVENTS, plain) == [False] * len(plain)
     assert odd_of(METRICS, [metric(dimensions={"a": "1", "b": 'x"'})]) == [False]
+    shorter = {"i64": 10**18 - 1, "u64": 10**18 - 1}  # more digits are left to msgspec
+    assert odd_of(WIDE, [wide(), wide(**shorter), wide(**dict.fromkeys(RECORD))]) == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(
     (folder / "half_pipeline.py").write_text("pipeline = 3\n")
     (folder / "stuck_pipeline.py").write_text("import time\ntime.sleep(100_000)\n")
     (folder / "exiting_pipeline.py").write_text("import sys\n\nsys.exit(3)\n")
-    flagged = CONTRACT.replace("pl.Float64", "pl.Boolean")
+    flagged = CONTRACT.replace("pl.Float64", "pl.Categorical")
     (folder / "flagged_contract.py").write_text(flagged)
     (folder / "flagged_pipeline.py").write_text(PIPELINE.replace("orders_contract", "flagged_contract"))
     assert "orders" in headrace(env, "stack", "create")["topics"]

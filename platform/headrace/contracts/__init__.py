@@ -4,9 +4,20 @@ One Pandera model per stream and version is the only schema. The wire decoder, A
 JSON Schema are derived from it.
 """
 
-from headrace.contracts.base import Column, Contract, Time, field
+from headrace.contracts.base import Column, Contract, Time, field, map_of
 from headrace.contracts.check import Limits, check_batch, violations
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 
-__all__ = ["EVENTS", "METRICS", "Column", "Contract", "Limits", "Time", "check_batch", "field", "violations"]
+__all__ = [
+    "EVENTS",
+    "METRICS",
+    "Column",
+    "Contract",
+    "Limits",
+    "Time",
+    "check_batch",
+    "field",
+    "map_of",
+    "violations",
+]

@@ -10,18 +10,21 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from headrace.contracts.dtypes import INT_RANGE, WIRE_OF_DTYPE, Time, Wire, WireField
+from headrace.contracts.dtypes import INT_RANGE, Time, Wire, WireField, instance, kind_of, landed, wires_of
 from headrace.contracts.faults import faults
 from headrace.contracts.unknown import EXTRA, Policy
-from headrace.core.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table
+from headrace.core.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table, map_of
 from headrace.core.errors import Fatal
 
-__all__ = ["INT_RANGE", "Column", "Contract", "Time", "Wire", "WireField", "field"]
+__all__ = ["INT_RANGE", "Column", "Contract", "Time", "Wire", "WireField", "field", "map_of"]
 
 _FEW_ORIGINS = frozenset({"_source", "_cursor", "_batch_id"})
 _OWN_ORIGINS = frozenset({"_offset", "_message_id"})
 _NULLABLE_ORIGINS = frozenset({"_offset", "_message_id", "_key"})
-_DISTINCT = frozenset({"number", "time", "object"})
+_DISTINCT = frozenset({"number", "time", "object", "decimal", "uuid", "binary"})
+#: Wires of columns that are never null, because absent and null are empty.
+EMPTY = frozenset({"map", "list"})
+_NESTED = frozenset({"map", "list", "struct"})
 
 
 def field(
@@ -42,7 +45,8 @@ def field(
         required: Whether null or absent is a reason to reject.
         low_cardinality: Whether the column has few distinct values; the warehouse then encodes it as a
             dictionary.
-        wire: JSON type, if the dtype does not imply it (``object`` is kept as JSON text).
+        wire: JSON type, if the dtype does not imply it: of ``pl.String``, ``object`` is kept as JSON text, and
+            ``uuid`` becomes a UUID in the warehouse.
         default: Value for a record that lacks the field.
         checks: Pandera's built-in checks (``isin``, ``str_matches``, ``ge``, ``le``).
     """
@@ -120,15 +124,20 @@ class Contract:
     @cached_property
     def wire_fields(self) -> tuple[WireField, ...]:
         """The fields that the decoder reads from a message, each name once."""
-        return tuple(map(_wire_field, self.columns))
+        return tuple(map(wire_field, self.columns))
 
     @cached_property
     def landed_schema(self) -> pl.Schema:
         """Columns of ``CheckedBatch.good`` and of the lake table: the contract's, the partition's and the origin's."""
-        own: dict[str, Any] = {c.name: c.dtype for c in self.columns}
+        own: dict[str, Any] = {c.name: landed(c.dtype) for c in self.columns}
         if self.unknown == "keep":
             own[EXTRA] = pl.String()
         return pl.Schema({**own, self.partition: pl.Date(), **ORIGIN_SCHEMA})
+
+    @cached_property
+    def casts(self) -> dict[str, pl.DataType]:
+        """Columns that land in another dtype than the contract's."""
+        return {c.name: landed(c.dtype) for c in self.columns if landed(c.dtype) != c.dtype}
 
     @cached_property
     def table(self) -> Table:
@@ -139,8 +148,13 @@ class Contract:
             schema=self.landed_schema,
             partition=self.partition,
             order_by=self.order_by,
-            nullable=frozenset(c.name for c in self.columns if c.nullable) | _NULLABLE_ORIGINS | extra,
-            low_cardinality=frozenset(c.name for c in self.columns if c.low_cardinality) | _FEW_ORIGINS,
+            nullable=frozenset(c.name for c in self.columns if c.nullable and c.wire not in EMPTY)
+            | _NULLABLE_ORIGINS
+            | extra,
+            low_cardinality=frozenset(c.name for c in self.columns if c.low_cardinality or c.wire == "enum")
+            | _FEW_ORIGINS,
+            nested=frozenset(c.name for c in self.columns if c.wire in _NESTED),
+            uuids=frozenset(c.name for c in self.columns if c.wire == "uuid"),
             distinct=frozenset(c.name for c in self.columns if c.wire in _DISTINCT)
             | {self.key, *extra, *_OWN_ORIGINS},
             ranges=("_ingested_at",),
@@ -167,18 +181,20 @@ class Contract:
         )
 
 
-def _wire_field(column: Column) -> WireField:
+def wire_field(column: Column, name: str | None = None) -> WireField:
+    """Return the field of a message that feeds a column, under another name if it has one there."""
     low, high = INT_RANGE.get(column.dtype, (0, 0))
-    return WireField(column.name, column.wire, low, high, marked=column.default is not None)
+    kind = kind_of(column.wire, column.dtype)
+    return WireField(name or column.name, kind, low, high, marked=column.default is not None)
 
 
 def _column(name: str, column: Any) -> Column:
     meta = column.metadata or {}
-    dtype = column.dtype.type
+    dtype = instance(column.dtype.type)
     return Column(
         name=name,
         dtype=dtype,
-        wire=meta.get("wire") or WIRE_OF_DTYPE[dtype],
+        wire=meta.get("wire") or wires_of(dtype)[0],
         nullable=column.nullable,
         description=column.description or "",
         low_cardinality=bool(meta.get("low_cardinality")),

@@ -136,12 +136,26 @@ def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], 
     There are none unless another program wrote them. The time window is left out: it holds for the moment of
     ingestion.
     """
+    own, strange = _as_declared(contract, rows)
     try:
-        contract.schema.validate(rows.select(c.name for c in contract.columns), lazy=True)
+        contract.schema.validate(own, lazy=True)
     except pa.errors.SchemaErrors as error:
         found = error.failure_cases.group_by("column", "check").len().sort("column", "check")
-        return {(str(column), _check_name(str(check))): n for column, check, n in found.iter_rows()}
-    return {}
+        return strange | {(str(column), _check_name(str(check))): n for column, check, n in found.iter_rows()}
+    return strange
+
+
+def _as_declared(contract: Contract, rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[tuple[str, str], int]]:
+    """Return rows in the dtypes of the contract, and count the values that have none there, by (column, check)."""
+    columns, strange = [], {}
+    for column in contract.columns:
+        landed = rows[column.name]
+        found = landed if landed.dtype == column.dtype else landed.cast(column.dtype, strict=False)
+        if lost := found.null_count() - landed.null_count():
+            strange[column.name, f"dtype({column.dtype})"] = lost
+            found = found if column.nullable else found.fill_null(strategy="max")
+        columns.append(found)
+    return pl.DataFrame(columns), strange
 
 
 def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limits) -> pl.DataFrame:
@@ -320,6 +334,8 @@ def _split(
         good = good.filter(~bad)
     good = good.with_columns(pl.col(contract.time).dt.date().alias(contract.partition))
     good = good.select(contract.landed_schema.names())
+    if contract.casts:
+        good = good.cast(contract.casts)  # type: ignore[arg-type]
     if bad is None:
         return CheckedBatch(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id, decoded.unknown)
     payload = _payloads(batch.records["payload"], decoded, bad)

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandera.polars as pa
+import polars as pl
 
-from headrace.contracts.dtypes import WIRE_OF_DTYPE
+from headrace.contracts.dtypes import wires_of
 from headrace.contracts.unknown import POLICIES
 from headrace.contracts.verify import IDENTIFIER, column_faults, dtype_of, wire_of
 
@@ -76,10 +77,12 @@ def _of_model(contract: Contract, asking: bool) -> Iterator[str]:
     yield from (f"field {name!r} is there twice" for name in twice)
     hidden = sorted({name for name in _annotated(model) if name.startswith("_")})
     yield from (f"field {name!r} begins with _, so that Pandera leaves it out" for name in hidden)
+    for name in _bare_decimals(model):
+        yield f"field {name!r} has dtype Decimal without its digits; write Annotated[pl.Decimal, 18, 4]"
     unsupported = False
     for name, column in columns.items():
         found = list(column_faults(name, column, asking))
-        unsupported |= dtype_of(column) not in WIRE_OF_DTYPE
+        unsupported |= not wires_of(dtype_of(column))
         yield from (f"field {name!r} {one}" for one in found)
     if not unsupported:
         yield from _of_roles(contract, columns)
@@ -87,7 +90,7 @@ def _of_model(contract: Contract, asking: bool) -> Iterator[str]:
 
 def _of_roles(contract: Contract, columns: dict[str, Any]) -> Iterator[str]:
     """Find key, time, partition and sorting key that name no suitable column."""
-    yield from _role("key", contract.key, columns, ("string", "integer"), "text or an integer")
+    yield from _role("key", contract.key, columns, ("string", "integer", "uuid"), "text or an integer")
     yield from _role("time", contract.time, columns, ("time",), "a time (headrace.contracts.Time)")
     partition = contract.partition
     if not isinstance(partition, str) or not IDENTIFIER.fullmatch(partition):
@@ -110,8 +113,8 @@ def _of_roles(contract: Contract, columns: dict[str, Any]) -> Iterator[str]:
         elif columns[name].nullable:
             required = [n for n, column in columns.items() if not column.nullable]
             yield f"order_by {name!r} may be null; declare it with required=True, or choose of {', '.join(required)}"
-        elif wire_of(columns[name]) == "map":
-            yield f"order_by {name!r} is a map, by which nothing is sorted"
+        elif (wire := wire_of(columns[name])) in ("map", "list", "struct"):
+            yield f"order_by {name!r} is a {wire}, by which nothing is sorted"
 
 
 def _role(
@@ -149,6 +152,13 @@ def _twice(model: type[pa.DataFrameModel], reading: bool) -> Iterator[str]:
         s.target.id for s in statements if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
     )
     yield from (name for name, n in names.items() if n > 1)
+
+
+def _bare_decimals(model: type[pa.DataFrameModel]) -> Iterator[str]:
+    """Find fields that are written ``pl.Decimal`` alone, of which Pandera makes 28 digits without a fraction."""
+    for name, (annotation, *_) in getattr(model, "__fields__", {}).items():
+        if getattr(annotation, "arg", None) is pl.Decimal and not getattr(annotation, "metadata", None):
+            yield name
 
 
 def _annotated(model: type[pa.DataFrameModel]) -> Iterator[str]:

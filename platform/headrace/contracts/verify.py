@@ -9,14 +9,23 @@ import keyword
 import math
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 
 from headrace.contracts.builtin_checks import builtin
-from headrace.contracts.dtypes import INT_RANGE, SUPPORTED, WIRE_OF_DTYPE, WIRES_OF_DTYPE
+from headrace.contracts.dtypes import (
+    FIRST_DAY,
+    FLOAT32,
+    INT_RANGE,
+    LAST_DAY,
+    dtype_faults,
+    instance,
+    wires_of,
+)
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 #: Checks with a lower or an upper bound -> whether the bound itself passes.
@@ -28,8 +37,20 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "object": (str,),
     "number": (int, float),
     "integer": (int,),
+    "boolean": (bool,),
     "time": (datetime,),
+    "date": (date,),
+    "decimal": (int, Decimal),
+    "enum": (str,),
+    "uuid": (str,),
+    "binary": (bytes,),
 }
+#: Wires of which no check can be asked.
+_UNASKED = {"map": "a map", "list": "a list", "struct": "a struct"}
+#: Wires whose values have no order for a check, and the checks that they have.
+_COMPARED_ALONE = {"enum": "an Enum", "boolean": "a Boolean", "binary": "a Binary"}
+_CHOSEN = ("isin", "notin", "equal_to", "not_equal_to")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Built-in checks that compare with one value -> the statistic that holds it.
 _COMPARED = {
     "greater_than": "min_value",
@@ -47,12 +68,12 @@ _NOT_IN_PYTHON = re.compile(r"\\[pPz]|\\x\{|\[:|\(\?<[^=!]|&&")
 
 def dtype_of(column: Any) -> Any:
     """Return the Polars dtype of a Pandera column; None without one."""
-    return getattr(column.dtype, "type", None)
+    return instance(getattr(column.dtype, "type", None))
 
 
 def wire_of(column: Any) -> str:
     """Return the JSON type of a Pandera column."""
-    return (column.metadata or {}).get("wire") or WIRE_OF_DTYPE[dtype_of(column)]
+    return (column.metadata or {}).get("wire") or wires_of(dtype_of(column))[0]
 
 
 def column_faults(name: str, column: Any, asking: bool) -> Iterator[str]:
@@ -65,19 +86,18 @@ def column_faults(name: str, column: Any, asking: bool) -> Iterator[str]:
     elif not IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
         yield "is no SQL identifier: up to 63 letters, digits and _, a letter first, no word of Python"
     dtype = dtype_of(column)
-    if dtype not in WIRE_OF_DTYPE:
-        hint = "; for times write headrace.contracts.Time" if isinstance(dtype, pl.Datetime) else ""
-        yield f"has dtype {dtype}, which is not supported{hint}; supported are {SUPPORTED}"
+    wrong = list(dtype_faults(dtype))
+    if wrong:
+        yield from wrong
         return
-    wires, wire = WIRES_OF_DTYPE[dtype], wire_of(column)
+    wires, wire = wires_of(dtype), wire_of(column)
     if wire not in wires:
         yield f"has wire={wire!r}, which does not fit its dtype {dtype}; choose of {', '.join(wires)}"
         return
     meta = column.metadata or {}
-    if meta.get("low_cardinality") and dtype != pl.String():
-        yield f"has low_cardinality=True, which is for pl.String alone, not {dtype}"
-    if wire == "map" and column.nullable:
-        yield "is a map, which is never null; declare it with required=True, default={}"
+    if meta.get("low_cardinality") and (dtype != pl.String() or wire == "uuid"):
+        kind = "a uuid" if wire == "uuid" else dtype
+        yield f"has low_cardinality=True, which is for pl.String alone, not {kind}"
     if asking:
         yield from _of_checks(name, column, dtype, wire)
 
@@ -137,23 +157,44 @@ def _of_default(column: Any, dtype: Any, wire: str) -> Iterator[str]:
     default = (column.metadata or {}).get("default")
     if default is None:
         return
-    if wire == "map":
-        if default != {}:
-            yield f"has default {default!r}; that of a map is {{}}"
+    if wire in _EMPTY:
+        if default != _EMPTY[wire]:
+            yield f"has default {default!r}; that of a {wire} is {_EMPTY[wire]}"
         return
-    if wire in ("time", "object"):
-        yield f"has default {default!r}; {'a time' if wire == 'time' else 'an object'} takes none"
+    if wire in _WITHOUT_DEFAULT:
+        yield f"has default {default!r}; {_WITHOUT_DEFAULT[wire]} takes none"
         return
-    fits = _is(default, wire) and not (isinstance(default, float) and not math.isfinite(default))
-    if fits and dtype in INT_RANGE:
-        least, most = INT_RANGE[dtype]
-        fits = least <= default <= most
-    if not fits:
+    if not _fits(default, dtype, wire):
         yield f"has default {default!r}, which is no {dtype}"
         return
     for check in column.checks:
         if not _passes(check, default):
             yield f"has default {default!r}, which its own {_shown(check)} refuses"
+
+
+_EMPTY: dict[str, object] = {"map": {}, "list": []}
+_WITHOUT_DEFAULT = {"time": "a time", "object": "an object", "struct": "a struct", "binary": "a binary"}
+
+
+def _fits(value: Any, dtype: Any, wire: str) -> bool:
+    if not _is(value, wire) or (isinstance(value, float) and not math.isfinite(value)):
+        return False
+    if dtype in INT_RANGE:
+        least, most = INT_RANGE[dtype]
+        return bool(least <= value <= most)
+    match wire:
+        case "enum":
+            return value in set(dtype.categories)
+        case "uuid":
+            return _UUID.fullmatch(value) is not None
+        case "date":
+            return bool(FIRST_DAY <= value <= LAST_DAY)
+        case "decimal":
+            scaled = Decimal(value).scaleb(dtype.scale)
+            return bool(scaled == scaled.to_integral_value() and abs(scaled) < 10**dtype.precision)
+        case "number":
+            return bool(dtype != pl.Float32() or abs(value) <= FLOAT32)
+    return True
 
 
 def _shown(check: pa.Check) -> str:
@@ -166,16 +207,30 @@ def _shown(check: pa.Check) -> str:
 def _is(value: object, wire: str) -> bool:
     if isinstance(value, datetime):
         return wire == "time" and value.tzinfo is not None
-    return isinstance(value, _TYPES[wire]) and not isinstance(value, bool)
+    return isinstance(value, _TYPES[wire]) and isinstance(value, bool) is (wire == "boolean")
+
+
+_SAID = {
+    "string": "text",
+    "object": "text",
+    "uuid": "text",
+    "time": "a time with a zone",
+    "date": "date",
+    "decimal": "integer and no Decimal",
+    "enum": "text",
+    "binary": "bytes",
+}
 
 
 def _why_not(check: pa.Check, wire: str) -> str | None:
     """Explain why a built-in check cannot be asked of a column; None if it can."""
-    s, said = check.statistics or {}, {"string": "text", "object": "text", "time": "a time with a zone"}
-    if wire == "map":
-        return "a map has no checks"
+    s, said = check.statistics or {}, _SAID
+    if wire in _UNASKED:
+        return f"{_UNASKED[wire]} has no checks"
+    if wire in _COMPARED_ALONE and check.name not in _CHOSEN:
+        return f"{_COMPARED_ALONE[wire]} has {', '.join(_CHOSEN)} alone"
     if str(check.name).startswith("str_"):
-        if wire not in ("string", "object"):
+        if wire not in ("string", "object", "uuid"):
             return "it is for text alone"
         return _why_no_pattern(s["pattern"]) if "pattern" in s else None
     if check.name in _COMPARED:

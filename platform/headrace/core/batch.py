@@ -18,10 +18,25 @@ if TYPE_CHECKING:
 
 _LATEST = "9" * 13  # stamp of a batch whose messages do not say when they were sent
 UTC_MICROS = pl.Datetime("us", "UTC")
-#: A map of text to text; Polars has no map type of its own.
-STRING_MAP = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
+
+
+def map_of(value: Any) -> pl.List:
+    """Return the dtype of a map from text to a dtype; Polars has no map type of its own."""
+    return pl.List(pl.Struct({"key": pl.String, "value": value}))
+
+
+#: A map of text to text.
+STRING_MAP = map_of(pl.String)
 #: Headers of a message: names, which may repeat, with bytes or null.
 HEADERS = pl.List(pl.Struct({"key": pl.String, "value": pl.Binary}))
+
+
+def is_map(dtype: Any) -> bool:
+    """Tell whether a dtype is a map: pairs of ``key`` and ``value``. Headers are none, as their names repeat."""
+    if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct) or dtype == HEADERS:
+        return False
+    members = dtype.inner.fields
+    return [m.name for m in members] == ["key", "value"] and members[0].dtype == pl.String
 
 
 def _schema(columns: Mapping[str, Any]) -> pl.Schema:
@@ -86,6 +101,8 @@ class Table:
         nullable: Columns that may be null; all others never are.
         low_cardinality: Columns with few distinct values.
         distinct: Columns whose values hardly repeat: a dictionary of them would cost more than it saves.
+        nested: Columns of lists, structs and maps whose members and elements may be null.
+        uuids: Columns of text that is a UUID, which the warehouse stores as one.
         ranges: Columns whose smallest and largest values the warehouse stores per granule, to skip granules.
         description: One line for people.
         comments: Column descriptions.
@@ -98,6 +115,8 @@ class Table:
     nullable: frozenset[str]
     low_cardinality: frozenset[str] = frozenset()
     distinct: frozenset[str] = frozenset()
+    nested: frozenset[str] = frozenset()
+    uuids: frozenset[str] = frozenset()
     ranges: tuple[str, ...] = ()
     description: str = ""
     comments: Mapping[str, str] = field(default_factory=dict)

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import pyarrow as pa
 
-from headrace.core.batch import STRING_MAP, UTC_MICROS, Table
+from headrace.core.batch import UTC_MICROS, Table, is_map
 
 # Arrow's own allocator keeps freed memory: 60 MB in an ingest run that never uses more than 30 MB of Arrow's
 pa.set_memory_pool(pa.system_memory_pool())
 
+# Delta Lake has no unsigned integers: each becomes the next wider signed type, and the widest a decimal
+# (https://github.com/delta-io/delta/blob/master/PROTOCOL.md#primitive-types)
 _TYPES: dict[pl.DataType, pa.DataType] = {
     pl.String(): pa.string(),
     pl.Binary(): pa.binary(),
+    pl.Boolean(): pa.bool_(),
+    pl.Float32(): pa.float32(),
     pl.Float64(): pa.float64(),
+    pl.Int8(): pa.int8(),
+    pl.Int16(): pa.int16(),
     pl.Int32(): pa.int32(),
     pl.Int64(): pa.int64(),
+    pl.UInt8(): pa.int16(),
+    pl.UInt16(): pa.int32(),
+    pl.UInt32(): pa.int64(),
+    pl.UInt64(): pa.decimal128(20, 0),
     pl.Date(): pa.date32(),
     UTC_MICROS: pa.timestamp("us", tz="UTC"),
-    STRING_MAP: pa.map_(pa.string(), pa.string()),
 }
 
 
-def _arrow_type(dtype: pl.DataType) -> pa.DataType:
+def _arrow_type(dtype: Any) -> pa.DataType:
     if dtype in _TYPES:
         return _TYPES[dtype]
+    if isinstance(dtype, pl.Decimal) and dtype.precision is not None:
+        return pa.decimal128(dtype.precision, dtype.scale)
+    if is_map(dtype):
+        return pa.map_(pa.string(), _arrow_type(dtype.inner.fields[1].dtype))
     if isinstance(dtype, pl.List):
-        return pa.list_(_arrow_type(dtype.inner))  # type: ignore[arg-type]
+        return pa.list_(_arrow_type(dtype.inner))
     if isinstance(dtype, pl.Struct):
-        return pa.struct([(f.name, _arrow_type(f.dtype)) for f in dtype.fields])  # type: ignore[arg-type]
+        return pa.struct([(f.name, _arrow_type(f.dtype)) for f in dtype.fields])
     raise TypeError(f"no Arrow type for {dtype}")
 
 
@@ -46,10 +61,33 @@ def to_arrow(rows: pl.DataFrame, table: Table) -> pa.Table:
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if not pa.types.is_map(kind):
+    if not pa.types.is_nested(kind):
         return column.cast(kind)
-    lists = column.combine_chunks().cast(pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())])))
-    pairs = lists.values
-    return pa.chunked_array(
-        [pa.MapArray.from_arrays(lists.offsets, pairs.field("key"), pairs.field("value"))]
-    )
+    return pa.chunked_array([_nested(column.combine_chunks(), kind)], kind)
+
+
+def _nested(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Convert what Arrow itself does not: lists of pairs to maps, also within other types."""
+    if pa.types.is_map(kind):
+        lists = array.cast(pa.list_(array.type.value_type))
+        pairs = lists.values
+        keys = pairs.field("key").cast(kind.key_type)
+        values = _nested(pairs.field("value"), kind.item_type)
+        return pa.MapArray.from_arrays(_offsets(lists), keys, values, kind, mask=_mask(lists))
+    if pa.types.is_list(kind):
+        lists = array.cast(pa.list_(array.type.value_type))
+        values = _nested(lists.values, kind.value_type)
+        return pa.ListArray.from_arrays(_offsets(lists), values, kind, mask=_mask(lists))
+    if pa.types.is_struct(kind):
+        members = [_nested(array.field(n), kind.field(n).type) for n in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(members, fields=list(kind), mask=_mask(array))
+    return array.cast(kind)
+
+
+def _offsets(lists: pa.ListArray) -> pa.Array:
+    """Return offsets of their own, as Arrow takes no mask beside a slice of them."""
+    return pa.array(lists.offsets.to_numpy().copy())
+
+
+def _mask(array: pa.Array) -> pa.Array | None:
+    return array.is_null() if array.null_count else None

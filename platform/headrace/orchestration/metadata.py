@@ -16,7 +16,7 @@ from dagster import (
     TableSchema,
 )
 
-from headrace.core.batch import Backlog, Table
+from headrace.core.batch import Backlog, Table, is_map
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
@@ -58,6 +58,10 @@ def _type(dtype: pl.DataType) -> str:
     """Name a type in few words; Polars has ``Datetime(time_unit='us', time_zone='UTC')`` for a time."""
     if isinstance(dtype, pl.Datetime):
         return f"Datetime {dtype.time_zone or ''}".rstrip()
+    if is_map(dtype):
+        return f"Map to {_type(dtype.inner.fields[1].dtype)}"  # type: ignore[attr-defined]
+    if isinstance(dtype, pl.Decimal):
+        return f"Decimal ({dtype.precision}, {dtype.scale})"
     if isinstance(dtype, pl.List):
         return f"List of {_type(dtype.inner)}" if isinstance(dtype.inner, pl.DataType) else "List"
     if isinstance(dtype, pl.Struct):

@@ -5,19 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from headrace.core.batch import STRING_MAP, UTC_MICROS, Table
+from headrace.core.batch import STRING_MAP, UTC_MICROS, Table, is_map
 
 #: ClickHouse type and codec; migrations/0002_events.sql gives the reasons for the codecs.
 _TYPES: dict[pl.DataType, tuple[str, str]] = {
     pl.String(): ("String", "ZSTD(1)"),
     pl.Binary(): ("String", "ZSTD(1)"),
+    pl.Boolean(): ("Bool", "ZSTD(1)"),
+    pl.Float32(): ("Float32", "ZSTD(1)"),
     pl.Float64(): ("Float64", "ZSTD(1)"),
+    pl.Int8(): ("Int8", "ZSTD(1)"),
+    pl.Int16(): ("Int16", "ZSTD(1)"),
     pl.Int32(): ("Int32", "ZSTD(1)"),
     pl.Int64(): ("Int64", "Delta, ZSTD(1)"),
-    pl.Date(): ("Date", "ZSTD(1)"),
+    pl.UInt8(): ("UInt8", "ZSTD(1)"),
+    pl.UInt16(): ("UInt16", "ZSTD(1)"),
+    pl.UInt32(): ("UInt32", "ZSTD(1)"),
+    pl.UInt64(): ("UInt64", "Delta, ZSTD(1)"),
+    pl.Date(): ("Date32", "ZSTD(1)"),
     UTC_MICROS: ("DateTime64(6, 'UTC')", "GCD, Delta, ZSTD(1)"),
     STRING_MAP: ("Map(LowCardinality(String), String)", "ZSTD(1)"),
 }
@@ -45,27 +54,62 @@ def literal(text: str) -> str:
 
 
 def clickhouse_type(
-    dtype: pl.DataType, *, nullable: bool = False, low_cardinality: bool = False
+    dtype: Any, *, nullable: bool = False, low_cardinality: bool = False, nested: bool = False
 ) -> tuple[str, str]:
-    """Return ClickHouse type and codec of a Polars dtype."""
-    if isinstance(dtype, pl.List) and dtype != STRING_MAP:
-        struct = dtype.inner
-        assert isinstance(struct, pl.Struct)
-        fields = ", ".join(f"{quoted(f.name)} {clickhouse_type(f.dtype)[0]}" for f in struct.fields)  # type: ignore[arg-type]
-        return f"Array(Tuple({fields}))", "ZSTD(1)"
-    name, codec = _TYPES[dtype]
-    if nullable:
+    """Return ClickHouse type and codec of a Polars dtype.
+
+    Lists, structs and maps are never null themselves: they are empty, or all their members are null.
+
+    Args:
+        dtype: The dtype.
+        nullable: Whether its values may be null.
+        low_cardinality: Whether it has few distinct values.
+        nested: Whether what is within it may be null.
+    """
+    if dtype in _TYPES:
+        name, codec = _TYPES[dtype]
+    elif isinstance(dtype, pl.Decimal):
+        name, codec = f"Decimal({dtype.precision}, {dtype.scale})", "ZSTD(1)"
+    else:
+        return _nested(dtype, nested), "ZSTD(1)"
+    if nullable and dtype != STRING_MAP:
         name = f"Nullable({name})"
     if low_cardinality:
         name = f"LowCardinality({name})"
     return name, codec
 
 
+def _nested(dtype: Any, nullable: bool) -> str:
+    def inner(of: Any) -> str:
+        return clickhouse_type(of, nullable=nullable, nested=nullable)[0]
+
+    if is_map(dtype):
+        return f"Map(LowCardinality(String), {inner(dtype.inner.fields[1].dtype)})"
+    if isinstance(dtype, pl.List):
+        return f"Array({inner(dtype.inner)})"
+    if isinstance(dtype, pl.Struct):
+        return f"Tuple({', '.join(f'{quoted(f.name)} {inner(f.dtype)}' for f in dtype.fields)})"
+    raise TypeError(f"no ClickHouse type for {dtype}")
+
+
+def column_type(table: Table, name: str) -> tuple[str, str]:
+    """Return ClickHouse type and codec of a column."""
+    nullable = name in table.nullable
+    if name == table.partition:  # a day of landing or of the event, which is after 2000
+        return "Date", "ZSTD(1)"
+    if name in table.uuids:
+        return ("Nullable(UUID)" if nullable else "UUID"), "ZSTD(1)"
+    return clickhouse_type(
+        table.schema[name],
+        nullable=nullable,
+        low_cardinality=name in table.low_cardinality,
+        nested=name in table.nested,
+    )
+
+
 def column(table: Table, name: str) -> str:
     """Define one column: name, type, comment, codec."""
-    kind, codec = clickhouse_type(
-        table.schema[name], nullable=name in table.nullable, low_cardinality=name in table.low_cardinality
-    )
+    kind, codec = column_type(table, name)
     comment = table.comments.get(name)
     said = f" COMMENT {literal(comment)}" if comment else ""
     return f"{quoted(name)} {kind}{said} CODEC({codec})"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import polars as pl
 
 from headrace.contracts.base import Contract
-from headrace.contracts.unknown import EXTRA
+from headrace.contracts.unknown import EXTRA, added
 from headrace.contracts.wire.decoded import Decoded, Failures, Parsed, Raw, Refusal
+from headrace.contracts.wire.nested import Strangers
 from headrace.contracts.wire.parse import parse
 from headrace.contracts.wire.structs import never
 from headrace.contracts.wire.typed import defaulted, typed
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def decode(
@@ -33,16 +37,32 @@ def decode(
 
 def finished(contract: Contract, parsed: Parsed) -> Decoded:
     """Type what was parsed; both ways of parsing end here, so that they cannot disagree about types."""
-    rows = _rows(contract, parsed.raw, parsed.failures)
-    return Decoded(rows, parsed.message, parsed.index, parsed.failures, parsed.arrays, parsed.unknown)
+    strangers = Strangers(contract.unknown)
+    rows = _rows(contract, parsed.raw, parsed.failures, strangers)
+    unknown = added(parsed.unknown, strangers.counts) if strangers.counts else parsed.unknown
+    return Decoded(rows, parsed.message, parsed.index, parsed.failures, parsed.arrays, unknown)
 
 
-def _rows(contract: Contract, raw: Raw, failures: Failures) -> pl.DataFrame:
+def _rows(contract: Contract, raw: Raw, failures: Failures, strangers: Strangers) -> pl.DataFrame:
     columns = []
     for column in contract.columns:
-        values = typed(column, raw.fields[column.name], failures)
+        values = typed(column, raw.fields[column.name], failures, strangers)
         missing = raw.missing[column.name] if column.default is not None else None
         columns.append(defaulted(column, values, missing))
     if raw.extra is not None:
-        columns.append(raw.extra.alias(EXTRA))
+        columns.append(_extra(raw.extra, strangers).alias(EXTRA))
     return pl.DataFrame(columns)
+
+
+def _extra(extra: pl.Series, strangers: Strangers) -> pl.Series:
+    """Add the members that nobody named to the JSON objects of kept fields, under their path."""
+    if not strangers.kept:
+        return extra
+    by_row: dict[int, dict[str, msgspec.Raw]] = {}
+    for row, path, value in strangers.kept:
+        by_row.setdefault(row, {}).setdefault(path, value)
+    for row, strange in by_row.items():
+        own = _OBJECT.decode(extra[row]) if extra[row] is not None else {}
+        by_row[row] = own | strange
+    texts = [msgspec.json.encode(strange).decode() for strange in by_row.values()]
+    return extra.scatter(list(by_row), pl.Series(texts, dtype=pl.String))

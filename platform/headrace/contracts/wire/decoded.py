@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 #: Characters of a wrong value that its reason shows.
@@ -35,6 +37,13 @@ class Failures:
         self.check.append(check)
         self.column.append(column)
         self.value.append(value[:SHOWN])
+
+    def take(self, found: Failures, rows: Sequence[int] | npt.NDArray[np.int64]) -> None:
+        """Take over reasons whose rows have these numbers here."""
+        self.row += [int(rows[row]) for row in found.row]
+        self.check += found.check
+        self.column += found.column
+        self.value += found.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ from headrace.contracts.dtypes import WireField
 from headrace.contracts.unknown import OTHERS, Policy, added
 from headrace.contracts.wire.decoded import Raw
 from headrace.contracts.wire.json_scan import (
+    BOOLEAN,
     INTEGER,
+    JSON,
     MAP,
     MISSING,
     MOST_STRANGE,
@@ -34,15 +36,29 @@ from headrace.contracts.wire.json_scan import (
     Strange,
     scan,
 )
+from headrace.contracts.wire.json_scan import dates as read_dates
+from headrace.contracts.wire.json_scan import decimals as read_decimals
+from headrace.contracts.wire.json_scan import elements as split_elements
 from headrace.contracts.wire.json_scan import times as read_times
+from headrace.contracts.wire.json_scan import uuids as look_at_uuids
 from headrace.core.batch import STRING_MAP
 from headrace.core.compiled import arrow_column, view_column
 
 #: Bytes of payloads that are scanned at once: the place in a view has 31 bits.
 _AT_ONCE = 1 << 30
+_LARGEST = 2**63 - 1
 #: Fewest bytes of a pair in a map: ``"":"",``.
 _SMALLEST_PAIR = 6
-_KINDS = {"string": STRING, "number": NUMBER, "integer": INTEGER, "time": TIME, "object": OBJECT, "map": MAP}
+_KINDS = {
+    "string": STRING,
+    "number": NUMBER,
+    "integer": INTEGER,
+    "boolean": BOOLEAN,
+    "time": TIME,
+    "object": OBJECT,
+    "map": MAP,
+    "json": JSON,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +77,8 @@ def _layout(wire_fields: tuple[WireField, ...]) -> _Layout:
     names = [f.name.encode() for f in wire_fields]
     kinds = [_KINDS[f.kind] for f in wire_fields]
     texts, numbers, integers, maps = count(), count(), count(), count()
-    store = {STRING: texts, OBJECT: texts, NUMBER: numbers, INTEGER: integers, TIME: integers, MAP: maps}
+    store = {STRING: texts, OBJECT: texts, JSON: texts, NUMBER: numbers, MAP: maps}
+    store |= dict.fromkeys((INTEGER, TIME, BOOLEAN), integers)
     slots = [next(store[kind]) for kind in kinds]
     fields = Fields(
         np.frombuffer(b"".join(names), np.uint8),
@@ -69,7 +86,7 @@ def _layout(wire_fields: tuple[WireField, ...]) -> _Layout:
         np.array(kinds, np.uint8),
         np.array(slots, np.int64),
         np.array([f.low for f in wire_fields], np.int64),
-        np.array([f.high for f in wire_fields], np.int64),
+        np.array([min(f.high, _LARGEST) for f in wire_fields], np.int64),
     )
     return _Layout(fields, *(next(store[kind]) for kind in (STRING, NUMBER, INTEGER, MAP)))
 
@@ -146,6 +163,47 @@ def times(texts: pl.Series) -> pl.Series:
     return arrow_column(pa.timestamp("us", "UTC"), micros, known).alias(texts.name)
 
 
+def dates(texts: pl.Series) -> pl.Series:
+    """Read dates as ``YYYY-MM-DD``; null for anything else."""
+    data, offsets = _end_to_end(texts)
+    days, known = np.zeros(len(texts), np.int32), np.zeros(len(texts), np.bool_)
+    read_dates(data, offsets, days, known)
+    return arrow_column(pa.date32(), days, known).alias(texts.name)
+
+
+def uuids(texts: pl.Series) -> pl.Series:
+    """Read UUIDs of 36 characters as text in lower case; null for anything else."""
+    data, offsets = _end_to_end(texts)
+    form = np.zeros(len(texts), np.uint8)
+    look_at_uuids(data, offsets, form)
+    if (form == 1).all():
+        return texts
+    known = pl.Series(form > 0) if (form == 0).any() else None
+    found = texts.str.to_lowercase() if (form == 2).any() else texts
+    return found if known is None else found.set(~known, None)
+
+
+def decimals(texts: pl.Series, precision: int, scale: int) -> pl.Series:
+    """Read JSON numbers, in quotes or not, as decimals; null for anything else, or what is written otherwise."""
+    data, offsets = _end_to_end(texts)
+    words, known = np.zeros((len(texts), 2), np.uint64), np.zeros(len(texts), np.bool_)
+    read_decimals(data, offsets, precision, scale, words, known)
+    return arrow_column(pa.decimal128(precision, scale), words, known).alias(texts.name)
+
+
+def elements(texts: pl.Series) -> tuple[pl.Series, npt.NDArray[np.int64]]:
+    """Split JSON arrays; return the elements' JSON texts and their number by array, -1 for what is no array."""
+    if len(texts) > 1 and int(texts.str.len_bytes().sum()) > _AT_ONCE:
+        half = len(texts) // 2
+        (first, counts), (second, more) = elements(texts[:half]), elements(texts[half:])
+        return pl.concat([first, second]), np.concatenate([counts, more])
+    data, offsets = _end_to_end(texts)
+    sizes = np.zeros(len(texts), np.int64)
+    views = np.zeros((1, int(np.count_nonzero(data == ord(","))) + len(texts), 4), np.int32)
+    total = split_elements(data, offsets, views, sizes)
+    return view_column(pa.string_view(), views[0, :total], None, data), sizes
+
+
 def _end_to_end(payloads: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return all bytes, where each payload begins in them, and where the last one ends."""
     whole: Any = payloads.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -165,12 +223,16 @@ def _series(
     match field.kind:
         case "map":
             return _maps(slot, columns, data)
-        case "string" | "object":
+        case "string" | "object" | "json":
             return view_column(pa.string_view(), columns.views[slot], known, data, columns.text)
         case "number":
             return arrow_column(pa.float64(), columns.numbers[slot], known)
         case "integer":
-            return arrow_column(pa.int64(), columns.integers[slot], known)
+            found = arrow_column(pa.int64(), columns.integers[slot], known)
+            return found if found.dtype == field.dtype else found.cast(field.dtype)
+        case "boolean":
+            truths = pl.Series(columns.integers[slot] != 0)
+            return truths if known.all() else truths.set(pl.Series(~known), None)
         case "time":
             return arrow_column(pa.timestamp("us", "UTC"), columns.integers[slot], known)
 

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from headrace.core.compiled import byte_at, compiled, trailing_zeros, word_at, write_view
 
-#: Types of a field: text, double, 64-bit integer, RFC 3339 as microseconds, text of an object, map of text to text.
-STRING, NUMBER, INTEGER, TIME, OBJECT, MAP = range(6)
+#: Types of a field: text, double, 64-bit integer, RFC 3339 as microseconds, text of an object, map of text to text,
+#: true or false, text of any value.
+STRING, NUMBER, INTEGER, TIME, OBJECT, MAP, BOOLEAN, JSON = range(8)
 #: Values of ``Columns.presence``.
 MISSING, NULL, PRESENT = range(3)
 #: Returned by a step that failed, instead of where it ended.
@@ -45,6 +46,8 @@ _TRUE, _FALSE, _NULL, _U = (np.frombuffer(word, np.uint8) for word in (b"true", 
 _FIRST_MICROS, _LAST_MICROS = -62_135_596_800_000_000, 253_402_300_799_999_999
 #: Powers of ten that a double holds exactly.
 _POWERS = np.array([10.0**n for n in range(23)])
+_MOST_DIGITS = 38
+_LOW_HALF, _HALF, _TEN = np.uint64(0xFFFF_FFFF), np.uint64(32), np.uint64(10)
 _SPLIT = 134217729.0  # 2**27 + 1, see _rest
 #: One byte eight times.
 _ONES, _QUOTES, _BACKSLASHES, _SPACES, _HIGHEST = (
@@ -97,7 +100,7 @@ class Columns(NamedTuple):
         presence: By field and row: MISSING, NULL or PRESENT; one more entry for ``Strange`` if they are kept.
         views: By slot and row: the views of text.
         numbers: By slot and row.
-        integers: By slot and row; also times.
+        integers: By slot and row; also times, and 1 for true.
         sizes: By slot and row: number of pairs in a map.
         pairs: By slot twice (keys, values) and by pair: the views of a map's texts.
         text: Room for texts with resolved escapes: as many bytes as are scanned.
@@ -215,6 +218,13 @@ def _record(
                 write_view(data, begin, max(0, at - begin), 0, views, slot, row)
             elif kind == MAP:
                 at = _map(data, at, end, row, slot, sizes, pairs, text, used)
+            elif kind == BOOLEAN:
+                integers[slot, row] = byte_at(data, at) == 0x74
+                at = _literal(data, at, end)
+            elif kind == JSON:
+                begin = at
+                at = _skip(data, at, end)
+                write_view(data, begin, max(0, at - begin), 0, views, slot, row)
             else:
                 at, digits, mantissa, exponent, negative, integral = _number(data, at, end)
                 if digits > _DIGITS:
@@ -836,6 +846,164 @@ def _time(data: Any, at: int, end: int) -> tuple[bool, int]:
         return unknown
     micros += (minute * 60 + second) * 1_000_000
     return _FIRST_MICROS <= micros <= _LAST_MICROS, micros
+
+
+@compiled
+def dates(data: Any, offsets: Any, days: Any, known: Any) -> None:
+    """Read ``YYYY-MM-DD`` between each two ``offsets`` as days since 1970; ``known`` tells whether it is a date."""
+    for row in range(offsets.size - 1):
+        at = offsets[row]
+        known[row] = False
+        if offsets[row + 1] - at != 10 or byte_at(data, at + 4) != 0x2D or byte_at(data, at + 7) != 0x2D:
+            continue
+        century, year = _two(data, at), _two(data, at + 2)
+        month, day = _two(data, at + 5), _two(data, at + 8)
+        if century < 0 or year < 0 or century + year == 0 or month < 1 or month > 12 or day < 1:
+            continue
+        year += century * 100
+        leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+        if day > (28 + leap if month == 2 else 30 + ((month + (month > 7)) & 1)):
+            continue
+        if month <= 2:  # see _time
+            year -= 1
+            month += 12
+        days[row] = (
+            365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719_469
+        )
+        known[row] = True
+
+
+@compiled
+def uuids(data: Any, offsets: Any, form: Any) -> None:
+    """Tell what is between each two ``offsets``: 0 for no UUID, 1 for one in lower case, 2 for any other."""
+    for row in range(offsets.size - 1):
+        first = offsets[row]
+        form[row] = 0
+        if offsets[row + 1] - first != 36:
+            continue
+        found = 1
+        for n in range(36):
+            byte = byte_at(data, first + n)
+            if n == 8 or n == 13 or n == 18 or n == 23:
+                right = byte == 0x2D
+            elif 0x41 <= byte <= 0x46:
+                right = True
+                found = 2
+            else:
+                right = 0x30 <= byte <= 0x39 or 0x61 <= byte <= 0x66
+            if not right:
+                found = 0
+                break
+        form[row] = found
+
+
+@compiled
+def decimals(data: Any, offsets: Any, precision: int, scale: int, words: Any, known: Any) -> None:
+    """Read the number between each two ``offsets`` times ``10**scale``, exactly.
+
+    Args:
+        data: The bytes of all numbers: those of JSON, and such in quotes.
+        offsets: Where each begins, and where the last one ends.
+        precision: Most digits of a result.
+        scale: Digits after the point.
+        words: By row: 128 bits of the result, lower half first.
+        known: By row: whether it is such a number and fits; others may be written otherwise, or be too large.
+    """
+    for row in range(offsets.size - 1):
+        at, end = offsets[row], offsets[row + 1]
+        known[row] = False
+        if end - at >= 2 and byte_at(data, at) == 0x22 and byte_at(data, end - 1) == 0x22:
+            at += 1
+            end -= 1
+        stop, _, _, exponent, negative, _ = _number(data, at, end)
+        if stop != end or exponent < -100 or exponent > 100:
+            continue
+        # digits so far, zeros that follow them, and the value of the digits as two words
+        low, high, zeros, used, scaled = np.uint64(0), np.uint64(0), 0, 0, exponent + scale
+        for n in range(at, end):
+            byte = byte_at(data, n)
+            if byte == 0x65 or byte == 0x45:
+                break
+            if byte < 0x30 or byte > 0x39:
+                continue
+            if byte == 0x30:
+                zeros += used > 0
+                continue
+            # zeros between digits count; those behind the last one are added or taken away below
+            if used + zeros + 1 > _MOST_DIGITS:
+                used = _MOST_DIGITS + 1
+                break
+            for _ in range(zeros + 1):
+                low, high = _ten(low, high)
+            used += zeros + 1
+            zeros = 0
+            low += np.uint64(byte - 0x30)
+            high += np.uint64(low < np.uint64(byte - 0x30))
+        zeros += scaled
+        if used and (zeros < 0 or used + zeros > precision):
+            continue
+        for _ in range(zeros if used else 0):
+            low, high = _ten(low, high)
+        if negative:
+            low = ~low + np.uint64(1)
+            high = ~high + np.uint64(low == np.uint64(0))
+        words[row, 0], words[row, 1] = low, high
+        known[row] = True
+
+
+@compiled
+def _ten(low: Any, high: Any) -> Any:
+    """Multiply a number of two words by ten."""
+    first = (low & _LOW_HALF) * _TEN
+    second = (low >> _HALF) * _TEN + (first >> _HALF)
+    return (second << _HALF) | (first & _LOW_HALF), high * _TEN + (second >> _HALF)
+
+
+@compiled
+def elements(data: Any, offsets: Any, views: Any, sizes: Any) -> int:
+    """Split the JSON arrays between the ``offsets`` into their elements.
+
+    Args:
+        data: The bytes of all arrays, UTF-8.
+        offsets: Where each array begins, and where the last one ends.
+        views: Views of the elements, one after the other: room for one per comma and array.
+        sizes: By array: number of elements; -1 for one that is not surely an array.
+
+    Returns:
+        The number of elements.
+    """
+    total = 0
+    for row in range(offsets.size - 1):
+        at, end = offsets[row], offsets[row + 1]
+        first = total
+        sizes[row] = _NO
+        if at >= end or byte_at(data, at) != 0x5B:
+            continue
+        at = _space(data, at + 1, end)
+        if at + 1 == end and byte_at(data, at) == 0x5D:
+            sizes[row] = 0
+            continue
+        while True:
+            at = _space(data, at, end)
+            begin = at
+            at = _skip(data, at, end)
+            if at < 0:
+                break
+            write_view(data, begin, at - begin, 0, views, 0, total)
+            total += 1
+            at = _space(data, at, end)
+            if at >= end:
+                break
+            if byte_at(data, at) == 0x5D:
+                if at + 1 == end:
+                    sizes[row] = total - first
+                break
+            if byte_at(data, at) != 0x2C:
+                break
+            at += 1
+        if sizes[row] < 0:
+            total = first
+    return total
 
 
 @compiled

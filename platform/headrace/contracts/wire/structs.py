@@ -31,12 +31,14 @@ _TYPES: dict[str, Any] = {
     "string": str | None,
     "number": float | None,
     "integer": int | None,
+    "boolean": bool | None,
     "time": str | None,
     "object": msgspec.Raw,
+    "json": msgspec.Raw,
     "map": dict[str, str] | None,
 }
 #: Dtypes of columns as msgspec leaves them, if the field's dtype differs.
-_RAW = {"time": pl.String(), "object": pl.Binary()}
+_RAW = {"time": pl.String(), "object": pl.Binary(), "json": pl.Binary()}
 _NULL = msgspec.Raw(b"null")
 #: Told from a null in the message by its identity.
 _ABSENT = msgspec.Raw(b"null")
@@ -304,7 +306,7 @@ class StructParser:
     def _column(self, field: WireField, values: list[Any]) -> pl.Series:
         """Turn values decoded by msgspec into a column."""
         match field.kind:
-            case "object":
+            case "object" | "json":
                 values = list(map(bytes, values))
             case "map":
                 return _maps(field, values)
@@ -371,6 +373,8 @@ def _checked(field: WireField, raw: pl.Series, failures: Failures) -> pl.Series:
         return _times(field, raw, failures)
     if field.kind == "object":
         return _objects(field, raw, failures)
+    if field.kind == "json":
+        return raw.set(raw.is_null() | raw.bin.starts_with(b"null"), None).cast(pl.String)
     return raw
 
 
