@@ -291,9 +291,10 @@ def report(
     from headrace.bench import report as making
     from headrace.bench.measure import filesystem
     from headrace.config.settings import settings
+    from headrace.config.shipped import checkout
 
     asked = making.select_parts(parts or [])
-    docs = into or settings().project_dir / "docs"
+    docs = into or (checkout() or Path()) / "docs"
     making.require_plots()
     figures = making.read(docs)
     for part in [] if draw_only else asked:

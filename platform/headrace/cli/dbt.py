@@ -32,7 +32,9 @@ def sources(
     from headrace.pipelines import discover
 
     config = settings()
-    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    found = discover(
+        *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
+    )
     folder = dbt_folder(config)
     stale = generated.compare(folder, found) if check else generated.write(folder, found)
     lines = [f"{name}: [red]{escape(why)}[/]" for name, why in found.broken.items()]

@@ -174,5 +174,5 @@ def _near(database: str, table: str, known: list[str]) -> str | None:
 def _raw_tables(config: Settings) -> Iterator[str]:
     from headrace.pipelines import discover
 
-    for pipeline in discover(*config.pipeline_folders).pipelines.values():
+    for pipeline in discover(*config.pipeline_folders, builtin=config.builtin_streams).pipelines.values():
         yield from (table.name for table in pipeline.tables)

@@ -103,17 +103,26 @@ class OperationSettings(BaseModel):
 
     @field_validator("alerts", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if not value.lstrip().startswith("["):
-            return tuple(value.split())
-        try:
-            return tuple(json.loads(value))
-        except ValueError:
-            raise ValueError("it begins like a JSON list and is none") from None
+    def _addresses(cls, value: Any) -> Any:
+        return listed(value)
 
     @field_validator("ui_url")
     @classmethod
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+
+def listed(value: Any) -> Any:
+    """Make a tuple of a text of words or of a JSON list; leave other values alone.
+
+    Raises:
+        ValueError: The text begins like a JSON list and is none.
+    """
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return tuple(value.split())
+    try:
+        return tuple(json.loads(value))
+    except ValueError:
+        raise ValueError("it begins like a JSON list and is none") from None

@@ -16,15 +16,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.config import project as projects
 from headrace.config import stack_env
 from headrace.config.ingestion import IngestSettings
-from headrace.config.operation import OperationSettings
+from headrace.config.operation import OperationSettings, listed
 from headrace.config.project import Project
 from headrace.config.secrets import is_reference, resolve
 from headrace.config.services import ServiceSettings
@@ -146,6 +146,11 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
         None, description="folder with your own *_pipeline.py files; default: pipelines/ of the project"
     )
 
+    builtin_streams: Annotated[tuple[Literal["events", "metrics"], ...], NoDecode] = Field(
+        ("events", "metrics"),
+        description="Headrace's own streams to run, with their models; separated by spaces, or as a JSON list",
+    )
+
     pipeline_seconds: float = Field(
         20.0, ge=0.1, le=600, description="a pipeline file that takes longer to load is skipped and reported"
     )
@@ -154,6 +159,11 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
+
+    @field_validator("builtin_streams", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return listed(value)
 
     @property
     def project(self) -> Project | None:
@@ -249,6 +259,7 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
             "HEADRACE_CLICKHOUSE_SECURE": str(self.clickhouse_secure).lower(),
             "HEADRACE_WAREHOUSE_CLUSTER": self.warehouse_cluster,
             "HEADRACE_RAW_DATABASE": self.raw_database,
+            "HEADRACE_BUILTIN_STREAMS": " ".join(self.builtin_streams),
             "HEADRACE_DBT_SCHEMA": self.dbt_schema,
             "HEADRACE_MODEL_QUERY_SECONDS": str(self.model_query_seconds),
             # where dagster-dbt finds the parsed project

@@ -1,9 +1,9 @@
 """Compile the hot path, and make columns of Arrow views.
 
-Numba compiles a function for the types of its first call and keeps the machine code in a file. The file is
-below the module's folder, or in the user's cache if that folder cannot be written (``NUMBA_CACHE_DIR`` names
-another). So a machine compiles once, which takes some ten seconds; an installation does it ahead
-(``headrace.local.prepare``).
+Numba compiles a function for the types of its first call and keeps the machine code in a file. In a checkout the
+file is below the module's folder. An installed package is left as it is: there it is below ``~/.cache/headrace``
+(``NUMBA_CACHE_DIR`` names another folder). So a machine compiles once, which takes some ten seconds; an installation
+does it ahead (``headrace.local.prepare``).
 
 A view is four 32-bit numbers
 (https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout). The first is the length.
@@ -13,10 +13,12 @@ Then follow up to twelve bytes themselves; or the first four bytes, a buffer's n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -45,10 +47,29 @@ def compiled(function: F) -> F:
     function.__qualname__ = f"{function.__qualname__}_{_VERSION}"
     made: Any
     try:
-        made = njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # neither folder can be written, so each process compiles for itself
+        with _cached_outside_the_package(Path(function.__code__.co_filename)):
+            made = njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # no folder can be written, so each process compiles for itself
         made = njit(**_OPTIONS)(function)
     return cast("F", made)
+
+
+@contextmanager
+def _cached_outside_the_package(module: Path) -> Iterator[None]:
+    """Let Numba keep the functions of an installed module in the user's cache. It chooses when it decorates."""
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    if not before and _is_installed(module):
+        with suppress(RuntimeError):  # the user has no home
+            config.CACHE_DIR = str(Path.home() / ".cache" / "headrace" / "numba")
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
+
+
+def _is_installed(module: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(module.parts)
 
 
 def _byte_at(typing: Any, data: Any, at: Any) -> Any:

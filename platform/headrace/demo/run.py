@@ -37,7 +37,10 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
         Fatal: A service does not start, a Dagster run failed, or the deadline passed.
     """
     require_ui_port(ui_port)
-    project = load_settings(with_stack=False).project
+    asked = load_settings(with_stack=False)
+    project = asked.project
+    if project is None and len(asked.builtin_streams) < 2:
+        raise Fatal("the demo is of Headrace's own streams: unset HEADRACE_BUILTIN_STREAMS for it")
     progress = Progress()
     with ExitStack() as stack, view.live(progress, console) as report:
         background = stack.enter_context(ThreadPoolExecutor(3))

@@ -58,7 +58,9 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
             platform.dagster.start()
         watching = threading.Thread(target=reloader.watch, args=(DagsterApi(platform.ui), stop), daemon=True)
         watching.start()
-        if rate:
+        if rate and len(settings.builtin_streams) < 2:
+            console.print("[dim]no simulated traffic: builtin_streams leaves out streams that get it[/]")
+        elif rate:
             traffic = threading.Thread(
                 target=_traffic, args=(settings, rate, history, stop, report), daemon=True
             )

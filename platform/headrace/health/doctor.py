@@ -103,7 +103,9 @@ def disk(config: Settings) -> Iterator[Finding]:
 
 def pipelines(config: Settings) -> Iterator[Finding]:
     """Look for pipelines, and for files that do not load."""
-    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    found = discover(
+        *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
+    )
     yield Finding("pipelines", bool(found.pipelines), ", ".join(found.pipelines) or "none found")
     for name, why in found.broken.items():
         yield Finding(name, False, why)
@@ -114,7 +116,9 @@ def dbt_project(config: Settings) -> Iterator[Finding]:
     project = dbt_versions.current(config)
     said = [project.complaint] if project.problem else []
     if project.usable is not None:
-        found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+        found = discover(
+            *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
+        )
         wrong = missing_tags(project.usable.manifest, found.pipelines)
         said += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
     good = f"version {project.usable.id} parses" if project.usable else "there is none"

@@ -120,7 +120,9 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
         config: Settings of the installation.
         only: Keep only the checks and alerts of this stream.
     """
-    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    found = discover(
+        *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
+    )
     problems = [f"{name} does not load: {why}" for name, why in found.broken.items()]
     project = dbt_versions.current_if_parsed(config)
     if project.complaint:

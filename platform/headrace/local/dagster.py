@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace.core.errors import Fatal
+from headrace.config.shipped import DAGSTER, shipped
 from headrace.local.processes import LOOPBACK, pick_port, require_free
 from headrace.local.service import Service
 
@@ -30,7 +30,6 @@ load_from:
 
 def dagster_services(
     home: Path,
-    project: Path,
     environment: Mapping[str, str],
     ui_port: int | None = None,
     *,
@@ -40,7 +39,6 @@ def dagster_services(
 
     Args:
         home: Dagster's storage goes to ``home/dagster``.
-        project: The checkout, with ``dagster_home/dagster.yaml``.
         environment: Whole environment of the processes.
         ui_port: Exactly this port for the UI. None takes 3000, or any free port if 3000 is taken.
         reloadable: Let the UI's *Reload* find new pipelines; costs one more process.
@@ -49,15 +47,12 @@ def dagster_services(
         The services, and the address of the UI.
 
     Raises:
-        Fatal: The checkout has no ``dagster.yaml``, or the requested port is taken.
+        Fatal: The requested port is taken.
     """
     require_ui_port(ui_port)
     dagster_home = home / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True)
-    config = project / "dagster_home" / "dagster.yaml"
-    if not config.is_file():
-        raise Fatal(f"{config} is missing; set HEADRACE_PROJECT_DIR to the checkout")
-    shutil.copyfile(config, dagster_home / "dagster.yaml")
+    shutil.copyfile(shipped(DAGSTER), dagster_home / "dagster.yaml")
     web = ui_port if ui_port is not None else pick_port(USUAL_UI_PORT, set())
     code = pick_port(4266, {web})
     workspace = dagster_home / "workspace.yaml"

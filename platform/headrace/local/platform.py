@@ -61,9 +61,7 @@ def dagster_beside(
 
     ``Supervisor.start`` starts them and waits.
     """
-    services, ui = dagster_services(
-        stack.home, settings.project_dir, child_environment(), ui_port, reloadable=reloadable
-    )
+    services, ui = dagster_services(stack.home, child_environment(), ui_port, reloadable=reloadable)
     supervisor = Supervisor(services, report=report)
     try:
         yield Platform(settings, ui, stack, supervisor)

@@ -7,15 +7,19 @@ from headrace.local import broker, queue
 from headrace.local.embedded import QUEUES, TOPICS
 
 _PARTITIONS = 4
+#: Headrace's own stream of each topic and queue.
+_STREAMS = {"analytics_events": "events", "metrics": "metrics"}
 
 
 def topics_and_queues(settings: Settings) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return the partitions by topic, and the queues, of all streams.
 
-    These are Headrace's own streams and those in ``HEADRACE_PIPELINES``.
+    These are Headrace's own streams and those of the project.
     """
-    topics, queues = dict(TOPICS), list(QUEUES)
-    if settings.pipelines is not None:
+    builtin = settings.builtin_streams
+    topics = {topic: partitions for topic, partitions in TOPICS.items() if _STREAMS[topic] in builtin}
+    queues = [name for name in QUEUES if _STREAMS[name] in builtin]
+    if settings.pipeline_folders:
         from headrace.pipelines import (  # takes 1 s, so only with own streams
             Kafka,
             Sqs,
@@ -24,7 +28,9 @@ def topics_and_queues(settings: Settings) -> tuple[dict[str, int], tuple[str, ..
 
         specs = [
             s
-            for p in discover(settings.pipelines, seconds=settings.pipeline_seconds).pipelines.values()
+            for p in discover(
+                *settings.pipeline_folders, builtin=builtin, seconds=settings.pipeline_seconds
+            ).pipelines.values()
             for s in p.sources
         ]
         topics |= {

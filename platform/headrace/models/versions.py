@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.config.settings import Settings, child_environment
+from headrace.config.shipped import DBT, checkout, shipped
 from headrace.core.locks import try_lock
 from headrace.models import lineage
 from headrace.models.dbt_errors import ProjectProblem, changed_files, explain
@@ -101,7 +102,10 @@ class _Failure(msgspec.Struct):
 
 def dbt_folder(settings: Settings) -> Path:
     """Return the folder in which people edit the dbt project."""
-    return settings.project_dir / "dbt_project"
+    if settings.project is not None:
+        return settings.project.dbt
+    own = checkout() is not None or "project_dir" in settings.model_fields_set
+    return settings.project_dir / DBT if own else shipped(DBT)
 
 
 def target_folder(settings: Settings) -> Path:
@@ -250,10 +254,9 @@ def _note(folder: Path, problem: ProjectProblem, *, lasting: bool) -> None:
 
 
 def _unreadable(error: OSError, settings: Settings) -> ProjectProblem:
+    root = dbt_folder(settings).parent
     file = str(error.filename or dbt_folder(settings))
-    named = (
-        Path(file).relative_to(settings.project_dir) if file.startswith(str(settings.project_dir)) else file
-    )
+    named = Path(file).relative_to(root) if file.startswith(str(root)) else file
     return ProjectProblem(f"it cannot be read or copied: {error.strerror or error}", str(named))
 
 
@@ -357,5 +360,7 @@ def _follow(copy: Version, settings: Settings) -> None:
 def _raw_tables(settings: Settings) -> list[Table]:
     from headrace.pipelines import discover
 
-    pipelines = discover(*settings.pipeline_folders, seconds=settings.pipeline_seconds).pipelines.values()
-    return [table for pipeline in pipelines for table in pipeline.tables]
+    pipelines = discover(
+        *settings.pipeline_folders, builtin=settings.builtin_streams, seconds=settings.pipeline_seconds
+    ).pipelines
+    return [table for pipeline in pipelines.values() for table in pipeline.tables]

@@ -106,7 +106,9 @@ def _loadable(project: Project, config: Settings) -> Definitions:
 
 
 def _build(project: Project, config: Settings) -> Definitions:
-    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    found = discover(
+        *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
+    )
     streams = streams_resource(config)
     if project.usable is not None:
         for name, why in missing_tags(project.usable.manifest, found.pipelines).items():
@@ -246,7 +248,9 @@ def _broken_models(project: Project, config: Settings) -> list[AssetSpec]:
             group_name="broken",
             kinds={"dbt"},
             description=project.complaint,
-            metadata=metadata.code_at(config.project_dir / project.problem.file, project.problem.line),
+            metadata=metadata.code_at(
+                dbt_versions.dbt_folder(config).parent / project.problem.file, project.problem.line
+            ),
         )
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,8 @@ from headrace.pipelines.loading import BrokenFile, load, reason
 from headrace.pipelines.modules import forget, importable, module_files
 
 HERE = Path(__file__).parent
+#: Headrace's own streams; each is declared by the file ``<stream>_pipeline.py`` here.
+BUILTIN = ("events", "metrics")
 #: Default time in seconds that a file may take to load.
 LOAD_SECONDS = 20.0
 _PATTERN = "*_pipeline.py"
@@ -48,7 +51,7 @@ class Discovered:
         )
 
 
-def discover(*folders: Path, seconds: float = LOAD_SECONDS) -> Discovered:
+def discover(*folders: Path, builtin: Collection[str] = BUILTIN, seconds: float = LOAD_SECONDS) -> Discovered:
     """Load every ``*_pipeline.py``: Headrace's own, then those of these folders.
 
     Each file defines ``pipeline = Pipeline(...)``. Files may import the modules beside them, such as a
@@ -57,10 +60,11 @@ def discover(*folders: Path, seconds: float = LOAD_SECONDS) -> Discovered:
 
     Args:
         folders: The user's folders.
+        builtin: Headrace's own streams to load, by name.
         seconds: Time that one file may take to load.
     """
     with _one_at_a_time:
-        found = _discovered(folders, seconds, _written(folders))
+        found = _discovered(folders, frozenset(builtin), seconds, _written(folders))
     return Discovered(dict(found.pipelines), dict(found.files), dict(found.broken))
 
 
@@ -79,7 +83,9 @@ def _written(folders: tuple[Path, ...]) -> tuple[tuple[str, int, int], ...]:
 
 
 @lru_cache(maxsize=8)
-def _discovered(folders: tuple[Path, ...], seconds: float, _written: object) -> Discovered:
+def _discovered(
+    folders: tuple[Path, ...], builtin: frozenset[str], seconds: float, _written: object
+) -> Discovered:
     found = Discovered({}, {}, {})
     forget()
     for folder in (HERE, *folders):
@@ -87,6 +93,8 @@ def _discovered(folders: tuple[Path, ...], seconds: float, _written: object) -> 
             found.broken[str(folder)] = "HEADRACE_PIPELINES names no folder"
             continue
         for path in sorted(folder.glob(_PATTERN)):
+            if folder == HERE and path.stem.removesuffix("_pipeline") not in builtin:
+                continue
             with nullcontext() if folder == HERE else importable(folder):
                 _add(found, path, seconds)
     return found

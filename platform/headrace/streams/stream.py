@@ -210,7 +210,9 @@ def streams(settings: Settings, only: str | None = None, *, retry: bool = True) 
     Raises:
         Fatal: ``only`` names no stream.
     """
-    discovered = discover(*settings.pipeline_folders, seconds=settings.pipeline_seconds)
+    discovered = discover(
+        *settings.pipeline_folders, builtin=settings.builtin_streams, seconds=settings.pipeline_seconds
+    )
     found = discovered.pipelines
     if only is not None and only not in found:
         broken = "".join(f"; {file} does not load: {why}" for file, why in discovered.broken.items())
