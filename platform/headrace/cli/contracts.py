@@ -71,9 +71,9 @@ def _dbt_sources(config: Settings) -> list[Path]:
         return []
     from headrace.models.sources import write
     from headrace.models.versions import dbt_folder
-    from headrace.pipelines import discover
+    from headrace.pipelines import discover_for
 
-    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    found = discover_for(config)
     return [one.path for one in write(dbt_folder(config), found) if one.text is not None]
 
 

@@ -29,12 +29,10 @@ def sources(
     from headrace.config.settings import settings
     from headrace.models import sources as generated
     from headrace.models.versions import dbt_folder
-    from headrace.pipelines import discover
+    from headrace.pipelines import discover_for
 
     config = settings()
-    found = discover(
-        *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
-    )
+    found = discover_for(config)
     folder = dbt_folder(config)
     stale = generated.compare(folder, found) if check else generated.write(folder, found)
     lines = [f"{name}: [red]{escape(why)}[/]" for name, why in found.broken.items()]

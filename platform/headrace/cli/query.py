@@ -172,7 +172,7 @@ def _near(database: str, table: str, known: list[str]) -> str | None:
 
 
 def _raw_tables(config: Settings) -> Iterator[str]:
-    from headrace.pipelines import discover
+    from headrace.pipelines import discover_for
 
-    for pipeline in discover(*config.pipeline_folders, builtin=config.builtin_streams).pipelines.values():
+    for pipeline in discover_for(config).pipelines.values():
         yield from (table.name for table in pipeline.tables)

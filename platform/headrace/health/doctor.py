@@ -25,7 +25,7 @@ from headrace.health.status import torn_ends
 from headrace.models import sources
 from headrace.models import versions as dbt_versions
 from headrace.models.project import missing_tags
-from headrace.pipelines import discover
+from headrace.pipelines import discover_for
 from headrace.streams.stream import Stream, streams
 from headrace.warehouse.clickhouse import ClickHouse
 
@@ -103,9 +103,7 @@ def disk(config: Settings) -> Iterator[Finding]:
 
 def pipelines(config: Settings) -> Iterator[Finding]:
     """Look for pipelines, and for files that do not load."""
-    found = discover(
-        *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
-    )
+    found = discover_for(config)
     yield Finding("pipelines", bool(found.pipelines), ", ".join(found.pipelines) or "none found")
     for name, why in found.broken.items():
         yield Finding(name, False, why)
@@ -116,9 +114,7 @@ def dbt_project(config: Settings) -> Iterator[Finding]:
     project = dbt_versions.current(config)
     said = [project.complaint] if project.problem else []
     if project.usable is not None:
-        found = discover(
-            *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
-        )
+        found = discover_for(config)
         wrong = missing_tags(project.usable.manifest, found.pipelines)
         said += [f"{found.files[name].name}: {why}" for name, why in wrong.items()]
     good = f"version {project.usable.id} parses" if project.usable else "there is none"
@@ -132,7 +128,7 @@ def dbt_sources(config: Settings) -> Iterator[Finding]:
 
 
 def _sources(config: Settings) -> str:
-    found = discover(*config.pipeline_folders, seconds=config.pipeline_seconds)
+    found = discover_for(config)
     stale = sources.compare(dbt_versions.dbt_folder(config), found)
     if stale:
         said = ", ".join(f"{one.path.relative_to(config.project_dir)} is {one.why}" for one in stale)

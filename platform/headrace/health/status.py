@@ -21,7 +21,7 @@ from headrace.health.run_history import pauses
 from headrace.lake.delta.durable import SET_ASIDE
 from headrace.models import versions as dbt_versions
 from headrace.models.project import missing_tags
-from headrace.pipelines import discover
+from headrace.pipelines import discover_for
 from headrace.streams.stream import Stream
 
 #: Failed checks, and alerts, that the screen shows; ``--json`` has them all.
@@ -120,9 +120,7 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
         config: Settings of the installation.
         only: Keep only the checks and alerts of this stream.
     """
-    found = discover(
-        *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
-    )
+    found = discover_for(config)
     problems = [f"{name} does not load: {why}" for name, why in found.broken.items()]
     project = dbt_versions.current_if_parsed(config)
     if project.complaint:

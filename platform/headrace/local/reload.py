@@ -78,9 +78,9 @@ class Reloader:
         settings = self._settings
         if settings.project is None:
             return
-        from headrace.pipelines import discover
+        from headrace.pipelines import discover_for
 
-        found = discover(*settings.pipeline_folders, seconds=settings.pipeline_seconds)
+        found = discover_for(settings)
         try:
             for one in sources.write(dbt_versions.dbt_folder(settings), found):
                 name = one.path.relative_to(settings.project_dir)

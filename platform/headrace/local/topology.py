@@ -23,16 +23,10 @@ def topics_and_queues(settings: Settings) -> tuple[dict[str, int], tuple[str, ..
         from headrace.pipelines import (  # takes 1 s, so only with own streams
             Kafka,
             Sqs,
-            discover,
+            discover_for,
         )
 
-        specs = [
-            s
-            for p in discover(
-                *settings.pipeline_folders, builtin=builtin, seconds=settings.pipeline_seconds
-            ).pipelines.values()
-            for s in p.sources
-        ]
+        specs = [s for p in discover_for(settings).pipelines.values() for s in p.sources]
         topics |= {
             s.topic: max(_PARTITIONS, s.runs) for s in specs if isinstance(s, Kafka) and s.topic not in topics
         }

@@ -358,9 +358,7 @@ def _follow(copy: Version, settings: Settings) -> None:
 
 
 def _raw_tables(settings: Settings) -> list[Table]:
-    from headrace.pipelines import discover
+    from headrace.pipelines import discover_for
 
-    pipelines = discover(
-        *settings.pipeline_folders, builtin=settings.builtin_streams, seconds=settings.pipeline_seconds
-    ).pipelines
+    pipelines = discover_for(settings).pipelines
     return [table for pipeline in pipelines.values() for table in pipeline.tables]

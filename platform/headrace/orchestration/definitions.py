@@ -45,7 +45,7 @@ from headrace.orchestration.model_definitions import Models
 from headrace.orchestration.resources import Streams, streams_resource
 from headrace.orchestration.runtime.types import Job
 from headrace.orchestration.upkeep import upkeep_job
-from headrace.pipelines import Pipeline, discover
+from headrace.pipelines import Pipeline, discover_for
 from headrace.pipelines.loading import reason
 
 log = logging.getLogger(__name__)
@@ -106,9 +106,7 @@ def _loadable(project: Project, config: Settings) -> Definitions:
 
 
 def _build(project: Project, config: Settings) -> Definitions:
-    found = discover(
-        *config.pipeline_folders, builtin=config.builtin_streams, seconds=config.pipeline_seconds
-    )
+    found = discover_for(config)
     streams = streams_resource(config)
     if project.usable is not None:
         for name, why in missing_tags(project.usable.manifest, found.pipelines).items():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 from headrace.pipelines.base import Pipeline, Spec, Sqs
 from headrace.pipelines.loading import BrokenFile, load, reason
@@ -66,6 +67,29 @@ def discover(*folders: Path, builtin: Collection[str] = BUILTIN, seconds: float 
     with _one_at_a_time:
         found = _discovered(folders, frozenset(builtin), seconds, _written(folders))
     return Discovered(dict(found.pipelines), dict(found.files), dict(found.broken))
+
+
+class Configured(Protocol):
+    """What the settings say of pipelines."""
+
+    @property
+    def pipeline_folders(self) -> tuple[Path, ...]:
+        """The user's folders."""
+
+    @property
+    def builtin_streams(self) -> tuple[str, ...]:
+        """Headrace's own streams to load."""
+
+    @property
+    def pipeline_seconds(self) -> float:
+        """Time that one file may take to load."""
+
+
+def discover_for(settings: Configured) -> Discovered:
+    """Load the pipelines that the settings name; see ``discover``."""
+    return discover(
+        *settings.pipeline_folders, builtin=settings.builtin_streams, seconds=settings.pipeline_seconds
+    )
 
 
 def _written(folders: tuple[Path, ...]) -> tuple[tuple[str, int, int], ...]:

@@ -20,7 +20,7 @@ from headrace.contracts.inference.source import pipeline_source
 from headrace.contracts.verify import IDENTIFIER
 from headrace.core.atomic import write_atomically
 from headrace.core.errors import Fatal
-from headrace.pipelines import Files, Kafka, Pipeline, discover
+from headrace.pipelines import Files, Kafka, Pipeline, discover_for
 from headrace.streams import samples
 from headrace.streams.adapters import limits_of
 from headrace.streams.samples import NamedFile, NamedTopic
@@ -149,7 +149,7 @@ def _require_free(stream: str, target: Target, settings: Settings, *, named: boo
             f"{stream!r} is no name of a stream: up to {_LONGEST} letters, digits and _, a letter first, no word of"
             " Python; give one with --name"
         )
-    there = discover(*settings.pipeline_folders, seconds=settings.pipeline_seconds)
+    there = discover_for(settings)
     tables = {t.name: other for other, one in there.pipelines.items() for t in one.tables}
     for table in (stream, f"{stream}_rejected"):
         other = tables.get(table)

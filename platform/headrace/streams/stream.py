@@ -22,7 +22,7 @@ from headrace.flow.publish import Published, another_history, version_of
 from headrace.flow.reads import Pace
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.suppression import ERASURES, Erasures
-from headrace.pipelines import Pipeline, Spec, discover
+from headrace.pipelines import Pipeline, Spec, discover_for
 from headrace.sources import Source
 from headrace.sources.guarded import GuardedSource
 from headrace.sources.kafka.source import KafkaSource
@@ -210,9 +210,7 @@ def streams(settings: Settings, only: str | None = None, *, retry: bool = True) 
     Raises:
         Fatal: ``only`` names no stream.
     """
-    discovered = discover(
-        *settings.pipeline_folders, builtin=settings.builtin_streams, seconds=settings.pipeline_seconds
-    )
+    discovered = discover_for(settings)
     found = discovered.pipelines
     if only is not None and only not in found:
         broken = "".join(f"; {file} does not load: {why}" for file, why in discovered.broken.items())

@@ -17,7 +17,7 @@ from headrace.flow.reads import Pace
 from headrace.formats import FileReader
 from headrace.lake.memory import MemoryLakeTable
 from headrace.models.sources import own_streams
-from headrace.pipelines import Discovered, Files, Pipeline, discover
+from headrace.pipelines import Discovered, Files, Pipeline, discover_for
 from headrace.sources.files.archive import Archive
 from headrace.sources.files.source import FilesSource
 from headrace.streams.adapters import limits_of
@@ -123,7 +123,7 @@ def pipeline_of(stream: str, settings: Settings) -> Pipeline:
 
 
 def _discovered(settings: Settings) -> Discovered:
-    return discover(*settings.pipeline_folders, seconds=settings.pipeline_seconds)
+    return discover_for(settings)
 
 
 def _archived(files: list[Path], pipeline: Pipeline, folder: Path) -> FilesSource:
