@@ -58,9 +58,12 @@ def test_a_source_says_what_the_contract_says(shop: Path) -> None:
     assert columns["order_id"]["data_tests"] == ["not_null"]
     assert columns["placed_at"]["data_type"] == "DateTime64(6, 'UTC')"
     assert columns["paid"]["data_type"] == "Nullable(String)"
-    assert columns["paid"]["data_tests"] == [{"accepted_values": {"arguments": {"values": ["no", "yes: 1"]}}}]
+    recent = {"where": "_ingested_at >= now() - interval 2 day"}
+    assert columns["paid"]["data_tests"] == [
+        {"accepted_values": {"arguments": {"values": ["no", "yes: 1"]}, "config": recent}}
+    ]
     assert columns["kind"]["data_tests"] == [
-        "not_null", {"accepted_values": {"arguments": {"values": [1, 2], "quote": False}}}
+        "not_null", {"accepted_values": {"arguments": {"values": [1, 2], "quote": False}, "config": recent}}
     ]  # fmt: skip
     assert "data_tests" not in columns["_offset"]
 
