@@ -12,6 +12,8 @@ import polars as pl
 
 from headrace.contracts.dtypes import INT_RANGE, Time, Wire, WireField, instance, kind_of, landed, wires_of
 from headrace.contracts.faults import faults
+from headrace.contracts.shaping.declared import Shape, shape_of
+from headrace.contracts.shaping.shaping import Shaping, Transform, shaping_of
 from headrace.contracts.unknown import EXTRA, Policy
 from headrace.core.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table, map_of
 from headrace.core.errors import Fatal
@@ -35,6 +37,17 @@ def field(
     low_cardinality: bool = False,
     wire: Wire | None = None,
     default: Any = None,
+    alias: str | tuple[str, ...] | None = None,
+    path: str | None = None,
+    format: str | tuple[str, ...] | None = None,
+    zone: str | None = None,
+    lower: bool = False,
+    strip: bool = False,
+    nulls: str | tuple[str, ...] | None = None,
+    constant: Any = None,
+    derive: pl.Expr | None = None,
+    hashed: str | tuple[str, ...] | None = None,
+    landed: bool = True,
     **checks: Any,
 ) -> Any:
     """Declare a Pandera field together with the facts that Headrace derives from it.
@@ -48,6 +61,20 @@ def field(
         wire: JSON type, if the dtype does not imply it: of ``pl.String``, ``object`` is kept as JSON text, and
             ``uuid`` becomes a UUID in the warehouse.
         default: Value for a record that lacks the field.
+        alias: Other names in the message. The field's own name counts first, then the first that has a value.
+        path: Nested place in the message, instead of the field's own name: ``context.page.url``,
+            ``items[0].sku``.
+        format: Format of a time or date: strftime, ``rfc3339``, ``iso8601``, ``epoch_s``, ``epoch_ms`` or
+            ``epoch_us``; of several, the first that fits counts.
+        zone: Zone of times that come without one, such as ``Europe/Berlin``.
+        lower: Whether text becomes lower case, before the checks.
+        strip: Whether white space around text is taken off, before the checks.
+        nulls: Texts that mean null.
+        constant: The value of every record; the field is not read from the message.
+        derive: Expression that computes the field from others, record by record, once they are read and typed.
+        hashed: Fields of whose values this is the hash (see ``shaping.keys``); or ``payload``, the record's
+            bytes; or ``position``, its place in the source.
+        landed: Whether it is a column of the tables; if not, it is read and checked like any other.
         checks: Pandera's built-in checks (``isin``, ``str_matches``, ``ge``, ``le``).
     """
     if length is not None:
@@ -55,6 +82,11 @@ def field(
             raise TypeError(f"length={length!r} is no pair of the shortest and the longest; write (1, 64)")
         checks["str_length"] = {"min_value": length[0], "max_value": length[1]}
     meta = {"low_cardinality": low_cardinality, "wire": wire, "default": default}
+    shaping = {
+        "alias": alias, "path": path, "format": format, "zone": zone, "lower": lower or None, "strip": strip or None,
+        "nulls": nulls, "constant": constant, "derive": derive, "hashed": hashed, "landed": None if landed else landed,
+    }  # fmt: skip
+    meta |= {name: value for name, value in shaping.items() if value is not None}
     return pa.Field(nullable=not required, description=description, metadata=meta, **checks)
 
 
@@ -70,6 +102,7 @@ class Column:
     low_cardinality: bool
     default: Any
     checks: Sequence[tuple[str, dict[str, Any]]]
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +121,8 @@ class Contract:
         unknown: Policy for top-level fields that the model does not name. ``count``: the rest of the record
             lands, and a check warns with the names of the fields. ``reject``: each of them is a reason to
             reject the record. ``keep``: they land as a JSON object in the column ``_extra``.
+        transform: Function of a frame of all fields, after their declared shaping, that returns as many rows in
+            the same order with at least these columns. A record that it fails on is rejected.
     """
 
     name: str
@@ -98,6 +133,7 @@ class Contract:
     partition: str
     order_by: tuple[str, ...]
     unknown: Policy = "count"
+    transform: Transform | None = None
 
     def __post_init__(self) -> None:
         """Refuse a contract that Headrace cannot land, at its declaration.
@@ -117,14 +153,31 @@ class Contract:
         return self.model.to_schema()
 
     @cached_property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns that a producer sends."""
+    def fields(self) -> tuple[Column, ...]:
+        """All fields of the model."""
         return tuple(_column(name, column) for name, column in self.schema.columns.items())
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The fields that land: columns of the tables."""
+        return tuple(c for c in self.fields if c.shape is None or c.shape.landed)
+
+    @cached_property
+    def read_columns(self) -> tuple[Column, ...]:
+        """The fields that are read from a message, rather than computed."""
+        return tuple(c for c in self.fields if c.shape is None or not c.shape.computed)
+
+    @cached_property
+    def shaping(self) -> Shaping | None:
+        """What the fields declare about shaping, worked out once; None if they declare nothing."""
+        return shaping_of(self)
 
     @cached_property
     def wire_fields(self) -> tuple[WireField, ...]:
         """The fields that the decoder reads from a message, each name once."""
-        return tuple(map(wire_field, self.columns))
+        if self.shaping is not None:
+            return self.shaping.plan.top.fields
+        return tuple(map(wire_field, self.fields))
 
     @cached_property
     def landed_schema(self) -> pl.Schema:
@@ -200,4 +253,5 @@ def _column(name: str, column: Any) -> Column:
         low_cardinality=bool(meta.get("low_cardinality")),
         default=meta.get("default"),
         checks=[(c.name, dict(c.statistics or {})) for c in column.checks],
+        shape=shape_of(meta),
     )

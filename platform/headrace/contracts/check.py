@@ -15,6 +15,7 @@ from pandera.api.polars.types import PolarsData
 
 from headrace.contracts.base import Contract
 from headrace.contracts.builtin_checks import builtin
+from headrace.contracts.shaping.apply import consequences, shaped
 from headrace.contracts.unknown import EXTRA
 from headrace.contracts.wire.decode import decode
 from headrace.contracts.wire.decoded import SHOWN, Decoded
@@ -98,7 +99,10 @@ def _checked(
     contract: Contract, batch: MicroBatch, batch_id: str, now: datetime, limits: Limits
 ) -> CheckedBatch:
     crowded = _Crowded(batch.records, limits)
-    decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, crowded)
+    if contract.shaping is None:
+        decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, crowded)
+    else:
+        decoded = shaped(contract, batch.records, limits.max_message_bytes, crowded)
     reasons = _validate(contract, decoded, now, limits)
     return _split(contract, batch, decoded, reasons, batch_id, now)
 
@@ -137,8 +141,9 @@ def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], 
     ingestion.
     """
     own, strange = _as_declared(contract, rows)
+    helpers = [name for name in contract.schema.columns if name not in own.columns]
     try:
-        contract.schema.validate(own, lazy=True)
+        contract.schema.remove_columns(helpers).validate(own, lazy=True)
     except pa.errors.SchemaErrors as error:
         found = error.failure_cases.group_by("column", "check").len().sort("column", "check")
         return strange | {(str(column), _check_name(str(check))): n for column, check, n in found.iter_rows()}
@@ -185,6 +190,8 @@ def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limit
     unreadable = reasons.filter(pl.col("column") == "")
     cases = cases.join(unreadable, on="row", how="anti", maintain_order="left")
     cases = cases.join(reasons, on=["row", "column"], how="anti", maintain_order="left")
+    if contract.shaping is not None:
+        cases = consequences(contract, cases, reasons)
     return pl.concat([reasons, cases])
 
 

@@ -18,6 +18,7 @@ import pandera.polars as pa
 import polars as pl
 
 from headrace.contracts.dtypes import wires_of
+from headrace.contracts.shaping.faults import relations, role_faults, shape_faults
 from headrace.contracts.unknown import POLICIES
 from headrace.contracts.verify import IDENTIFIER, column_faults, dtype_of, wire_of
 
@@ -84,8 +85,16 @@ def _of_model(contract: Contract, asking: bool) -> Iterator[str]:
         found = list(column_faults(name, column, asking))
         unsupported |= not wires_of(dtype_of(column))
         yield from (f"field {name!r} {one}" for one in found)
-    if not unsupported:
-        yield from _of_roles(contract, columns)
+    if unsupported:
+        return
+    shapes = [
+        (name, one) for name, c in columns.items() for one in shape_faults(name, c.metadata or {}, wire_of(c))
+    ]
+    yield from (f"field {name!r} {one}" for name, one in shapes)
+    if not shapes:
+        yield from relations(columns)
+    yield from role_faults(contract, columns)
+    yield from _of_roles(contract, columns)
 
 
 def _of_roles(contract: Contract, columns: dict[str, Any]) -> Iterator[str]:

@@ -117,6 +117,7 @@ def _of_checks(name: str, column: Any, dtype: Any, wire: str) -> Iterator[str]:
         if check.name == "isin":
             yield from _of_choices(column, list(check.statistics["allowed_values"]))
     yield from _of_default(column, dtype, wire)
+    yield from _of_constant(column, dtype, wire)
 
 
 def _of_bounds(column: Any, dtype: Any) -> Iterator[str]:
@@ -170,6 +171,20 @@ def _of_default(column: Any, dtype: Any, wire: str) -> Iterator[str]:
     for check in column.checks:
         if not _passes(check, default):
             yield f"has default {default!r}, which its own {_shown(check)} refuses"
+
+
+def _of_constant(column: Any, dtype: Any, wire: str) -> Iterator[str]:
+    constant = (column.metadata or {}).get("constant")
+    if constant is None:
+        return
+    if wire in (*_UNASKED, "object"):
+        yield f"has constant {constant!r}; a field of JSON type {wire} takes none"
+    elif not _fits(constant, dtype, wire):
+        yield f"has constant {constant!r}, which is no {dtype}"
+    else:
+        for check in column.checks:
+            if not _passes(check, constant):
+                yield f"has constant {constant!r}, which its own {_shown(check)} refuses"
 
 
 _EMPTY: dict[str, object] = {"map": {}, "list": []}

@@ -45,7 +45,7 @@ def finished(contract: Contract, parsed: Parsed) -> Decoded:
 
 def _rows(contract: Contract, raw: Raw, failures: Failures, strangers: Strangers) -> pl.DataFrame:
     columns = []
-    for column in contract.columns:
+    for column in contract.read_columns:
         values = typed(column, raw.fields[column.name], failures, strangers)
         missing = raw.missing[column.name] if column.default is not None else None
         columns.append(defaulted(column, values, missing))

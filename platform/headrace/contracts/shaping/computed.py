@@ -1,0 +1,229 @@
+"""Compute derived fields and keys in columns, and call the contract's own function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from headrace.contracts.shaping.declared import PAYLOAD, POSITION, Shape
+from headrace.contracts.shaping.fitted import fitted
+from headrace.contracts.shaping.keys import key_of_fields, key_of_payload, key_of_position
+from headrace.contracts.shaping.parts import Hopeless, by_parts, said
+from headrace.contracts.wire.decoded import SHOWN, Decoded, Failures
+from headrace.contracts.wire.typed import typed
+from headrace.core.errors import Fatal
+
+if TYPE_CHECKING:
+    from headrace.contracts.base import Column, Contract
+    from headrace.contracts.shaping.shaping import Shaping, Transform
+
+DERIVE, TRANSFORM = "derive", "transform"
+#: Rows of a batch that are computed once more alone, to see that they depend on no others.
+_TRIED = 4
+
+
+def constants(shaping: Shaping, height: int) -> list[pl.Series]:
+    """Return the columns of constants."""
+    return [
+        pl.Series(column.name, [shape.constant], dtype=column.dtype).new_from_index(0, height)
+        for column, shape in shaping.constants
+    ]
+
+
+def compute(contract: Contract, shaping: Shaping, records: pl.DataFrame, decoded: Decoded) -> None:
+    """Add derived fields, keys and what the transform makes to decoded records.
+
+    A record with a reason already gets null instead of what depends on the wrong value, and no second reason.
+
+    Args:
+        contract: The contract, for messages.
+        shaping: Its shaping.
+        records: ``MicroBatch.records``.
+        decoded: Records whose columns are read and typed; gets the others, and further reasons.
+
+    Raises:
+        Fatal: An expression does not fit the contract's columns; no record could pass.
+    """
+    for column, shape in shaping.computed:
+        needed = shaping.needs[column.name]
+        if shape.derive is not None:
+            wrong = _wrong_rows(decoded, needed)
+            found = _derived(contract, column, shape.derive, decoded.rows, wrong, decoded.failures)
+        else:
+            found = _key(shape, records, decoded)
+            wrong = _wrong_rows(decoded, needed)
+            if wrong.any():
+                found = found.set(pl.Series(wrong), None)
+        decoded.rows = decoded.rows.with_columns(found.alias(column.name))
+    if shaping.transform is not None:
+        _transformed(contract, shaping.transform, decoded)
+
+
+def _wrong_rows(decoded: Decoded, needed: frozenset[str] | None = None) -> npt.NDArray[np.bool_]:
+    """Mark the rows with a reason in one of these columns, or for the whole record; by default in any column."""
+    wrong = np.zeros(decoded.rows.height, np.bool_)
+    failures = decoded.failures
+    for row, column in zip(failures.row, failures.column, strict=True):
+        # a reason within a column names its path, such as address.zip or tags[]
+        if needed is None or not column or column.partition(".")[0].partition("[")[0] in needed:
+            wrong[row] = True
+    return wrong
+
+
+def _key(shape: Shape, records: pl.DataFrame, decoded: Decoded) -> pl.Series:
+    if shape.hashed == POSITION:
+        return key_of_position(records, decoded.message, decoded.index)
+    if shape.hashed == PAYLOAD:
+        return key_of_payload(records["payload"], decoded.message, decoded.index, decoded.arrays)
+    return key_of_fields([decoded.rows[name] for name in shape.hashed])
+
+
+def _derived(
+    contract: Contract,
+    column: Column,
+    derive: pl.Expr,
+    rows: pl.DataFrame,
+    wrong: npt.NDArray[np.bool_],
+    failures: Failures,
+) -> pl.Series:
+    at = np.flatnonzero(~wrong)
+    right = rows if at.size == rows.height else rows[at]
+    found: list[pl.Series] = []
+    reasons = Failures()
+    for first, _, part in by_parts(right, lambda some: _evaluated(some, derive)):
+        if isinstance(part, Hopeless):
+            raise Fatal(f"contract {contract.name!r}: field {column.name!r} cannot be derived: {part}")
+        if isinstance(part, Exception):
+            reasons.add(first, DERIVE, column.name, said(part))
+            part = pl.Series([None], dtype=column.dtype)
+        try:
+            values, unfit = fitted(part, column.dtype)
+        except TypeError as error:
+            raise Fatal(
+                f"contract {contract.name!r}: field {column.name!r} cannot be derived: {error}"
+            ) from error
+        for row in unfit.arg_true():
+            reasons.add(first + row, DERIVE, column.name, str(part[row]))
+        found.append(_valid(column, values, reasons, first))
+    whole = pl.concat(found) if found else pl.Series(column.name, [], dtype=column.dtype)
+    for row, check, name, value in zip(
+        reasons.row, reasons.check, reasons.column, reasons.value, strict=True
+    ):
+        failures.add(int(at[row]), check, name, value)
+    return whole if at.size == rows.height else _spread(whole, at, rows.height)
+
+
+def _evaluated(rows: pl.DataFrame, derive: pl.Expr) -> pl.Series:
+    try:
+        found = rows.select(derive).to_series()
+        if not derive.meta.root_names():
+            found = found.new_from_index(0, rows.height) if len(found) == 1 else found
+    except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
+        raise Hopeless(said(error)) from error
+    if len(found) != rows.height:
+        raise Hopeless(
+            f"the expression gives {len(found)} values for {rows.height} records; it is one per record"
+        )
+    if rows.height > 1:
+        for row in range(min(_TRIED, rows.height)):
+            alone = rows.slice(row, 1).select(derive).to_series()
+            if not alone.equals(found.slice(row, 1), null_equal=True, check_names=False):
+                raise Hopeless(
+                    "the expression gives another value to a record that is alone: it looks at other records"
+                )
+    return found
+
+
+def _valid(column: Column, values: pl.Series, failures: Failures, first: int) -> pl.Series:
+    """Refuse texts that are not what the column holds: a UUID, a JSON object."""
+    if column.wire not in ("uuid", "object"):
+        return values
+    found, reasons = values, Failures()
+    if column.wire == "object":
+        wrong = ~values.map_elements(_is_object, return_dtype=pl.Boolean).fill_null(True)
+        for row in wrong.arg_true():
+            reasons.add(row, "type(object)", column.name, values[row])
+        found = values.set(wrong, None)
+    else:
+        found = typed(column, values, reasons)
+    for row, check, name, value in zip(
+        reasons.row, reasons.check, reasons.column, reasons.value, strict=True
+    ):
+        failures.add(first + row, check, name, value)
+    return found
+
+
+def _is_object(text: str) -> bool:
+    import msgspec
+
+    try:
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _transformed(contract: Contract, transform: Transform, decoded: Decoded) -> None:
+    names = [column.name for column in contract.fields]
+    wrong = _wrong_rows(decoded)
+    at = np.flatnonzero(~wrong)
+    rows = decoded.rows.select(names)
+    columns = {column.name: column for column in contract.fields}
+    found: list[pl.DataFrame] = []
+    for first, count, part in by_parts(
+        rows if at.size == rows.height else rows[at], lambda some: _called(transform, some, columns)
+    ):
+        if isinstance(part, Exception):
+            for row in range(first, first + count):
+                decoded.failures.add(int(at[row]), TRANSFORM, "", said(part))
+            found.append(pl.DataFrame(schema={n: c.dtype for n, c in columns.items()}).clear(count))
+            continue
+        frame, reasons = part
+        for row, check, name, value in zip(
+            reasons.row, reasons.check, reasons.column, reasons.value, strict=True
+        ):
+            decoded.failures.add(int(at[first + row]), check, name, value)
+        found.append(frame)
+    if not found:
+        return
+    whole = pl.concat(found)
+    if at.size < rows.height:
+        whole = pl.DataFrame([_spread(column, at, rows.height) for column in whole])
+    others = [name for name in decoded.rows.columns if name not in columns]
+    decoded.rows = whole.hstack(decoded.rows.select(others)) if others else whole
+
+
+def _called(
+    transform: Transform, rows: pl.DataFrame, columns: Mapping[str, Column]
+) -> tuple[pl.DataFrame, Failures]:
+    found = transform(rows)
+    if isinstance(found, pl.LazyFrame):
+        found = found.collect()
+    if not isinstance(found, pl.DataFrame):
+        raise Hopeless(f"it returned {type(found).__name__}, no pl.DataFrame")
+    missing = [name for name in columns if name not in found.columns]
+    if missing:
+        raise Hopeless(f"it returned no column {missing[0]!r}")
+    if found.height != rows.height:
+        raise ValueError(f"it returned {found.height} rows for {rows.height}")
+    fits, reasons = [], Failures()
+    for name, column in columns.items():
+        try:
+            values, unfit = fitted(found[name], column.dtype)
+        except TypeError as error:
+            raise Hopeless(f"column {name!r}: {error}") from error
+        for row in unfit.arg_true():
+            reasons.add(row, TRANSFORM, name, str(found[name][row])[:SHOWN])
+        fits.append(_valid(column, values, reasons, 0).alias(name))
+    return pl.DataFrame(fits), reasons
+
+
+def _spread(values: pl.Series, at: npt.NDArray[np.int64], height: int) -> pl.Series:
+    """Put values into the rows that they are of; null elsewhere."""
+    place = np.full(height, -1, np.int64)
+    place[at] = np.arange(at.size)
+    return values.gather(pl.Series(place).set(pl.Series(place < 0), None))
