@@ -16,6 +16,7 @@ from headrace.contracts.inference.names import free
 from headrace.contracts.inference.proposal import Proposal, listed
 from headrace.contracts.inference.sample import Sample
 from headrace.contracts.inference.scalars import ENOUGH
+from headrace.core.batch import UTC_MICROS
 
 #: Names of ids, the likeliest first, and how likely they are.
 _IDS = (
@@ -76,7 +77,7 @@ def choose(proposals: list[Proposal], sample: Sample, stream: str, now: datetime
         now: The time (UTC), after which nothing can have happened.
     """
     roles = Roles(repeats=_repeats(sample))
-    _time(roles, proposals, now)
+    _time(roles, proposals, len(sample.records), now)
     _key(roles, proposals, sample, stream)
     _order(roles, proposals, len(sample.records))
     stem = stream.removesuffix("s") or stream
@@ -93,62 +94,56 @@ def _repeats(sample: Sample) -> int:
     return len(sample.records) - len({hash(encoder.encode(record)) for record in sample.records})
 
 
-def _time(roles: Roles, proposals: list[Proposal], now: datetime) -> None:
-    records = max((len(p.series) for p in proposals), default=0)
-    times = sorted(
-        (p for p in proposals if p.kind == "time"), key=lambda p: (not p.whole, -_momentous(p.name))
-    )
-    if times:
-        one = times[0]
-        roles.time = one.name
-        roles.why["time"] = "never missing" if one.whole else "the likeliest of the times"
-        decide = roles.decide.setdefault("time", [])
-        if not one.whole:
-            decide.append(f"{records - _known(one):,} records of the sample have none and will be rejected")
-        if len(times) > 1:
-            decide.append(f"{listed(p.name for p in times[1:])} would do as well" if times[1].whole else "")
-            roles.decide["time"] = [text for text in decide if text]
-        one.arguments["required"] = True
-        _say_outside(roles, one, now)
+def _time(roles: Roles, proposals: list[Proposal], records: int, now: datetime) -> None:
+    times = _likeliest(proposals, "time")
+    if not times:
+        made = _made_time(roles, proposals, now)
+        made.series = pl.Series([now], dtype=UTC_MICROS).new_from_index(0, records)
+        proposals.insert(0, made)
+        roles.time = made.name
         return
-    taken = {p.name.lower() for p in proposals}
-    name = free("occurred_at", taken)
-    dates = sorted(
-        (p for p in proposals if p.kind == "date"), key=lambda p: (not p.whole, -_momentous(p.name))
-    )
-    if dates:
+    one = times[0]
+    one.arguments["required"] = True
+    roles.time = one.name
+    roles.why["time"] = "never missing" if one.whole else "the likeliest of the times"
+    decide = roles.decide.setdefault("time", [])
+    if one.missing:
+        decide.append(f"{one.missing:,} of {records:,} records have none and will be rejected")
+    if others := [p.name for p in times[1:] if p.whole]:
+        decide.append(f"{listed(others)} would do as well")
+    _say_outside(roles, one, now)
+
+
+def _likeliest(proposals: Sequence[Proposal], kind: str) -> list[Proposal]:
+    """Order the columns of a kind: those that are never missing first, then by name."""
+    return sorted((p for p in proposals if p.kind == kind), key=lambda p: (not p.whole, -_momentous(p.name)))
+
+
+def _made_time(roles: Roles, proposals: Sequence[Proposal], now: datetime) -> Proposal:
+    """Make a time where there is none: of a date, or the same for all."""
+    made = Proposal((), "time", "Time", {"required": True})
+    made.name = free("occurred_at", {p.name.lower() for p in proposals})
+    if dates := _likeliest(proposals, "date"):
         day = dates[0]
         day.arguments["required"] = True
-        made = Proposal(
-            (),
-            "time",
-            "Time",
-            {"required": True, "derive": Code(f'pl.col("{day.name}").cast(pl.Datetime("us", "UTC"))')},
-        )
+        made.arguments["derive"] = Code(f'pl.col("{day.name}").cast(pl.Datetime("us", "UTC"))')
         made.seen = f"made of {day.name}: midnight, UTC"
         roles.why["time"] = f"midnight of {day.name}: there is no time of day"
-    else:
-        made = Proposal((), "time", "Time", {"required": True, "constant": f"{now:%Y-%m-%dT00:00:00Z}"})
-        made.seen = "the same for every record"
-        roles.why["time"] = "none is in the sample, so every record gets the same day"
-        roles.decide["time"] = [
-            "every stream needs the time of its events, which tables are divided by; let producers send one, and name"
-            " it here. This constant puts all records into one day"
-        ]
-    made.name = name
-    made.series = pl.Series([now], dtype=pl.Datetime("us", "UTC")).new_from_index(0, records)
-    roles.time = name
-    proposals.insert(0, made)
+        return made
+    made.arguments["constant"] = Code(f"datetime({now.year}, {now.month}, {now.day}, tzinfo=UTC)")
+    made.seen = "the same for every record"
+    roles.why["time"] = "none is in the sample, so every record gets the same day"
+    roles.decide["time"] = [
+        "every stream needs the time of its events, which tables are divided by; let producers send one, and name it"
+        " here. This constant puts all records into one day"
+    ]
+    return made
 
 
 def _momentous(name: str) -> int:
     if _OTHER_MOMENTS.search(name):
         return -1
     return 3 if _MOMENTS.match(name) else 2 if _CREATED.match(name) else 0
-
-
-def _known(one: Proposal) -> int:
-    return len(one.series) - one.series.null_count()
 
 
 def _say_outside(roles: Roles, one: Proposal, now: datetime) -> None:

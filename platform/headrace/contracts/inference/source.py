@@ -115,8 +115,9 @@ def _struct(one: Proposal) -> list[str]:
 
 def _imports(fields: str, place: Place) -> list[str]:
     lines = ["from __future__ import annotations", ""]
-    if "Annotated[" in fields:
-        lines += ["from typing import Annotated", ""]
+    standard = ["from datetime import UTC, datetime"] if "constant=datetime(" in fields else []
+    standard += ["from typing import Annotated"] if "Annotated[" in fields else []
+    lines += [*standard, ""] if standard else []
     names = ["Contract", *(["Time"] if ": Time = " in fields else []), "field"]
     names += ["map_of"] if ": map_of(" in fields else []
     lines += ["import pandera.polars as pa", *(["import polars as pl"] if "pl." in fields else [])]
