@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +63,10 @@ def contracts_infer(
     with console.status(f"looking at {what}") if not as_json else _Silent():
         done = inference.infer(what, config, name=name, to=to, rows=rows, force=force)
         done = replace(done, files=[*done.files, *_dbt_sources(config)])
-    emit(_inferred_json(done), as_json, _inferred_lines(done))
+    if as_json:
+        print(json.dumps(_inferred_json(done), default=str))
+    else:
+        _show(done)
 
 
 def _dbt_sources(config: Settings) -> list[Path]:
@@ -128,7 +132,8 @@ def _inferred_json(done: Written) -> dict[str, Any]:
     }
 
 
-def _inferred_lines(done: Written) -> list[str]:
+def _show(done: Written) -> None:
+    """Print what was inferred, what becomes of the sample, and what to type next."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -154,9 +159,12 @@ def _inferred_lines(done: Written) -> list[str]:
         )
     ]
     lines += [f"[yellow]{escape(text)}[/]" for text in _warnings(found, done.sample)]
-    lines += ["", *_trial_lines(done.trial, "of the sample ")]
-    lines += ["", "wrote " + ", ".join(escape(str(path)) for path in done.files), "next:"]
-    return lines + [f"  {escape(step)}" for step in done.next_steps]
+    lines += ["", *_trial_lines(done.trial, "of the sample, ")]
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal)
+    commands = [f"  {escape(step)}" for step in done.next_steps]
+    for line in ["", *(f"wrote {escape(str(path))}" for path in done.files), "next:", *commands]:
+        console.print(line, soft_wrap=True)  # a path or a command stays whole, to be copied
 
 
 def _plain(text: str) -> Any:
@@ -252,16 +260,18 @@ def trial_json(trial: Trial) -> dict[str, Any]:
 
 
 def _trial_lines(trial: Trial, of: str) -> list[str]:
+    from headrace.contracts.inference.proposal import counted
+
     if not trial.records:
         return [f"{of}there is no record to try"]
     lines = [
-        f"{of}{trial.records:,} records, [green]{trial.landed:,} would land[/], "
+        f"{of}{counted(trial.records, 'records')}: [green]{trial.landed:,} would land[/], "
         + (f"[red]{trial.rejected:,} would be rejected[/]" if trial.rejected else "none would be rejected")
     ]
     if trial.days:
         first, last = min(trial.days), max(trial.days)
         spanned = f"{first} to {last}" if first != last else f"{first}"
-        lines.append(f"  of {len(trial.days):,} {'day' if len(trial.days) == 1 else 'days'}, {spanned} (UTC)")
+        lines.append(f"  of {counted(len(trial.days), 'days')}, {spanned} (UTC)")
     if trial.repeats:
         some = "" if trial.keys_compared else " among the first ones"
         lines.append(f"  [yellow]{trial.repeats:,} with the key of another one{some}[/]")

@@ -55,7 +55,9 @@ def infer(sample: Sample, stream: str, now: datetime) -> Inferred:
         raise BadData(f"the records of {sample.name} have no field that a column can hold")
     roles = choose(found, sample, stream, now)
     of = f"{sample.total:,}" if sample.exact else f"about {sample.total:,}"
-    looked = (
-        f"{counted(len(sample.records), 'records')} of the {of} {sample.unit} of {first_line(sample.name)}"
-    )
+    name = first_line(sample.name)
+    if sample.exact and len(sample.records) == sample.total:
+        looked = f"all {counted(sample.total, sample.unit)} of {name}"
+    else:
+        looked = f"{counted(len(sample.records), 'records')} of {of} {sample.unit} of {name}"
     return Inferred(stream, found, roles, left_out, looked)

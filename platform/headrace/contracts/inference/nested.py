@@ -15,7 +15,7 @@ from headrace.contracts.inference.columns import (
     struct_members,
 )
 from headrace.contracts.inference.names import column_names, identifier
-from headrace.contracts.inference.proposal import Proposal, percent, shown
+from headrace.contracts.inference.proposal import Proposal, counted, percent, shown
 from headrace.contracts.inference.sample import Sample
 from headrace.contracts.inference.scalars import ENOUGH, add_misfits, scalar
 
@@ -69,6 +69,11 @@ def _add_objects(found: list[Proposal], left_out: list[str], values: Values, sam
         case "columns":
             for member in members(objects):
                 _add(found, left_out, member, sample)
+            if strange:
+                left_out.append(
+                    f"{shown('.'.join(values.path))}: {counted(len(strange), 'values')} of the sample are no objects,"
+                    f" the first is {shown(values.values[strange[0]])}"
+                )
             return
         case "map":
             inner = Values(values.path, 0, [v for o in objects.values for v in o.values()]).kinds()

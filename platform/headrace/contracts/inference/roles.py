@@ -212,6 +212,8 @@ def _ids(proposals: list[Proposal], stream: str, records: int) -> Iterator[tuple
         if one.kind == "uuid":
             score = max(score, 40)
         different = one.series.n_unique()
+        if records < ENOUGH and _OTHERS_IDS.match(one.name) and one.name != own:
+            continue  # somebody else's id, which does not repeat because there are few records
         strong = score >= 80 and records - different <= _MOST_REPEATS * records
         if score > 0 and (different == records or strong):
             yield score, different, one

@@ -327,7 +327,7 @@ def _plain_text(values: Values, texts: pl.Series, name: str, cells: bool) -> Pro
     padded = real.str.contains(r"^\s|\s$")
     if padded.any():
         proposal.arguments["strip"] = True
-    _remarks(proposal, real, cells)
+    _remarks(proposal, real, name, cells)
     return proposal
 
 
@@ -343,13 +343,14 @@ def _of_few_values(proposal: Proposal, texts: pl.Series, different: int) -> None
         proposal.hints.append(f"lower=True would make {lower:,} values of {different:,}")
 
 
-def _remarks(proposal: Proposal, texts: pl.Series, cells: bool) -> None:
+def _remarks(proposal: Proposal, texts: pl.Series, name: str, cells: bool) -> None:
     """Say what the texts look like, where a type would need a person's word."""
     head = texts.head(1_000).to_list()
     digits = [text for text in head if text.strip().lstrip("+-").replace(".", "", 1).isdigit()]
     if len(digits) == len(head) and not cells:
         proposal.decide.append(
-            "numbers that are sent as text; let producers send numbers, or cast in a model"
+            f'numbers that are sent as text; derive=pl.col("{name}").cast(pl.Float64) in another field makes numbers of'
+            " them, and landed=False here keeps the text out"
         )
     elif (
         len(digits) < len(head)
@@ -357,7 +358,7 @@ def _remarks(proposal: Proposal, texts: pl.Series, cells: bool) -> None:
         and not all(text.isdigit() for text in head)
     ):
         proposal.decide.append(
-            "numbers that are written for people; a model or derive= makes numbers of them"
+            "numbers that are written for people; derive= in another field, or a model, makes numbers of them"
         )
     elif not cells and any({text.lower() for text in head} == words for words in BOOLEANS):
         proposal.decide.append("yes and no that are sent as text; let producers send true and false")

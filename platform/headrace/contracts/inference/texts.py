@@ -10,9 +10,12 @@ import polars as pl
 
 from headrace.core.batch import UTC_MICROS
 
-#: Texts that mean null wherever they occur, and those that do so among values of another type.
+#: Texts that mean null wherever they occur, and those that do so among values of another type. MySQL writes zeros.
 NULLS = frozenset({"", "N/A", "n/a", "#N/A", "NULL", "null", "\\N", "(null)"})
-NULLS_OF_TYPED = NULLS | {"NA", "None", "none", "NaN", "nan", "-", "--", "?", "nil", "undefined", "NaT"}
+NULLS_OF_TYPED = NULLS | {
+    "NA", "None", "none", "NaN", "nan", "-", "--", "?", "nil", "undefined", "NaT",
+    "0000-00-00", "0000-00-00 00:00:00",
+}  # fmt: skip
 
 _RFC3339 = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
 _ISO8601 = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)? ?([Zz]|[+-]\d\d:?\d\d)?$"
