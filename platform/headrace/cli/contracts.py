@@ -179,7 +179,9 @@ def _type(one: Any) -> Any:
     said = one.dtype.removeprefix("pl.").replace("Annotated[pl.", "").replace("pl.", "").removesuffix("]")
     given = one.arguments
     said = {"uuid": "UUID", "object": "JSON object"}.get(given.get("wire", ""), said)
-    if one.kind in ("decimal", "list"):
+    if one.members:
+        said = "List of objects"
+    elif one.kind in ("decimal", "list"):
         said = one.dtype.removeprefix("Annotated[pl.").replace(", ", "(", 1).replace("pl.", "")[:-1] + ")"
     if "format" in given:
         said += f" {given['format']}"

@@ -116,7 +116,7 @@ def _add_lists(found: list[Proposal], left_out: list[str], values: Values, sampl
     if kind == "object":
         proposal.dtype, proposal.members = "", told
     most = max(map(len, lists.values), default=0)
-    proposal.seen = f"up to {most:,} elements, of {kind}" if kinds else "empty lists alone"
+    proposal.seen = f"up to {counted(most, 'elements')}" if kinds else "empty lists alone"
     if not kinds:
         proposal.decide.append("the sample has no element, so text is a guess")
     proposal.missing = values.missing

@@ -312,6 +312,7 @@ def _plain_text(values: Values, texts: pl.Series, name: str, cells: bool) -> Pro
     real = texts.filter(~nulls)
     proposal.series = _spread(values, texts.set(nulls, None))
     if not len(real):
+        proposal.seen = "nothing but texts that mean null"
         proposal.arguments["length"] = (1, 256)
         return proposal
     lengths = real.str.len_chars()
