@@ -395,3 +395,23 @@ def test_nothing_is_learnt_from_nothing() -> None:
     empty.add_message(1, b"not json")
     with pytest.raises(BadData, match="no record to learn from: 1 not JSON, row 1: not json"):
         inferred(empty)
+
+
+def test_what_never_repeats_without_being_named_like_an_id_is_offered() -> None:
+    records = [{"at": "2026-01-01T00:00:00Z", "tail": f"N{n}", "seats": n % 7} for n in range(200)]
+    roles = inferred(sample_of(records)).roles
+    assert (roles.key, roles.decide["key"][0]) == (
+        "record_id",
+        "tail never repeats; if it identifies a record, name it here",
+    )
+
+
+def test_a_key_of_many_fields_hashes_those_that_tell_records_apart() -> None:
+    few = [{f"c{m}": n * (m + 1) for m in range(30)} for n in range(50)]
+    key = next(c for c in inferred(sample_of(few)).columns if c.name == "record_id")
+    assert len(key.arguments["hashed"]) == 12
+    many = [{f"c{m}": int(n == m) for m in range(30)} for n in range(30)]
+    found = inferred(sample_of(many))
+    key = next(c for c in found.columns if c.name == "record_id")
+    assert len(key.arguments["hashed"]) == 30
+    assert found.roles.decide["key"] == []

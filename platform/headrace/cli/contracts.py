@@ -159,12 +159,18 @@ def _show(done: Written) -> None:
         )
     ]
     lines += [f"[yellow]{escape(text)}[/]" for text in _warnings(found, done.sample)]
-    lines += ["", *_trial_lines(done.trial, "of the sample, ")]
+    lines += ["", *_trial_lines(done.trial, _tried(done))]
     for line in lines:
         console.print(line, soft_wrap=not console.is_terminal)
     commands = [f"  {escape(step)}" for step in done.next_steps]
     for line in ["", *(f"wrote {escape(str(path))}" for path in done.files), "next:", *commands]:
         console.print(line, soft_wrap=True)  # a path or a command stays whole, to be copied
+
+
+def _tried(done: Written) -> str:
+    whole = done.trial.records >= done.sample.total
+    which = "all of it" if whole else "the newest" if done.sample.unit == "messages" else "the beginning"
+    return f"tried on {which}, "
 
 
 def _plain(text: str) -> Any:

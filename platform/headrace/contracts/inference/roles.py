@@ -41,6 +41,7 @@ _OTHER_MOMENTS = re.compile(
 _MOST_REPEATS = 0.02
 #: Fields that a generated key hashes.
 _MOST_HASHED = 12
+_IDENTIFYING = frozenset({"text", "uuid", "integer"})
 _COMPARABLE = frozenset({"text", "uuid", "integer", "number", "decimal", "boolean", "date", "time"})
 
 
@@ -190,6 +191,9 @@ def _key(roles: Roles, proposals: list[Proposal], sample: Sample, stream: str) -
     roles.key = made.name
     roles.why["key"] = f"no field identifies a record; this is a hash of {len(hashed)} fields"
     decide = roles.decide.setdefault("key", [])
+    unique = [p.name for p in fields if p.kind in _IDENTIFYING and p.whole and p.series.n_unique() == records]
+    if unique and records >= ENOUGH:
+        decide.append(f"{listed(unique[:3])} never repeats; if it identifies a record, name it here")
     if roles.repeats:
         decide.append(
             f"{roles.repeats:,} of {records:,} records repeat another one wholly and get its key: they count as sent"
@@ -205,7 +209,7 @@ def _ids(proposals: list[Proposal], stream: str, records: int) -> Iterator[tuple
     """Yield columns that may identify a record: how likely, how many different values, and which."""
     own = f"{stream.removesuffix('s')}_id"
     for one in proposals:
-        if one.kind not in ("text", "uuid", "integer") or not one.whole:
+        if one.kind not in _IDENTIFYING or not one.whole:
             continue
         score = next((score for pattern, score in _IDS if pattern.search(one.name)), 0)
         score = 95 if one.name == own else score - 50 if _OTHERS_IDS.match(one.name) else score
@@ -220,12 +224,13 @@ def _ids(proposals: list[Proposal], stream: str, records: int) -> Iterator[tuple
 
 
 def _hashed(fields: Sequence[Proposal], time: str, records: int) -> list[Proposal]:
-    """Choose the fields of a generated key: all of a few, else those that tell most records apart."""
+    """Choose the fields of a generated key: those that tell records apart, all of them if there are few."""
     if len(fields) <= _MOST_HASHED:
         return list(fields)
     ranked = sorted(fields, key=lambda p: (p.name != time, -p.series.n_unique()))
-    chosen = {p.name for p in ranked[:_MOST_HASHED]}
-    return [p for p in fields if p.name in chosen]
+    names = {p.name for p in ranked[:_MOST_HASHED]}
+    chosen = [p for p in fields if p.name in names]
+    return chosen if _different(chosen, records) == _different(fields, records) else list(fields)
 
 
 def _different(fields: Sequence[Proposal], records: int) -> int:
@@ -242,9 +247,7 @@ def _order(roles: Roles, proposals: list[Proposal], records: int) -> None:
         key=lambda p: p.series.n_unique(),
     )
     whose = [
-        p
-        for p in sure
-        if p.kind in ("text", "uuid", "integer") and p not in few and any(r.search(p.name) for r, _ in _IDS)
+        p for p in sure if p.kind in _IDENTIFYING and p not in few and any(r.search(p.name) for r, _ in _IDS)
     ]
     whose.sort(key=lambda p: not _OTHERS_IDS.match(p.name))
     chosen = [p.name for p in few[:1] + whose[:1]]
