@@ -15,14 +15,14 @@
   {%- set publications = api.Relation.create(schema=raw, identifier='_publications') -%}
   select {{ columns }}
   from {{ ref('stg_' ~ stream) }}
-  where {{ in_rebuilt_days(day, back=back, ahead=ahead) }}
+  where {{ headrace.in_rebuilt_days(day, back=back, ahead=ahead) }}
       and (
           _ingested_at >= {{ began }}
           {%- if on_their_way %}
-          or {{ day }} in ({{ quoted_list(on_their_way.split(',')) }})
+          or {{ day }} in ({{ headrace.quoted_list(on_their_way.split(',')) }})
           {%- endif %}
           or {{ day }} in (
-              select arrayJoin({{ 'days' if in_event_time() else 'landed_days' }})
+              select arrayJoin({{ 'days' if headrace.in_event_time() else 'landed_days' }})
               from {{ publications }}
               where table = '{{ stream }}' and published_at >= {{ began }}
           )

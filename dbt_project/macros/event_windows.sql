@@ -4,14 +4,14 @@ with events as (
 
     select
         event_date,
-        arrayJoin({{ window_widths(widths) }}) as window_seconds,
-        {{ window_start('window_time', 'window_seconds') }} as window_start,
+        arrayJoin({{ headrace.window_widths(widths) }}) as window_seconds,
+        {{ headrace.window_start('window_time', 'window_seconds') }} as window_start,
         event_type,
         channel,
         session_id,
         user_id
     from {{ ref('events_history') }}
-    where {{ in_rebuilt_days('event_date') }}
+    where {{ headrace.in_rebuilt_days('event_date') }}
 
 )
 

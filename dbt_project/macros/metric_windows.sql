@@ -1,24 +1,24 @@
 {#- metric_windows for windows of these widths, s. -#}
 {% macro measured_windows(widths) %}
-{%- set lookaround = var('lookaround_days') | int -%}
+{%- set lookaround = headrace.setting('lookaround_days') | int -%}
 with readings_of_days as (
 
     select
         metric_date,
-        arrayJoin({{ window_widths(widths) }}) as window_seconds,
-        {{ window_start('window_time', 'window_seconds') }} as window_start,
+        arrayJoin({{ headrace.window_widths(widths) }}) as window_seconds,
+        {{ headrace.window_start('window_time', 'window_seconds') }} as window_start,
         metric_name,
         kind,
         unit,
         source,
         dimensions,
-        {{ series() }} as series,
+        {{ headrace.series() }} as series,
         window_time,
         metric_id,
         value
     from {{ ref('int_metrics_deduplicated') }}
-    where {{ in_rebuilt_days('metric_date', back=lookaround) }}
-        and ({{ in_rebuilt_days('metric_date') }} or kind = 'counter')
+    where {{ headrace.in_rebuilt_days('metric_date', back=lookaround) }}
+        and ({{ headrace.in_rebuilt_days('metric_date') }} or kind = 'counter')
 
 ),
 
@@ -40,7 +40,7 @@ windowed as (
 
 ),
 
-{{ metric_columns('windowed', 'where ' ~ in_rebuilt_days('metric_date')) }}
+{{ headrace.metric_columns('windowed', 'where ' ~ headrace.in_rebuilt_days('metric_date')) }}
 {% endmacro %}
 
 {#- What identifies a series, in 128 bits instead of five columns: half the cost of grouping and sorting by them. -#}
@@ -77,7 +77,7 @@ linked as (
         lagInFrame(metric_date) over earlier as earlier_date,
         lagInFrame(last_at) over earlier as earlier_at,
         lagInFrame(last_value) over earlier as earlier_value,
-        kind = 'counter' and metric_date - earlier_date <= {{ var('lookaround_days') | int }} as has_earlier,
+        kind = 'counter' and metric_date - earlier_date <= {{ headrace.setting('lookaround_days') | int }} as has_earlier,
         if(has_earlier, arrayPushFront(readings, earlier_value), readings) as steps,
         if(has_earlier, earlier_at, first_at) as grows_from
     from ordered

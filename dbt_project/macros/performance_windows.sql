@@ -4,13 +4,13 @@ with timed as (
 
     select
         event_date,
-        arrayJoin({{ window_widths(widths) }}) as window_seconds,
-        {{ window_start('window_time', 'window_seconds') }} as window_start,
+        arrayJoin({{ headrace.window_widths(widths) }}) as window_seconds,
+        {{ headrace.window_start('window_time', 'window_seconds') }} as window_start,
         coalesce(page, '') as page,
         channel,
         assumeNotNull(duration_ms) as took_ms
     from {{ ref('events_history') }}
-    where {{ in_rebuilt_days('event_date') }}
+    where {{ headrace.in_rebuilt_days('event_date') }}
         and duration_ms is not null
 
 ),
@@ -26,13 +26,13 @@ summarised as (
         count() as events,
         quantilesExactInclusive(0.5, 0.75, 0.95, 0.99)(took_ms) as quantiles,
         max(took_ms) as max_ms,
-        countIf(took_ms > {{ var('slow_ms') }}) as slow_events
+        countIf(took_ms > {{ headrace.setting('slow_ms') }}) as slow_events
     from timed
     group by event_date, window_start, window_seconds, page, channel
 
 )
 
-{{ performance_columns('summarised') }}
+{{ headrace.performance_columns('summarised') }}
 {% endmacro %}
 
 {#- The mart's columns from the quantiles, maximum and counts of a window. -#}
@@ -49,7 +49,7 @@ select
     quantiles[3] as p95_ms,
     quantiles[4] as p99_ms,
     max_ms,
-    toFloat64({{ var('slow_ms') }}) as slow_ms,
+    toFloat64({{ headrace.setting('slow_ms') }}) as slow_ms,
     slow_events,
     slow_events / events as slow_share
 from {{ summarised }}

@@ -35,7 +35,7 @@
   `later` days. Always true where every day is rebuilt.
 -#}
 {% macro in_rebuilt_days(column, back=0, ahead=0, later=false) %}
-  {%- set range = rebuilt_range() -%}
+  {%- set range = headrace.rebuilt_range() -%}
   {%- if range is none -%}
     true
   {%- elif later -%}

@@ -1,6 +1,6 @@
 {#- Rows of a raw table that the speed layer folds: a load of history is the batch layer's alone. -#}
 {% macro recent(further=0) -%}
-  {{ window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ var('speed_days') | int + further }})
+  {{ headrace.window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ headrace.setting('speed_days') | int + further }})
 {%- endmacro %}
 
 {#-
@@ -10,11 +10,11 @@
 {% macro watermarks(raw_table) %}
     select
         rebuilt as day,
-        max(began_at) - toIntervalSecond({{ var('lateness_seconds') | int }}) as complete_until
+        max(began_at) - toIntervalSecond({{ headrace.setting('lateness_seconds') | int }}) as complete_until
     from {{ api.Relation.create(schema=env_var('HEADRACE_RAW_DATABASE', 'raw'), identifier='_refreshes') }}
     array join days as rebuilt
     where table = '{{ raw_table }}'
-        and rebuilt >= toDate(now('UTC')) - {{ var('speed_days') | int }}
+        and rebuilt >= toDate(now('UTC')) - {{ headrace.setting('speed_days') | int }}
     group by day
 {% endmacro %}
 
@@ -28,7 +28,7 @@
 {% macro batch_then_speed(mart, speed, raw_table, day) %}
 {#- a value and no join: so each layer is asked for its own windows alone, and states of the others are not merged -#}
 {%- set answered_by_batch -%}
-    {{ day }} < toDate(now('UTC')) - {{ var('speed_days') | int }}
+    {{ day }} < toDate(now('UTC')) - {{ headrace.setting('speed_days') | int }}
     or window_start + toIntervalSecond(window_seconds) <= (
         select mapFromArrays(groupArray(watermarks.day), groupArray(watermarks.complete_until))
         from watermarks
@@ -36,7 +36,7 @@
 {%- endset -%}
 with watermarks as (
 
-    {{ watermarks(raw_table) }}
+    {{ headrace.watermarks(raw_table) }}
 
 )
 

@@ -24,5 +24,6 @@
 
 {#- The widths of the roll-ups that are not the marts' own width. -#}
 {% macro rollup_widths() %}
-  {{ return(var('rollup_seconds') | map('int') | reject('equalto', var('window_seconds') | int) | list) }}
+  {%- set own = headrace.setting('window_seconds') | int -%}
+  {{ return(headrace.setting('rollup_seconds') | map('int') | reject('equalto', own) | list) }}
 {% endmacro %}

@@ -3,8 +3,8 @@
   starts on a refreshed day has a row there. Counted by arrays, apart from how the mart is built. Sessions to which
   events arrive meanwhile are left to the next build.
 -#}
-{{ config(tags=['daily', 'events']) }}
-{%- set lookaround = var('lookaround_days') | int -%}
+{{ config(tags=['daily', 'events'], enabled=headrace.has_stream('events')) }}
+{%- set lookaround = headrace.setting('lookaround_days') | int -%}
 
 with events as (
 

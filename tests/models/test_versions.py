@@ -127,9 +127,9 @@ def test_what_dbt_says_becomes_file_line_and_reason(
 ) -> None:
     project = tmp_path / "dbt_project"
     shutil.copytree(ROOT / "dbt_project", project)
-    before = dbt_versions._checksums(project)
+    before = dbt_versions.checksums(project)
     edit(project)
-    changed = changed_files(before, dbt_versions._checksums(project))
+    changed = changed_files(before, dbt_versions.checksums(project))
     assert str(explain(output, project, changed)) == f"dbt_project/{place}: {said}"
 
 

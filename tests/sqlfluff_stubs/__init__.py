@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from jinja2 import pass_context
+from jinja2.runtime import Context
 
 _PROJECT = yaml.safe_load(
     (Path(__file__).resolve().parents[2] / "dbt_project" / "dbt_project.yml").read_text()
@@ -22,9 +24,14 @@ api = SimpleNamespace(Relation=SimpleNamespace(create=lambda schema, identifier:
 exceptions = SimpleNamespace(raise_compiler_error=lambda message: "")
 
 
-def var(name: str, default: Any = None) -> Any:
+def setting(name: str) -> Any:
     """A var as dbt_project.yml has it."""
-    return _PROJECT["vars"].get(name, default)
+    return _PROJECT["vars"][name]
+
+
+def has_stream(name: str) -> bool:
+    """All are in use."""
+    return True
 
 
 def env_var(name: str, default: str = "") -> str:
@@ -84,7 +91,7 @@ def page() -> str:
 
 def rollup_widths() -> Any:
     """All of them."""
-    return var("rollup_seconds")
+    return setting("rollup_seconds")
 
 
 def window_start(time: str, width: int | str) -> str:
@@ -107,3 +114,20 @@ def in_rebuilt_days(column: str, back: int = 0, ahead: int = 0, later: bool = Fa
     if later:
         return f"{column} >= toDate('2024-03-01') - {back}"
     return f"{column} between toDate('2024-03-01') - {back} and toDate('2024-03-02') + {ahead}"
+
+
+class _Package:
+    """The package's own name in front of a macro: that of the project, or the one here that stands in for it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in globals():
+            return globals()[name]
+
+        @pass_context
+        def macro(context: Context, *values: Any, **named: Any) -> Any:
+            return context.resolve(name)(*values, **named)
+
+        return macro
+
+
+headrace = _Package()

@@ -3,7 +3,7 @@
 select
     event_date,
     window_start,
-    toUInt32({{ var('window_seconds') }}) as window_seconds,
+    toUInt32({{ headrace.setting('window_seconds') }}) as window_seconds,
     event_type,
     channel,
     sum(events) as events,

@@ -5,7 +5,7 @@ with windowed as (
     select
         metric_date,
         window_start,
-        toUInt32({{ var('window_seconds') }}) as window_seconds,
+        toUInt32({{ headrace.setting('window_seconds') }}) as window_seconds,
         metric_name,
         kind,
         unit,

@@ -5,7 +5,7 @@ with folded as (
     select
         event_date,
         window_start,
-        toUInt32({{ var('window_seconds') }}) as window_seconds,
+        toUInt32({{ headrace.setting('window_seconds') }}) as window_seconds,
         page,
         channel,
         sum(events) as events,

@@ -1,5 +1,5 @@
 {{ config(tags=['events', 'speed']) }}
-{%- set lookaround = var('lookaround_days') | int %}
+{%- set lookaround = headrace.setting('lookaround_days') | int %}
 
 -- the events of all sessions that the speed layer reaches need not fit into memory: nothing here is sorted beyond one
 -- session, and of what is grouped the rest waits on disk
@@ -55,7 +55,7 @@ filed as (
     from dated
     array join session_dates as session_date
     -- sessions of earlier days may have begun before the first event that is kept
-    where session_date >= toDate(now('UTC')) - {{ var('speed_days') | int }}
+    where session_date >= toDate(now('UTC')) - {{ headrace.setting('speed_days') | int }}
 
 ),
 
@@ -117,7 +117,7 @@ select
     if(empty(seen), null, seen[-1]) as exit_page,
     toBool(events = 1) as is_bounce,
     toUInt64(
-        arrayCount(event -> event.3 in ({{ quoted_list(var('conversion_event_types')) }}), in_order)
+        arrayCount(event -> event.3 in ({{ quoted_list(headrace.setting('conversion_event_types')) }}), in_order)
     ) as conversions,
     -- the furthest step that was taken after all steps before it
     arrayFold(

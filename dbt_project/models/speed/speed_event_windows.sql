@@ -5,14 +5,14 @@
         engine='AggregatingMergeTree',
         partition_by='event_date',
         order_by=['event_type', 'channel', 'window_start'],
-        ttl='event_date + toIntervalDay(' ~ (var('speed_days') | int + 1) ~ ')',
+        ttl='event_date + toIntervalDay(' ~ (headrace.setting('speed_days') | int + 1) ~ ')',
         settings={deduplication_window(): 10000},
     )
 }}
 
 select
     {{ window_date('event_date') }} as event_date,
-    {{ window_start(window_time(), var('window_seconds') | int) }} as window_start,
+    {{ window_start(window_time(), headrace.setting('window_seconds') | int) }} as window_start,
     event_type,
     channel,
     sumSimpleState(toUInt64(1)) as events,

@@ -5,14 +5,14 @@
         engine='AggregatingMergeTree',
         partition_by='metric_date',
         order_by=['metric_name', 'kind', 'unit', 'source', 'toJSONString(dimensions)', 'window_start'],
-        ttl='metric_date + toIntervalDay(' ~ (var('speed_days') | int + 1) ~ ')',
+        ttl='metric_date + toIntervalDay(' ~ (headrace.setting('speed_days') | int + 1) ~ ')',
         settings={deduplication_window(): 10000},
     )
 }}
 
 select
     {{ window_date('metric_date') }} as metric_date,
-    {{ window_start(window_time(), var('window_seconds') | int) }} as window_start,
+    {{ window_start(window_time(), headrace.setting('window_seconds') | int) }} as window_start,
     name as metric_name,
     kind,
     coalesce(unit, '') as unit,

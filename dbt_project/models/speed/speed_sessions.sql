@@ -1,5 +1,5 @@
 {#- a session is filed right where 2 * lookaround_days before it are known, so the table reaches that much further -#}
-{%- set further = 2 * var('lookaround_days') | int -%}
+{%- set further = 2 * headrace.setting('lookaround_days') | int -%}
 {{
     config(
         materialized='materialized_view',
@@ -7,7 +7,7 @@
         engine='AggregatingMergeTree',
         partition_by='event_date',
         order_by=['session_id', 'user_id'],
-        ttl='event_date + toIntervalDay(' ~ (var('speed_days') | int + further + 1) ~ ')',
+        ttl='event_date + toIntervalDay(' ~ (headrace.setting('speed_days') | int + further + 1) ~ ')',
         settings={deduplication_window(): 10000},
     )
 }}

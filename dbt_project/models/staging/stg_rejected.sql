@@ -1,8 +1,9 @@
 with source as (
 
-    select 'events' as stream, * from {{ source('raw', 'events_rejected') }}
-    union all
-    select 'metrics' as stream, * from {{ source('raw', 'metrics_rejected') }}
+    {%- for stream in ['events', 'metrics'] if headrace.has_stream(stream) %}
+    select '{{ stream }}' as stream, * from {{ source('raw', stream ~ '_rejected') }}
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
 
 ),
 

@@ -9,16 +9,16 @@ with rolled_up as (
 
     select {{ day }} as day, window_seconds, sum({{ count_column }}) as counted_rows
     from {{ model }}
-    where {{ in_rebuilt_days(day) }}
+    where {{ headrace.in_rebuilt_days(day) }}
     group by day, window_seconds
 
 ),
 
 expected as (
 
-    select {{ day }} as day, arrayJoin({{ window_widths(rollup_widths()) }}) as window_seconds, sum({{ count_column }}) as expected_rows
+    select {{ day }} as day, arrayJoin({{ headrace.window_widths(headrace.rollup_widths()) }}) as window_seconds, sum({{ count_column }}) as expected_rows
     from {{ source_model }}
-    where {{ in_rebuilt_days(day) }}
+    where {{ headrace.in_rebuilt_days(day) }}
     group by day, window_seconds
 
 )
@@ -28,7 +28,7 @@ from rolled_up
 full outer join expected using (day, window_seconds)
 where counted_rows != expected_rows
     {%- if stream %}
-    and day not in ({{ arriving(stream, day, day) }})
+    and day not in ({{ headrace.arriving(stream, day, day) }})
     {%- endif %}
 
 {% endtest %}

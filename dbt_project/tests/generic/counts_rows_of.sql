@@ -14,19 +14,19 @@ select
 from (
     select {{ day }}, toInt64(sum({{ count_column }})) as counted, toInt64(0) as held
     from {{ model }}
-    where {{ in_rebuilt_days(day) }}
+    where {{ headrace.in_rebuilt_days(day) }}
     group by {{ day }}
     union all
     select {{ day }}, toInt64(0) as counted, toInt64({{ expected }}) as held
     from {{ source_model }}
-    where {{ in_rebuilt_days(day) }}
+    where {{ headrace.in_rebuilt_days(day) }}
         and {{ row_condition }}
     group by {{ day }}
 )
 group by {{ day }}
 having counted_rows != expected_rows
     {%- if stream %}
-    and {{ day }} not in ({{ arriving(stream, day, day) }})
+    and {{ day }} not in ({{ headrace.arriving(stream, day, day) }})
     {%- endif %}
 
 {% endtest %}

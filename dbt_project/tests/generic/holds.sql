@@ -14,10 +14,10 @@ select
         {%- endfor %}
     ] as breaks,
     arrayFilter(
-        (condition, broken) -> broken > 0, [{{ quoted_list(conditions) }}], breaks
+        (condition, broken) -> broken > 0, [{{ headrace.quoted_list(conditions) }}], breaks
     ) as broken
-from {{ every_shard(model) if states else model }}
-where {{ in_rebuilt_days(day) }}
+from {{ headrace.every_shard(model) if states else model }}
+where {{ headrace.in_rebuilt_days(day) }}
 group by {{ grain | join(', ') }}
 having {{ 'copies > 1 or' if not states }} arraySum(breaks) > 0
 

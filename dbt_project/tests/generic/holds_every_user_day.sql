@@ -3,10 +3,10 @@
 
 select event_date as day, assumeNotNull(user_id) as user
 from {{ ref('events_history') }}
-where {{ in_rebuilt_days('event_date') }}
+where {{ headrace.in_rebuilt_days('event_date') }}
     and user_id is not null
     and (user_id, event_date) not in (
-        select user_id, activity_date from {{ model }} where {{ in_rebuilt_days('activity_date') }}
+        select user_id, activity_date from {{ model }} where {{ headrace.in_rebuilt_days('activity_date') }}
     )
 group by day, user
 

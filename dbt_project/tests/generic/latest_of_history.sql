@@ -5,7 +5,7 @@ with seen as (
 
     select assumeNotNull({{ key }}) as key, max(window_time) as seen_at
     from {{ ref('events_history') }}
-    where {{ in_rebuilt_days('event_date') }}
+    where {{ headrace.in_rebuilt_days('event_date') }}
         and {{ key }} is not null
     group by key
 

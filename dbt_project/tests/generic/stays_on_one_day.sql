@@ -5,7 +5,7 @@ select
     {{ key }},
     arraySort(groupUniqArray({{ day }})) as days
 from {{ model }}
-where {{ in_rebuilt_days(day, back=1, ahead=1) }}
+where {{ headrace.in_rebuilt_days(day, back=1, ahead=1) }}
 group by {{ key }}
 having min({{ day }}) != max({{ day }})
 

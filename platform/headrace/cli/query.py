@@ -149,6 +149,8 @@ def _explained(error: Refused, sql: str, config: Settings) -> Fatal:
 
 
 def _missing(database: str, table: str, config: Settings) -> str | None:
+    from headrace.models.composition import parts
+
     full = f"{database}.{table}"
     if database == config.raw_database:
         tables = list(_raw_tables(config))
@@ -156,7 +158,9 @@ def _missing(database: str, table: str, config: Settings) -> str | None:
             return f"{full} is not there yet: nothing has been published; see 'headrace status'"
         return _near(database, table, tables)
     if database in (config.dbt_schema, f"{config.dbt_schema}_speed"):
-        models = [one.stem for one in (config.project_dir / "dbt_project" / "models").rglob("*.sql")]
+        found = parts(config)
+        folders = [one for one in (found.root, found.package) if one]
+        models = [one.stem for folder in folders for one in (folder / "models").rglob("*.sql")]
         if table in models:
             return (
                 f"the model {full} is not built yet: Dagster, while it runs, deploys views first and begins with marts"

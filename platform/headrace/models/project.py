@@ -19,7 +19,7 @@ from headrace.config.settings import Settings, child_environment, exported
 from headrace.core.errors import Fatal
 from headrace.core.locks import file_lock
 from headrace.models import versions as dbt_versions
-from headrace.models.versions import Version, target_folder, variables
+from headrace.models.versions import GLOBAL_OPTIONS, Version, profile, target_folder, variables
 
 if TYPE_CHECKING:
     from headrace.pipelines import Pipeline
@@ -56,6 +56,10 @@ def _read(path: Path, _written: int) -> dict[str, Any]:
     return dict(json.loads(path.read_bytes()))
 
 
+#: Packages of macros that come with dbt itself.
+_DBTS = ("dbt", "dbt_clickhouse")
+
+
 def views_version(path: Path, settings: Settings) -> str:
     """Return the checksum of everything that is deployed once, so that a changed view is deployed again.
 
@@ -67,7 +71,7 @@ def views_version(path: Path, settings: Settings) -> str:
         for n in manifest["nodes"].values()
         if n["resource_type"] == "model" and "daily" not in n["tags"]
     ]
-    macros = [m["macro_sql"] for m in manifest["macros"].values() if m["package_name"] == "headrace"]
+    macros = [m["macro_sql"] for m in manifest["macros"].values() if m["package_name"] not in _DBTS]
     made_of = [*sorted(views), *sorted(macros), *variables(settings)]
     return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
 
@@ -121,13 +125,13 @@ def build(
     Raises:
         Fatal: A model or a test failed. The message holds dbt's output.
     """
-    project = usable(settings).project
+    version = usable(settings)
     target = target_folder(settings).with_name(f"{pipeline.name}-by-hand")
-    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "--no-use-colors", "--log-path", str(target)]
+    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", *GLOBAL_OPTIONS, "--log-path", str(target)]
     chosen = f"tag:daily,tag:{pipeline.models}" if marts_only else f"+tag:{pipeline.models}"
     command += ["build", "--select", chosen, "--indirect-selection", "cautious"]
     command += [] if unit_tests else ["--exclude-resource-type", "unit_test"]
-    command += ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(target)]
+    command += ["--project-dir", str(version.project), *profile(version), "--target-path", str(target)]
     command += variables(settings)
     settings.export()
     share_parsing(settings, target)

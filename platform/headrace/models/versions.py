@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -26,21 +25,36 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.config.settings import Settings, child_environment
-from headrace.config.shipped import DBT, checkout, shipped
+from headrace.config.shipped import DBT
 from headrace.core.locks import try_lock
-from headrace.models import lineage
+from headrace.models import composition, lineage
+from headrace.models.composition import checksums, dbt_folder, files
 from headrace.models.dbt_errors import ProjectProblem, changed_files, explain
 
 if TYPE_CHECKING:
     from headrace.core.batch import Table
 
+__all__ = [
+    "GLOBAL_OPTIONS",
+    "Project",
+    "Version",
+    "current",
+    "current_if_parsed",
+    "dbt_folder",
+    "files",
+    "profile",
+    "refuse",
+    "target_folder",
+    "variables",
+]
 log = logging.getLogger(__name__)
 
 #: Versions to keep. Runs that began with an older one may still use it.
 _KEPT = 5
 #: Retry interval after a failure whose cause is not the project (a full disk, a killed process), s.
 _AGAIN_SECONDS = 60.0
-_LEFT_OUT = ("target", "logs", "__pycache__", ".*", "*~", "#*", "*.swp", "*.tmp")
+#: Options of every dbt command, which a project of the user's own may set otherwise.
+GLOBAL_OPTIONS = ("--no-use-colors", "--no-send-anonymous-usage-stats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +66,15 @@ class Version:
 
     @property
     def project(self) -> Path:
-        """Copy of the project in which dbt runs."""
-        return self.folder / "dbt_project"
+        """Copy of the project in which dbt runs: the user's own, or Headrace's."""
+        own = self.folder / "dbt"
+        return own if own.is_dir() else self.folder / DBT
+
+    @property
+    def profiles(self) -> Path:
+        """Folder of the profile, which is Headrace's in any project."""
+        package = self.project / composition.PACKAGE
+        return package if package.is_dir() else self.project
 
     @property
     def manifest(self) -> Path:
@@ -100,14 +121,6 @@ class _Failure(msgspec.Struct):
         return ProjectProblem(self.said, self.file, self.line)
 
 
-def dbt_folder(settings: Settings) -> Path:
-    """Return the folder in which people edit the dbt project."""
-    if settings.project is not None:
-        return settings.project.dbt
-    own = checkout() is not None or "project_dir" in settings.model_fields_set
-    return settings.project_dir / DBT if own else shipped(DBT)
-
-
 def target_folder(settings: Settings) -> Path:
     """Return dbt's target folder, which is never in the project."""
     return settings.home / "dbt" / "target"
@@ -119,8 +132,12 @@ def variables(settings: Settings) -> list[str]:
     dbt parses the whole project again when its vars have changed, which takes seconds. So the days of a build are
     environment variables instead, see ``models.build_days``.
     """
-    names = ("window_time", "window_seconds", "slow_ms", "lateness_seconds", "speed_days")
-    return ["--vars", json.dumps({name: getattr(settings, name) for name in names})]
+    return ["--vars", json.dumps({name: getattr(settings, name) for name in composition.SETTINGS})]
+
+
+def profile(version: Version) -> list[str]:
+    """Return the options that name dbt's connection, for a project of the user's own, too."""
+    return ["--profiles-dir", str(version.profiles), "--profile", "headrace"]
 
 
 def current(settings: Settings) -> Project:
@@ -160,7 +177,7 @@ def current_if_parsed(settings: Settings) -> Project:
 def refuse(settings: Settings, version: Version, why: str) -> Project:
     """Record that a parsed version cannot be used, and return the usable project."""
     before = _last(settings, but=version.id)
-    changed = changed_files(_checksums(before.project), _checksums(version.project)) if before else ()
+    changed = changed_files(checksums(before.project), checksums(version.project)) if before else ()
     problem = explain(why, version.project, changed)
     _note(version.folder, problem, lasting=True)
     return _fallback(settings, problem)
@@ -172,10 +189,7 @@ def digest(settings: Settings) -> str | None:
     Raises:
         OSError: A file cannot be read.
     """
-    folder = dbt_folder(settings)
-    if not folder.is_dir():
-        return None
-    found = _checksums(folder)
+    found = composition.parts(settings).checksums()
     return _identity(found, settings) if found else None
 
 
@@ -183,26 +197,10 @@ def _identity(checksums: list[tuple[str, str]], settings: Settings) -> str:
     made_of = [
         checksums,
         variables(settings),
-        [settings.raw_database, settings.dbt_schema, settings.warehouse_cluster],
+        [settings.raw_database, settings.dbt_schema, settings.warehouse_cluster, *settings.builtin_streams],
         [installed("dbt-core"), installed("dbt-clickhouse")],
     ]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
-
-
-def _checksums(project: Path) -> list[tuple[str, str]]:
-    return [
-        (path.relative_to(project).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in sorted(files(project))
-    ]
-
-
-def files(project: Path) -> Iterator[Path]:
-    """Yield the project's files, without those that dbt, editors and systems leave in it."""
-    ignored = shutil.ignore_patterns(*_LEFT_OUT)
-    for folder, folders, names in os.walk(project):
-        out = ignored(folder, [*folders, *names])
-        folders[:] = [name for name in folders if name not in out]
-        yield from (Path(folder, name) for name in names if name not in out)
 
 
 def _versions(settings: Settings) -> Path:
@@ -270,14 +268,15 @@ def _parse(settings: Settings) -> Project:
     copy = Version("", root / f"new-{os.getpid()}")
     shutil.rmtree(copy.folder, ignore_errors=True)
     try:
-        shutil.copytree(dbt_folder(settings), copy.project, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-        made_of = _checksums(copy.project)
+        composition.keep_package(settings)
+        composition.parts(settings).copy(copy.folder)
+        made_of = checksums(copy.project)
         found = _identity(made_of, settings)
         version = Version(found, root / found)
         if known := _known(settings, found):
             return known
         before = _last(settings)
-        changed = changed_files(_checksums(before.project), made_of) if before else frozenset()
+        changed = changed_files(checksums(before.project), made_of) if before else frozenset()
         if failure := _compile(copy, settings, changed):
             _note(version.folder, failure.problem, lasting=failure.lasting)
             _tidy(settings)
@@ -311,6 +310,9 @@ def _tidy(settings: Settings) -> None:
 def _compile(copy: Version, settings: Settings, changed: frozenset[str]) -> _Failure | None:
     """Parse a project and render its models, without a warehouse, which need not exist yet."""
     settings.export()
+    own = copy.project != copy.profiles  # a project of the user's, with Headrace's as a package
+    if own and (problem := composition.wrong_vars(copy.project)):
+        return _failed(problem, lasting=True)
     try:
         done = _dbt(copy, settings)
         if done.returncode in (1, 2):  # partial parsing may blame another file, or fail
@@ -322,7 +324,9 @@ def _compile(copy: Version, settings: Settings, changed: frozenset[str]) -> _Fai
         )
         return _failed(explain(said, copy.project, changed), lasting=True)
     if not done.returncode:
-        return None
+        manifest = json.loads((target_folder(settings) / "manifest.json").read_bytes()) if own else {}
+        problem = composition.lacks_overrides(manifest, copy.project) if own else None
+        return _failed(problem, lasting=True) if problem else None
     said = (done.stdout + done.stderr).strip()
     own_fault = done.returncode in (1, 2) and "Error" in said and "[Errno " not in said
     if done.returncode < 0:
@@ -334,9 +338,9 @@ def _dbt(copy: Version, settings: Settings, *options: str) -> subprocess.Complet
     target = target_folder(settings)
     target.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-W", "ignore", "-m", "dbt.cli.main"]
-    command += ["--quiet", "--no-use-colors", *options, "--log-path", str(target), "compile"]
+    command += ["--quiet", *GLOBAL_OPTIONS, *options, "--log-path", str(target), "compile"]
     command += ["--no-introspect", "--no-populate-cache", "--select", "resource_type:model"]
-    command += ["--project-dir", str(copy.project), "--profiles-dir", str(copy.project)]
+    command += ["--project-dir", str(copy.project), *profile(copy)]
     command += ["--target-path", str(target), *variables(settings)]
     return subprocess.run(
         command, capture_output=True, text=True, env=child_environment(), check=False,

@@ -37,8 +37,9 @@ from headrace.core.locks import introduce
 from headrace.health.parity import arriving_days
 from headrace.models import lineage
 from headrace.models import project as models
+from headrace.models.composition import folder_of
+from headrace.models.versions import GLOBAL_OPTIONS, target_folder, variables
 from headrace.models.versions import Version as ProjectVersion
-from headrace.models.versions import dbt_folder, target_folder, variables
 from headrace.orchestration import columns
 from headrace.orchestration.keys import STREAM
 from headrace.orchestration.metadata import code
@@ -69,7 +70,7 @@ class Translator(DagsterDbtTranslator):
         super().__init__(settings=DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
         self.lineage = lineage.read(path)
         self._pipelines = [pipeline for pipeline in pipelines if pipeline.models]
-        self._project = dbt_folder(settings)
+        self._installation = settings
 
     def get_asset_spec(
         self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
@@ -105,14 +106,14 @@ class Translator(DagsterDbtTranslator):
         """Give the folder of the model."""
         if dbt_resource_props["resource_type"] == "source":
             return "warehouse"
-        return str(dbt_resource_props["fqn"][1])
+        return _layer(dbt_resource_props)
 
     def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
         """Add the columns, and the columns that they are made of."""
         metadata = super().get_metadata(dbt_resource_props)
         found = columns.schema(dbt_resource_props, self.lineage.of(dbt_resource_props))
         shown = {"dagster/column_schema": found} if found.columns else {}
-        return {**metadata, **shown, **code(self._project / dbt_resource_props["original_file_path"])}
+        return {**metadata, **shown, **_code(dbt_resource_props, self._installation)}
 
     def built(self, invocation: DbtCliInvocation) -> Iterator[Any]:
         """Stream the events of a dbt command, with the lineage of the models that it built."""
@@ -124,7 +125,18 @@ class Translator(DagsterDbtTranslator):
 def _asset_key(node: Mapping[str, Any]) -> AssetKey:
     if node["resource_type"] == "source":
         return AssetKey(["warehouse", node["name"]])
-    return AssetKey([node["fqn"][1], node["name"]])
+    return AssetKey([_layer(node), node["name"]])
+
+
+def _layer(node: Mapping[str, Any]) -> str:
+    """Return the first folder of a model below ``models/``; ``models`` for one that lies in no folder."""
+    _, *folders, _ = node["fqn"]
+    return str(folders[0]) if folders else "models"
+
+
+def _code(node: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Link a node to its file, which people edit or which Headrace brings along."""
+    return code(folder_of(node["package_name"], settings) / node["original_file_path"])
 
 
 def _below_views(manifest: Mapping[str, Any], unique_id: str) -> Iterator[str]:
@@ -154,12 +166,12 @@ class Dbt(DbtCliResource):
 
 def dbt_resource(version: ProjectVersion, settings: Settings) -> Dbt:
     """Make the dbt that the assets call, on the files that their definitions were made from."""
-    project = str(version.project)
     return Dbt(
-        project_dir=project,
-        profiles_dir=project,
+        project_dir=str(version.project),
+        profiles_dir=str(version.profiles),
+        profile="headrace",
         dbt_executable=str(Path(sys.executable).with_name("dbt")),
-        global_config_flags=["--no-use-colors", "--log-path", str(target_folder(settings))],
+        global_config_flags=[*GLOBAL_OPTIONS, "--log-path", str(target_folder(settings))],
     )
 
 
@@ -171,7 +183,7 @@ def exposures(path: Path, pipelines: Iterable[Pipeline], settings: Settings) -> 
     for one in manifest["exposures"].values():
         owner = one["owner"].get("email") or one["owner"].get("name")
         url = {"url": MetadataValue.url(one["url"])} if one.get("url") else {}
-        file = code(dbt_folder(settings) / one["original_file_path"])
+        file = _code(one, settings)
         specs.append(
             AssetSpec(
                 AssetKey(["exposures", one["name"]]),

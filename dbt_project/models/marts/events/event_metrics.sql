@@ -5,4 +5,4 @@
     )
 }}
 
-{{ event_windows([var('window_seconds')]) }}
+{{ event_windows([headrace.setting('window_seconds')]) }}

@@ -5,4 +5,4 @@
     )
 }}
 
-{{ performance_windows([var('window_seconds')]) }}
+{{ performance_windows([headrace.setting('window_seconds')]) }}

@@ -5,4 +5,4 @@
     )
 }}
 
-{{ measured_windows([var('window_seconds')]) }}
+{{ measured_windows([headrace.setting('window_seconds')]) }}

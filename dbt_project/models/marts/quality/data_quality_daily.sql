@@ -2,13 +2,15 @@
 
 with landed as (
 
-    {%- for stream, day, id in [('events', 'event_date', 'event_id'), ('metrics', 'metric_date', 'metric_id')] %}
+    {%- set streams = [('events', 'event_date', 'event_id'), ('metrics', 'metric_date', 'metric_id')] %}
+    {%- set late_after = headrace.setting('lateness_seconds') | int %}
+    {%- for stream, day, id in streams if headrace.has_stream(stream) %}
     select
         '{{ stream }}' as stream,
         {{ day }} as day,
         count() as landed,
         uniqExact(occurred_date, {{ id }}) as distinct_ids,
-        countIf(_ingested_at > occurred_at + toIntervalSecond({{ var('lateness_seconds') | int }})) as late,
+        countIf(_ingested_at > occurred_at + toIntervalSecond({{ late_after }})) as late,
         quantiles(0.5, 0.99)(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as lags,
         max(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as longest
     from {{ ref('stg_' ~ stream) }}

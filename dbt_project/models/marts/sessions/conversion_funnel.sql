@@ -1,5 +1,5 @@
 {{ config(materialized='view') }}
-{%- set steps = var('funnel_steps') %}
+{%- set steps = headrace.setting('funnel_steps') %}
 
 with counted as (
 

@@ -1,4 +1,4 @@
-{%- set lookaround = var('lookaround_days') | int -%}
+{%- set lookaround = headrace.setting('lookaround_days') | int -%}
 {{
     config(
         partition_by='session_date',
@@ -71,7 +71,7 @@ sessions as (
         uniqExact(page) as pages,
         nullIf(argMinIf(assumeNotNull(page), place, page is not null), '') as entry_page,
         nullIf(argMaxIf(assumeNotNull(page), place, page is not null), '') as exit_page,
-        countIf(event_type in ({{ quoted_list(var('conversion_event_types')) }})) as conversions,
+        countIf(event_type in ({{ quoted_list(headrace.setting('conversion_event_types')) }})) as conversions,
         -- the furthest step that was taken after all steps before it
         arrayFold(
             (reached, types) -> if(has(types, reached + 1), toUInt8(reached + 1), reached),

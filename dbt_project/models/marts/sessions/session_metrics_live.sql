@@ -19,7 +19,7 @@ unfinished as (
 
 select *
 from {{ ref('session_metrics') }}
-where session_date < toDate(now('UTC')) - {{ var('speed_days') | int }}
+where session_date < toDate(now('UTC')) - {{ headrace.setting('speed_days') | int }}
     or session_id not in (select unfinished.session_id from unfinished)
 union all
 select *

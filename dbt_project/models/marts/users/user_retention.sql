@@ -19,4 +19,4 @@ select
     retained_users,
     retained_users / cohort_users as retained_share
 from followed
-where days_since <= {{ var('retention_days') | int }}
+where days_since <= {{ headrace.setting('retention_days') | int }}
