@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,17 @@ from headrace.core.errors import BadData
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OWN = Place("contracts.things", own=True)
 #: The calls that generated source makes.
-CALLS = {"field", "Contract", "pl.Struct", "pl.col", "pl.Datetime", "map_of", "pl.col().cast", "datetime"}
+CALLS = {
+    "field",
+    "Contract",
+    "pl.Struct",
+    "pl.List",
+    "pl.col",
+    "pl.Datetime",
+    "map_of",
+    "pl.col().cast",
+    "datetime",
+}
 
 
 def sample_of(records: Iterable[dict[str, Any]]) -> Sample:
@@ -185,11 +196,19 @@ def test_lists_of_objects_have_members_with_types() -> None:
     items = one(
         sample_of({"items": [{"sku": "a", "n": 1}, {"sku": "b", "n": 2.5}]} for _ in range(3)), "items"
     )
-    assert items.members == {"sku": "pl.String", "n": "pl.Float64"}
-    found = inferred(sample_of({"items": [[1]], "n": 1} for _ in range(3)))
-    assert found.left_out == [
-        '"items": lists of arrays, which no column holds; unknown="keep" would keep them as JSON'
+    assert items.dtype == 'Annotated[pl.List, pl.Struct({"sku": pl.String, "n": pl.Float64})]'
+    nested = one(sample_of({"items": [[1, 2], []], "n": 1} for _ in range(3)), "items")
+    assert nested.dtype == "Annotated[pl.List, pl.List(pl.Int64)]"
+    odd = sample_of({"items": [{"a b": 1}], "n": 1} for _ in range(3))
+    assert inferred(odd).left_out == [
+        '"items": lists of objects that no column holds; unknown="keep" would keep them as JSON'
     ]
+    deep = sample_of({"items": [{"tags": ["a"], "size": {"x": 1}, "grid": [[1.5]]}]} for _ in range(3))
+    contract = loaded(deep)
+    size, tags = pl.Struct({"x": pl.Int64}), pl.List(pl.String)
+    grid = pl.List(pl.List(pl.Float64))
+    items_type = pl.List(pl.Struct({"tags": tags, "size": size, "grid": grid}))
+    assert {c.name: c.dtype for c in contract.columns}["items"] == items_type
 
 
 def test_an_id_that_never_repeats_is_the_key() -> None:
@@ -347,7 +366,7 @@ def harmful(source: str) -> list[str]:
 def test_whatever_a_message_holds_the_contract_loads_and_does_nothing_else(
     records: list[dict[str, Any]],
 ) -> None:
-    sample = sample_of(records)
+    sample = sample_of(records * 30)  # of many records more is said
     if not any(name for record in sample.records for name in record):
         return
     try:
@@ -371,6 +390,7 @@ def test_the_source_is_as_ruff_would_format_it(tmp_path: Path) -> None:
             "Session ID": f"s{n % 5}",
             "items": [{f"{long}_{m}": m for m in range(6)}],
             "few": [{"a": 1}],
+            "deep": [{f"{long}_{m}": {f"{long}_{m}": [{"a": 1}]} for m in range(3)}],
             "context": {"page": {"url": f"/{n % 3}"}},
             HOSTILE: "it's" if n % 2 else 'a "quote"',
             "at": "2026-01-01 00:00:00",

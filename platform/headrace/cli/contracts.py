@@ -185,7 +185,7 @@ def _type(one: Any) -> Any:
     said = one.dtype.removeprefix("pl.").replace("Annotated[pl.", "").replace("pl.", "").removesuffix("]")
     given = one.arguments
     said = {"uuid": "UUID", "object": "JSON object"}.get(given.get("wire", ""), said)
-    if one.members:
+    if "Struct" in one.dtype:
         said = "List of objects"
     elif one.kind in ("decimal", "list"):
         said = one.dtype.removeprefix("Annotated[pl.").replace(", ", "(", 1).replace("pl.", "")[:-1] + ")"

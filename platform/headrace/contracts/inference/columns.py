@@ -56,9 +56,6 @@ class Values:
         return Values(self.path, self.records, [self.values[n] for n in chosen], [self.at[n] for n in chosen])
 
 
-#: Annotation of plain values by their kind in JSON.
-SCALARS = {"text": "pl.String", "integer": "pl.Int64", "number": "pl.Float64", "boolean": "pl.Boolean"}
-_MEMBER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _KINDS = {
     bool: "boolean",
     int: "integer",
@@ -127,18 +124,6 @@ def shape(objects: Values) -> str:
     if not names or any(path_text((*objects.path, name)) is None for name in names):
         return "text"
     return "columns" if _leaves(objects) <= _MOST_MEMBERS else "text"
-
-
-def struct_members(objects: Values) -> dict[str, str]:
-    """Return the members of objects in a list, with their annotations; none if they have no exact type."""
-    found: dict[str, str] = {}
-    for one in members(Values((), len(objects.values), objects.values, list(range(len(objects.values))))):
-        name, kind = one.path[0], most_common(one.kinds()) if one.values else "text"
-        if not _MEMBER.fullmatch(name) or kind not in SCALARS:
-            return {}
-        found[name] = SCALARS[kind]
-    alike = {name.lower() for name in found}
-    return found if len(alike) == len(found) <= _MOST_MEMBERS else {}
 
 
 def path_text(path: tuple[str, ...]) -> str | None:

@@ -52,7 +52,8 @@ def infer(sample: Sample, stream: str, now: datetime) -> Inferred:
         raise BadData(f"{sample.name} has no record to learn from" + (f": {why}" if why else ""))
     found, left_out = proposals(sample)
     if not found:
-        raise BadData(f"the records of {sample.name} have no field that a column can hold")
+        why = f": {'; '.join(left_out)}" if left_out else ""
+        raise BadData(f"the records of {sample.name} have no field that a column can hold{why}")
     roles = choose(found, sample, stream, now)
     of = f"{sample.total:,}" if sample.exact else f"about {sample.total:,}"
     name = first_line(sample.name)

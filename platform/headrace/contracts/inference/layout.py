@@ -64,6 +64,8 @@ def laid_out(before: str, value: Any, after: str = "", indent: int = 0) -> list[
             if indent + 4 + len(inner) <= WIDTH:
                 return [f"{space}{before}{function}(", f"{space}    {inner}", f"{space}){after}"]
             lines = [f"{space}{before}{function}("]
+            if len(arguments) == 1 and not arguments[0][0]:  # which gets no comma
+                return [*lines, *laid_out("", arguments[0][1], "", indent + 4), f"{space}){after}"]
             for name, argument in arguments:
                 lines += laid_out(f"{name}=" if name else "", argument, ",", indent + 4)
             return [*lines, f"{space}){after}"]

@@ -5,15 +5,9 @@ from __future__ import annotations
 import polars as pl
 
 from headrace.contracts.inference.arrow_types import follow
-from headrace.contracts.inference.columns import (
-    SCALARS,
-    Values,
-    columns,
-    members,
-    most_common,
-    shape,
-    struct_members,
-)
+from headrace.contracts.inference.columns import Values, columns, members, most_common, shape
+from headrace.contracts.inference.exact import element_type
+from headrace.contracts.inference.layout import flat
 from headrace.contracts.inference.names import column_names, identifier
 from headrace.contracts.inference.proposal import Proposal, counted, percent, shown
 from headrace.contracts.inference.sample import Sample
@@ -103,18 +97,15 @@ def _add_lists(found: list[Proposal], left_out: list[str], values: Values, sampl
     elements = Values(values.path, 0, [e for one in lists.values for e in one if e is not None])
     kinds = elements.kinds()
     kind = most_common(kinds) if kinds else "text"
-    told = struct_members(elements.of_kind("object")) if kind == "object" else {}
-    if kind not in SCALARS and not told:
+    element = element_type(lists)
+    if element is None:
         left_out.append(
-            f"{shown('.'.join(values.path))}: lists of {kind}s, which no column holds;"
+            f"{shown('.'.join(values.path))}: lists of {kind}s that no column holds;"
             ' unknown="keep" would keep them as JSON'
         )
         return
-    proposal = Proposal(
-        values.path, "list", f"Annotated[pl.List, {SCALARS.get(kind, '')}]", {"required": True, "default": []}
-    )
-    if kind == "object":
-        proposal.dtype, proposal.members = "", told
+    proposal = Proposal(values.path, "list", "", {"required": True, "default": []}, element=element)
+    proposal.dtype = f"Annotated[pl.List, {flat(element)}]"
     most = max(map(len, lists.values), default=0)
     proposal.seen = f"up to {counted(most, 'elements')}" if kinds else "empty lists alone"
     if not kinds:

@@ -46,7 +46,7 @@ class Proposal:
         misfits: Values that will be rejected.
         missing: Records without a value.
         series: The values, one per record, to compare them; null for none.
-        members: Members of the objects in a list, with their annotations.
+        element: Type of a list's elements, as ``layout`` writes it; None if it is no list.
         name: Name of the column.
     """
 
@@ -60,7 +60,7 @@ class Proposal:
     misfits: list[Misfits] = field(default_factory=list)
     missing: int = 0
     series: pl.Series = field(default_factory=lambda: pl.Series([], dtype=pl.Null))
-    members: dict[str, str] = field(default_factory=dict)
+    element: Any = None
     name: str = ""
 
     @property

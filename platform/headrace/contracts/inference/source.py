@@ -62,7 +62,12 @@ def contract_source(
         learnt_from: One line for people about the sample, without quotes.
         left_out: Lines about fields that no column holds.
     """
-    structs = [line for one in proposals if one.members for line in ("", *_struct(one))]
+    structs = [
+        line
+        for one in proposals
+        if _has_constant(one)
+        for line in ("", *laid_out(f"{_constant(one)} = ", one.element))
+    ]
     fields = [line for one in proposals for line in _field(one, roles)]
     arguments: list[tuple[str, Any]] = [
         ("name", stream),
@@ -103,14 +108,13 @@ def contract_source(
     )
 
 
-def struct_name(one: Proposal) -> str:
-    """Return the name of the constant with the members of the objects in a list."""
-    return f"{one.name.upper()}_MEMBERS"
+def _has_constant(one: Proposal) -> bool:
+    """Tell whether a list's elements are objects, whose type gets a constant of its own."""
+    return one.element is not None and "pl.Struct(" in one.dtype
 
 
-def _struct(one: Proposal) -> list[str]:
-    members = {name: Code(dtype) for name, dtype in one.members.items()}
-    return laid_out(f"{struct_name(one)} = ", members)
+def _constant(one: Proposal) -> str:
+    return f"{one.name.upper()}_ELEMENT"
 
 
 def _imports(fields: str, place: Place) -> list[str]:
@@ -144,7 +148,7 @@ def _field(one: Proposal, roles: Roles) -> list[str]:
         )
     given = {**one.arguments, **_read_from(one)}
     arguments = [("", _description(one, roles)), *((name, given[name]) for name in _ORDER if name in given)]
-    dtype = f"Annotated[pl.List, pl.Struct({struct_name(one)})]" if one.members else one.dtype
+    dtype = f"Annotated[pl.List, {_constant(one)}]" if _has_constant(one) else one.dtype
     return lines + laid_out(f"{one.name}: {dtype} = ", Call("field", tuple(arguments)), indent=4)
 
 
