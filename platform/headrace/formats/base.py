@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal, get_args
 
 import msgspec
 
 from headrace.contracts import Contract
+from headrace.contracts.shaping.names import names_of, sent_columns
 from headrace.core.errors import BadData
 
 Format = Literal["ndjson", "csv", "parquet", "access_log"]
@@ -72,10 +73,18 @@ def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record | None]]:
             yield number, line.rstrip(b"\r\n"), None
 
 
-def key_column(contract: Contract) -> str:
-    """Return the column whose value is the message's key."""
-    names = {c.name for c in contract.columns}
-    return "session_id" if "session_id" in names else contract.key
+def key_names(contract: Contract) -> tuple[str, ...]:
+    """Return the names, in a message, of the field whose value is the message's key; none if it is computed."""
+    fields = {c.name: c for c in contract.read_columns}
+    column = fields.get("session_id") or fields.get(contract.key)
+    if column is None:
+        return ()
+    return tuple(name for name in (column.name, *(column.shape.alias if column.shape else ())))
+
+
+def key_in(record: Mapping[str, object], names: Sequence[str]) -> bytes | None:
+    """Return the key of a record: the first of these fields that has a value."""
+    return key_of(next((record[name] for name in names if record.get(name) is not None), None))
 
 
 def key_of(value: object) -> bytes | None:
@@ -104,12 +113,19 @@ def require_columns(name: str, contract: Contract, names: Sequence[str]) -> None
         BadData: A column is unknown and rejected, is probably a misspelled required column, appears twice, or
             is missing.
     """
-    known = [c.name for c in contract.columns]
+    known = sent_columns(contract)
     missing = [
-        c.name for c in contract.columns if not c.nullable and c.default is None and c.name not in names
+        c
+        for c in contract.read_columns
+        if not c.nullable and c.default is None and not any(name in names for name in names_of(contract, c))
     ]
     strange = [column for column in names if column not in known]
     if strange and (missing or contract.unknown == "reject"):
+        computed = {c.name for c in contract.fields} - {c.name for c in contract.read_columns}
+        if strange[0] in computed and contract.unknown == "reject":
+            raise BadData(
+                f"{name}: column {strange[0]!r} is computed by {contract.name}; leave it out of the file"
+            )
         near = difflib.get_close_matches(strange[0], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(known)}"
         raise BadData(f"{name}: {contract.name} has no column {strange[0]!r}; {hint}")
@@ -117,4 +133,6 @@ def require_columns(name: str, contract: Contract, names: Sequence[str]) -> None
         if names.count(column) > 1:
             raise BadData(f"{name}: column {column!r} appears twice; rename one of them")
     if missing:
-        raise BadData(f"{name}: column {missing[0]!r} is missing; {contract.name} requires it")
+        others = [one for one in names_of(contract, missing[0]) if one != missing[0].name]
+        called = f", which may also be called {' or '.join(map(repr, others))}" if others else ""
+        raise BadData(f"{name}: column {missing[0].name!r} is missing{called}; {contract.name} requires it")

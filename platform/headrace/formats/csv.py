@@ -11,9 +11,10 @@ from typing import IO
 import msgspec
 
 from headrace.contracts import Contract
+from headrace.contracts.shaping.names import Sent, put, sent_columns
 from headrace.core.errors import BadData
 from headrace.formats import base
-from headrace.formats.base import Record, json_value, key_column, key_of, malformed, require_columns
+from headrace.formats.base import Record, json_value, key_in, key_names, malformed, require_columns
 
 
 def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
@@ -28,9 +29,10 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
     delimiter = delimiter_of(first)
     names = header(first, name)
     require_columns(name, contract, names)
-    wires = {c.name: c.wire for c in contract.columns}
-    converters = [_CELLS.get(wires.get(name, ""), _text) for name in names]
-    column = key_column(contract)
+    sent = sent_columns(contract)
+    converters = [_converter(sent.get(name)) for name in names]
+    nested = {name: sent[name].place for name in names if name in sent and sent[name].place != (name,)}
+    keys = key_names(contract)
     lines = _Lines(text)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -49,8 +51,11 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
             yield malformed(number, f"{len(row)} fields, the header has {len(names)}", lines.raw())
             continue
         record = {n: convert(cell) for n, convert, cell in zip(names, converters, row, strict=True) if cell}
+        key = key_in(record, keys)
+        for name in nested.keys() & record.keys():
+            put(record, nested[name], record.pop(name))
         try:
-            yield msgspec.json.encode(record), key_of(record.get(column)), None
+            yield msgspec.json.encode(record), key, None
         except UnicodeEncodeError:
             yield malformed(number, "not UTF-8", lines.raw())
 
@@ -90,7 +95,15 @@ def header(line: str, name: str) -> list[str]:
 
 def delimiter_of(line: str) -> str:
     """Return the delimiter of a header."""
-    return max(",;\t|", key=line.count)
+    bare = _QUOTED.sub("", line)
+    return max(",;\t|", key=bare.count)
+
+
+def _converter(sent: Sent | None) -> Callable[[str], object]:
+    """Return how the cells of a column become values; an object with several columns inside is JSON."""
+    if sent is None:
+        return _text
+    return _CELLS.get(sent.column.wire if sent.column else "object", _text)
 
 
 def _text(cell: str) -> object:
@@ -110,6 +123,8 @@ def _integer(cell: str) -> object:
     return int(text) if _OTHER_INTEGER.fullmatch(text) else _number(cell)
 
 
+#: A quoted cell of a header, which may have any of the delimiters inside.
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 #: Numbers of JSON, and what spreadsheets write besides: a plus, leading zeros, no digit before or after the point.
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _OTHER_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,99}\.?[0-9]{0,99}|\.[0-9]{1,99})(?:[eE][+-]?[0-9]{1,2})?")

@@ -8,13 +8,18 @@ from typing import IO, Any
 import msgspec
 
 from headrace.contracts import Contract
-from headrace.formats.base import Record, key_column, key_of, lines, malformed
+from headrace.formats.base import Record, key_names, key_of, lines, malformed
 
 
 def read(file: IO[bytes], contract: Contract) -> Iterator[Record]:
     """Read every line as it is, keyed by its key column."""
-    column = key_column(contract)
-    keyed = msgspec.json.Decoder(msgspec.defstruct("Keyed", [(column, Any, None)]))
+    names = key_names(contract)
+    attributes = [f"f{n}" for n in range(len(names))]
+    keyed = msgspec.json.Decoder(
+        msgspec.defstruct(
+            "Keyed", [(a, Any, None) for a in attributes], rename=dict(zip(attributes, names, strict=True))
+        )
+    )
     anything = msgspec.json.Decoder()
     for number, line, overlong in lines(file):
         if overlong:
@@ -22,7 +27,8 @@ def read(file: IO[bytes], contract: Contract) -> Iterator[Record]:
             continue
         try:
             line.decode()
-            key = getattr(keyed.decode(line), column)
+            found = keyed.decode(line)
+            key = next((v for a in attributes if (v := getattr(found, a)) is not None), None)
         except msgspec.ValidationError:  # valid JSON so far, but no object
             try:
                 value = anything.decode(line)
@@ -33,7 +39,11 @@ def read(file: IO[bytes], contract: Contract) -> Iterator[Record]:
                 yield malformed(number, "neither an object nor an array", line)
                 continue
             first = value[0] if value else None
-            key = first.get(column) if isinstance(first, dict) else None
+            key = (
+                next((first[n] for n in names if first.get(n) is not None), None)
+                if isinstance(first, dict)
+                else None
+            )
         except UnicodeDecodeError as error:
             yield malformed(number, f"not UTF-8 ({error.reason} at byte {error.start})", line)
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 import msgspec
@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 
 from headrace.contracts import Contract
 from headrace.contracts.base import Wire
+from headrace.contracts.shaping.declared import Shape
+from headrace.contracts.shaping.names import Sent, put, sent_columns
 from headrace.core.errors import BadData, Fatal
 from headrace.formats.arrow_json import JsonColumn, json_column, keyed
-from headrace.formats.base import CHUNK, Record, json_value, key_column, key_of, malformed, require_columns
+from headrace.formats.base import CHUNK, Record, json_value, key_in, key_names, malformed, require_columns
 
 #: Decimals are numbers, with all their digits.
 _JSON = msgspec.json.Encoder(decimal_format="number")
@@ -35,46 +37,81 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
         BadData: The columns do not fit the contract, or times have no zone.
     """
     table = pq.ParquetFile(file)
-    # a file of the lake also has its partition and the rows' origins
-    landed = set(contract.landed_schema.names()) - {c.name for c in contract.columns}
-    names = [name for name in table.schema_arrow.names if name not in landed]
+    names = _names(table.schema_arrow.names, contract)
     require_columns(name, contract, names)
-    wires = {c.name: c.wire for c in contract.columns}
-    _require_zones(table, name, [n for n in names if n in wires])
-    key = key_column(contract)
+    sent = {n: one for n, one in sent_columns(contract).items() if n in names}
+    _require_times(table, name, sent)
+    nested = [(n, one.place) for n, one in sent.items() if one.place != (n,)]
+    keys = key_names(contract)
     number = 0
     for batch in table.iter_batches(CHUNK, columns=names):
-        columns = [_column(batch.column(n), wires.get(n)) for n in names]
+        columns = [_column(batch.column(n), _wire(sent.get(n), batch.column(n))) for n in names]
         wrong: dict[int, str] = {}
         for column_name, column in zip(names, columns, strict=True):
             # the nearest value will do for a column outside the contract
-            for row, why in column.wrong.items() if column_name in wires else ():
+            for row, why in column.wrong.items() if column_name in sent else ():
                 column.values[row] = (why, column.values[row])
                 wrong.setdefault(row, f"column {column_name!r}: {why}")
         for row, values in enumerate(zip(*(column.values for column in columns), strict=True)):
             number += 1
             record = {n: v for n, v in zip(names, values, strict=True) if v is not None}
+            key = key_in(record, keys)
+            for column_name, place in nested:
+                if column_name in record:
+                    put(record, place, record.pop(column_name))
             payload = _JSON.encode(record)
             if row in wrong:
                 yield malformed(number, wrong[row], payload)
             else:
-                yield payload, key_of(record.get(key)), None
+                yield payload, key, None
 
 
-def _require_zones(table: pq.ParquetFile, name: str, columns: Sequence[str]) -> None:
+def _names(names: Sequence[str], contract: Contract) -> list[str]:
+    """Return the columns to read: of a file of the lake, not its partition, origins and computed columns."""
+    landed = set(contract.landed_schema.names()) - {c.name for c in contract.columns}
+    if landed <= set(names):
+        landed |= {c.name for c in contract.columns} - {c.name for c in contract.read_columns}
+    return [name for name in names if name not in landed]
+
+
+def _wire(sent: Sent | None, array: pa.Array) -> Wire | None:
+    if sent is None or sent.column is not None:
+        return sent.column.wire if sent and sent.column else None
+    # an object with several columns inside may be JSON text
+    return "object" if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) else None
+
+
+def _require_times(table: pq.ParquetFile, name: str, sent: Mapping[str, Sent]) -> None:
+    """Refuse times without a zone, unless the field says which one they are in."""
     physical = {c.path: c.physical_type for c in map(table.schema.column, range(len(table.schema)))}
-    for column in columns:
+    for column, one in sent.items():
         kind = table.schema_arrow.field(column).type
+        shape = one.column.shape if one.column else None
+        if pa.types.is_temporal(kind) and shape is not None and not _iso(shape):
+            raise BadData(
+                f"{name}: column {column!r} holds values of type {kind}, which field {one.column.name!r} would read in"  # type: ignore[union-attr]
+                f" format {shape.formats[0]!r}; add 'iso8601' (a date: '%Y-%m-%d') to its formats"
+            )
         if not pa.types.is_timestamp(kind) or kind.tz is not None:
             continue
-        if physical.get(column) == "INT96":
+        int96 = physical.get(column) == "INT96"  # by convention UTC, whatever the field says
+        if shape is not None and shape.zone and (not int96 or shape.zone == "UTC"):
+            continue
+        if int96:
             held, advice = "INT96", 'in Spark set spark.sql.parquet.outputTimestampType to "TIMESTAMP_MICROS"'
         else:
             held, advice = f"{kind} (local time)", f"in pandas df[{column!r}].dt.tz_localize('UTC')"
+        if one.column is not None and one.column.wire == "time" and not int96:
+            advice += ", or say their zone at the field, such as zone='Europe/Berlin'"
         raise BadData(
             f"{name}: times of column {column!r} have no zone, they are {held}; write them as timestamps in UTC"
             f" ({advice})"
         )
+
+
+def _iso(shape: Shape) -> bool:
+    """Tell whether a field reads times and dates as this module writes them."""
+    return not shape.formats or bool({"rfc3339", "iso8601", "%Y-%m-%d", "%F"} & set(shape.formats))
 
 
 def read_packed(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:

@@ -12,12 +12,14 @@ import io
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 import pyarrow as pa
 
 from headrace.contracts import Contract
+from headrace.contracts.shaping.names import sent_columns
 from headrace.core.errors import BadData
 from headrace.formats import access_log, base, csv, ndjson, parquet
 from headrace.formats.base import FORMATS, Format, Malformed, Record
@@ -51,7 +53,12 @@ class FileReader:
     def version(self) -> str:
         """Text that changes when the same file may yield other records than before."""
         contract = self.contract
-        return f"{contract.name} v{contract.version} {contract.unknown} {self.format or 'by content'}"
+        said = f"{contract.name} v{contract.version} {contract.unknown} {self.format or 'by content'}"
+        if contract.shaping is None:
+            return said
+        # which columns a file may have, and where their values go, can change without a version
+        places = sorted((name, str(sent.place)) for name, sent in sent_columns(contract).items())
+        return f"{said} {blake2b(repr(places).encode(), digest_size=8).hexdigest()}"
 
     def records(self, open: Open, name: str) -> Generator[Record, None, None]:
         """Read every record of a file, in order; the same file yields the same records every time.
@@ -192,4 +199,4 @@ def _looks(start: bytes, contract: Contract) -> Format | None:
         return "access_log"
     header = first.decode("utf-8", "replace")
     names = {name.strip(' "') for name in header.split(csv.delimiter_of(header))}
-    return "csv" if names & {c.name for c in contract.columns} else None
+    return "csv" if names & sent_columns(contract).keys() else None

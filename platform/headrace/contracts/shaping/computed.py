@@ -122,8 +122,12 @@ def _evaluated(rows: pl.DataFrame, derive: pl.Expr) -> pl.Series:
         found = rows.select(derive).to_series()
         if not derive.meta.root_names():
             found = found.new_from_index(0, rows.height) if len(found) == 1 else found
-    except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SchemaError) as error:
-        raise Hopeless(said(error)) from error
+    except pl.exceptions.PolarsError:
+        try:
+            rows.clear().lazy().select(derive).collect_schema()
+        except pl.exceptions.PolarsError as error:  # it fits no values of these dtypes at all
+            raise Hopeless(said(error)) from error
+        raise
     if len(found) != rows.height:
         raise Hopeless(
             f"the expression gives {len(found)} values for {rows.height} records; it is one per record"

@@ -47,8 +47,8 @@ def formatted(data: Any, offsets: Any, program: Any, micros: Any, state: Any) ->
 def iso(data: Any, offsets: Any, loose: bool, micros: Any, state: Any) -> None:
     """Read ``YYYY-MM-DDThh:mm:ss``, a blank for T, with or without fraction and zone.
 
-    A ``loose`` reading also takes times without seconds, a comma before the fraction, and the zones ``+hh`` and
-    ``+hhmm``.
+    A ``loose`` reading also takes times without seconds, a comma before the fraction, a blank before the zone, and the
+    zones ``+hh``, ``+hhmm``, ``UTC`` and ``GMT``.
     """
     for row in range(offsets.size - 1):
         if state[row] == UNREAD:
@@ -269,7 +269,12 @@ def _iso(data: Any, at: int, end: int, loose: bool) -> tuple[int, int]:
         return unread
     zoned = at < end
     if zoned:
-        at, offset = _offset(data, at, end, loose)
+        if loose and byte_at(data, at) == 0x20:
+            at += 1
+        if loose and at + 3 == end and _utc(data, at):
+            at = end
+        else:
+            at, offset = _offset(data, at, end, loose)
         if at != end:
             return unread
     return _moment(year, month, day, 0, hour, minute, second, micro, offset, zoned)
