@@ -192,6 +192,22 @@ def test_objects_become_columns_maps_or_text() -> None:
     }
 
 
+def test_cells_of_a_csv_may_hold_json() -> None:
+    found = inferred(
+        cells_of(
+            tags=['["a", "b"]', "[]", '["c"]'],
+            page=['{"url": "/a", "n": 1.5}', '{"url": "/b"}', '{"n": 2}'],
+            odd=["[1]", "not json", "{}"],
+        )
+    )
+    assert {c.name: c.dtype for c in found.columns if c.path} == {
+        "tags": "Annotated[pl.List, pl.String]",
+        "page_url": "pl.String",
+        "page_n": "pl.Float64",
+        "odd": "pl.String",
+    }
+
+
 def test_lists_of_objects_have_members_with_types() -> None:
     items = one(
         sample_of({"items": [{"sku": "a", "n": 1}, {"sku": "b", "n": 2.5}]} for _ in range(3)), "items"

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from headrace.contracts.inference.sample import Sample
+import msgspec
+
+from headrace.contracts.inference.sample import JSON, Sample
 
 #: Deepest object whose members become columns, and most columns that one object becomes.
 _DEEPEST, _MOST_MEMBERS = 3, 40
+#: Cells are JSON if so many of them are.
+_MOST_CELLS = 0.98
 #: An object whose names change has more than so many names, beyond so many times those of one record.
 _FEW_NAMES, _TIMES_NAMES = 8, 3
 #: Names that a path can have without quotes.
@@ -105,6 +110,19 @@ def _collect(
                 one = found[name] = Values((*path, name), records)
             one.values.append(value)
             one.at.append(at)
+
+
+def unpacked(cells: Values) -> Values:
+    """Return the objects or lists that nearly all cells of a CSV's column hold as JSON; else the cells."""
+    packed = [n for n, cell in enumerate(cells.values) if cell.lstrip()[:1] in ("{", "[")]
+    if not packed or len(packed) < _MOST_CELLS * len(cells.values):
+        return cells
+    found = Values(cells.path, cells.records, list(cells.values), cells.at)
+    for n in packed:
+        with suppress(msgspec.DecodeError, RecursionError):
+            found.values[n] = JSON.decode(cells.values[n])
+    read = sum(isinstance(value, dict | list) for value in found.values)
+    return found if read >= _MOST_CELLS * len(cells.values) else cells
 
 
 def shape(objects: Values) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from headrace.contracts.inference.arrow_types import follow
-from headrace.contracts.inference.columns import Values, columns, members, most_common, shape
+from headrace.contracts.inference.columns import Values, columns, members, most_common, shape, unpacked
 from headrace.contracts.inference.exact import element_type
 from headrace.contracts.inference.layout import flat
 from headrace.contracts.inference.names import column_names, identifier
@@ -35,6 +35,8 @@ def proposals(sample: Sample) -> tuple[list[Proposal], list[str]]:
 
 
 def _add(found: list[Proposal], left_out: list[str], values: Values, sample: Sample) -> None:
+    cells = sample.kind == "csv" and len(values.path) == 1
+    values = unpacked(values) if cells else values
     kinds = values.kinds()
     kind = most_common(kinds) if kinds else ""
     if kind == "object":
@@ -45,7 +47,8 @@ def _add(found: list[Proposal], left_out: list[str], values: Values, sample: Sam
         return
     if kind:
         name = identifier("_".join(values.path))
-        one = scalar(values, kind, name, sample.kind, sample.numbers)
+        of = "json" if sample.kind == "csv" and not cells else sample.kind
+        one = scalar(values, kind, name, of, sample.numbers)
     else:
         one = Proposal(values.path, "text", "pl.String", {"length": (1, 256)}, "no value at all")
         one.missing = values.records

@@ -11,7 +11,7 @@ import msgspec
 
 Kind = Literal["json", "csv", "parquet"]
 #: Numbers with a fraction become decimals, so that their digits can be counted.
-_JSON = msgspec.json.Decoder(float_hook=Decimal)
+JSON = msgspec.json.Decoder(float_hook=Decimal)
 _SHOWN = 60
 
 
@@ -67,7 +67,7 @@ class Sample:
             return
         self.longest = max(self.longest, len(payload))
         try:
-            value = _JSON.decode(payload)
+            value = JSON.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.add_wrong(_why_no_json(payload), number, payload)
             return

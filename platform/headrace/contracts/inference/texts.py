@@ -59,7 +59,7 @@ _INTEGER = r"^[+-]?(0|[1-9][0-9]{0,18})$"
 #: A number as CSV may write it; one with leading zeros is an id, such as a postal code.
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?$"
 _FIRST_DATE, _LAST_DATE = pl.date(1900, 1, 1), pl.date(2299, 12, 31)
-BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"})
+BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"})
 #: Numbers that are written for people.
 DECORATED = re.compile(r"[$€£¥]? ?-?\d{1,3}(?:[,.' ]\d{3})*(?:[.,]\d+)? ?[%$€£¥]?")
 
