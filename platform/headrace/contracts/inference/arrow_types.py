@@ -39,7 +39,7 @@ def follow(proposal: Proposal, declared: Any, *, binary: bool) -> None:
         proposal.hints.clear()
         if guess or binary:
             proposal.decide.clear()
-            proposal.arguments.pop("length", None)
+            proposal.arguments.clear()  # what is said of text
     if _T.is_dictionary(declared) and proposal.dtype == "pl.String" and proposal.kind == "text":
         proposal.arguments["low_cardinality"] = True
 
