@@ -10,6 +10,7 @@ import polars as pl
 
 from headrace.contracts.base import Column, Contract
 from headrace.contracts.dtypes import FLOAT32, INT_RANGE, Wire, inner_of, wires_of
+from headrace.contracts.shaping.schema import sent_schema
 from headrace.contracts.unknown import Policy
 from headrace.core.batch import STRING_MAP
 
@@ -44,13 +45,18 @@ _KEYWORDS = {
 
 def json_schema(contract: Contract) -> dict[str, Any]:
     """Return a contract as JSON Schema, draft 2020-12."""
+    properties = {column.name: _property(column, contract.unknown) for column in contract.read_columns}
+    if contract.shaping is not None:
+        asked = sent_schema(contract, properties)
+    else:
+        required = [c.name for c in contract.columns if not c.nullable and c.default is None]
+        asked = {"properties": properties, "required": required}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"{contract.name} v{contract.version}",
         "type": "object",
-        "properties": {column.name: _property(column, contract.unknown) for column in contract.columns},
+        **asked,
         **_others(contract.unknown),
-        "required": [c.name for c in contract.columns if not c.nullable and c.default is None],
     }
 
 

@@ -37,6 +37,7 @@ _EITHER = {
     "fraction": {_FRACTION},
     "half of the day": {_HALF_OF_DAY},
 }
+_SYNTAX = re.compile(r"[\\^$.|?*+()\[\]{}/]")
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 
 
@@ -72,6 +73,27 @@ def program(format: str) -> tuple[int, ...]:
     if (_HOUR_OF_12 in codes) != (_HALF_OF_DAY in codes):
         raise ValueError("%I needs %p, and %p needs %I; hours from 0 to 23 are %H")
     return tuple(codes)
+
+
+#: What each directive reads, as a regular expression of JSON Schema.
+_READ = {
+    _YEAR: r"\d{4}", _YEAR_OF_CENTURY: r"\d{2}", _DAY: r" ?\d{1,2}", _FRACTION: r"\d+", _HALF_OF_DAY: "[AaPp][Mm]",
+    _MONTH_NAME: "[A-Za-z]{3,9}", _WEEKDAY: "[A-Za-z]{3,9}", _DAY_OF_YEAR: r"\d{1,3}",
+    _OFFSET: r"([Zz]|[+-]\d\d(:?\d\d)?)", _UTC: "(Z|UTC|GMT)", 0x20: " +",
+}  # fmt: skip
+
+
+def pattern_of(format: str) -> str:
+    """Return a regular expression that every text in a format matches."""
+    found, literal = ["^"], bytearray()
+    for code in (*program(format), None):
+        if code is not None and code < 256 and code != 0x20:
+            literal.append(code)
+            continue
+        found.append(_SYNTAX.sub(r"\\\g<0>", literal.decode()))
+        literal.clear()
+        found.append("$" if code is None else _READ.get(code, r"\d{1,2}"))
+    return "".join(found)
 
 
 def zoned(format: str) -> bool:
