@@ -13,6 +13,8 @@ import pytest
 
 from commands import run_text
 from conftest import Stack
+from headrace.local.broker import create_topics
+from headrace.producers.kafka import KafkaProducer
 
 
 @pytest.fixture
@@ -80,6 +82,39 @@ def test_an_unseen_file_lands_as_it_was_tried(stack: Stack, clicks: Path, tmp_pa
     assert {**row, "paid": pytest.approx(float(row["paid"]))} == {
         "n": 401, "keys": 400, "days": len(tried["days"]), "no": 135, "paid": pytest.approx(paid)
     }  # fmt: skip
+
+
+def test_an_unseen_topic_lands_as_it_was_tried(stack: Stack, tmp_path: Path) -> None:
+    env = {
+        **environment(tmp_path),
+        **stack.environment,
+        "HEADRACE_LAKE_URI": str(tmp_path / "lake"),
+        "HEADRACE_PIPELINES": str(tmp_path),
+        "HEADRACE_RAW_DATABASE": "raw_inferred_topic",
+    }
+    servers = stack.settings.kafka_servers
+    create_topics(servers, {"shop.visits": 2})
+    producer = KafkaProducer(servers, "shop.visits")
+    visit = {"page": {"url": "/a", "tags": ["x"]}, "when": 1_772_359_200_123}
+    sent = [{"visitId": f"v{n}", **visit, "score": n / 4 if n % 50 else "high"} for n in range(200)]
+    producer.send([json.dumps(one).encode() for one in sent], [str(n).encode() for n in range(200)])
+    producer.close()
+    inferred = answer("contracts", "infer", "shop.visits", "--name", "visits", env=env)
+    assert inferred["sample"]["of"] == "topic shop.visits"
+    assert (inferred["key"]["column"], inferred["time"]["column"]) == ("visit_id", "when")
+    assert 'Kafka("shop.visits")' in (tmp_path / "visits_pipeline.py").read_text()
+    tried = answer("contracts", "try", "shop.visits", "--against", "visits", env=env, status=1)
+    assert (tried["landed"], tried["rejected"]) == (196, 4)
+    [reason] = tried["reasons"]
+    assert (reason["column"], reason["records"], reason["examples"][0]["value"]) == ("score", 4, '"high"')
+    landed = answer("ingest", "visits", "--until-idle", env=env)["kafka/shop.visits"]
+    assert (landed["messages"], landed["landed"], landed["rejected"]) == (200, 196, 4)
+    [row] = answer(
+        "query",
+        "SELECT uniqExact(visit_id) AS n, any(page_tags) AS tags FROM raw_inferred_topic.visits",
+        env=env,
+    )
+    assert row == {"n": 196, "tags": ["x"]}
 
 
 def test_the_report_names_what_to_decide_and_what_to_type_next(clicks: Path, tmp_path: Path) -> None:
