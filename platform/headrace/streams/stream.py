@@ -214,5 +214,5 @@ def streams(settings: Settings, only: str | None = None, *, retry: bool = True) 
     found = discovered.pipelines
     if only is not None and only not in found:
         broken = "".join(f"; {file} does not load: {why}" for file, why in discovered.broken.items())
-        raise Fatal(f"there is no stream {only!r}; there are {', '.join(found)}{broken}")
+        raise Fatal(f"there is no stream {only!r}; there are {', '.join(found) or 'none yet'}{broken}")
     return {name: Stream(p, settings, retry=retry) for name, p in found.items() if only in (None, name)}
