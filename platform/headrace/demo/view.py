@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -146,9 +147,12 @@ def summary(result: Result, console: Console) -> None:
     console.print(_checks(result))
     compared = sum(len(s.lines) for s in result.streams)
     agreed = sum(line.agrees for s in result.streams for line in s.lines)
-    verdict = (
-        "[bold green]Every number reconciles[/]" if result.passed else "[bold red]Numbers do not reconcile[/]"
-    )
+    if agreed < compared or not result.streams:
+        verdict = "[bold red]Numbers do not reconcile[/]"
+    elif result.passed:
+        verdict = "[bold green]Every number reconciles[/]"
+    else:
+        verdict = "[bold red]A check failed, although every number reconciles[/]"
     console.print(f"\n{verdict}: {agreed} of {compared} comparisons agree. {result.seconds:.0f} s.")
 
 
@@ -182,8 +186,8 @@ def _mart(mart: Mart) -> RenderableType:
 
 
 def _cell(value: Any) -> str:
-    if hasattr(value, "strftime"):
-        return str(value.strftime("%Y-%m-%d %H:%M"))
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M")
     if isinstance(value, float):
         return f"{value:,.2f}".rstrip("0").rstrip(".")
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

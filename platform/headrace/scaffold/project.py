@@ -13,6 +13,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from headrace.config.shipped import DBT, shipped
 from headrace.core.errors import Fatal
 from headrace.scaffold import git
 
@@ -151,6 +152,8 @@ def _rendered(name: str, example: bool) -> Iterator[tuple[str, str]]:
         for path in sorted((_TEMPLATES / part).rglob(f"*{_ENDING}")):
             relative = path.relative_to(_TEMPLATES / part).as_posix().removesuffix(_ENDING)
             yield re.sub(r"(^|/)dot-", r"\1.", relative), _filled(path.read_text(encoding="utf-8"), words)
+    # the macros of the root project, which its package cannot bring along
+    yield "dbt/macros/headrace.sql", (shipped(DBT) / "root" / "headrace.sql").read_text(encoding="utf-8")
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:

@@ -118,7 +118,9 @@ def pipeline_of(stream: str, settings: Settings) -> Pipeline:
     found = _discovered(settings)
     if stream not in found.pipelines:
         wrong = "".join(f"; {file} does not load: {why}" for file, why in found.broken.items())
-        raise Fatal(f"there is no stream {stream!r}; there are {', '.join(found.pipelines) or 'none yet'}{wrong}")
+        raise Fatal(
+            f"there is no stream {stream!r}; there are {', '.join(found.pipelines) or 'none yet'}{wrong}"
+        )
     return found.pipelines[stream]
 
 
