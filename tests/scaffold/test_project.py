@@ -57,7 +57,8 @@ def test_a_project_is_whole_and_committed(tmp_path: Path) -> None:
     assert set(found) >= {
         "headrace.toml", "pyproject.toml", "Makefile", "README.md", ".gitignore", ".github/workflows/ci.yml",
         "pipelines/orders_pipeline.py", "contracts/orders.py", "dbt/dbt_project.yml", "dbt/packages.yml",
-        "dbt/models/sources/orders.yml", "dbt/macros/headrace.sql", "tests/test_streams.py", "data/orders/sample.csv", "migrations/README.md",
+        "dbt/models/sources/orders.yml", "dbt/macros/headrace.sql", "tests/test_streams.py",
+        "data/orders/sample.csv", "migrations/README.md",
     }  # fmt: skip
     assert not [name for name, text in found.items() if re.search(r"@(project|requirement|sources)@", text)]
     assert not [name for name, text in found.items() if text and not text.endswith("\n")]

@@ -104,13 +104,7 @@ def missing_tags(path: Path, pipelines: Mapping[str, Pipeline]) -> dict[str, str
 
 
 def build(
-    settings: Settings,
-    pipeline: Pipeline,
-    first: date,
-    last: date,
-    *,
-    marts_only: bool = False,
-    unit_tests: bool = False,
+    settings: Settings, pipeline: Pipeline, first: date, last: date, *, marts_only: bool = False
 ) -> None:
     """Build and test a stream's models, with its marts for the days from ``first`` to ``last``.
 
@@ -120,26 +114,41 @@ def build(
         first: First UTC day.
         last: Last UTC day.
         marts_only: Skip the marts' parents, as an asset run does, because they are deployed already.
-        unit_tests: Run the models' unit tests, too.
 
     Raises:
         Fatal: A model or a test failed. The message holds dbt's output.
     """
+    chosen = f"tag:daily,tag:{pipeline.models}" if marts_only else f"+tag:{pipeline.models}"
+    command = ["build", "--select", chosen, "--indirect-selection", "cautious"]
+    command += ["--exclude-resource-type", "unit_test"]
+    with build_days((first, last)):
+        _run(command, f"the models of {pipeline.name} for {first} to {last} failed", settings, pipeline)
+
+
+def unit_test(settings: Settings, pipeline: Pipeline) -> None:
+    """Run the unit tests of a stream's models, whose days are any. The models must have been built before.
+
+    Raises:
+        Fatal: A test failed. The message holds dbt's output.
+    """
+    command = ["test", "--select", f"+tag:{pipeline.models},test_type:unit"]
+    _run(command, f"unit tests of the models of {pipeline.name} failed", settings, pipeline)
+
+
+def _run(arguments: list[str], failed: str, settings: Settings, pipeline: Pipeline) -> None:
     version = usable(settings)
     target = target_folder(settings).with_name(f"{pipeline.name}-by-hand")
-    command = [sys.executable, "-m", "dbt.cli.main", "--quiet", *GLOBAL_OPTIONS, "--log-path", str(target)]
-    chosen = f"tag:daily,tag:{pipeline.models}" if marts_only else f"+tag:{pipeline.models}"
-    command += ["build", "--select", chosen, "--indirect-selection", "cautious"]
-    command += [] if unit_tests else ["--exclude-resource-type", "unit_test"]
+    command = [sys.executable, "-W", "ignore", "-m", "dbt.cli.main"]
+    command += ["--quiet", *GLOBAL_OPTIONS, "--log-path", str(target), *arguments]
     command += ["--project-dir", str(version.project), *profile(version), "--target-path", str(target)]
     command += variables(settings)
     settings.export()
     share_parsing(settings, target)
-    with build_lock(settings, pipeline), build_days((first, last)):
+    with build_lock(settings, pipeline):
         done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=False)
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines()
-        raise Fatal(f"the models of {pipeline.name} for {first} to {last} failed: " + " ".join(said[-12:]))
+        raise Fatal(f"{failed}: " + " ".join(said[-12:]))
 
 
 def share_parsing(settings: Settings, target: Path) -> None:

@@ -14,8 +14,11 @@ import polars as pl
 
 from headrace.config.settings import Settings, child_environment, load_settings, unchanged_environment
 from headrace.core import extras
+from headrace.core.errors import Fatal
 from headrace.flow.publish import publish
 from headrace.models import project as models
+from headrace.models import versions
+from headrace.pipelines import Pipeline
 from headrace.testing.landing import Landed, pipeline_of
 from headrace.warehouse.clickhouse import ClickHouse
 
@@ -45,11 +48,29 @@ class Warehouse:
             last: Last UTC day; default: the first.
 
         Raises:
-            Fatal: A model or a test failed; the message holds what dbt said.
+            Fatal: The dbt project does not parse, or a model or a test failed; the message holds what dbt said.
         """
-        pipeline = pipeline_of(stream, self.settings)
+        pipeline = self._ready(stream)
         with unchanged_environment():
-            models.build(self.settings, pipeline, first, last or first, unit_tests=True)
+            models.build(self.settings, pipeline, first, last or first)
+
+    def unit_test(self, stream: str) -> None:
+        """Run dbt's unit tests of a stream's models, once they have been built.
+
+        Raises:
+            Fatal: The dbt project does not parse, or a test failed; the message holds what dbt said.
+        """
+        pipeline = self._ready(stream)
+        with unchanged_environment():
+            models.unit_test(self.settings, pipeline)
+
+    def _ready(self, stream: str) -> Pipeline:
+        """Return the stream's declaration; a platform would run an older version of a project that is broken."""
+        with unchanged_environment():
+            problem = versions.current(self.settings).problem
+        if problem is not None:
+            raise Fatal(f"the dbt project cannot be used: {problem}")
+        return pipeline_of(stream, self.settings)
 
     def query(self, sql: str) -> pl.DataFrame:
         """Return the rows of a query; marts are in the database ``analytics``, raw tables in ``raw``."""
