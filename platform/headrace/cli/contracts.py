@@ -1,4 +1,4 @@
-"""Commands ``headrace contracts``: infer, try."""
+"""Commands ``headrace contracts``: infer, try, reference."""
 
 from __future__ import annotations
 
@@ -260,6 +260,14 @@ def contracts_try(
         _trial_lines(trial, f"{escape(what)}: "),
     )
     raise typer.Exit(0 if trial.well else 1)
+
+
+@app.command("reference")
+def contracts_reference() -> None:
+    """Print the reference of contracts as Markdown: fields, types, checks."""
+    from headrace.cli.reference import reference
+
+    print(reference(), end="")
 
 
 def trial_json(trial: Trial) -> dict[str, Any]:
