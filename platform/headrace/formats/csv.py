@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import IO
 
 import msgspec
@@ -123,6 +124,27 @@ def _integer(cell: str) -> object:
     return int(text) if _OTHER_INTEGER.fullmatch(text) else _number(cell)
 
 
+def _decimal(cell: str) -> object:
+    """Return a number exactly as it is written, without a double in between."""
+    text = cell.strip(" \t")
+    if _OTHER_NUMBER.fullmatch(text) and not _JSON_NUMBER.fullmatch(text):
+        return f"{Decimal(text):f}"
+    return _number(cell)
+
+
+def _boolean(cell: str) -> object:
+    return _TRUTHS.get(cell.strip(" \t").lower(), cell)
+
+
+def _word(cell: str) -> object:
+    return cell.strip(" \t")
+
+
+#: What databases and spreadsheets write for true and false.
+_TRUTHS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0"), False),
+}
 #: A quoted cell of a header, which may have any of the delimiters inside.
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 #: Numbers of JSON, and what spreadsheets write besides: a plus, leading zeros, no digit before or after the point.
@@ -132,6 +154,12 @@ _OTHER_INTEGER = re.compile(r"(?:\+|[+-]?0+)[0-9]{1,99}")
 _CELLS: dict[str, Callable[[str], object]] = {
     "number": _number,
     "integer": _integer,
+    "decimal": _decimal,
+    "boolean": _boolean,
+    "date": _word,
+    "uuid": _word,
     "object": json_value,
     "map": json_value,
+    "list": json_value,
+    "struct": json_value,
 }

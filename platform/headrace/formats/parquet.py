@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, Any
 
 import msgspec
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.contracts import Contract
 from headrace.contracts.base import Wire
+from headrace.contracts.dtypes import inner_of
 from headrace.contracts.shaping.declared import Shape
 from headrace.contracts.shaping.names import Sent, put, sent_columns
 from headrace.core.errors import BadData, Fatal
@@ -25,8 +27,9 @@ _JSON = msgspec.json.Encoder(decimal_format="number")
 def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
     """Read every row as a JSON object without its nulls.
 
-    A value that JSON lacks becomes a pair: the reason with its type, and the nearest value. No column of a
-    contract accepts an array. So the contract rejects the row for that column, and shows the pair as its value.
+    A value that JSON lacks becomes a pair: the reason with its type, and the nearest value. No column but a list
+    accepts an array, and that gets an object. So the contract rejects the row for that column, and shows the pair
+    as its value.
 
     Args:
         file: Must be seekable: Parquet is read from its end.
@@ -45,12 +48,13 @@ def read(file: IO[bytes], name: str, contract: Contract) -> Iterator[Record]:
     keys = key_names(contract)
     number = 0
     for batch in table.iter_batches(CHUNK, columns=names):
-        columns = [_column(batch.column(n), _wire(sent.get(n), batch.column(n))) for n in names]
+        columns = [_column(batch.column(n), sent.get(n)) for n in names]
         wrong: dict[int, str] = {}
         for column_name, column in zip(names, columns, strict=True):
             # the nearest value will do for a column outside the contract
             for row, why in column.wrong.items() if column_name in sent else ():
-                column.values[row] = (why, column.values[row])
+                value, of = column.values[row], sent[column_name].column
+                column.values[row] = {why: value} if of and of.wire == "list" else (why, value)
                 wrong.setdefault(row, f"column {column_name!r}: {why}")
         for row, values in enumerate(zip(*(column.values for column in columns), strict=True)):
             number += 1
@@ -131,18 +135,53 @@ def read_packed(file: IO[bytes], name: str, contract: Contract) -> Iterator[Reco
         yield from read(plain, name, contract)
 
 
-def _column(array: pa.Array, wire: Wire | None) -> JsonColumn:
+def _column(array: pa.Array, sent: Sent | None) -> JsonColumn:
     """Convert a column to the JSON type that its field has."""
-    column = json_column(array)
-    if wire not in ("object", "map"):
+    wire = _wire(sent, array)
+    own = sent is not None and sent.column is not None
+    column = json_column(_in_base64(array, sent.column.dtype) if own else array)  # type: ignore[union-attr]
+    if wire not in ("object", "map", "list", "struct"):
         return column
     kind = array.type
     if pa.types.is_struct(kind) and wire == "map":  # every row of a struct has all its members
         column.values = [v and {n: x for n, x in v.items() if x is not None} for v in column.values]
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         pairs = kind.value_type
-        if pa.types.is_struct(pairs) and {member.name for member in pairs} == {"key", "value"}:
+        if (
+            wire != "list"
+            and pa.types.is_struct(pairs)
+            and {member.name for member in pairs} == {"key", "value"}
+        ):
             return keyed(column, str(kind))  # a map of the lake
     else:
         column.values = [json_value(v) if isinstance(v, str) else v for v in column.values]
     return column
+
+
+def _in_base64(array: pa.Array, dtype: pl.DataType) -> pa.Array:
+    """Write bytes as JSON has them where a column, or what is within it, is binary."""
+    if not _has_binary(dtype):
+        return array
+    found = pl.DataFrame({"v": pl.Series(pl.from_arrow(array))})
+    encoded = found.select(_encoded(pl.col("v"), found.schema["v"], dtype)).to_series()
+    return encoded.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _has_binary(dtype: Any) -> bool:
+    return dtype == pl.Binary() or any(map(_has_binary, inner_of(dtype).values()))
+
+
+def _encoded(values: pl.Expr, found: Any, wanted: Any) -> pl.Expr:
+    """Encode bytes along both dtypes: the file's, and the contract's."""
+    if found == pl.Binary() and wanted == pl.Binary():
+        return values.bin.encode("base64")
+    if isinstance(found, pl.List) and isinstance(wanted, pl.List):
+        return values.list.eval(_encoded(pl.element(), found.inner, wanted.inner))
+    if isinstance(found, pl.Struct) and isinstance(wanted, pl.Struct):
+        declared = {f.name: f.dtype for f in wanted.fields}
+        members = [
+            _encoded(values.struct.field(f.name), f.dtype, declared.get(f.name)).alias(f.name)
+            for f in found.fields
+        ]
+        return pl.when(values.is_not_null()).then(pl.struct(members))
+    return values
