@@ -14,8 +14,10 @@ import polars as pl
 def compile_hot_path() -> None:
     """Compile the functions of ingest runs with Numba, and cache the machine code (``headrace.core.compiled``)."""
     from headrace.contracts import EVENTS
+    from headrace.contracts.shaping.times import read_times
     from headrace.contracts.wire import json_columns
     from headrace.contracts.wire.decode import decode
+    from headrace.contracts.wire.decoded import Failures
     from headrace.sources.kafka.batch import RawBatch
     from headrace.sources.kafka.decode import decode as decode_batches
 
@@ -24,6 +26,7 @@ def compile_hot_path() -> None:
     for read in (json_columns.dates, json_columns.uuids, json_columns.elements):
         read(texts)
     json_columns.decimals(texts, 1, 0)
+    read_times("at", texts, ("%Y-%m-%d", "iso8601", "epoch_s"), "UTC", Failures())
     # a record without key, value and headers
     decode_batches([RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
 
