@@ -152,13 +152,10 @@ def _batches(sent: Callable[[int], dict[str, Any]], records: int) -> list[MicroB
         }
         return json.dumps({**base, **sent(n)}).encode()
 
+    parts = [range(first, min(first + _BATCH, records)) for first in range(0, records, _BATCH)]
     return [
-        MicroBatch.of(
-            "memory", list(map(payload, range(first, first + _BATCH))), cursor="memory/0",
-            offset=range(first, first + _BATCH),
-        )
-        for first in range(0, records, _BATCH)
-    ]  # fmt: skip
+        MicroBatch.of("memory", list(map(payload, part)), cursor="memory/0", offset=part) for part in parts
+    ]
 
 
 def _checked(contract: Contract, batches: list[MicroBatch]) -> float:

@@ -195,8 +195,13 @@ def _transformed(contract: Contract, transform: Transform, decoded: Decoded) -> 
     if not found:
         return
     whole = pl.concat(found)
-    if at.size < rows.height:
-        whole = pl.DataFrame([_spread(column, at, rows.height) for column in whole])
+    if (
+        at.size < rows.height
+    ):  # records that have failed keep their values, and get no reasons for lacking them
+        tried = pl.Series(~wrong)
+        whole = pl.DataFrame(
+            [_spread(column, at, rows.height).zip_with(tried, rows[column.name]) for column in whole]
+        )
     others = [name for name in decoded.rows.columns if name not in columns]
     decoded.rows = whole.hstack(decoded.rows.select(others)) if others else whole
 
