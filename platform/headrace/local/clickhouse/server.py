@@ -87,7 +87,8 @@ def serve(options: argparse.Namespace, password: str) -> None:
     os.putenv("TMPDIR", str(spool))  # the engine's own temporary files
     os.chdir(spool)  # a folder without config.xml, which the engine would obey
     settings = config.write(_made(directory / "config"), directory / "data", _limits(), tuple(options.grant))
-    sandbox = confine(directory, readable=[Path(__file__).parents[2]], network=bool(options.grant))
+    packages = [Path(__file__).parents[2], *(Path(entry) for entry in sys.path if entry)]
+    sandbox = confine(directory, readable=packages, network=bool(options.grant))
     engine.open(settings)
     application = Application(engine, options.user, password, spool)
     server = wsgi.Server(
