@@ -105,6 +105,14 @@ def test_the_key_of_a_message_is_under_any_of_its_names(write: Write) -> None:
             "column 'user' is missing, which may also be called 'User Name'; visits requires it",
         ),
         (b"at,user,user\n1,2,3\n", "column 'user' appears twice"),
+        (
+            b"at,user,context,context.page.url\n",
+            "columns 'context' and 'context.page.url' both have 'context.page.url'",
+        ),
+        (
+            b"at,user,url,context.page.url\n",
+            "columns 'url' and 'context.page.url' both have 'context.page.url' of",
+        ),
     ],
 )
 def test_a_header_that_does_not_fit_is_named(write: Write, content: bytes, said: str) -> None:

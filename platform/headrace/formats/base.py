@@ -11,6 +11,7 @@ import msgspec
 
 from headrace.contracts import Contract
 from headrace.contracts.shaping.names import names_of, sent_columns
+from headrace.contracts.shaping.paths import Path, written
 from headrace.core.errors import BadData
 
 Format = Literal["ndjson", "csv", "parquet", "access_log"]
@@ -79,7 +80,7 @@ def key_names(contract: Contract) -> tuple[str, ...]:
     column = fields.get("session_id") or fields.get(contract.key)
     if column is None:
         return ()
-    return tuple(name for name in (column.name, *(column.shape.alias if column.shape else ())))
+    return tuple(name for name, sent in sent_columns(contract).items() if sent.column == column)
 
 
 def key_in(record: Mapping[str, object], names: Sequence[str]) -> bytes | None:
@@ -132,7 +133,18 @@ def require_columns(name: str, contract: Contract, names: Sequence[str]) -> None
     for column in names:
         if names.count(column) > 1:
             raise BadData(f"{name}: column {column!r} appears twice; rename one of them")
+    _require_one_place(name, {n: known[n].place for n in names if n in known})
     if missing:
         others = [one for one in names_of(contract, missing[0]) if one != missing[0].name]
         called = f", which may also be called {' or '.join(map(repr, others))}" if others else ""
         raise BadData(f"{name}: column {missing[0].name!r} is missing{called}; {contract.name} requires it")
+
+
+def _require_one_place(name: str, places: Mapping[str, Path]) -> None:
+    """Refuse two columns of which one has the other inside, or that are one nested value."""
+    for one, place in places.items():
+        for other, within in places.items():
+            if other != one and len(within) > 1 and within[: len(place)] == place:
+                raise BadData(
+                    f"{name}: columns {one!r} and {other!r} both have {written(within)!r} of a record; leave one out"
+                )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any
 
+import pandera.polars as pa
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.contracts import unknown
-from headrace.core.batch import CheckedBatch
+from headrace.contracts import Time, field, unknown
+from headrace.core.batch import STRING_MAP, CheckedBatch
 from shaped import KNOWN, VISIT, VISITS, WRONG, expected
 
 Judge = Callable[..., CheckedBatch]
@@ -150,6 +153,51 @@ def test_a_wrong_object_is_a_reason_for_each_field_within(judge: Judge) -> None:
         ("type(object)", "width", '"x"'),
         ("type(array)", "sku", '{"sku": 1}'),
     }
+
+
+class Wholes(pa.DataFrameModel):
+    """Values that are read whole and in parts."""
+
+    at: Time = field("when", required=True)
+    user: pl.String = field("who", required=True)
+    all: pl.String = field("an object", wire="object", alias="o")
+    part: pl.Int32 = field("in it", path="o.a")
+    labels: STRING_MAP = field("labels", required=True, default={}, alias="m")  # type: ignore[valid-type]
+    label: pl.String = field("one of them", path="m.a", nulls="-")
+    tags: Annotated[pl.List, pl.Int64] = field("numbers", path="l")
+    second: pl.Int64 = field("one of them", path="l[1]")
+    first: pl.Int64 = field("another", path="l[0]", default=7)
+    amount: Annotated[pl.Decimal, 10, 2] = field("EUR", nulls=("-",), alias="sum")
+
+
+WHOLES = replace(VISITS, model=Wholes, key="user", unknown="count")
+
+
+@pytest.mark.parametrize("messages", [[], [b"x"], [None], [b"[]"], [b"[1]", b"{}"]])
+def test_batches_without_a_record(judge: Judge, messages: list[bytes | None]) -> None:
+    found = judge(VISITS, messages)
+    assert (found.good.height, found.rejected.height) == (0, len(messages))
+    assert found.good.schema == VISITS.landed_schema
+
+
+def test_a_value_may_be_read_whole_and_in_parts(judge: Judge) -> None:
+    base = {"at": "2024-03-13T10:21:14Z", "user": "u"}
+    records: list[dict[str, Any]] = [
+        {"o": {"a": 1, "b": [2]}, "m": {"a": "x", "b": "y"}, "l": [5, 6, 7], "sum": "0.10"},
+        {"m": {"a": "-"}, "l": [], "amount": "-", "sum": 3},
+        {"o": None, "m": None, "l": [None], "amount": 1.5},
+        {"o": 5}, {"m": {"a": 1}}, {"l": [1, "x"]}, {"sum": 0.001},
+    ]  # fmt: skip
+    found = judge(WHOLES, [json.dumps({**base, **record}).encode() for record in records])
+    assert found.good.select("all", "part", "label", "tags", "second", "first", "amount").rows() == [
+        ('{"a": 1, "b": [2]}', 1, "x", [5, 6, 7], 6, 5, Decimal("0.10")),
+        (None, None, None, [], None, 7, None),
+        (None, None, None, [None], None, None, Decimal("1.50")),
+    ]
+    assert [len(labels) for labels in found.good["labels"]] == [2, 1, 0]
+    assert [{r["column"] for r in row} for row in found.rejected["reasons"].to_list()] == [
+        {"all", "part"}, {"labels", "label"}, {"tags[]", "second"}, {"amount"},
+    ]  # fmt: skip
 
 
 def test_a_contract_without_shaping_takes_no_part_of_this(

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import subprocess
 import sys
+import zoneinfo
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from headrace.contracts import Contract
 from headrace.contracts.faults import faults
+from headrace.contracts.shaping import faults as shaping_faults
 from headrace.core.errors import Fatal
 from shaped import VISITS
 
@@ -160,6 +162,12 @@ def test_what_is_right_passes(declared: Callable[..., Contract], lines: str) -> 
 
 def test_a_field_without_declarations_has_no_shaping(declared: Callable[..., Contract]) -> None:
     assert declared('x: pl.String = field("x", lower=False, strip=False, landed=True)').shaping is None
+
+
+def test_every_zone_is_one() -> None:
+    wrong = [zone for zone in zoneinfo.available_timezones() if not shaping_faults._is_zone(zone)]
+    assert set(wrong) <= {"Factory", "localtime"}
+    assert not any(map(shaping_faults._is_zone, ["Europe", "posix/UTC", "../UTC", "utc", "Factory", ""]))
 
 
 def test_the_contract_of_the_other_tests_is_right() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from headrace.contracts.shaping.formats import format_faults, program, zoned
 from headrace.contracts.shaping.times import check_of, read_times
 from headrace.contracts.wire.decoded import Failures
+from headrace.core.errors import Fatal
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FORMATS = (
@@ -247,6 +248,11 @@ def test_dates_are_those_of_the_wall_clock() -> None:
     assert found(["2024-12-31T23:30:00Z"], "iso8601", date=True)[0] == [date(2024, 12, 31)]
     assert found(["2024-12-31T23:30:00Z"], "iso8601", "Europe/Berlin", date=True)[0] == [date(2025, 1, 1)]
     assert found(["2024-12-31T23:30:00"], "iso8601", "Europe/Berlin", date=True)[0] == [date(2024, 12, 31)]
+
+
+def test_a_zone_that_polars_lacks_is_named() -> None:
+    with pytest.raises(Fatal, match=r"field 'at': Polars .* does not know the time zone 'Mars/Base'"):
+        found(["2024-01-01T00:00:00"], "iso8601", "Mars/Base")
 
 
 def test_the_end_of_the_calendar_is_refused_and_not_wrapped() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,14 +92,13 @@ def _derived(
 ) -> pl.Series:
     at = np.flatnonzero(~wrong)
     right = rows if at.size == rows.height else rows[at]
-    found: list[pl.Series] = []
-    reasons = Failures()
-    for first, _, part in by_parts(right, lambda some: _evaluated(some, derive)):
+    found: list[tuple[int, pl.Series]] = []
+    for first, _, part in by_parts(right, lambda some: _evaluated(some, derive, some.height == right.height)):
         if isinstance(part, Hopeless):
             raise Fatal(f"contract {contract.name!r}: field {column.name!r} cannot be derived: {part}")
         if isinstance(part, Exception):
-            reasons.add(first, DERIVE, column.name, said(part))
-            part = pl.Series([None], dtype=column.dtype)
+            failures.add(int(at[first]), DERIVE, column.name, said(part))
+            continue
         try:
             values, unfit = fitted(part, column.dtype)
         except TypeError as error:
@@ -107,26 +106,47 @@ def _derived(
                 f"contract {contract.name!r}: field {column.name!r} cannot be derived: {error}"
             ) from error
         for row in unfit.arg_true():
-            reasons.add(first + row, DERIVE, column.name, str(part[row]))
-        found.append(_valid(column, values, reasons, first))
-    whole = pl.concat(found) if found else pl.Series(column.name, [], dtype=column.dtype)
-    for row, check, name, value in zip(
-        reasons.row, reasons.check, reasons.column, reasons.value, strict=True
-    ):
+            failures.add(int(at[first + row]), DERIVE, column.name, str(part[row]))
+        reasons = Failures()
+        found.append((first, _valid(column, values, reasons)))
+        _add(failures, reasons, at[first:])
+    return _gathered([one for _, one in found], _places(at, found), column.dtype, rows.height)
+
+
+def _add(failures: Failures, more: Failures, at: npt.NDArray[np.int64]) -> None:
+    """Add failures of rows that have these numbers in the whole batch."""
+    for row, check, name, value in zip(more.row, more.check, more.column, more.value, strict=True):
         failures.add(int(at[row]), check, name, value)
-    return whole if at.size == rows.height else _spread(whole, at, rows.height)
 
 
-def _evaluated(rows: pl.DataFrame, derive: pl.Expr) -> pl.Series:
+def _places(at: npt.NDArray[np.int64], parts: Sequence[tuple[int, Sized]]) -> npt.NDArray[np.int64]:
+    """Return the numbers, in the whole batch, of the rows of parts."""
+    return np.concatenate([np.zeros(0, np.int64), *(at[first : first + len(one)] for first, one in parts)])
+
+
+def _gathered(
+    parts: Sequence[pl.Series], at: npt.NDArray[np.int64], dtype: pl.DataType, height: int
+) -> pl.Series:
+    """Put the values of parts into the rows that they are of; null elsewhere."""
+    whole = pl.concat(parts) if parts else pl.Series([], dtype=dtype)
+    if at.size == height:
+        return whole
+    place = np.full(height, -1, np.int64)
+    place[at] = np.arange(at.size)
+    return whole.gather(pl.Series(place).set(pl.Series(place < 0), None))
+
+
+def _evaluated(rows: pl.DataFrame, derive: pl.Expr, all_rows: bool) -> pl.Series:
     try:
         found = rows.select(derive).to_series()
         if not derive.meta.root_names():
             found = found.new_from_index(0, rows.height) if len(found) == 1 else found
     except pl.exceptions.PolarsError:
-        try:
-            rows.clear().lazy().select(derive).collect_schema()
-        except pl.exceptions.PolarsError as error:  # it fits no values of these dtypes at all
-            raise Hopeless(said(error)) from error
+        if all_rows:
+            try:
+                rows.clear().lazy().select(derive).collect_schema()
+            except pl.exceptions.PolarsError as error:  # it fits no values of these dtypes at all
+                raise Hopeless(said(error)) from error
         raise
     if len(found) != rows.height:
         raise Hopeless(
@@ -142,23 +162,16 @@ def _evaluated(rows: pl.DataFrame, derive: pl.Expr) -> pl.Series:
     return found
 
 
-def _valid(column: Column, values: pl.Series, failures: Failures, first: int) -> pl.Series:
+def _valid(column: Column, values: pl.Series, failures: Failures) -> pl.Series:
     """Refuse texts that are not what the column holds: a UUID, a JSON object."""
-    if column.wire not in ("uuid", "object"):
+    if column.wire == "uuid":
+        return typed(column, values, failures)
+    if column.wire != "object":
         return values
-    found, reasons = values, Failures()
-    if column.wire == "object":
-        wrong = ~values.map_elements(_is_object, return_dtype=pl.Boolean).fill_null(True)
-        for row in wrong.arg_true():
-            reasons.add(row, "type(object)", column.name, values[row])
-        found = values.set(wrong, None)
-    else:
-        found = typed(column, values, reasons)
-    for row, check, name, value in zip(
-        reasons.row, reasons.check, reasons.column, reasons.value, strict=True
-    ):
-        failures.add(first + row, check, name, value)
-    return found
+    wrong = ~values.map_elements(_is_object, return_dtype=pl.Boolean).fill_null(True)
+    for row in wrong.arg_true():
+        failures.add(row, "type(object)", column.name, values[row])
+    return values.set(wrong, None)
 
 
 def _is_object(text: str) -> bool:
@@ -172,38 +185,32 @@ def _is_object(text: str) -> bool:
 
 
 def _transformed(contract: Contract, transform: Transform, decoded: Decoded) -> None:
-    names = [column.name for column in contract.fields]
-    wrong = _wrong_rows(decoded)
-    at = np.flatnonzero(~wrong)
-    rows = decoded.rows.select(names)
     columns = {column.name: column for column in contract.fields}
-    found: list[pl.DataFrame] = []
-    for first, count, part in by_parts(
-        rows if at.size == rows.height else rows[at], lambda some: _called(transform, some, columns)
-    ):
+    at = np.flatnonzero(~_wrong_rows(decoded))
+    rows = decoded.rows.select(*columns)
+    found: list[tuple[int, pl.DataFrame]] = []
+    right = rows if at.size == rows.height else rows[at]
+    for first, count, part in by_parts(right, lambda some: _called(transform, some, columns)):
         if isinstance(part, Exception):
+            text = said(part)
             for row in range(first, first + count):
-                decoded.failures.add(int(at[row]), TRANSFORM, "", said(part))
-            found.append(pl.DataFrame(schema={n: c.dtype for n, c in columns.items()}).clear(count))
+                decoded.failures.add(int(at[row]), TRANSFORM, "", text)
             continue
         frame, reasons = part
-        for row, check, name, value in zip(
-            reasons.row, reasons.check, reasons.column, reasons.value, strict=True
-        ):
-            decoded.failures.add(int(at[first + row]), check, name, value)
-        found.append(frame)
-    if not found:
-        return
-    whole = pl.concat(found)
-    if (
-        at.size < rows.height
-    ):  # records that have failed keep their values, and get no reasons for lacking them
-        tried = pl.Series(~wrong)
-        whole = pl.DataFrame(
-            [_spread(column, at, rows.height).zip_with(tried, rows[column.name]) for column in whole]
-        )
+        _add(decoded.failures, reasons, at[first:])
+        found.append((first, frame))
+    place = _places(at, found)
+    done = np.zeros(rows.height, np.bool_)
+    done[place] = True
+    made = []
+    for name, column in columns.items():
+        values = _gathered([frame[name] for _, frame in found], place, column.dtype, rows.height)
+        # records that have failed keep their values, and so get no reasons for lacking them
+        made.append(values if done.all() else values.zip_with(pl.Series(done), rows[name]))
     others = [name for name in decoded.rows.columns if name not in columns]
-    decoded.rows = whole.hstack(decoded.rows.select(others)) if others else whole
+    decoded.rows = pl.DataFrame([one.alias(name) for name, one in zip(columns, made, strict=True)]).hstack(
+        decoded.rows.select(others)
+    )
 
 
 def _called(
@@ -227,12 +234,5 @@ def _called(
             raise Hopeless(f"column {name!r}: {error}") from error
         for row in unfit.arg_true():
             reasons.add(row, TRANSFORM, name, str(found[name][row])[:SHOWN])
-        fits.append(_valid(column, values, reasons, 0).alias(name))
+        fits.append(_valid(column, values, reasons).alias(name))
     return pl.DataFrame(fits), reasons
-
-
-def _spread(values: pl.Series, at: npt.NDArray[np.int64], height: int) -> pl.Series:
-    """Put values into the rows that they are of; null elsewhere."""
-    place = np.full(height, -1, np.int64)
-    place[at] = np.arange(at.size)
-    return values.gather(pl.Series(place).set(pl.Series(place < 0), None))

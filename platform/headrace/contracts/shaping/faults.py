@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,6 +22,8 @@ _READING = ("alias", "path", "format", "zone", "lower", "strip", "nulls", "defau
 _CASED = frozenset({"string", "enum", "uuid"})
 _STRIPPED = _CASED | {"time", "date", "binary"}
 _HEXADECIMAL = 32
+#: How the names of zones look; other files beside theirs, such as ``localtime`` and ``posix/UTC``, are none.
+_ZONE = re.compile(r"[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*){0,2}")
 
 
 def shape_faults(name: str, declared: Mapping[str, Any], wire: str) -> Iterator[str]:
@@ -98,15 +101,13 @@ def _of_times(declared: Mapping[str, Any], wire: str) -> Iterator[str]:
 
 
 def _is_zone(zone: object) -> bool:
-    if not isinstance(zone, str) or not zone:
+    if not isinstance(zone, str) or not _ZONE.fullmatch(zone) or zone == "Factory":
         return False
     try:
         zoneinfo.ZoneInfo(zone)
-    except (OSError, ValueError):  # ZoneInfoNotFoundError is a KeyError, of folders an OSError
+    except (KeyError, OSError, ValueError):  # no such zone; a folder of zones; no name of one
         return False
-    except KeyError:
-        return False
-    return zone in zoneinfo.available_timezones()
+    return True
 
 
 def _of_texts(declared: Mapping[str, Any], wire: str) -> Iterator[str]:

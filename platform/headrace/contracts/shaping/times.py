@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from headrace.contracts.shaping.formats import EPOCHS, ISO8601, RFC3339, program
 from headrace.core.batch import UTC_MICROS
+from headrace.core.errors import Fatal
 
 if TYPE_CHECKING:
     from headrace.contracts.wire.decoded import Failures
@@ -62,13 +63,23 @@ def read_times(
     if local.any() and not zone:
         _fail(name, texts, local, failures, "time_with_zone")
     elif local.any():
-        found = _column(micros, local).dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-        moved = found.dt.convert_time_zone("UTC").cast(pl.Int64)
+        moved = _moved(name, _column(micros, local), zone).cast(pl.Int64)
         right = moved.is_between(_FIRST_MICROS, _LAST_MICROS).fill_null(False).to_numpy()
         _fail(name, texts, local & ~right, failures, f"time_in_zone({zone})")
         micros = np.where(local, moved.fill_null(0).to_numpy(), micros)
         instant |= local & right
     return _column(micros, instant).cast(UTC_MICROS).alias(name)
+
+
+def _moved(name: str, clock: pl.Series, zone: str) -> pl.Series:
+    """Return the instants of a wall clock's times; null for one that does not occur."""
+    try:
+        found = clock.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    except pl.exceptions.ComputeError as error:
+        raise Fatal(
+            f"field {name!r}: Polars {pl.__version__} does not know the time zone {zone!r}; name another, or update it"
+        ) from error
+    return found.dt.convert_time_zone("UTC")
 
 
 def check_of(formats: Sequence[str], zone: str, date: bool = False) -> str:
