@@ -29,7 +29,7 @@ TEN = datetime(2024, 3, 13, 9, 21, 14, tzinfo=UTC)
 CSV = (
     '\ufeff"Time Stamp";"User Name";context.page.url;context.screen.width;items[0].sku;"Price, EUR";n;seen_at;day;'
     "channel;tags;extra\r\n"
-    '2024-03-13 10:21:14;" ANNA ";"/a;b";1920;A-1;9.5;3;2024-03-13T10:21:14;13.03.2024;WEB;;x\r\n'
+    '2024-03-13 10:21:14;" ANNA ";"/a;b";1920;A-1;9.5;3;2024-03-13T10:21:14;13.03.2024;WEB;"[""a""]";x\r\n'
     "1710321674000;bob;;;;-;;never;;;;\r\n"
     "2024-03-31 02:30:00;carl;;;;;;;;;;\r\n"
     "\r\n"
@@ -53,6 +53,7 @@ def test_a_csv_of_another_system_is_read_as_it_is(write: Write, judge: Judge) ->
         (TEN, "bob", None, 0, None, None, 1, None, None),
     ]
     assert found.good["seen_at"].to_list() == [TEN, None]
+    assert found.good["tags"].to_list() == [["a"], []]
     assert [str(day) for day in found.good["day"]] == ["2024-03-13", "None"]
     reasons = [{one["column"]: one["check"] for one in row} for row in found.rejected["reasons"].to_list()]
     format = "time_format(%Y-%m-%d %H:%M:%S or epoch_ms)"

@@ -1,4 +1,4 @@
-"""Measure what each kind of shaping costs, beside the same field unshaped: ``python -m headrace.bench.shaping``."""
+"""Measure what each kind of shaping costs, beside the same field unshaped."""
 
 from __future__ import annotations
 
@@ -165,17 +165,3 @@ def _checked(contract: Contract, batches: list[MicroBatch]) -> float:
         found = check_batch(contract, batch, batch_id="b", now=_NOW, limits=Limits())
         assert found.rejected.is_empty(), found.rejected["reasons"][0]
     return time.process_time() - began
-
-
-def table(costs: list[Cost]) -> str:
-    """Return a Markdown table of costs."""
-    rows = [
-        f"| {one.name} | {one.plain:.2f} | {one.shaped:.2f} | {one.shaped - one.plain:+.2f} |"
-        for one in costs
-    ]
-    head = ["| shaping | unshaped, core s per million | shaped | difference |", "|---|---:|---:|---:|"]
-    return "\n".join([*head, *rows])
-
-
-if __name__ == "__main__":
-    print(table(shaping_costs()))

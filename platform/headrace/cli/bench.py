@@ -242,6 +242,25 @@ def queries(
 
 
 @app.command()
+def shaping(
+    records: Annotated[int, typer.Option(min=100, help="Messages of each kind.")] = 100_000,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions, interleaved; the quickest counts.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure what each kind of shaping costs, beside the same field unshaped."""
+    from headrace.bench.shaping import shaping_costs
+
+    found = shaping_costs(records, runs)
+    lines = [
+        f"[bold]{one.name}[/]  {one.shaped - one.plain:+.2f} core s per million records"
+        f" ({one.plain:.2f} unshaped, {one.shaped:.2f} shaped)"
+        for one in found
+    ]
+    lines.append(f"    decode and check in memory, {records:,} records, the quickest of {runs}")
+    emit({"records": records, "shaping": [asdict(one) for one in found]}, as_json, lines)
+
+
+@app.command()
 def scale(
     events: Annotated[int, typer.Option(min=1_000, help="The largest backlog.")] = 50_000_000,
     commits: Annotated[int, typer.Option(min=500, help="Commits into one table.")] = 10_000,

@@ -52,9 +52,3 @@ def test_the_record_of_the_page_becomes_its_row(
 def test_the_table_of_costs_has_what_is_measured() -> None:
     rows = re.findall(r"^\| ([\w, ]+?) \| [\d.]+ \| [\d.]+ \| [+-][\d.]+ \|$", PAGE, flags=re.MULTILINE)
     assert rows == [case.name for case in bench.CASES]
-
-
-def test_costs_are_measured_on_records_that_land() -> None:
-    costs = bench.shaping_costs(records=500, repetitions=1)
-    assert [one.name for one in costs] == [case.name for case in bench.CASES]
-    assert bench.table(costs).count("\n") == len(costs) + 1
