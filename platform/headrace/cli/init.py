@@ -37,14 +37,12 @@ def init(
     lines += ["", "next:"]
     if made.root != Path.cwd():
         lines.append(f"  cd {escape(os.path.relpath(made.root))}")
-    if empty:
-        lines.append(
-            "  headrace contracts infer FILE --name NAME   [dim]# a stream from a sample of its records[/]"
-        )
-    lines += [
-        "  make test   [dim]# in seconds[/]",
-        "  make demo   [dim]# the sample through the whole platform[/]",
-    ]
+    steps = (
+        [("headrace contracts infer FILE", "a stream from a sample"), ("make test", "once there is one")]
+        if empty
+        else [("make test", "in seconds"), ("make demo", "the sample through the whole platform")]
+    )
+    lines += [f"  {command:<30} [dim]# {why}[/]" for command, why in steps]
     value = {
         "root": str(made.root),
         "name": made.name,

@@ -41,6 +41,10 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
     project = asked.project
     if project is None and len(asked.builtin_streams) < 2:
         raise Fatal("the demo is of Headrace's own streams: unset HEADRACE_BUILTIN_STREAMS for it")
+    if project is not None:
+        from headrace.demo.samples import find_samples
+
+        find_samples(asked, project.samples)  # before anything is started
     progress = Progress()
     with ExitStack() as stack, view.live(progress, console) as report:
         background = stack.enter_context(ThreadPoolExecutor(3))
