@@ -56,8 +56,8 @@ _DATES = {
 }
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _INTEGER = r"^[+-]?(0|[1-9][0-9]{0,18})$"
-#: A number as CSV may write it; one with leading zeros is an id, such as a postal code.
-_NUMBER = r"^[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?$"
+#: A number of JSON, or as spreadsheets write it; one with leading zeros is an id, such as a postal code.
+_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$|^[+-]?((0|[1-9][0-9]*)\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
 _FIRST_DATE, _LAST_DATE = pl.date(1900, 1, 1), pl.date(2299, 12, 31)
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"})
 #: Numbers that are written for people.
@@ -114,8 +114,7 @@ def readings(texts: pl.Series, *, cells: bool) -> Iterator[Reading]:
         stripped = texts.str.strip_chars(" \t")
         whole = _where(stripped, _INTEGER).cast(pl.Int64, strict=False)
         yield Reading("integer", whole)
-        digits = stripped.str.contains(r"\d")
-        numbers = _where(stripped, _NUMBER).set(~digits, None).cast(pl.Float64, strict=False)
+        numbers = _where(stripped, _NUMBER).cast(pl.Float64, strict=False)
         yield Reading("number", numbers.set((~numbers.is_finite()).fill_null(False), None))
         for words in BOOLEANS:
             lower = stripped.str.to_lowercase()
