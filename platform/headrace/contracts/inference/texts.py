@@ -57,7 +57,10 @@ _DATES = {
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _INTEGER = r"^[+-]?(0|[1-9][0-9]{0,18})$"
 #: A number of JSON, or as spreadsheets write it; one with leading zeros is an id, such as a postal code.
-_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$|^[+-]?((0|[1-9][0-9]*)\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
+_NUMBER = (
+    r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+    r"|^[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$"
+)
 _FIRST_DATE, _LAST_DATE = pl.date(1900, 1, 1), pl.date(2299, 12, 31)
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"})
 #: Numbers that are written for people.
