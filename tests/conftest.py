@@ -24,6 +24,7 @@ from headrace.local.embedded import EmbeddedStack
 LONGEST = (
     "marts/test_marts.py",
     "installation/test_own_stream.py",
+    "installation/test_first_stream.py",
     "marts/test_histories.py",
     "test_readme.py",
     "demo/test_demo.py",
