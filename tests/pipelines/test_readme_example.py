@@ -40,7 +40,8 @@ def test_the_stream_of_the_readme_lands_a_record(judge: Callable[..., CheckedBat
     ]
     model, pipeline = block.split("\n\npipeline = ")
     names: dict[str, Any] = {"__name__": "readme"}
-    exec(f"{IMPORTS}{model}\n{CONTRACT}\npipeline = {pipeline}", names)
+    whole = f"{IMPORTS}{model}\n{CONTRACT}\npipeline = {pipeline}"
+    exec(compile(whole, "README.md", "exec", dont_inherit=True), names)
     declared, contract = names["pipeline"], names["ORDERS"]
     assert isinstance(declared, Pipeline) and isinstance(contract, Contract)
     checked = judge(contract, [RECORD, RECORD.replace(b"9.99", b"9.999")])
