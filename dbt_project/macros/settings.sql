@@ -39,7 +39,11 @@
 {#- Refuses a value that no model can be made of, and says where it is set. -#}
 {% macro checked_setting(name, value) %}
   {%- set wrong = namespace(said='') -%}
-  {%- if name in ('window_seconds', 'lookaround_days', 'lateness_seconds', 'speed_days', 'retention_days') -%}
+  {%- if name == 'window_seconds' -%}
+    {%- if value is not integer or value is boolean or not 1 <= value <= 86400 -%}
+      {%- set wrong.said = "is " ~ value ~ "; expected 1 to 86400" -%}
+    {%- endif -%}
+  {%- elif name in ('lookaround_days', 'lateness_seconds', 'speed_days', 'retention_days') -%}
     {%- set least = 0 if name in ('lookaround_days', 'lateness_seconds') else 1 -%}
     {%- if value is not integer or value is boolean or value < least -%}
       {%- set wrong.said = "is " ~ value ~ "; expected a whole number from " ~ least ~ " on" -%}

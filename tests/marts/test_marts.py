@@ -446,6 +446,7 @@ def test_without_our_setting_a_history_load_meets_the_limit_on_partitions(built:
         ({"start_date": "2024-01-02", "end_date": "2024-01-01"}, "is after end_date"),
         ({"start_date": "2024-01-01", "end_date": "x') or (1"}, "expected a UTC day"),
         ({"window_seconds": 0}, "expected 1 to 86400"),
+        ({"window_time": "arrival"}, "expected event or processing"),
     ],
 )
 def test_wrong_vars_are_refused(small: Warehouse, variables: dict[str, Any], message: str) -> None:
@@ -459,7 +460,7 @@ def test_a_model_that_yields_other_days_is_refused(
 ) -> None:
     model = project_copy / "macros/event_windows.sql"
     correct = model.read_text()
-    model.write_text(correct.replace("where {{ in_rebuilt_days('event_date') }}", ""))
+    model.write_text(correct.replace("where {{ headrace.in_rebuilt_days('event_date') }}", ""))
     assert model.read_text() != correct
     day = str(rows.FIRST_DAY)
     outcome = new_warehouse(built.warehouse.name, project_copy).dbt(

@@ -137,6 +137,7 @@ MISTAKES = {
     "YAML": ("models/marts/revenue.yml", "models:\n  - name: x\n   bad: [\n", "dbt/models/marts/revenue.yml:3: ", "near line 3"),
     "an unknown var": ("dbt_project.yml", DBT_PROJECT.replace("conversion_event_types", "conversion_types"), "dbt/dbt_project.yml:7: ", "there is no var 'conversion_types' of Headrace; did you mean 'conversion_event_types'?"),
     "a setting": ("dbt_project.yml", DBT_PROJECT.replace("conversion_event_types: [order]", "window_seconds: 60"), "dbt/dbt_project.yml:7: ", "write window_seconds = 60 below [settings] of headrace.toml"),
+    "no vars": ("dbt_project.yml", DBT_PROJECT.replace("    conversion_event_types: [order]\n", ""), "dbt/dbt_project.yml:6: ", "below vars, 'headrace' is null; write vars of Headrace below it"),
     "a wrong list": ("dbt_project.yml", DBT_PROJECT.replace("conversion_event_types: [order]", "rollup_seconds: [hour]"), "dbt/dbt_project.yml:7: ", "var 'rollup_seconds' is ['hour']; expected a list of widths in s"),
     "no overrides": ("macros/headrace.sql", "", "dbt/macros/headrace.sql: model revenue is rebuilt by day", "root/headrace.sql into it"),
 }  # fmt: skip

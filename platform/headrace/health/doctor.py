@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 from headrace import alerts
 from headrace.clients.postgres import described
 from headrace.clients.s3 import require_bucket
+from headrace.config.project import FILE
 from headrace.config.settings import Settings, load_settings
+from headrace.config.shipped import checkout
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import BadData, HeadraceError
 from headrace.core.guard import Guard
@@ -69,10 +71,20 @@ def examine(probes: Sequence[Probe] | None = None) -> list[Finding]:
             config = load_settings(with_stack=False)
         except HeadraceError as error:
             return [*damaged, Finding("settings", False, str(error))]
-    found = [Finding("settings", True, f"home {config.home}"), *damaged]
+    found = [Finding("settings", True, f"home {config.home}"), *_project(config), *damaged]
     for probe in PROBES if probes is None else probes:
         found += probe(config)
     return found
+
+
+def _project(config: Settings) -> Iterator[Finding]:
+    """Name the user's project, or say that this is none."""
+    if config.project is not None:
+        yield Finding("project", True, str(config.project.root))
+    elif checkout() is None:
+        yield Finding(
+            "project", True, f"none: there is no {FILE} here or above; 'headrace init DIR' makes one"
+        )
 
 
 def python(_: Settings) -> Iterator[Finding]:

@@ -84,6 +84,7 @@ class Health:
         alerts: Open alerts that are not about checks.
         problems: Faults that belong to no stream, one line each.
         failing: Jobs that fail and are tried again after pauses.
+        project: Root of the user's project; empty if there is none.
     """
 
     streams: list[StreamStatus]
@@ -92,6 +93,7 @@ class Health:
     alerts: list[Problem]
     problems: list[str] = field(default_factory=list)
     failing: list[Pause] = field(default_factory=list)
+    project: str = ""
 
     @property
     def failed(self) -> list[Evaluation]:
@@ -144,7 +146,13 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
         others = [one for one in others if one.stream == only]
         failing = [one for one in failing if one.job.endswith(f"_{only}")]
     return Health(
-        [inspect(one) for one in streams], circuits(config.retry_policy), checks, others, problems, failing
+        [inspect(one) for one in streams],
+        circuits(config.retry_policy),
+        checks,
+        others,
+        problems,
+        failing,
+        str(config.project.root) if config.project else "",
     )
 
 
@@ -223,6 +231,8 @@ WELL, WRONG, WARNING = "✓", "✗", "•"
 def lines(health: Health, now: datetime | None = None) -> Iterator[Line]:
     """Render the report for a terminal."""
     now = now or datetime.now(UTC)
+    if health.project:
+        yield "", "project", health.project
     for stream in health.streams:
         said = _of_stream(stream, now)
         yield (WELL if stream.healthy else WRONG, stream.stream, next(said))

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,9 @@ class Parts:
         Raises:
             OSError: A file cannot be read.
         """
-        own = [one for one in checksums(self.root) if not one[0].startswith(f"{PACKAGE}/")]
         if self.package is None:
-            return own
+            return checksums(self.root)
+        own = _checksums(self.root, edited(self.root))
         return sorted([*own, *((f"{PACKAGE}/{name}", found) for name, found in checksums(self.package))])
 
     def copy(self, folder: Path) -> None:
@@ -81,7 +81,7 @@ def parts(settings: Settings) -> Parts:
     folder = dbt_folder(settings)
     if settings.project is None:
         return Parts(folder)
-    return Parts(folder, shipped(DBT)) if any(files(folder)) else Parts(shipped(DBT))
+    return Parts(folder, shipped(DBT)) if any(edited(folder)) else Parts(shipped(DBT))
 
 
 def folder_of(package: str, settings: Settings) -> Path:
@@ -106,11 +106,21 @@ def files(project: Path) -> Iterator[Path]:
             yield from files(package)  # as `dbt deps` installs a local one
 
 
+def edited(project: Path) -> Iterator[Path]:
+    """Yield the files of a project that people edit: all but those of the package, whatever `dbt deps` left of it."""
+    package = project / PACKAGE
+    yield from (path for path in files(project) if path != package and package not in path.parents)
+
+
 def checksums(project: Path) -> list[tuple[str, str]]:
     """Return the names of a project's files, relative to it, and their checksums."""
+    return _checksums(project, files(project))
+
+
+def _checksums(project: Path, found: Iterable[Path]) -> list[tuple[str, str]]:
     return [
         (path.relative_to(project).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in sorted(files(project))
+        for path in sorted(found)
     ]
 
 
@@ -134,7 +144,12 @@ def wrong_vars(project: Path) -> ProjectProblem | None:
     try:
         text = file.read_text()
         given = yaml.safe_load(text).get("vars") or {}
-        own = given.get("headrace") or {}
+        own = given.get("headrace", {})
+        if not isinstance(own, dict):  # dbt ends with a TypeError
+            said = (
+                f"below vars, 'headrace' is {json.dumps(own)}; write vars of Headrace below it, or remove it"
+            )
+            return ProjectProblem(said, f"{project.name}/dbt_project.yml", _yaml_line(text, "headrace"))
         package = yaml.safe_load((shipped(DBT) / "dbt_project.yml").read_text())["vars"]
         names = [*own, *(name for name in given if name in package)]
     except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError):
@@ -184,6 +199,13 @@ def lacks_overrides(manifest: dict[str, Any], project: Path) -> ProjectProblem |
     return ProjectProblem(f"{text}{shipped(DBT) / _OVERRIDES} into it", f"{project.name}/macros/headrace.sql")
 
 
+def scaffold() -> Iterator[tuple[str, str]]:
+    """Yield the files of the package that every dbt project of the user's own holds: path below ``dbt/``, and text."""
+    package = shipped(DBT)
+    yield "macros/headrace.sql", (package / _OVERRIDES).read_text()
+    yield "profiles.yml", (package / "profiles.yml").read_text()
+
+
 def package_folder(settings: Settings) -> Path:
     """Return the folder of the package as this project uses it, for people's own dbt commands."""
     return settings.home / "dbt" / "headrace"
@@ -201,8 +223,7 @@ def keep_package(settings: Settings) -> None:
     fresh, old = (target.with_name(f"{word}-{os.getpid()}") for word in ("fresh", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(shipped(DBT), fresh, ignore=_IGNORED)
-    for name in ("dbt_project.yml", "macros/settings.sql"):
-        path = fresh / name
+    for path in files(fresh):
         path.write_text(_with_settings(path.read_text(), settings))
     if target.exists():
         target.rename(old)

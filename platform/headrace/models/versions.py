@@ -147,6 +147,8 @@ def current(settings: Settings) -> Project:
     """
     try:
         found = digest(settings)
+        if settings.project is not None and not composition.package_folder(settings).is_dir():
+            composition.keep_package(settings)
     except OSError as error:
         return _fallback(settings, _unreadable(error, settings))
     if found is None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from packaging.version import Version
 
-from headrace.config.shipped import DBT, shipped
 from headrace.core.errors import Fatal
 from headrace.scaffold import git
 
@@ -152,8 +151,11 @@ def _rendered(name: str, example: bool) -> Iterator[tuple[str, str]]:
         for path in sorted((_TEMPLATES / part).rglob(f"*{_ENDING}")):
             relative = path.relative_to(_TEMPLATES / part).as_posix().removesuffix(_ENDING)
             yield re.sub(r"(^|/)dot-", r"\1.", relative), _filled(path.read_text(encoding="utf-8"), words)
-    # the macros of the root project, which its package cannot bring along
-    yield "dbt/macros/headrace.sql", (shipped(DBT) / "root" / "headrace.sql").read_text(encoding="utf-8")
+    # what every dbt project of one's own holds, and the package cannot bring along
+    from headrace.models import composition
+
+    for relative, text in composition.scaffold():
+        yield f"dbt/{relative}", text
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:
