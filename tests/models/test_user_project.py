@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from conftest import Stack
 from headrace.config.settings import Settings, load_settings
 from headrace.config.shipped import DBT, shipped
 from headrace.models import composition, lineage
 from headrace.models import project as models
 from headrace.models import versions as dbt_versions
+from headrace.warehouse.server import Server
 
 DBT_PROJECT = """\
 name: shop
@@ -38,7 +42,10 @@ sources:
     schema: "{{ env_var('HEADRACE_RAW_DATABASE', 'raw') }}"
     tables: [{name: orders}]
 """
-STAGING = "select order_id, placed_at, order_date, amount from {{ source('raw', 'orders') }}\n"
+STAGING = """\
+select order_id, placed_at, order_date, amount, _cursor, _offset, _message_id, _index, _ingested_at
+from {{ source('raw', 'orders') }}
+"""
 MART = """\
 {{ config(partition_by='order_date', order_by='window_start') }}
 select
@@ -231,3 +238,61 @@ def test_every_macro_names_those_of_its_own_package_with_the_package() -> None:
     assert call.search("{{ in_rebuilt_days(day) }}") and not call.search(
         "{{ headrace.in_rebuilt_days(day) }}"
     )
+
+
+#: Macros that are made for one model of Headrace's own.
+INNER = {
+    "event_windows", "measured_windows", "metric_columns", "performance_windows", "performance_columns", "series",
+    "cluster_name", "engine_clause", "checked_setting", "wrong_funnel", "is_list",
+}  # fmt: skip
+INNER_TESTS = {"latest_of_history", "holds_every_user_day"}
+
+
+def test_every_public_macro_and_test_is_documented_with_its_arguments() -> None:
+    folder = shipped(DBT)
+    said = yaml.safe_load((folder / "macros" / "macros.yml").read_text())["macros"]
+    documented = {one["name"]: [argument["name"] for argument in one.get("arguments", [])] for one in said}
+    declared = {}
+    for file in sorted([*(folder / "macros").glob("*.sql"), *(folder / "tests" / "generic").glob("*.sql")]):
+        for kind, name, given in re.findall(
+            r"\{%-?\s*(macro|test)\s+(\w+)\((.*?)\)\s*-?%\}", file.read_text(), re.DOTALL
+        ):
+            names = re.findall(r"(?:^|,)\s*(\w+)", re.sub(r"'[^']*'", "", given))
+            public = not name.startswith("clickhouse__") and name not in INNER | INNER_TESTS
+            if public:
+                declared["test_" * (kind == "test") + name] = [one for one in names if one != "model"]
+    assert documented == declared
+    assert all(one["description"] for one in said)
+
+
+def test_days_of_a_model_of_ones_own_are_replaced_whole(settings: Settings, stack: Stack) -> None:
+    """A day that has become empty is empty in the mart: dbt-clickhouse's own way leaves it as it was."""
+    config = settings.model_copy(
+        update={
+            "clickhouse_host": stack.settings.clickhouse_host,
+            "clickhouse_port": stack.settings.clickhouse_port,
+            "clickhouse_user": stack.settings.clickhouse_user,
+            "clickhouse_password": stack.settings.clickhouse_password,
+            "raw_database": "raw_of_shop",
+            "dbt_schema": "shop",
+        }
+    )
+    server = Server(config)
+    server.command("CREATE DATABASE IF NOT EXISTS raw_of_shop")
+    server.command(
+        "CREATE TABLE raw_of_shop.orders (order_id String, placed_at DateTime64(6, 'UTC'), order_date Date, amount Float64,"
+        " _cursor String, _offset Int64, _message_id String, _index Int64, _ingested_at DateTime64(6, 'UTC'))"
+        " ENGINE = MergeTree PARTITION BY order_date ORDER BY order_id"
+    )
+    server.command(
+        "INSERT INTO raw_of_shop.orders SELECT toString(number), toDateTime64('2026-05-01 12:00:00', 6, 'UTC')"
+        " + toIntervalDay(intDiv(number, 2) % 2), toDate(placed_at), 10, '', number, '', 0, placed_at FROM numbers(4)"
+    )
+    orders: Any = SimpleNamespace(name="orders", models="orders")
+    days = date(2026, 5, 1), date(2026, 5, 2)
+    sql = "SELECT order_date, revenue FROM shop.revenue ORDER BY order_date"
+    models.build(config, orders, *days)
+    assert server.query(sql) == [(days[0], 20.0), (days[1], 20.0)]
+    server.command("ALTER TABLE raw_of_shop.orders DROP PARTITION '2026-05-01'")
+    models.build(config, orders, *days)
+    assert server.query(sql) == [(days[1], 20.0)]

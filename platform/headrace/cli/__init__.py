@@ -17,6 +17,7 @@ for command in (
     init.init,
     running.demo,
     running.up,
+    running.env,
     data.send,
     data.ingest,
     data.publish,

@@ -26,9 +26,9 @@ _COLOURS = {"applied": "green", "pending": "yellow", "interrupted": "yellow"}
 @contextmanager
 def _migrations() -> Iterator[Migrations]:
     from headrace.config.settings import settings
-    from headrace.warehouse.clickhouse import ClickHouse
+    from headrace.streams.adapters import warehouse as adapter
 
-    warehouse = ClickHouse(settings().with_warehouse())
+    warehouse = adapter(settings())
     try:
         yield warehouse.migrations
     finally:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from headrace.cli.shared import Json, console, emit, say
 from headrace.core import extras
@@ -130,3 +131,19 @@ def stack_env(as_json: Json = False) -> None:
 def size(count: int | None) -> str:
     """Format bytes as MB; empty for None."""
     return "" if count is None else f"{count / 2**20:,.0f} MB"
+
+
+def env(as_json: Json = False) -> None:
+    """Print the environment of this project for dbt, dagster and dg as shell exports: eval "$(headrace env)"."""
+    import shlex
+
+    from headrace.config.settings import settings
+    from headrace.config.shipped import prepare_dagster
+    from headrace.health.dagster_tables import dagster_home
+
+    config = settings()
+    home = dagster_home(config)
+    prepare_dagster(home)
+    found = {**config.exported_variables(), "DAGSTER_HOME": str(home)}
+    lines = [escape(f"export {name}={shlex.quote(value)}") for name, value in found.items()]
+    emit(found, as_json, lines)

@@ -242,16 +242,25 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
 
         Both read the environment alone, where settings from ``stack.env`` are missing.
         """
-        if self.aws_access_key_id and self.aws_secret_access_key:
-            os.environ["AWS_ACCESS_KEY_ID"] = self.aws_access_key_id
-            os.environ["AWS_SECRET_ACCESS_KEY"] = self.aws_secret_access_key.get_secret_value()
-        if self.names_warehouse:  # else child processes would take the defaults for settings
-            os.environ["HEADRACE_CLICKHOUSE_HOST"] = self.clickhouse_host
-            os.environ["HEADRACE_CLICKHOUSE_PORT"] = str(self.clickhouse_port)
-        if self.project is not None or checkout() is None:  # a child process has another working directory
-            os.environ["HEADRACE_HOME"] = str(self.home)
-        os.environ |= _project_variables(self.project)
         os.environ |= {
+            **self.exported_variables(),
+            "HEADRACE_BUILTIN_STREAMS": " ".join(self.builtin_streams),
+            # where dagster-dbt finds the parsed project
+            "DBT_TARGET_PATH": str(self.home / "dbt" / "target"),
+        }
+
+    def exported_variables(self) -> dict[str, str]:
+        """Return the variables that dbt's profile, AWS and child processes read, whose working directory is another."""
+        found = _project_variables(self.project)
+        if self.aws_access_key_id and self.aws_secret_access_key:
+            found["AWS_ACCESS_KEY_ID"] = self.aws_access_key_id
+            found["AWS_SECRET_ACCESS_KEY"] = self.aws_secret_access_key.get_secret_value()
+        if self.names_warehouse:  # else child processes would take the defaults for settings
+            found["HEADRACE_CLICKHOUSE_HOST"] = self.clickhouse_host
+            found["HEADRACE_CLICKHOUSE_PORT"] = str(self.clickhouse_port)
+        if self.project is not None or checkout() is None:
+            found["HEADRACE_HOME"] = str(self.home)
+        return found | {
             "HEADRACE_CLICKHOUSE_USER": self.clickhouse_user,
             "HEADRACE_CLICKHOUSE_PASSWORD": self.clickhouse_password.get_secret_value(),
             # dbt keeps variables of this name out of its logs, and does not parse again when they change
@@ -259,11 +268,8 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
             "HEADRACE_CLICKHOUSE_SECURE": str(self.clickhouse_secure).lower(),
             "HEADRACE_WAREHOUSE_CLUSTER": self.warehouse_cluster,
             "HEADRACE_RAW_DATABASE": self.raw_database,
-            "HEADRACE_BUILTIN_STREAMS": " ".join(self.builtin_streams),
             "HEADRACE_DBT_SCHEMA": self.dbt_schema,
             "HEADRACE_MODEL_QUERY_SECONDS": str(self.model_query_seconds),
-            # where dagster-dbt finds the parsed project
-            "DBT_TARGET_PATH": str(self.home / "dbt" / "target"),
         }
 
     @classmethod

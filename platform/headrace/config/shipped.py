@@ -6,6 +6,7 @@ In a checkout they lie at its top level. In a wheel they lie inside the package,
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from headrace.core.errors import Fatal
@@ -36,3 +37,9 @@ def shipped(name: str) -> Path:
     if not path.exists():
         raise Fatal(f"{path} is missing: the installation of Headrace is damaged; install it again")
     return path
+
+
+def prepare_dagster(home: Path) -> None:
+    """Make a folder a ``DAGSTER_HOME``: with Headrace's ``dagster.yaml``."""
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(shipped(DAGSTER), home / "dagster.yaml")

@@ -53,9 +53,10 @@ def tables(config: Settings, file: str, table: str) -> Iterator[Connection | Non
 def _address(config: Settings, name: str) -> str | None:
     if config.dagster_postgres is not None:
         return reachable(config.dagster_postgres.get_secret_value())
-    file = _dagster_home(config) / "history" / name
+    file = dagster_home(config) / "history" / name
     return f"sqlite:///file:{quote(str(file))}?mode=ro&uri=true" if file.is_file() else None
 
 
-def _dagster_home(config: Settings) -> Path:
+def dagster_home(config: Settings) -> Path:
+    """Return the folder of Dagster's instance."""
     return config.dagster_home or config.home / "dagster"

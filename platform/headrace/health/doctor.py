@@ -28,8 +28,8 @@ from headrace.models import sources
 from headrace.models import versions as dbt_versions
 from headrace.models.project import missing_tags
 from headrace.pipelines import discover_for
+from headrace.streams.adapters import warehouse as adapter
 from headrace.streams.stream import Stream, streams
-from headrace.warehouse.clickhouse import ClickHouse
 
 _ENOUGH_BYTES = 2 << 30
 
@@ -186,7 +186,7 @@ def migrations(config: Settings) -> Iterator[Finding]:
 
 
 def _migrated(config: Settings) -> str:
-    warehouse = ClickHouse(config.with_warehouse(), Guard("warehouse", config.retry_policy.without_retries()))
+    warehouse = adapter(config, Guard("warehouse", config.retry_policy.without_retries()))
     try:
         found = warehouse.migrations.status()
     finally:

@@ -6,13 +6,12 @@ them.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace.config.shipped import DAGSTER, shipped
+from headrace.config.shipped import prepare_dagster
 from headrace.local.processes import LOOPBACK, pick_port, require_free
 from headrace.local.service import Service
 
@@ -51,8 +50,7 @@ def dagster_services(
     """
     require_ui_port(ui_port)
     dagster_home = home / "dagster"
-    dagster_home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(shipped(DAGSTER), dagster_home / "dagster.yaml")
+    prepare_dagster(dagster_home)
     web = ui_port if ui_port is not None else pick_port(USUAL_UI_PORT, set())
     code = pick_port(4266, {web})
     workspace = dagster_home / "workspace.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from headrace.core.guard import Guard
 from headrace.flow.reads import Pace
 from headrace.formats import FileReader
 from headrace.lake.delta import DeltaLakeTable
-from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs
+from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs, discover_for
 from headrace.producers import Producer
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.sqs import SqsProducer
@@ -23,6 +24,8 @@ from headrace.sources.files.archive import Archive
 from headrace.sources.files.source import FilesSource
 from headrace.sources.kafka.source import KafkaSource
 from headrace.sources.sqs import SqsSource
+from headrace.warehouse.clickhouse import ClickHouse
+from headrace.warehouse.migrations.files import ProjectMigrations
 
 
 def lake_table(table: Table, settings: Settings, guard: Guard) -> DeltaLakeTable:
@@ -59,6 +62,27 @@ def source_of(
             share=(0, 1) if share is None else (share, spec.runs),
         )
     return SqsSource(spec.queue, sqs, receivers=settings.sqs_receivers)
+
+
+def warehouse(
+    settings: Settings, retry: Callable[[Callable[[], Any]], Any] = lambda call: call()
+) -> ClickHouse:
+    """Make the warehouse that the settings name, with the migrations of the user's project.
+
+    Args:
+        settings: Where everything is.
+        retry: Makes every call; see ``ClickHouse``.
+
+    Raises:
+        NotSet: They name no ClickHouse server.
+    """
+
+    def tables() -> list[Table]:
+        return [table for one in discover_for(settings).pipelines.values() for table in one.tables]
+
+    project = settings.project
+    own = ProjectMigrations(project.migrations, tables) if project else None
+    return ClickHouse(settings.with_warehouse(), retry, own)
 
 
 def queue_client(settings: Settings) -> Any:

@@ -81,7 +81,7 @@ class Stream:
         Raises:
             NotSet: No setting says where it is.
         """
-        return ClickHouse(self.settings.with_warehouse(), self._guards["warehouse"])
+        return adapters.warehouse(self.settings, self._guards["warehouse"])
 
     @property
     def limits(self) -> Limits:

@@ -19,8 +19,8 @@ from headrace.flow.publish import publish
 from headrace.models import project as models
 from headrace.models import versions
 from headrace.pipelines import Pipeline
+from headrace.streams.adapters import warehouse as adapter
 from headrace.testing.landing import Landed, pipeline_of
-from headrace.warehouse.clickhouse import ClickHouse
 
 
 class Warehouse:
@@ -32,7 +32,7 @@ class Warehouse:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._server = ClickHouse(settings)
+        self._server = adapter(settings)
 
     def load(self, landed: Landed) -> None:
         """Publish what landed to the raw tables, as the platform does; what was loaded before stays."""

@@ -20,6 +20,7 @@ from headrace.core.errors import Fatal
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, StaleDay
 from headrace.warehouse.cluster import Placement
+from headrace.warehouse.migrations.files import ProjectMigrations
 from headrace.warehouse.migrations.runner import Migrations, refuse
 from headrace.warehouse.server import ClickHouseConfig, Server
 
@@ -43,12 +44,16 @@ class ClickHouse:
     Args:
         config: Where the server is.
         retry: Makes every call, and may repeat one that raised ``Retriable``: every call can be repeated.
+        project: The migrations of the user's project; None for none.
     """
 
     def __init__(
-        self, config: ClickHouseConfig, retry: Callable[[Callable[[], Any]], Any] = lambda call: call()
+        self,
+        config: ClickHouseConfig,
+        retry: Callable[[Callable[[], Any]], Any] = lambda call: call(),
+        project: ProjectMigrations | None = None,
     ) -> None:
-        self._config = config
+        self._config, self._project = config, project
         self._server = Server(config, retry)
         self._placement = Placement(config.warehouse_cluster)
         self._shapes: dict[str, ddl.Shape] | None = None
@@ -58,7 +63,13 @@ class ClickHouse:
     @property
     def migrations(self) -> Migrations:
         """The migrations of the raw database."""
-        return Migrations(self._server, self._config.raw_database, placement=self._placement)
+        return Migrations(
+            self._server,
+            self._config.raw_database,
+            placement=self._placement,
+            project=self._project,
+            ttl_days=self._config.raw_ttl_days,
+        )
 
     def query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query and return its rows; values are passed as server-side parameters (``{name:Type}``)."""

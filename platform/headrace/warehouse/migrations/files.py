@@ -1,24 +1,30 @@
-"""Read the migrations that this version of Headrace knows: numbered SQL files.
+"""Read the migrations that this version of Headrace knows, and those of a project: numbered SQL files.
 
 A file ``NNNN_title.sql`` holds one or more statements. Every statement must be safe to repeat (``IF NOT
 EXISTS`` and the like): ClickHouse has no transactions around DDL, so a migration that failed half way starts
 over.
+
+Migrations of a project have numbers of their own. In the history they are counted from ``PROJECT`` on, so that they
+come after Headrace's, whatever Headrace adds later.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.core.batch import Table
 from headrace.core.errors import Fatal
 from headrace.warehouse import ddl
 from headrace.warehouse.cluster import ONE_SERVER, Placement
 from headrace.warehouse.migrations.script import statements
 
 FOLDER = Path(__file__).parent
+#: What is added to the number of a project's migration.
+PROJECT = 1_000_000
 _NAME = re.compile(r"(?P<version>[0-9]{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 
@@ -28,8 +34,8 @@ class Migration:
     """One migration file.
 
     Attributes:
-        version: Number of the migration.
-        name: Name of the file.
+        version: Number of the migration, from ``PROJECT`` on for one of a project.
+        name: Name of the file; ``migrations/`` before that of a project's.
         text: Content of the file, with Unix line ends.
     """
 
@@ -68,6 +74,29 @@ def read_migrations(folder: Path = FOLDER) -> list[Migration]:
     found = [_read(path) for path in sorted(folder.glob("*.sql"))]
     _refuse_twins(found)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectMigrations:
+    """The migrations of a project.
+
+    Attributes:
+        folder: Folder of the files; it may not exist.
+        tables: Returns the raw tables of all streams. Before the first migration they are made from their
+            contracts, as the migrations expect.
+    """
+
+    folder: Path
+    tables: Callable[[], Sequence[Table]]
+
+    def read(self) -> list[Migration]:
+        """Read the files in the order of their numbers.
+
+        Raises:
+            Fatal: As for ``read_migrations``.
+        """
+        own = read_migrations(self.folder)
+        return [Migration(PROJECT + one.version, f"migrations/{one.name}", one.text) for one in own]
 
 
 def _read(path: Path) -> Migration:

@@ -22,7 +22,7 @@ from headrace.core.errors import Fatal, HeadraceError, Retriable
 from headrace.warehouse import ddl
 from headrace.warehouse.cluster import ONE_SERVER, Placement
 from headrace.warehouse.lock import MigrationLock
-from headrace.warehouse.migrations.files import Migration, read_migrations
+from headrace.warehouse.migrations.files import PROJECT, Migration, ProjectMigrations, read_migrations
 from headrace.warehouse.server import UNKNOWN_DATABASE, UNKNOWN_TABLE, Refused, Server
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[Mig
     """Compare files with the history, in the order of their numbers."""
     last = {one.version: one for one in attempts}
     files = {one.version: one for one in known}
-    newest = max(files, default=0)
+    newest = max((number for number in files if number < PROJECT), default=0)
     found = []
     for number in sorted({*files, *last}):
         file, attempt = files.get(number), last.get(number)
@@ -127,6 +127,12 @@ def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[Mig
 
 
 def _without_file(attempt: Attempt, newest: int) -> MigrationState:
+    if attempt.version >= PROJECT:
+        said = (
+            f"{attempt.name} was run ({attempt.state}) and this project has no such file; update or restore it, or run"
+            " this in the project that has it"
+        )
+        return MigrationState(attempt.version, attempt.name, "missing", attempt.finished_at, said)
     if attempt.version > newest:
         said = (
             f"migration {attempt.name} was run by Headrace {attempt.headrace_version}, which is newer than this"
@@ -161,6 +167,8 @@ class Migrations:
         known: The migrations; None for those that come with Headrace.
         lock: Lock against other processes; None for one with the default times.
         placement: On one server or on a cluster.
+        project: The migrations of the user's project, which come after those; None for none.
+        ttl_days: Days that rows are kept in tables that are made for them; 0 for ever.
     """
 
     def __init__(
@@ -170,9 +178,13 @@ class Migrations:
         known: Sequence[Migration] | None = None,
         lock: MigrationLock | None = None,
         placement: Placement = ONE_SERVER,
+        project: ProjectMigrations | None = None,
+        ttl_days: int = 0,
     ) -> None:
         self._server, self._database = server, database
         self.known = read_migrations() if known is None else list(known)
+        self.known += project.read() if project else []
+        self._project, self._ttl_days = project, ttl_days
         self._placement = placement
         self.lock = lock or MigrationLock(server, database)
         self._name = f"{ddl.quoted(database)}.{ddl.quoted(TABLE)}"
@@ -215,8 +227,19 @@ class Migrations:
             files = {one.version: one for one in self.known}
             to_do = [one for one in states if one.to_do]
             for one in to_do:
+                if one.version >= PROJECT:
+                    self._make_tables()
                 self._apply(files[one.version], still_mine)
         return to_do
+
+    def _make_tables(self) -> None:
+        """Make the raw tables that do not exist yet, once: a migration of a project changes what is there."""
+        project, self._project = self._project, None
+        for table in project.tables() if project else ():
+            for statement in self._placement.statements(
+                ddl.create_table(self._database, table, self._ttl_days)
+            ):
+                self._server.command(statement)
 
     def _apply(self, migration: Migration, still_mine: Callable[[], None]) -> None:
         statements = migration.statements(self._database, self._placement)
