@@ -13,20 +13,13 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 #: Tools of other packages that commands of Headrace start, or that people use beside it.
-TOOLS = {
-    "headrace": "headrace.cli:main",
-    "dbt": "dbt.cli.main:cli",
-    "dagster": "dagster.cli:main",
-    "dagster-webserver": "dagster_webserver.cli:main",
-    "dagster-daemon": "dagster._daemon.cli:main",
-    "dg": "dagster_dg_cli.cli:main",
-    "pytest": "pytest:console_main",
-}
+TOOLS = ("headrace", "dbt", "dagster", "dagster-webserver", "dagster-daemon", "dg", "pytest")
 
 
 def uv() -> str:
@@ -97,9 +90,11 @@ def install(folder: Path) -> Installation:
     _run(uv(), "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, str(wheel))
     # no entry of a .pth that a .pth brings in counts, so the checkout, which one there names, stays out
     (made.package.parent / "locked.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    for name, place in TOOLS.items():
-        module, _, function = place.partition(":")
-        script = made.folder / "bin" / name
+    for tool in entry_points(group="console_scripts"):
+        if tool.name not in TOOLS:
+            continue
+        module, _, function = tool.value.partition(":")
+        script = made.folder / "bin" / tool.name
         script.write_text(
             f"#!{python}\nimport sys\nfrom {module} import {function} as main\nsys.exit(main())\n"
         )
