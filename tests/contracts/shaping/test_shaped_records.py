@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Any
 
+import numpy as np
 import pandera.polars as pa
 import polars as pl
 import pytest
@@ -15,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.contracts import Time, field, unknown
+from headrace.contracts.dtypes import WireField
+from headrace.contracts.wire import json_columns, parse
 from headrace.core.batch import STRING_MAP, CheckedBatch
 from shaped import KNOWN, VISIT, VISITS, WRONG, expected
 
@@ -171,6 +174,23 @@ class Wholes(pa.DataFrameModel):
 
 
 WHOLES = replace(VISITS, model=Wholes, key="user", unknown="count")
+
+
+def test_members_that_nobody_asks_for_leave_an_object_to_compiled_code(judge: Judge) -> None:
+    many = {f"member-{n}": [n, {"x": None}] for n in range(60)}
+    payloads = [
+        json.dumps({**many, "page": {"url": "/"}}).encode(),
+        json.dumps({"page": many | {"a": "\ud800"}}).encode(),
+    ]
+    fields, odd = (WireField("page", "json"),), np.zeros(2, np.bool_)
+    [raw], counted = json_columns.scan_columns(fields, None, pl.Series(payloads), odd)
+    assert (odd.tolist(), counted) == ([False, True], {})
+    assert raw.fields["page"].to_list() == ['{"url": "/"}', None]
+    assert parse.parse(fields, None, pl.Series(payloads[:1] * 2 + [payloads[0] + b" "]), 10_000).unknown == {}
+    [message] = [json.dumps({**VISIT, "context": {**many, "page": {**many, "url": "/"}}}).encode()]
+    found = judge(VISITS, [message, b"[" + message + b"]"])
+    assert found.good["url"].to_list() == ["/", "/"]
+    assert found.unknown == {}
 
 
 @pytest.mark.parametrize("messages", [[], [b"x"], [None], [b"[]"], [b"[1]", b"{}"]])

@@ -91,7 +91,7 @@ class _Values:
             for row in wrong:
                 for column in dict.fromkeys(chain.from_iterable(below.columns.values())):
                     self.failures.append((None, row, check, column, tokens[row]))
-            inner = parse(below.fields, "count", texts, ANY_SIZE)
+            inner = parse(below.fields, None, texts, ANY_SIZE)
             self.take(below, inner.raw, inner.failures)
 
     def reasons(self, readings: Sequence[Reading]) -> Failures:

@@ -46,7 +46,7 @@ def as_kinds(
         pieces += [pl.lit(f'{"," if pieces else "{"}"{short[name]}":'), pl.col(name).fill_null("null")]
     objects = pl.DataFrame(dict(tokens)).select(pl.concat_str(*pieces, pl.lit("}"))).to_series()
     wanted = [WireField(short[name], f.kind, f.low, f.high) for name, f in fields.items()]
-    found = parse(wanted, "count", objects.cast(pl.Binary), ANY_SIZE)
+    found = parse(wanted, None, objects.cast(pl.Binary), ANY_SIZE)
     names = {number: name for name, number in short.items()}
     for row, check, column, value in failed(found.failures):
         failures.add(row, check, names.get(column, column), value)

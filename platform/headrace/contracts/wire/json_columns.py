@@ -92,13 +92,13 @@ def _layout(wire_fields: tuple[WireField, ...]) -> _Layout:
 
 
 def scan_columns(
-    fields: tuple[WireField, ...], unknown: Policy, payloads: pl.Series, odd: npt.NDArray[np.bool_]
+    fields: tuple[WireField, ...], unknown: Policy | None, payloads: pl.Series, odd: npt.NDArray[np.bool_]
 ) -> tuple[list[Raw], dict[str, int]]:
     """Scan payloads into columns, one row per payload, and count the fields that nobody looks for.
 
     Args:
         fields: The fields to look for.
-        unknown: Policy for all other fields.
+        unknown: Policy for all other fields; None if nobody asks for them.
         payloads: Binary; those that are not ``odd`` are present and UTF-8.
         odd: By payload: true for those to skip. Becomes true for those that are not surely valid records; their
             rows are null.
@@ -129,7 +129,7 @@ def scan_columns(
         tally=np.zeros((NAMES + 1, 3), np.int64),
         kept=layout.texts if keep else -1,
     )
-    strange.places[0, 1] = 0 if unknown == "reject" else MOST_STRANGE
+    strange.places[0, 1] = -1 if unknown is None else 0 if unknown == "reject" else MOST_STRANGE
     scan(data, offsets, layout.fields, columns, strange, odd)
     found = pl.DataFrame(
         {

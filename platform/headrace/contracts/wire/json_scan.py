@@ -80,7 +80,7 @@ class Strange(NamedTuple):
 
     Attributes:
         places: Of the current record. Row 0: how many such fields it has and may have (0: a record with one is
-            odd). Further rows: begin and end of each field's name and value.
+            odd; -1: nobody asks). Further rows: begin and end of each field's name and value.
         hashes: By slot of a hash table: hash of a name; 0 for an empty slot.
         tally: By slot: number of records with the name, and begin and end of one occurrence. The last slot
             counts the names that found no slot.
@@ -257,6 +257,8 @@ def _record(
 def _stranger(data: Any, name: int, close: int, value: int, end: int, places: Any) -> bool:
     """Note where a field outside the contract is; false if it is one too many, or repeated."""
     count = places[0, 0]
+    if places[0, 1] < 0:
+        return True
     if count == places[0, 1]:
         return False
     for n in range(1, count + 1):

@@ -219,7 +219,7 @@ def _parsed(
     named: bool = True,
 ) -> Raw:
     """Parse objects; their failures get the path in front of the member's name, or instead of it."""
-    found = parse(fields, strangers.policy or "count", texts.cast(pl.Binary), _ANY_SIZE)
+    found = parse(fields, strangers.policy, texts.cast(pl.Binary), _ANY_SIZE)
     for row, check, name, value in zip(
         found.failures.row, found.failures.check, found.failures.column, found.failures.value, strict=True
     ):

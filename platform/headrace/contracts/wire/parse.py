@@ -23,7 +23,7 @@ from headrace.contracts.wire.structs import StructParser, decodable, never
 
 def parse(
     fields: Sequence[WireField],
-    unknown: Policy,
+    unknown: Policy | None,
     payloads: pl.Series,
     max_message_bytes: int,
     refusal: Refusal = never,
@@ -32,7 +32,7 @@ def parse(
 
     Args:
         fields: The fields to look for.
-        unknown: Policy for all other fields.
+        unknown: Policy for all other fields; None if nobody asks for them.
         payloads: Binary, one per message.
         max_message_bytes: Longer messages fail whole.
         refusal: Called for each message that is an array.

@@ -100,7 +100,7 @@ class StructParser:
     def __init__(
         self,
         fields: Sequence[WireField],
-        unknown: Policy,
+        unknown: Policy | None,
         payloads: pl.Series,
         max_message_bytes: int,
         refusal: Refusal = never,
@@ -242,7 +242,7 @@ class StructParser:
     def _strangers(self, parts: dict[str, msgspec.Raw]) -> None:
         """Apply the policy to the fields that nobody looks for."""
         strange = {name: part for name, part in parts.items() if name not in self._wire.names}
-        if not strange:
+        if not strange or self._policy is None:
             return
         if self._policy == "reject":
             for name, part in list(strange.items())[:_MOST_REASONS]:
