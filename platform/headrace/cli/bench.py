@@ -290,6 +290,28 @@ def scale(
 
 
 @app.command()
+def types(
+    records: Annotated[int, typer.Option(min=100, help="Messages of each type.")] = 20_000,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions, interleaved.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Measure what a value of each type costs in the hot path, beside one of text."""
+    from headrace.bench.types import COLUMNS, type_costs
+
+    found = type_costs(records, runs)
+    text = found[0]
+    lines = [
+        f"[bold]{one.name}[/]  {one.check:.0f} ns to check ({one.check / text.check:.1f} of text),"
+        f" {one.encode:.0f} ns to Parquet; {one.size:.0f} bytes"
+        for one in found
+    ]
+    lines.append(
+        f"    core time per value: medians of {runs}, {COLUMNS} values in each of {records:,} records"
+    )
+    emit({"records": records, "types": [asdict(one) for one in found]}, as_json, lines)
+
+
+@app.command()
 def report(
     parts: Annotated[
         list[str] | None,
