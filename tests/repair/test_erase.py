@@ -17,6 +17,7 @@ from headrace.core.batch import MicroBatch
 from headrace.core.errors import Fatal, Retriable
 from headrace.flow.commit import land
 from headrace.health.parity import parity
+from headrace.lake.suppression import Suppressed
 from headrace.repair.erase import erase
 from headrace.streams.stream import Stream, streams
 from headrace.warehouse.server import Server
@@ -162,3 +163,27 @@ def test_a_short_id_does_not_take_others_along(stream: Stream, batch_of: Callabl
     [done] = erase([stream], "7").streams
     assert (done.rows, done.rejected_rows) == (0, 3)
     assert sorted(rejected(stream)) == sorted([*before, *refused[3:]])
+
+
+def test_an_id_that_is_a_number_or_a_uuid_is_found_by_its_text(stream: Stream) -> None:
+    some = "123e4567-e89b-12d3-a456-426614174000"
+    listed = Suppressed(b"salt", frozenset({Suppressed(b"salt", frozenset()).digest("7")}))
+    origins = {
+        "_cursor": ["c", "c", "c"],
+        "_offset": [0, 1, 2],
+        "_message_id": ["", "", ""],
+        "_index": [0, 0, 0],
+    }
+    good = pl.DataFrame({"user_id": [7, 77, None], **origins})
+    _, left, _ = listed.drop(good.head(0).with_columns(payload=pl.lit(b""), _key=pl.lit(b"")), good)
+    assert left["user_id"].to_list() == [77, None]
+    server, database = Server(stream.settings), stream.settings.dbt_schema
+    server.command(f"CREATE DATABASE {database}")
+    server.command(f"CREATE TABLE {database}.n (user_id Nullable(Int64)) ENGINE = MergeTree ORDER BY ()")
+    server.command(f"INSERT INTO {database}.n VALUES (7), (77), (NULL)")
+    server.command(f"CREATE TABLE {database}.u (user_id UUID) ENGINE = MergeTree ORDER BY ()")
+    server.command(f"INSERT INTO {database}.u VALUES ('{some}'), (generateUUIDv4())")
+    assert stream.warehouse.erase(database, "user_id", "7") == {f"{database}.n": 1}
+    assert stream.warehouse.erase(database, "user_id", some) == {f"{database}.u": 1}
+    assert stream.warehouse.query(f"SELECT count(), min(user_id) FROM {database}.n") == [(2, 77)]
+    assert stream.warehouse.query(f"SELECT count() FROM {database}.u") == [(1,)]

@@ -101,7 +101,7 @@ class Suppressed:
     def _good(self, rows: pl.DataFrame) -> pl.DataFrame:
         if PERSON not in rows.columns:
             return rows
-        theirs = [one for one in rows[PERSON].drop_nulls().unique().to_list() if self.holds(one)]
+        theirs = [one for one in rows[PERSON].drop_nulls().unique().to_list() if self.holds(str(one))]
         return rows.filter(~pl.col(PERSON).is_in(theirs).fill_null(value=False)) if theirs else rows
 
     def _rejected(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -228,7 +228,7 @@ def _ends(stream: Stream, good: pl.DataFrame, rejected: pl.DataFrame) -> tuple[p
 def _good(stream: Stream, user_id: str) -> pl.DataFrame:
     if PERSON not in stream.contract.table.schema:
         return pl.DataFrame(schema=_FOUND)
-    return _rows(stream.lake.good, pl.col(PERSON) == user_id)
+    return _rows(stream.lake.good, pl.col(PERSON).cast(pl.String) == user_id)  # an id may be a number
 
 
 def _rejected(stream: Stream, user_id: str) -> pl.DataFrame:

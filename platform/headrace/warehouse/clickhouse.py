@@ -340,7 +340,7 @@ class ClickHouse:
         """
         tables = self.query(
             """
-            SELECT t.name FROM system.tables AS t INNER JOIN system.columns AS c
+            SELECT t.name, c.type LIKE '%String%' FROM system.tables AS t INNER JOIN system.columns AS c
             ON c.database = t.database AND c.table = t.name
             WHERE t.database = {database:String} AND c.name = {column:String} AND t.engine LIKE '%MergeTree'
             ORDER BY t.name
@@ -349,11 +349,11 @@ class ClickHouse:
             column=column,
         )
         found: dict[str, int] = {}
-        for (name,) in tables:
-            table, where = (
-                f"{ddl.quoted(database)}.{ddl.quoted(name)}",
-                f"{ddl.quoted(column)} = {{value:String}}",
-            )
+        for name, text in tables:
+            table = f"{ddl.quoted(database)}.{ddl.quoted(name)}"
+            # an id that is a number or a UUID is compared by its text, without the help of an index
+            own = ddl.quoted(column) if text else f"toString({ddl.quoted(column)})"
+            where = f"{own} = {{value:String}}"
             everywhere = self._placement.everywhere(table)
             [(rows,)] = self.query(f"SELECT count() FROM {everywhere} WHERE {where}", value=value)
             if not rows:
@@ -361,7 +361,7 @@ class ClickHouse:
             found[f"{database}.{name}"] = int(rows)
             if not only_count:
                 # mutations take no parameters
-                where = f"{ddl.quoted(column)} = {ddl.literal(value)}"
+                where = f"{own} = {ddl.literal(value)}"
                 self._server.command(
                     f"ALTER TABLE {table}{self._placement.on} DELETE WHERE {where} SETTINGS mutations_sync = 2"
                 )
