@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
+import pandera.polars as pa
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import NOW
-from headrace.contracts import Contract, Limits, check_batch, violations
+from headrace.contracts import Contract, Limits, Time, check_batch, field, violations
 from headrace.contracts.schema import json_schema
 from headrace.contracts.wire import decode, structs
 from headrace.contracts.wire.decoded import Decoded
 from headrace.core.batch import MicroBatch, is_map
 from typed_oracle import Token, judged, loads, tokens
-from wide import WIDE, wide
+from wide import WIDE, Prices, wide
 
 COLUMNS = {c.name: c for c in WIDE.columns}
 ASKED = sorted(set(COLUMNS) - {"id", "at", "text"})
@@ -158,12 +159,40 @@ def test_members_that_nobody_names_follow_the_policy_of_the_contract(way: str) -
     ]
 
 
-def test_a_list_that_is_required_has_to_be_there() -> None:
-    model = WIDE.model.to_schema()
-    assert model.columns["tags"].nullable
-    for changes, wanted in ((dict[str, Any](), []), ({"tags": None, "labels": None}, [])):
-        row = decoded([wide(**changes)]).rows.row(0, named=True)
-        assert (row["tags"] if changes else []) == wanted
+class Listed(pa.DataFrameModel):
+    """Lists and maps that have to be there, and such that need not."""
+
+    id: pl.String = field("key", required=True)
+    at: Time = field("time", required=True)
+    must: Annotated[pl.List, pl.String] = field("list", required=True)
+    may: Annotated[pl.List, pl.String] = field("list")
+    none: Annotated[pl.List, pl.String] = field("list", required=True, default=[])
+    named: Prices = field("map", required=True)
+    place: Annotated[pl.Struct, {"zip": pl.String}] = field("struct", required=True)
+
+
+def test_a_list_a_map_and_a_struct_that_are_required_have_to_be_there() -> None:
+    contract = Contract("listed", 1, Listed, key="id", time="at", partition="listed_date", order_by=("at",))
+    payloads = [
+        f"{{{_NAMED}, {rest}}}".encode()
+        for rest in (
+            '"must": [], "named": {}, "place": {}',
+            '"may": null, "none": null',
+            '"must": null, "named": null, "place": null, "may": ["a"]',
+        )
+    ]
+    batch = MicroBatch.of("test", payloads, cursor="test/0", offset=range(3))
+    checked = check_batch(contract, batch, batch_id="b", now=NOW, limits=Limits())
+    [row] = checked.good.rows(named=True)
+    assert (row["must"], row["may"], row["none"], row["named"], row["place"]) == (
+        [],
+        [],
+        [],
+        [],
+        {"zip": None},
+    )
+    why = [sorted((r["column"], r["check"]) for r in reasons) for reasons in checked.rejected["reasons"]]
+    assert why == [[("must", "required"), ("named", "required"), ("place", "required")]] * 2
 
 
 def test_rows_that_others_wrote_are_held_against_the_contract() -> None:
