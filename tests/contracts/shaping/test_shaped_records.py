@@ -176,6 +176,42 @@ class Wholes(pa.DataFrameModel):
 WHOLES = replace(VISITS, model=Wholes, key="user", unknown="count")
 
 
+RICH = json.dumps({
+    **VISIT, "context": {"page": {"url": "/"}, "screen.width": 7}, "items": [{"sku": "A"}], "price": "-", "qty": 2,
+    "day": "1.2.2024", "seen_at": "never", "tags": ["a"], "channel": "web", "note": "n", "x": [1, {"y": "\u00e9"}],
+}).encode()  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.integers(0, 2_000),
+            st.binary(max_size=2) | st.sampled_from([b'"', b"{", b"]", b"null", rb"\ud800", rb"\u002d", b"1e400"]),
+            st.integers(0, 3),
+        ),
+        min_size=1, max_size=3,
+    ),
+    array=st.booleans(),
+)  # fmt: skip
+def test_a_damaged_message_is_one_row_and_harms_no_other(
+    judge: Judge, changes: list[tuple[int, bytes, int]], array: bool
+) -> None:
+    damaged = RICH
+    for at, put, gone in changes:
+        at %= len(damaged) + 1
+        damaged = damaged[:at] + put + damaged[at + gone :]
+    message = b"[" + RICH + b"," + RICH + b"]" if array else RICH
+    found = judge(VISITS, [message, damaged, message])
+    right = found.good.filter(pl.col("_offset") != 1)
+    assert right.height == (4 if array else 2)
+    assert right.drop("visit_id", "^_.*$").n_unique() == 1
+    origins = pl.concat([f.select("_offset", "_index") for f in (found.good, found.rejected)])
+    assert origins.n_unique() == origins.height == right.height + 1
+    if found.rejected.height:
+        assert found.rejected["payload"].to_list() == [damaged]
+
+
 def test_members_that_nobody_asks_for_leave_an_object_to_compiled_code(judge: Judge) -> None:
     many = {f"member-{n}": [n, {"x": None}] for n in range(60)}
     payloads = [
