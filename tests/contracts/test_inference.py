@@ -275,6 +275,8 @@ def test_rows_are_sorted_by_few_values_then_by_whose_they_are_then_by_time() -> 
         for n in range(400)
     ]
     assert inferred(sample_of(records)).roles.order_by == ("kind", "user_id", "at")
+    named = [{"visitor" if name == "user_id" else name: v for name, v in one.items()} for one in records]
+    assert inferred(sample_of(named)).roles.order_by == ("kind", "visitor", "at")
     assert inferred(sample_of(records[:50])).roles.order_by == ("at",)
 
 

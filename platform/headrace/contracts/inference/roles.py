@@ -24,8 +24,9 @@ _IDS = (
     (re.compile(r"(^|_)(uuid|guid)$"), 80),
     (re.compile(r"_id$|_key$|^id_|(^|_)(nr|no|number|code|reference|ref|hash|serial)$"), 60),
 )
+#: Names of whose a record is, which repeat.
 _OTHERS_IDS = re.compile(
-    r"^(user|customer|session|visitor|visit|account|device|client|product|item|page|parent|request)_"
+    r"^(user|customer|session|visitor|visit|account|device|client|product|item|page|parent|request)(_|$)"
 )
 #: Names of the moment of an event, and of other moments.
 _MOMENTS = re.compile(
@@ -247,7 +248,11 @@ def _order(roles: Roles, proposals: list[Proposal], records: int) -> None:
         key=lambda p: p.series.n_unique(),
     )
     whose = [
-        p for p in sure if p.kind in _IDENTIFYING and p not in few and any(r.search(p.name) for r, _ in _IDS)
+        p
+        for p in sure
+        if p.kind in _IDENTIFYING
+        and p not in few
+        and any(r.search(p.name) for r in (*dict(_IDS), _OTHERS_IDS))
     ]
     whose.sort(key=lambda p: not _OTHERS_IDS.match(p.name))
     chosen = [p.name for p in few[:1] + whose[:1]]
