@@ -163,8 +163,13 @@ def _show(done: Written) -> None:
     for line in lines:
         console.print(line, soft_wrap=not console.is_terminal)
     commands = [f"  {escape(step)}" for step in done.next_steps]
-    for line in ["", *(f"wrote {escape(str(path))}" for path in done.files), "next:", *commands]:
+    for line in ["", *(f"wrote {escape(_from_here(path))}" for path in done.files), "next:", *commands]:
         console.print(line, soft_wrap=True)  # a path or a command stays whole, to be copied
+
+
+def _from_here(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _tried(done: Written) -> str:
