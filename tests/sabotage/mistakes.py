@@ -159,7 +159,7 @@ PIPELINES = (
 UNTAGGED = (_stream("models of nothing", "no_such_tag", options="models='no_such_tag',"),)
 
 CONTRACTS = (
-    _stream("list of numbers", r"\bmore\b.*List", more="more: pl.List(pl.Int64) = field('numbers')"),
+    _stream("list of objects", r"\bmore\b.*Object", more="more: pl.List(pl.Object) = field('anything')"),
     _stream("object column", r"\bmore\b.*Object", more="more: pl.Object = field('anything')"),
     _stream("partition is a column", "partition.*'kind'.*", partition="kind"),
     _stream("partition is no name", "partition", partition="the day"),
