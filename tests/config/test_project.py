@@ -40,6 +40,14 @@ def test_the_project_is_found_from_below_and_by_name(
     assert home_folder() == project / ".headrace"
 
 
+def test_a_name_of_no_project_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_PROJECT_DIR", str(tmp_path / "shpo"))
+    with pytest.raises(Fatal, match=r"shpo names no project: there is no headrace\.toml in it"):
+        load_settings()
+    (tmp_path / "shpo" / "dbt_project").mkdir(parents=True)
+    assert load_settings().project is None, "the parts of a checkout, which people name for its dbt project"
+
+
 def test_a_checkout_without_the_file_is_no_project_whatever_lies_above_it(project: Path) -> None:
     checkout = project / "vendor" / "headrace"
     (checkout / "tests").mkdir(parents=True)

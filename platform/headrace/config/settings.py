@@ -28,7 +28,7 @@ from headrace.config.operation import OperationSettings, listed
 from headrace.config.project import Project
 from headrace.config.secrets import is_reference, resolve
 from headrace.config.services import ServiceSettings
-from headrace.config.shipped import checkout
+from headrace.config.shipped import DBT, checkout
 from headrace.core.errors import Fatal, HeadraceError, NotSet
 from headrace.core.locks import Patience
 
@@ -309,6 +309,7 @@ def load_settings(*, with_stack: bool = True, **overrides: Any) -> Settings:
         Damaged: ``stack.env`` is damaged. The message names file and line.
     """
     _refuse_unknown(os.environ)
+    _refuse_no_project(os.environ.get(f"{PREFIX}PROJECT_DIR"))
     return _with_secrets(_read(Settings if with_stack else _WithoutStack, overrides))
 
 
@@ -418,6 +419,15 @@ def _with_secrets(read: Settings) -> Settings:
     secret = {name: getattr(read, name) for name in Settings.model_fields if _is_secret(name)}
     found = {name: resolved(name, value) for name, value in secret.items()}
     return read.model_copy(update=found) if found != secret else read
+
+
+def _refuse_no_project(named: str | None) -> None:
+    """Refuse a ``HEADRACE_PROJECT_DIR`` that names nothing: all would go on without the project."""
+    if named and user_project() is None and not (Path(named).expanduser() / DBT).is_dir():
+        raise Fatal(
+            f"{PREFIX}PROJECT_DIR={named} names no project: there is no {projects.FILE} in it; name the folder that has"
+            " it, or unset the variable"
+        )
 
 
 def _is_secret(name: str) -> bool:
