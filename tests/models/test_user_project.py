@@ -286,7 +286,7 @@ def test_days_of_a_model_of_ones_own_are_replaced_whole(settings: Settings, stac
     )
     server.command(
         "INSERT INTO raw_of_shop.orders SELECT toString(number), toDateTime64('2026-05-01 12:00:00', 6, 'UTC')"
-        " + toIntervalDay(intDiv(number, 2) % 2), toDate(placed_at), 10, '', number, '', 0, placed_at FROM numbers(4)"
+        " + toIntervalDay(intDiv(number, 2) % 2) AS placed_at, toDate(placed_at), 10, '', number, '', 0, placed_at FROM numbers(4)"
     )
     orders: Any = SimpleNamespace(name="orders", models="orders")
     days = date(2026, 5, 1), date(2026, 5, 2)
