@@ -75,6 +75,7 @@ def test_one_of_several_names_is_required() -> None:
     assert list(VALID.iter_errors({"user": "anna"}))
 
 
+@settings(deadline=None)
 @given(moment=st.datetimes(datetime(1000, 1, 1)))
 def test_what_a_format_writes_matches_its_pattern(moment: Any) -> None:
     for format in ("%d.%m.%Y %H:%M", "%b %d, %Y (%I:%M %p)", "%Y%m%dT%H%M%S.%f", "%a é %d/%m/%y"):
