@@ -135,6 +135,23 @@ def test_reasons_within_a_value_name_its_path_and_show_what_is_wrong(way: str) -
 
 
 @pytest.mark.parametrize("way", ["compiled", "msgspec"])
+def test_a_value_that_is_wrong_in_many_places_has_a_bounded_number_of_reasons(way: str) -> None:
+    wrong = wide(tags=list(range(1_000)), matrix=[["x"] * 100] * 10)
+    failures = decoded([wide(), wrong, wide(tags=[1])], way).failures
+    of = list(zip(failures.row, failures.column, strict=True))
+    assert (of.count((1, "tags[]")), of.count((1, "matrix[][]")), of.count((2, "tags[]"))) == (32, 32, 1)
+
+
+@pytest.mark.parametrize("text", ['"1\\u0032.5"', "0." + "0" * 120 + "125e122", "1250e-2"])
+def test_a_decimal_is_read_however_it_is_written(text: str) -> None:
+    payload = f'{{{_NAMED}, "price": {text}}}'.encode()
+    for way in ("compiled", "msgspec"):
+        found = decoded([payload, payload], way)
+        assert found.failures.row == []
+        assert [str(one) for one in found.rows["price"]] == ["12.50", "12.50"]
+
+
+@pytest.mark.parametrize("way", ["compiled", "msgspec"])
 def test_members_that_nobody_names_follow_the_policy_of_the_contract(way: str) -> None:
     payload = wide(
         address={"zip": "1", "floor": 3, "at": {"alt": 9}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+#: Reasons of one record that come from within one value of it.
+MOST_REASONS = 32
 #: Characters of a wrong value that its reason shows.
 SHOWN = 256
 #: Takes a message's row and its number of records. Returns check and value if it is refused whole, else None.
@@ -39,11 +42,13 @@ class Failures:
         self.value.append(value[:SHOWN])
 
     def take(self, found: Failures, rows: Sequence[int] | npt.NDArray[np.int64]) -> None:
-        """Take over reasons whose rows have these numbers here."""
-        self.row += [int(rows[row]) for row in found.row]
-        self.check += found.check
-        self.column += found.column
-        self.value += found.value
+        """Take over reasons whose rows have these numbers here, up to ``MOST_REASONS`` of each row."""
+        taken: Counter[int] = Counter()
+        for at, check, column, value in zip(found.row, found.check, found.column, found.value, strict=True):
+            row = int(rows[at])
+            taken[row] += 1
+            if taken[row] <= MOST_REASONS:
+                self.add(row, check, column, value)
 
 
 @dataclass(frozen=True, slots=True)

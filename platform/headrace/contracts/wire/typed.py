@@ -122,13 +122,14 @@ def _decimal(column: Column, raw: pl.Series, failures: Failures) -> pl.Series:
     found = decimals(raw, precision, scale)
     if found.null_count() == raw.null_count():
         return found
+    rare = {}  # written otherwise than the compiled code expects
     for row in (found.is_null() & raw.is_not_null()).arg_true().to_list():
         value = decimal_of(raw[row].encode(), precision, scale)
         if isinstance(value, str):
             failures.add(row, value, column.name, raw[row])
         else:
-            found = found.scatter(row, pl.Series([value], dtype=column.dtype))
-    return found
+            rare[row] = value
+    return found.scatter(list(rare), pl.Series(list(rare.values()), dtype=column.dtype)) if rare else found
 
 
 _CONVERT: dict[str, Callable[[Column, pl.Series, Failures], pl.Series]] = {
