@@ -16,6 +16,7 @@ from dagster import (
     DagsterEventType,
     DagsterInstance,
     Definitions,
+    RunsFilter,
     build_sensor_context,
     job,
     op,
@@ -28,6 +29,7 @@ from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, Retriable
 from headrace.health import run_history as recorded
 from headrace.health import status
+from headrace.health.backoff import Policy
 from headrace.models.project import manifest, views_version
 from headrace.orchestration import alerts, backoff, dbt, refresh, sensors
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
@@ -146,7 +148,11 @@ def test_an_ingest_job_that_fails_waits_and_says_until_when_and_why(
 
 
 def test_a_run_that_is_well_ends_the_alarm_although_it_goes_on(
-    defs: Definitions, adopted: Settings, instance: DagsterInstance, home: Path
+    defs: Definitions,
+    adopted: Settings,
+    instance: DagsterInstance,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An ingest run stays for what comes later: for hours it neither succeeds nor fails."""
     config = adopted.model_copy(update={"dagster_home": home})
@@ -170,6 +176,18 @@ def test_a_run_that_is_well_ends_the_alarm_although_it_goes_on(
     instance.add_run_tags(stays.run_id, {recorded.WELL: "true"})
     assert look().recovered == {"run/ingest_events kafka/analytics_events"}
     assert recorded.pauses(config) == []
+    # once it fails, it is tried again soon: how long it was well says nothing of how long a try takes
+    with monkeypatch.context() as long_ago:
+        long_ago.setattr("time.time", lambda: datetime.now(UTC).timestamp() + 3_600)
+        instance.report_run_failed(instance.get_run_by_id(stays.run_id))  # type: ignore[arg-type]
+    [record] = instance.get_run_records(RunsFilter(run_ids=[stays.run_id]))
+    assert record.start_time is not None and record.end_time is not None
+    lasted = timedelta(seconds=record.end_time - record.start_time)
+    [shown] = recorded.pauses(config, datetime.fromtimestamp(record.end_time, UTC))
+    own = backoff.Backoff("", Policy.of(config)).pause(instance, "ingest_events", KAFKA)
+    for pause in (shown, own):
+        assert pause is not None and pause.failures == 2
+        assert pause.next_try - datetime.fromtimestamp(record.end_time, UTC) < timedelta(minutes=5) < lasted
 
 
 def test_views_that_come_back_are_deployed_again(

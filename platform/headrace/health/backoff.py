@@ -28,7 +28,7 @@ class EndedRun:
     Attributes:
         succeeded: Whether it did.
         at: Its end (UTC).
-        seconds: Its duration.
+        seconds: How long it worked in vain; 0 for a run that was well before it failed.
         version: Version of the code that launched it; empty if unknown.
         cause: Key of its failure; runs that fail for the same reason share it. Empty if unknown.
         reason: Its failure, for a person.

@@ -92,7 +92,7 @@ def _ended(row: Mapping[str, Any], tags: Mapping[str, str]) -> EndedRun | None:
     return EndedRun(
         row["status"] == "SUCCESS",
         datetime.fromtimestamp(row["end_time"], UTC),
-        row["end_time"] - (row["start_time"] or row["end_time"]),
+        0.0 if WELL in tags else row["end_time"] - (row["start_time"] or row["end_time"]),
         tags.get(VERSION, ""),
         tags.get(CAUSE, ""),
         tags.get(REASON, ""),

@@ -16,7 +16,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from headrace.config.settings import Settings
 from headrace.health.backoff import EndedRun, Pause, Policy, cause_of, failing_days, pause_of, pauses_by_day
-from headrace.health.run_history import CAUSE, REASON, VERSION
+from headrace.health.run_history import CAUSE, REASON, VERSION, WELL
 from headrace.orchestration.partitions import RANGE_END, RANGE_START
 from headrace.pipelines.modules import module_files
 
@@ -126,7 +126,7 @@ def _read(instance: DagsterInstance, record: RunRecord) -> EndedRun:
     return EndedRun(
         succeeded,
         datetime.fromtimestamp(at, UTC),
-        max(0.0, at - record.start_time) if record.start_time is not None else 0.0,
+        max(0.0, at - record.start_time) if record.start_time is not None and WELL not in tags else 0.0,
         tags.get(VERSION, ""),
         tags.get(CAUSE, ""),
         tags.get(REASON, ""),
