@@ -23,7 +23,7 @@ from builders import eventually
 from installation.clickstream import as_csv, count, rows
 from installed import Installation
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 PERSON = {
     "GIT_AUTHOR_NAME": "A Person", "GIT_AUTHOR_EMAIL": "a@example.com",
@@ -82,7 +82,7 @@ def up(installation: Installation, project: Path) -> Iterator[str]:
         return said[1] if said else None
 
     try:
-        yield str(eventually(address, 180, "the UI's address"))
+        yield str(eventually(address, 400, "the UI's address"))
     finally:
         process.send_signal(signal.SIGINT)
         try:
