@@ -163,7 +163,9 @@ def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(
     assert "define `pipeline = Pipeline(...)`" in found["half_pipeline.py"]["said"]
     assert found["stuck_pipeline.py"]["said"].startswith("line 2: it still loads after 5 s")
     assert found["exiting_pipeline.py"]["said"] == "line 3: it ends the process: SystemExit(3)"
-    assert "field 'amount' has dtype Categorical, which is not supported" in found["flagged_pipeline.py"]["said"]
+    assert (
+        "field 'amount' has dtype Categorical, which is not supported" in found["flagged_pipeline.py"]["said"]
+    )
     line = CONTRACT[: CONTRACT.index("ORDERS = ")].count("\n") + 1
     assert found["flagged_pipeline.py"]["said"].startswith(f"flagged_contract.py line {line}: contract ")
 
