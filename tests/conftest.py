@@ -79,10 +79,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own variables are not part of any test, nor what importing the definitions exports."""
-    for name in [n for n in os.environ if n.startswith(("HEADRACE_", "DBT_"))]:
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A developer's own variables are not part of any test, nor what another test has exported."""
+
+    def ours() -> set[str]:
+        return {name for name in os.environ if name.startswith(("HEADRACE_", "DBT_"))}
+
+    before = ours()
+    for name in before:
         monkeypatch.delenv(name)
+    yield
+    for name in ours() - before:
+        del os.environ[name]
 
 
 @pytest.fixture

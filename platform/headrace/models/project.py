@@ -121,6 +121,7 @@ def build(
     chosen = f"tag:daily,tag:{pipeline.models}" if marts_only else f"+tag:{pipeline.models}"
     command = ["build", "--select", chosen, "--indirect-selection", "cautious"]
     command += ["--exclude-resource-type", "unit_test"]
+    usable(settings)  # parsed for any day, before there are days
     with build_days((first, last)):
         _run(command, f"the models of {pipeline.name} for {first} to {last} failed", settings, pipeline)
 

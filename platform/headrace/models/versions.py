@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 _KEPT = 5
 #: Retry interval after a failure whose cause is not the project (a full disk, a killed process), s.
 _AGAIN_SECONDS = 60.0
+#: Variables with the days of a build (``project.build_days``).
+_DAYS = frozenset({"DBT_START_DATE", "DBT_END_DATE", "DBT_ARRIVING_DAYS"})
 #: Options of every dbt command, which a project of the user's own may set otherwise.
 GLOBAL_OPTIONS = ("--no-use-colors", "--no-send-anonymous-usage-stats")
 
@@ -344,9 +346,10 @@ def _dbt(copy: Version, settings: Settings, *options: str) -> subprocess.Complet
     command += ["--no-introspect", "--no-populate-cache", "--select", "resource_type:model"]
     command += ["--project-dir", str(copy.project), *profile(copy)]
     command += ["--target-path", str(target), *variables(settings)]
+    # days are those of a build; a model that is rendered for some would ask for tables that are not there yet
+    env = {name: value for name, value in child_environment().items() if name not in _DAYS}
     return subprocess.run(
-        command, capture_output=True, text=True, env=child_environment(), check=False,
-        timeout=settings.parse_seconds,
+        command, capture_output=True, text=True, env=env, check=False, timeout=settings.parse_seconds
     )  # fmt: skip
 
 
