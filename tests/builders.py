@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
+
+from headrace.contracts import Contract
 
 T = TypeVar("T")
 
@@ -38,6 +43,18 @@ def event(**changes: Any) -> bytes:
 def metric(**changes: Any) -> bytes:
     """A good measurement as a message, with changes."""
     return json.dumps({**METRIC, **changes}).encode()
+
+
+def contract_in(path: Path, text: str) -> Contract:
+    """The contract that a new module declares; its name must not repeat in a process."""
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    found: Contract = module.contract
+    return found
 
 
 def eventually(look: Callable[[], T], within: float, what: str) -> T:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
 from builders import eventually
+from staying import UI, staying
 
 pytestmark = pytest.mark.timeout(1_800)
 
@@ -24,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 LEFT_OUT = {"make test", "make demo"}
 #: Commands that run until they are stopped: what they print when they are ready, with the address of the UI.
 UNTIL_STOPPED = {
-    "make up": r"Dagster UI\s+(http://\S+)",
+    "make up": UI,
     'DAGSTER_HOME="$PWD/dagster_home" .venv/bin/dagster dev': r"Serving dagster-webserver on (http://\S+)",
 }
 #: Exit statuses besides 0 that are an answer.
@@ -100,30 +99,6 @@ def succeed(command: str, checkout: Path, env: dict[str, str], within: float) ->
         raise AssertionError(said) from None
 
 
-@contextmanager
-def running(command: str, checkout: Path, env: dict[str, str], output: Path) -> Iterator[str]:
-    """A command that runs until it is stopped by Ctrl-C, once it is ready; gives the address of its UI."""
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            ["bash", "-c", command], cwd=checkout, env=env, stdout=log, stderr=log, start_new_session=True
-        )
-
-    def address() -> str | None:
-        assert process.poll() is None, output.read_text()
-        said = re.search(UNTIL_STOPPED[command], output.read_text())
-        return said[1] if said else None
-
-    try:
-        yield str(eventually(address, 300, f"{command}: the address of its UI"))
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(90)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
 def assets(ui: str) -> set[str]:
     try:
         answer = requests.post(f"{ui}/graphql", json={"query": ASSETS}, timeout=60).json()
@@ -160,6 +135,7 @@ def test_a_block_of_the_readme_works_as_it_is_written(
         return
     at = block.index(started[0])
     run(block[:at])
-    with running(started[0], checkout, environment, tmp_path / "output.log") as ui:
+    command = ["bash", "-c", started[0]]
+    with staying(command, checkout, environment, tmp_path / "output.log", UNTIL_STOPPED[started[0]]) as ui:
         eventually(lambda: {"lake/events", "marts/event_metrics"} <= assets(ui), 180, "the assets")
         run(block[at + 1 :])

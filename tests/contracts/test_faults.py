@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builders import event
+from builders import contract_in, event
 from headrace.contracts import EVENTS, METRICS, Contract
 from headrace.contracts.faults import faults
 from headrace.core.batch import ORIGIN_SCHEMA, CheckedBatch
@@ -62,15 +61,7 @@ def declared(tmp_path: Path) -> Callable[[str], Contract]:
     """``declared(line)``: a contract from a file whose model has this line too."""
 
     def made(line: str = "") -> Contract:
-        path = tmp_path / f"declared_{next(_count)}.py"
-        path.write_text(MODEL.format(field=line))
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-        found: Contract = module.contract
-        return found
+        return contract_in(tmp_path / f"declared_{next(_count)}.py", MODEL.format(field=line))
 
     return made
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,6 +15,7 @@ import pytest
 
 from builders import eventually
 from installed import ROOT, Installation
+from staying import staying
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -65,35 +62,6 @@ class Reader:
         return done.stdout
 
 
-@contextmanager
-def staying(reader: Reader, output: Path) -> Iterator[None]:
-    """The platform, from its first address on until Ctrl-C."""
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            ["bash", "-c", STAYS],
-            cwd=reader.folder,
-            env=reader.env,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-    def is_up() -> bool:
-        assert process.poll() is None, output.read_text()
-        return "Dagster UI" in output.read_text()
-
-    try:
-        eventually(is_up, 300, "the address of the UI")
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(90)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
 def by_hour(file: Path) -> dict[int, int]:
     """Count the clicks of people by hour (UTC), each once, without Headrace."""
     zone, seen = ZoneInfo("Europe/Berlin"), set()
@@ -115,7 +83,7 @@ def test_a_newcomer_gets_from_an_unseen_file_to_a_chart(installation: Installati
     assert at >= 8, "the page has all its steps"
     for language, content in todo[:at]:
         reader.type(language, content)
-    with staying(reader, tmp_path / "up.log"):
+    with staying(["bash", "-c", STAYS], reader.folder, env, tmp_path / "up.log"):
         commands = [
             line for language, content in todo[at + 1 :] if language == "sh" for line in content.splitlines()
         ]
@@ -135,3 +103,17 @@ def test_a_newcomer_gets_from_an_unseen_file_to_a_chart(installation: Installati
         for command in commands:
             reader.run(command)
         assert "█" in reader.run(chart)
+
+
+def test_the_readme_shows_commands_of_the_page() -> None:
+    """So that they are followed, too."""
+    [shown] = [content for language, content in blocks((ROOT / "README.md").read_text()) if language == "sh"]
+    commands = [re.sub(r"\s+#.*", "", line) for line in shown.splitlines()]
+    page = [
+        line
+        for language, content in blocks(PAGE.read_text())
+        if language == "sh"
+        for line in content.splitlines()
+    ]
+    assert len(commands) >= 5
+    assert [command for command in commands if command not in page] == []

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +20,7 @@ import requests
 from builders import eventually
 from installation.clickstream import as_csv, count, rows
 from installed import Installation
+from staying import staying
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -66,29 +65,10 @@ DAILY = (
 )
 
 
-@contextmanager
-def up(installation: Installation, project: Path) -> Iterator[str]:
+def up(installation: Installation, project: Path) -> AbstractContextManager[str]:
     """``headrace up`` in a project; gives the address of its UI."""
-    output = project.parent / "up.log"
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            [str(installation.folder / "bin" / "headrace"), "up", "--rate", "0"],
-            cwd=project, env=installation.environment(), stdout=log, stderr=log,
-        )  # fmt: skip
-
-    def address() -> str | None:
-        assert process.poll() is None, output.read_text()
-        said = re.search(r"Dagster UI\s+(http://\S+)", output.read_text())
-        return said[1] if said else None
-
-    try:
-        yield str(eventually(address, 400, "the UI's address"))
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
+    command = [str(installation.folder / "bin" / "headrace"), "up", "--rate", "0"]
+    return staying(command, project, installation.environment(), project.parent / "up.log")
 
 
 def lineage(ui: str) -> dict[str, set[str]]:

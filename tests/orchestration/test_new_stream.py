@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from headrace.config.settings import load_settings
 from headrace.local.dagster_api import DagsterApi
 from headrace.producers.kafka import KafkaProducer
 from headrace.warehouse.server import Server
+from staying import staying
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -96,28 +94,9 @@ def up(tmp_path: Path) -> Any:
         "HEADRACE_PIPELINE_SECONDS": "5",
         "COLUMNS": "200",
     }
-    output = tmp_path / "up.log"
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli", "up", "--rate", "0"], env=env, stdout=log, stderr=log
-        )
-    try:
-        yield folder, env, output, process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
-
-
-def address(output: Path, process: subprocess.Popen[bytes]) -> Callable[[], str | None]:
-    def found() -> str | None:
-        assert process.poll() is None, output.read_text()
-        said = re.search(r"Dagster UI\s+(http://\S+)", output.read_text())
-        return said[1] if said else None
-
-    return found
+    command = [sys.executable, "-m", "headrace.cli", "up", "--rate", "0"]
+    with staying(command, Path.cwd(), env, tmp_path / "up.log") as ui:
+        yield folder, env, ui
 
 
 def headrace(env: dict[str, str], *arguments: str) -> Any:
@@ -131,8 +110,7 @@ def headrace(env: dict[str, str], *arguments: str) -> Any:
 def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(
     up: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, env, output, process = up
-    ui = eventually(address(output, process), 180, "the UI's address")
+    folder, env, ui = up
     monkeypatch.setenv("HEADRACE_HOME", env["HEADRACE_HOME"])  # where its settings are
     servers = load_settings()
     (folder / "orders_contract.py").write_text(CONTRACT)

@@ -237,3 +237,20 @@ def test_the_command_says_the_next_step(tmp_path: Path) -> None:
     assert again.returncode == 1
     assert again.stderr.startswith("headrace: ") and "is not empty" in again.stderr
     assert "--force" in again.stderr
+
+
+@pytest.mark.parametrize("has_pytest", [False, True])
+def test_an_active_environment_without_pytest_is_told_in_a_line(tmp_path: Path, has_pytest: bool) -> None:
+    """Whoever installs Headrace with pip has an environment that is active, and no more in it than was asked for."""
+    create(tmp_path / "shop")
+    tools = tmp_path / "env" / "bin"
+    tools.mkdir(parents=True)
+    for name, status in (("headrace", 0), ("python", 0 if has_pytest else 1)):
+        (tools / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tools / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "test"], cwd=tmp_path / "shop", env={**os.environ, "VIRTUAL_ENV": str(tools.parent)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode == 0) == has_pytest
+    assert ("the active environment has no pytest: pip install pytest" in done.stderr) != has_pytest

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +20,7 @@ from headrace.local.dagster_api import DagsterApi
 from headrace.pipelines import Kafka, Sqs
 from headrace.streams.adapters import producer
 from headrace.streams.stream import streams
+from staying import staying
 
 #: Good events of each day.
 PER_DAY = 120
@@ -82,13 +81,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     # a month of partitions: a day is as wide in the UI as a mouse can hit
     since = f"{today - timedelta(days=30)}T00:00:00Z"
     env = {**clean, **_TUNING, "HEADRACE_HOME": str(home), "HEADRACE_EVENT_TIME_MIN": since}
-    output = home.with_name("up.log")
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli", "up", "--rate", "0"], env=env, stdout=log, stderr=log
-        )
-    try:
-        ui = eventually(lambda: _address(output, process), 240, "the UI's address")
+    command = [sys.executable, "-m", "headrace.cli", "up", "--rate", "0"]
+    with staying(command, Path.cwd(), env, home.with_name("up.log")) as ui:
         running = Running(ui, env, days, DagsterApi(ui))
         with exported({"HEADRACE_HOME": str(home)}):
             settings = load_settings()  # the addresses of its stack
@@ -96,18 +90,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         eventually(lambda: _built(running), 240, "the marts of four days")
         _lose(settings, running.wounded)
         yield running
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
-
-
-def _address(output: Path, process: subprocess.Popen[bytes]) -> str | None:
-    assert process.poll() is None, output.read_text()
-    said = re.search(r"Dagster UI\s+(http://\S+)", output.read_text())
-    return said[1] if said else None
 
 
 def _send(settings: Settings, days: Sequence[date]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,7 +61,7 @@ def contracts_infer(
     from headrace.streams import inference
 
     config = settings()
-    with console.status(f"looking at {what}") if not as_json else _Silent():
+    with console.status(f"looking at {what}") if not as_json else nullcontext():
         done = inference.infer(what, config, name=name, to=to, rows=rows, force=force)
         done = replace(done, files=[*done.files, *_dbt_sources(config)])
     if as_json:
@@ -79,16 +80,6 @@ def _dbt_sources(config: Settings) -> list[Path]:
 
     found = discover_for(config)
     return [one.path for one in write(dbt_folder(config), found) if one.text is not None]
-
-
-class _Silent:
-    """Stand in for a status line where programs read the output."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 def _inferred_json(done: Written) -> dict[str, Any]:
@@ -252,7 +243,7 @@ def contracts_try(
     config = settings()
     [stream] = streams(config, against).values()
     found = samples.find(what, config)
-    with console.status(f"trying {what} against {against}") if not as_json else _Silent():
+    with console.status(f"trying {what} against {against}") if not as_json else nullcontext():
         trial = try_batches(
             stream.contract,
             samples.batches(found, stream.pipeline, rows, config),

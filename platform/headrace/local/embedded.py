@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
-
-import tenacity
 
 from headrace.config.settings import child_environment
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import Fatal
 from headrace.local import broker, probes, processes, queue, stack_files
 from headrace.local.processes import LOOPBACK
-from headrace.local.service import Service, ServiceFailed
-from headrace.local.supervisor import Supervisor
+from headrace.local.service import Service
+from headrace.local.supervisor import Supervisor, start_on_free_ports
 
 CLICKHOUSE = "clickhouse"
 CLICKHOUSE_USER = "headrace"
@@ -34,7 +31,6 @@ QUEUES = ("analytics_events", "metrics")
 
 _KEEP_SECONDS = 2.0
 _PREVIOUS_ENDS_WITHIN = 20.0  # seconds; longer than any service's grace
-_IN_USE = re.compile(r"addr(ess)?\s*(is\s*|already\s*)*in\s*use|port \d+ .*is taken", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,17 +142,12 @@ class EmbeddedStack:
         return fd
 
     def _start(self) -> None:
-        taken: set[int] = set()
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_PortTaken),
-            stop=tenacity.stop_after_attempt(5),
-            reraise=True,
-        )
-        retrying(self._try_ports, taken)
+        asked = {name for name in USUAL_PORTS if self._ports.asked(name) is not None}
+        start_on_free_ports(self._on_ports, asked, self._report)
 
-    def _try_ports(self, taken: set[int]) -> None:
-        """Start on free ports. A port that another process binds before the service does is added to ``taken``."""
-        self._chosen = {name: self._choose(name, taken) for name in USUAL_PORTS}
+    def _on_ports(self, lost: Collection[int]) -> Supervisor:
+        """Make the services on ports that are free now."""
+        self._chosen = {name: self._choose(name, lost) for name in USUAL_PORTS}
         self.endpoints = self._endpoints()
         supervisor = Supervisor(
             self._services(),
@@ -167,22 +158,12 @@ class EmbeddedStack:
         self._supervisor = supervisor
         if self._asked_to_stop:
             supervisor.request_stop()
-        try:
-            supervisor.start()
-        except ServiceFailed as failure:
-            port = self._chosen[failure.service]
-            if not _IN_USE.search(failure.tail) and processes.port_is_free(port):
-                raise
-            if self._ports.asked(failure.service):
-                raise processes.taken(port, failure.service) from failure
-            taken.add(port)
-            self._report(f"port {port} was taken meanwhile; trying another one for the {failure.service}")
-            raise _PortTaken(f"no port stays free for the {failure.service}; try again") from failure
+        return supervisor
 
-    def _choose(self, service: str, taken: set[int]) -> int:
+    def _choose(self, service: str, lost: Collection[int]) -> int:
         asked = self._ports.asked(service)
         if asked is None:
-            return processes.pick_port(USUAL_PORTS[service], {*taken, *self._asked_ports()})
+            return processes.pick_port(USUAL_PORTS[service], {*lost, *self._asked_ports()})
         processes.require_free(asked, service)
         return asked
 
@@ -277,10 +258,6 @@ class EmbeddedStack:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
-
-
-class _PortTaken(Fatal):
-    """Another process bound a port before the service did."""
 
 
 def clickhouse_service(home: Path, port: int, environment: Mapping[str, str], password: str) -> Service:

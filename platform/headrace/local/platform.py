@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config.settings import Settings, adopt, child_environment, load_settings
-from headrace.local.dagster import dagster_services
+from headrace.local.dagster import Dagster
 from headrace.local.embedded import EmbeddedStack
-from headrace.local.supervisor import Supervisor
 from headrace.local.topology import topics_and_queues
 
 
@@ -20,15 +19,18 @@ class Platform:
 
     Attributes:
         settings: Settings that point at it.
-        ui: Address of the Dagster UI.
         stack: The backing services.
-        dagster: Dagster's processes, of which some may not be ready yet.
+        dagster: Dagster's processes.
     """
 
     settings: Settings
-    ui: str
     stack: EmbeddedStack
-    dagster: Supervisor
+    dagster: Dagster
+
+    @property
+    def ui(self) -> str:
+        """Address of the Dagster UI, once Dagster has started."""
+        return self.dagster.ui
 
 
 @contextmanager
@@ -57,13 +59,9 @@ def dagster_beside(
     *,
     reloadable: bool = False,
 ) -> Iterator[Platform]:
-    """Run Dagster's processes on top of a running stack. The block begins before they are ready.
-
-    ``Supervisor.start`` starts them and waits.
-    """
-    services, ui = dagster_services(stack.home, child_environment(), ui_port, reloadable=reloadable)
-    supervisor = Supervisor(services, report=report)
+    """Have Dagster's processes on top of a running stack: ``Dagster.start`` starts them, the block's end stops them."""
+    dagster = Dagster(stack.home, child_environment(), ui_port, reloadable=reloadable, report=report)
     try:
-        yield Platform(settings, ui, stack, supervisor)
+        yield Platform(settings, stack, dagster)
     finally:
-        supervisor.stop()
+        dagster.stop()

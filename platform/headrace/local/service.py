@@ -75,10 +75,16 @@ class Status:
 
 
 class ServiceFailed(Fatal):
-    """A service did not become ready, or died too often. ``tail`` holds the last lines of its log."""
+    """A service did not become ready, or died too often.
+
+    Attributes:
+        service: Its name.
+        port: Its port, if it has one.
+        tail: Last lines of its log.
+    """
 
     def __init__(self, service: Service, what: str) -> None:
-        self.service, self.tail = service.name, log_tail(service.log)
+        self.service, self.port, self.tail = service.name, service.port, log_tail(service.log)
         said = f"; its log ends with: {self.tail}" if self.tail else "; its log is empty"
         hint = f"{service.hint}, or read" if service.hint else "read"
         super().__init__(f"{service.name} {what}{said}. Next: {hint} {service.log}")

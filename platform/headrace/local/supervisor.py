@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -26,12 +27,22 @@ from headrace.core.errors import Fatal, HeadraceError
 from headrace.local import processes
 from headrace.local.service import Service, ServiceFailed, State, Status, levels
 
-__all__ = ["Service", "ServiceFailed", "State", "Status", "Supervisor", "stop_on_signals"]
+__all__ = [
+    "Service",
+    "ServiceFailed",
+    "State",
+    "Status",
+    "Supervisor",
+    "start_on_free_ports",
+    "stop_on_signals",
+]
 
 GUARD = Path(__file__).with_name("guard.py")
 SETTLED_SECONDS = 60.0  # a service that lived this long restarts with a new count
 _NOTICE_SECONDS = 0.5
 _JOIN_SECONDS = 0.5  # a thread whose service has ended may still wait in a client's connect
+_PORTS_TRIED = 5  # starts, each on other ports
+_IN_USE = re.compile(r"addr(ess)?\s*(is\s*|already\s*)*in\s*use|port \d+ .*is taken", re.IGNORECASE)
 _STOP_MARGIN = 15.0  # the guard's own bounds are shorter; beyond this the guard itself is stuck
 
 
@@ -293,6 +304,42 @@ class Supervisor:
 
 class _Asked(Fatal):
     """A stop was requested."""
+
+
+def start_on_free_ports(
+    make: Callable[[Collection[int]], Supervisor], asked: Collection[str], report: Callable[[str], None]
+) -> Supervisor:
+    """Start services whose ports were free when they were picked.
+
+    Seconds pass until a service binds its port, and another process may be faster. Everything is then started again
+    on other ports.
+
+    Args:
+        make: Makes the services. It avoids the ports that it is given: those were lost before.
+        asked: Names of services that must have the very port they were given.
+        report: Receives a line for each port that was lost.
+
+    Raises:
+        ServiceFailed: A service does not become ready, for another reason.
+        Fatal: Another process has a port that was asked for, or five starts lost one.
+    """
+    lost: set[int] = set()
+    while True:
+        supervisor = make(lost)
+        try:
+            supervisor.start()
+        except ServiceFailed as failure:
+            port = failure.port
+            if port is None or (not _IN_USE.search(failure.tail) and processes.port_is_free(port)):
+                raise
+            if failure.service in asked:
+                raise processes.taken(port, failure.service) from failure
+            lost.add(port)
+            if len(lost) >= _PORTS_TRIED:
+                raise Fatal(f"no port stays free for the {failure.service}; try again") from failure
+            report(f"port {port} was taken meanwhile; trying another one for the {failure.service}")
+        else:
+            return supervisor
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from builders import contract_in
 from headrace.contracts import Contract
 from headrace.contracts.faults import faults
 from headrace.contracts.shaping import faults as shaping_faults
@@ -52,15 +52,8 @@ def declared(tmp_path: Path) -> Callable[..., Contract]:
     """``declared(line)``: a contract from a file whose model has this line, or these lines, too."""
 
     def made(line: str = "", more: str = "") -> Contract:
-        path = tmp_path / f"shaped_{next(_count)}.py"
-        path.write_text(MODEL.format(field=line.replace("\n", "\n    "), more=more))
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-        found: Contract = module.contract
-        return found
+        text = MODEL.format(field=line.replace("\n", "\n    "), more=more)
+        return contract_in(tmp_path / f"shaped_{next(_count)}.py", text)
 
     return made
 
