@@ -38,6 +38,8 @@ from headrace.streams.drain import drain
 from headrace.streams.stream import Stream
 from headrace.warehouse import Publication
 
+pytestmark = pytest.mark.timeout(1_800)
+
 ROUNDS = 200
 #: Rounds go on no longer than this, s, so that a slow machine ends, too.
 SECONDS = 20.0
@@ -161,7 +163,7 @@ def test_no_check_is_red_beside_those_who_never_pause_and_every_fault_is_found(t
     for fault in faults.FAULTS:
         fault.plant(looking)
         check = named[fault.check]
-        eventually(partial(_is_red, check, looking), 60, f"the check for: {fault.name}")
+        eventually(partial(_is_red, check, looking), 240, f"the check for: {fault.name}")
         with traffic.elsewhere:
             fault.mend(looking)
         assert named["parity_with_lake"].measure(looking, None).passed

@@ -41,7 +41,8 @@ def watch(progress: Progress, api: DagsterApi, opened: dict[str, Stream], settin
             raise Fatal(
                 f"Dagster run {failed[0].id[:8]} of {failed[0].job} failed; see {settings.home / 'logs'}"
             )
-        if _settled(progress, opened) and not any(r.active for r in progress.runs):
+        # asked once all has arrived: the run that landed the last of it may have begun since, and still checks it
+        if _settled(progress, opened) and _all_ended(api):
             return
         if time.monotonic() - printed >= _LINE_SECONDS:
             printed = time.monotonic()
@@ -50,6 +51,11 @@ def watch(progress: Progress, api: DagsterApi, opened: dict[str, Stream], settin
     raise Fatal(
         f"not done after {DEADLINE_SECONDS:.0f} s while {progress.stage}; see {settings.home / 'logs'}"
     )
+
+
+def _all_ended(api: DagsterApi) -> bool:
+    runs = _answer(api.runs)
+    return runs is not None and not any(run.active for run in runs)
 
 
 def _raise_failures(progress: Progress) -> None:
