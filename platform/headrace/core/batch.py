@@ -106,6 +106,12 @@ class Table:
         ranges: Columns whose smallest and largest values the warehouse stores per granule, to skip granules.
         description: One line for people.
         comments: Column descriptions.
+        version: Version of the contract that the table is of.
+        renamed: Earlier names of columns, the newest first. Old rows have their values under these, which are
+            columns of the lake's table and not of ``schema``; the first that is not null counts.
+        fills: Values of columns in rows that were written before the column existed; without one, null.
+        retired: Columns that records no longer fill; new rows have null there.
+        description_json: Plain description of the contract, recorded with the lake's table; empty for none.
     """
 
     name: str
@@ -120,6 +126,11 @@ class Table:
     ranges: tuple[str, ...] = ()
     description: str = ""
     comments: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+    renamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fills: Mapping[str, Any] = field(default_factory=dict)
+    retired: frozenset[str] = frozenset()
+    description_json: str = ""
 
 
 @dataclass(frozen=True, slots=True)
