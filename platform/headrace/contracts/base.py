@@ -15,6 +15,7 @@ from headrace.contracts.dtypes import INT_RANGE, Time, Wire, WireField, instance
 from headrace.contracts.faults import faults
 from headrace.contracts.growth.declared import ALWAYS, Growth, Was
 from headrace.contracts.growth.derived import GROWTH, schema_at
+from headrace.contracts.growth.describe import described, text_of
 from headrace.contracts.shaping.declared import Shape, shape_of
 from headrace.contracts.shaping.shaping import Shaping, Transform, shaping_of
 from headrace.contracts.unknown import EXTRA, Policy
@@ -263,6 +264,7 @@ class Contract:
             renamed={c.name: names for c in self.columns if (names := c.growth.earlier(c.name))},
             fills={c.name: [] if c.wire in EMPTY else c.default for c in since if _filled(c)},
             retired=frozenset(c.name for c in self.columns if c.growth.retired is not None),
+            description_json=text_of(described(self)),
         )
 
     @cached_property
