@@ -30,7 +30,14 @@ from headrace.warehouse.migrations.files import ProjectMigrations
 
 def lake_table(table: Table, settings: Settings, guard: Guard) -> DeltaLakeTable:
     """Open a table of the lake that the settings name."""
-    return DeltaLakeTable(settings.lake, table, settings.lake_storage_options, guard, sync=settings.lake_sync)
+    return DeltaLakeTable(
+        settings.lake,
+        table,
+        settings.lake_storage_options,
+        guard,
+        sync=settings.lake_sync,
+        version_days=settings.lake_version_days,
+    )
 
 
 def source_of(

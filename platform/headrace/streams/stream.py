@@ -11,6 +11,8 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+import polars as pl
+
 from headrace.config.settings import Settings
 from headrace.contracts import Limits
 from headrace.core.batch import Backlog, Position, Table
@@ -82,6 +84,21 @@ class Stream:
             NotSet: No setting says where it is.
         """
         return adapters.warehouse(self.settings, self._guards["warehouse"])
+
+    def as_of(self, moment: datetime, *, rejected: bool = False) -> pl.LazyFrame:
+        """Return the rows of the lake as they were known at a moment, however long ago, as a lazy frame.
+
+        Args:
+            moment: With its time zone.
+            rejected: Of the rejected table instead.
+
+        Raises:
+            Fatal: The moment has no time zone.
+            HistoryGone: The lake was restored since, and what it held at that moment is no longer kept.
+        """
+        if moment.tzinfo is None:
+            raise Fatal(f"{moment} has no time zone; a moment of the lake needs one, e.g. tzinfo=UTC")
+        return (self.lake.rejected if rejected else self.lake.good).as_of(moment)
 
     @property
     def limits(self) -> Limits:

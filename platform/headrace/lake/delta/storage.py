@@ -98,6 +98,7 @@ class DeltaStorage:
         storage_options: Options as delta-rs takes them; empty for the local disk.
         retry: Makes the calls that open and commit, and may repeat one that raised ``Retriable``.
         sync: Whether a commit on the local disk is synced before anybody acts on it.
+        version_days: For how many days the last version of each day stays readable; 0 for none.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class DeltaStorage:
         retry: Callable[[Callable[[], Any]], Any] = lambda call: call(),
         *,
         sync: bool = True,
+        version_days: int = 30,
     ) -> None:
         self.table = table
+        self.version_days = version_days
         self.uri = f"{root.rstrip('/')}/{table.name}"
         self.options = dict(storage_options or {}) or None
         self.retry = retry
@@ -266,8 +269,11 @@ class DeltaStorage:
         sent: SentSince | None = None,
         cursor: str | None = None,
         days: Collection[date] | None = None,
+        until: datetime | None = None,
     ) -> ds.FileSystemDataset:
         """Return a snapshot's live files, without those that cannot hold rows of ``sent``, ``cursor`` or ``days``.
+
+        Files whose rows were all ingested after ``until`` are left out, too.
 
         It is built from the log's columns: delta-rs' own ``to_pyarrow_dataset`` converts the statistics of each
         column of each file to Python, which takes milliseconds per file.
@@ -281,6 +287,9 @@ class DeltaStorage:
             actions = actions.filter(within.fill_null(value=True))
         if days is not None and actions.height:
             actions = actions.filter(pl.col(f"partition.{day}").is_in(list(days)))
+        if until is not None and "min._ingested_at" in actions.columns:
+            earliest = pl.col("min._ingested_at").cast(pl.Datetime("us", "UTC"))
+            actions = actions.filter((earliest <= until).fill_null(value=True))
         parquet, filesystem = ds.ParquetFileFormat(), self.filesystem()
         columns = ["path", f"partition.{day}"] if actions.height else []
         fragments = [

@@ -21,9 +21,8 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from headrace.core.batch import Chunk, Table
-from headrace.core.errors import HistoryGone
 from headrace.lake.base import Erased, Extent, LakeVersion
-from headrace.lake.delta import erasure, maintenance
+from headrace.lake.delta import erasure, history, maintenance
 from headrace.lake.delta.chunks import File, chunks
 from headrace.lake.delta.local_log import shorten
 from headrace.lake.delta.snapshot import DeltaSnapshot
@@ -48,8 +47,9 @@ class DeltaLakeTable(DeltaStorage):
         retry: Callable[[Callable[[], Any]], Any] = lambda call: call(),
         *,
         sync: bool = True,
+        version_days: int = 30,
     ) -> None:
-        super().__init__(root, table, storage_options, retry, sync=sync)
+        super().__init__(root, table, storage_options, retry, sync=sync, version_days=version_days)
         self._handle: DeltaTable | None = None
         self._shortened_at = 0
 
@@ -157,10 +157,7 @@ class DeltaLakeTable(DeltaStorage):
 
     def committed_at(self, version: int, /) -> datetime:
         """Return when a version was committed, by the committer's clock."""
-        said = next((a["commitInfo"] for a in self.actions(version) if "commitInfo" in a), None)
-        if said is None or "timestamp" not in said:
-            raise HistoryGone(f"version {version} of {self.uri} does not say when it was committed")
-        return datetime.fromtimestamp(said["timestamp"] / 1000, UTC)
+        return history.committed_at(self, version)
 
     def maintain(
         self, keep: timedelta, keep_log: timedelta, needed_since: datetime | None = None
@@ -183,7 +180,8 @@ class DeltaLakeTable(DeltaStorage):
         self._shortened_at = needed
         self.sync(needed)
         with translated(self.uri):
-            shorten(Path(self.uri) / "_delta_log", needed, keep, ERASURE.encode())
+            log = Path(self.uri) / "_delta_log"
+            shorten(log, needed, keep, ERASURE.encode(), lambda begin: history.keep_before(self, begin))
 
     def erase(self, origins: pl.DataFrame, /, tell: Callable[[Erased], object] = lambda done: None) -> Erased:
         """Rewrite the files that hold these rows, commit by commit."""
@@ -208,15 +206,45 @@ class DeltaLakeTable(DeltaStorage):
 
         return bool(self.retry(look))
 
-    def scan(self, days: Collection[date] | None = None) -> pl.LazyFrame:
-        """Return the newest version as a lazy frame, for reading beside the protocol (counts, previews).
+    def at(self, version: int) -> pl.LazyFrame:
+        """Return a version as a lazy frame.
+
+        Raises:
+            HistoryGone: It can no longer be read.
+        """
+        return self.scan(handle=history.at_version(self, version))
+
+    def as_of(self, moment: datetime) -> pl.LazyFrame:
+        """Return the rows as they were known at a moment, however long ago, as a lazy frame.
+
+        A row is known from its ``_ingested_at`` on. Rows of people who were erased since are not there.
+
+        Args:
+            moment: With its time zone.
+
+        Raises:
+            HistoryGone: The table was restored since, and what it held at that moment is no longer kept.
+        """
+        rows = self.scan(handle=history.known_at(self, moment), until=moment)
+        return rows.filter(pl.col("_ingested_at") <= moment.astimezone(UTC))
+
+    def scan(
+        self,
+        days: Collection[date] | None = None,
+        handle: DeltaTable | None = None,
+        until: datetime | None = None,
+    ) -> pl.LazyFrame:
+        """Return a version as a lazy frame, for reading beside the protocol (counts, previews).
 
         Args:
             days: Only these partitions.
+            handle: The version; None for the newest.
+            until: Leaves out files whose rows were all ingested later.
         """
         # not pl.scan_delta: it splits the table's URI, and finds no files below a folder with a space in its name.
         # Polars filters: pyarrow fails to compare strings with those that other writers stored as views.
-        return pl.scan_pyarrow_dataset(self.dataset(self.newest(), days=days), allow_pyarrow_filter=False)
+        dataset = self.dataset(handle or self.newest(), days=days, until=until)
+        return pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False)
 
     def batches(
         self, days: Collection[date] | None = None, columns: Sequence[str] | None = None
