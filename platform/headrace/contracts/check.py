@@ -20,6 +20,7 @@ from headrace.contracts.unknown import EXTRA
 from headrace.contracts.wire.decode import decode
 from headrace.contracts.wire.decoded import SHOWN, Decoded
 from headrace.contracts.wire.json_array import take
+from headrace.contracts.wire.unwrapped import as_sent, longest, tell, unwrapped
 from headrace.core.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, CheckedBatch, MicroBatch
 from headrace.core.errors import Fatal
 
@@ -73,6 +74,7 @@ def check_batch(
         now: Moment of ingestion (UTC). Every row records it, and the time window is relative to it.
         limits: See ``Limits``.
     """
+    batch = unwrapped(batch, limits.max_message_bytes)
     parts = [_checked(contract, part, batch_id, now, limits) for part in _parts(batch)]
     if len(parts) == 1:
         return parts[0]
@@ -99,10 +101,12 @@ def _checked(
     contract: Contract, batch: MicroBatch, batch_id: str, now: datetime, limits: Limits
 ) -> CheckedBatch:
     crowded = _Crowded(batch.records, limits)
+    most = longest(batch, limits.max_message_bytes)
     if contract.shaping is None:
-        decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, crowded)
+        decoded = decode(contract, batch.records["payload"], most, crowded)
     else:
-        decoded = shaped(contract, batch.records, limits.max_message_bytes, crowded)
+        decoded = shaped(contract, batch.records, most, crowded)
+    tell(decoded, batch.records)
     reasons = _validate(contract, decoded, now, limits)
     return _split(contract, batch, decoded, reasons, batch_id, now)
 
@@ -345,7 +349,7 @@ def _split(
         good = good.cast(contract.casts)  # type: ignore[arg-type]
     if bad is None:
         return CheckedBatch(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id, decoded.unknown)
-    payload = _payloads(batch.records["payload"], decoded, bad)
+    payload = _payloads(batch.records, decoded, bad)
     rejected = _rejected(contract, origin.filter(bad), bad, reasons, payload)
     return CheckedBatch(good, rejected, batch_id, decoded.unknown)
 
@@ -356,10 +360,10 @@ def _mask(rejected: pl.Series, height: int) -> pl.Series | None:
     return pl.int_range(height, dtype=pl.UInt32, eager=True).is_in(rejected.unique().implode())
 
 
-def _payloads(messages: pl.Series, decoded: Decoded, bad: pl.Series) -> pl.Series:
+def _payloads(records: pl.DataFrame, decoded: Decoded, bad: pl.Series) -> pl.Series:
     """Return the bytes of the rejected records; a message that is an array is split once."""
-    message, index = decoded.message.filter(bad), decoded.index.filter(bad)
-    rows = pl.DataFrame([message, index, messages[message].alias("payload")]).with_row_index("place")
+    messages, message, index = records["payload"], decoded.message.filter(bad), decoded.index.filter(bad)
+    rows = pl.DataFrame([message, index, as_sent(records)[message].alias("payload")]).with_row_index("place")
     element = message.is_in(decoded.arrays)
     if not element.any():
         return rows["payload"]

@@ -221,6 +221,19 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwrapped:
+    """Messages of another format, as JSON.
+
+    Attributes:
+        payloads: Binary, the JSON text of each message; null where there is none.
+        unread: Check and value of each message that could not be read, by row.
+    """
+
+    payloads: pl.Series
+    unread: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
     """The result of one read of a source.
 
@@ -234,6 +247,7 @@ class MicroBatch:
         redelivery_window: How long after it was sent a queue's message may be delivered again; None for ever.
         refused: Lines that say why parts of the source cannot be read at all (a broken file); ``records`` has
             nothing of these parts.
+        unwrap: Turns the payloads into JSON for the check; None if they are JSON.
     """
 
     source: str
@@ -244,6 +258,7 @@ class MicroBatch:
     gaps: tuple[Gap, ...] = ()
     redelivery_window: timedelta | None = None
     refused: tuple[str, ...] = ()
+    unwrap: Callable[[pl.Series], Unwrapped] | None = None
 
     def __len__(self) -> int:
         return self.records.height

@@ -22,6 +22,7 @@ from headrace.flow.commit import StreamLake
 from headrace.flow.ingest import position_of
 from headrace.flow.publish import Published, another_history, version_of
 from headrace.flow.reads import Pace
+from headrace.formats.registered import Framing
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.suppression import ERASURES, Erasures
 from headrace.pipelines import Pipeline, Spec, discover_for
@@ -125,8 +126,21 @@ class Stream:
             spec = self._spec(name)
             if spec.kind == "sqs" and self._sqs is None:
                 self._sqs = adapters.queue_client(self.settings)
-            self._sources[key] = adapters.source_of(spec, self.pipeline, self.settings, self._sqs, share)
+            self._sources[key] = adapters.source_of(
+                spec, self.pipeline, self.settings, self._sqs, share, self.framing
+            )
         return self._sources[key]
+
+    @cached_property
+    def framing(self) -> Framing | None:
+        """What reads messages by schemas in a registry; None for a stream without such a topic.
+
+        Raises:
+            Fatal: The settings of the registry cannot work, or the extra is missing.
+        """
+        if not adapters.framed(self.pipeline):
+            return None
+        return adapters.framing(self.settings, self._guards["registry"])
 
     def guarded(self, name: str, share: int | None = None) -> Source:
         """Return a source with retries and circuit breaker; arguments and errors as of ``source``."""
@@ -217,6 +231,8 @@ class Stream:
         for source in self._sources.values():
             source.close()
         self._sources.clear()
+        if (framing := self.__dict__.get("framing")) is not None:
+            framing.close()
         if "warehouse" in self.__dict__:
             self.warehouse.close()
 
