@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -110,12 +111,13 @@ class SchemaRegistry:
 
     def _asked(self, call: Callable[[Any], T]) -> T | None:
         """Make a call; return None for what the registry says it does not have."""
+        client = self._connected()
         import httpx
         from confluent_kafka.schema_registry.error import SchemaRegistryError
 
         url = self._access.url
         try:
-            return call(self._connected())
+            return call(client)
         except SchemaRegistryError as error:
             if error.error_code in (_NO_SUBJECT, _NO_VERSION, _NO_SCHEMA):
                 return None
@@ -151,7 +153,9 @@ class SchemaRegistry:
 
 def _client(access: Access) -> Any:
     """Make Confluent's client; retries are the guard's."""
-    from confluent_kafka.schema_registry import SchemaRegistryClient
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one of its own dependencies complains about another
+        from confluent_kafka.schema_registry import SchemaRegistryClient
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it says each request at level INFO
     options: dict[str, Any] = {"url": access.url, "timeout": _SECONDS, "max.retries": 0}

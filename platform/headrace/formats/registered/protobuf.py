@@ -7,10 +7,11 @@ is walked by a plan of its type, which knows how a field becomes JSON; see `docs
 from __future__ import annotations
 
 import base64
+import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 import polars as pl
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
@@ -164,13 +165,37 @@ class _Plan:
 
 
 def _compiled(schema: Schema) -> tuple[str, FileDescriptorSet]:
-    """Compile a schema with everything that it imports; return its own file's name, too."""
-    references = dict(schema.references)
-    name = next(
-        n for n in ("schema.proto", *(f"schema{k}.proto" for k in range(9999))) if n not in references
-    )
+    """Compile a schema with everything that it imports; return its own file's name, too.
+
+    Some serializers register descriptors instead of text, and some registries return them as they are.
+    """
+    texts = dict(schema.references)
+    name = next(n for n in ("schema.proto", *(f"schema{k}.proto" for k in range(9_999))) if n not in texts)
+    texts[name] = schema.text
+    made = {file: found for file, text in texts.items() if (found := _descriptor(text))}
+    if name not in made:
+        return name, _by_protoc(name, texts)
+    imported = dict.fromkeys(one for file in made.values() for one in file.dependency if one not in made)
+    stub = f"imports-of-{name}"
+    text = 'syntax = "proto3";' + "".join(f"import {json.dumps(one)};" for one in imported)
+    files = _by_protoc(stub, {**{n: t for n, t in texts.items() if n not in made}, stub: text})
+    for file, descriptor in made.items():
+        descriptor.name = file
+    return name, FileDescriptorSet(file=[*(f for f in files.file if f.name != stub), *made.values()])
+
+
+def _descriptor(text: str) -> Any:
+    """Return the descriptor that a text is in base64; None if it is a schema as people write it."""
+    try:
+        return FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
+    except (ValueError, DecodeError):
+        return None
+
+
+def _by_protoc(name: str, files: Mapping[str, str]) -> Any:
+    """Compile one of some schemas, with those that it imports, to descriptors."""
     with TemporaryDirectory(prefix="headrace-schema-") as folder:
-        for file, text in {**_CONFLUENT, **references, name: schema.text}.items():
+        for file, text in {**_CONFLUENT, **files}.items():
             path = PurePosixPath(file)
             if path.is_absolute() or ".." in path.parts:
                 raise BadData(f"it imports {file!r}, which is no name of a schema")
@@ -192,7 +217,7 @@ def _compiled(schema: Schema) -> tuple[str, FileDescriptorSet]:
                 line for line in done.stderr.replace(f"{folder}/", "").splitlines() if ".proto" in line
             ] or ["protoc fails"]
             raise BadData(f"it is no Protobuf schema: {said[0]}")
-        return name, FileDescriptorSet.FromString(made.read_bytes())
+        return FileDescriptorSet.FromString(made.read_bytes())
 
 
 def _shipped() -> Iterator[str]:
