@@ -156,12 +156,14 @@ class Chunk:
     Attributes:
         num_rows: Rows of all parts together.
         parts: Reads the parts, in the table's Arrow schema.
-        parquet: The same rows as a file, if one Parquet file holds exactly them, with all columns of the table.
+        parquet: The same rows as a file, if one Parquet file holds exactly them, with the same columns.
+        columns: Columns of the rows; none for those of the table.
     """
 
     num_rows: int
     parts: Callable[[], Iterator[pa.Table]]
     parquet: ParquetFile | None = None
+    columns: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[pa.Table]:
         return self.parts()
@@ -169,7 +171,8 @@ class Chunk:
     @classmethod
     def of(cls, *parts: pa.Table) -> Chunk:
         """Make a chunk of rows in memory."""
-        return cls(sum(part.num_rows for part in parts), lambda: iter(parts))
+        names = tuple(parts[0].schema.names) if parts else ()
+        return cls(sum(part.num_rows for part in parts), lambda: iter(parts), columns=names)
 
 
 class Position(Mapping[str, int]):

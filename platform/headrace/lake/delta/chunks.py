@@ -75,7 +75,7 @@ def chunks(files: Iterable[File], table: Table, opened: Opened) -> Iterator[Chun
 
 def _chunk(rows: int, parts: Sequence[_Part], table: Table, opened: Opened) -> Chunk:
     whole = _whole(parts[0].file, table, opened) if len(parts) == 1 and parts[0].groups is None else None
-    return Chunk(rows, partial(_read, parts, table, opened), whole)
+    return Chunk(rows, partial(_read, parts, table, opened), whole, tuple(table.schema))
 
 
 def _whole(file: File, table: Table, opened: Opened) -> ParquetFile | None:
