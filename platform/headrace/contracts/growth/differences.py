@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from headrace.contracts.growth.checks import argument_text, changed_checks, shown
 from headrace.contracts.growth.describe import VERSIONED
-from headrace.contracts.growth.type_text import dtype_of_json, landed_json, spelled, written
+from headrace.contracts.growth.type_text import dtype_of_json, landed_json, spelled, stored_json, written
 from headrace.core.widening import widens
 
 Who = Literal["producers", "lake readers", "marts"]
@@ -611,7 +611,7 @@ def _computed(field: Field) -> str:
 
 def _of_column(change: _Change, before: Field, after: Field) -> Iterator[Difference]:
     """Judge a column of which nothing was recorded but its type in the table."""
-    old, new = before["type"], landed_json(after["type"])
+    old, new = stored_json(before["type"]), stored_json(after["type"])
     if old == new:
         return
     seen = (spelled(old), spelled(new))

@@ -6,6 +6,7 @@ Scalars are texts (``Int64``, ``Time``). The others are objects with one member:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -77,16 +78,33 @@ def dtype_of_json(type: Any) -> pl.DataType:
 
 def landed_json(type: Any) -> Any:
     """Return the type in which a column lands, as ``dtypes.landed`` does: a choice of texts lands as text."""
+    return _replaced(type, {})
+
+
+def stored_json(type: Any) -> Any:
+    """Return the type that the lake's table has for a column: Delta Lake has no unsigned integers (``lake.arrow``)."""
+    return _replaced(type, _STORED)
+
+
+_STORED: dict[str, Any] = {
+    "UInt8": "Int16",
+    "UInt16": "Int32",
+    "UInt32": "Int64",
+    "UInt64": {"decimal": [20, 0]},
+}
+
+
+def _replaced(type: Any, others: Mapping[str, Any]) -> Any:
     match type:
         case {"enum": _}:
             return "String"
         case {"list": inner}:
-            return {"list": landed_json(inner)}
+            return {"list": _replaced(inner, others)}
         case {"map": value}:
-            return {"map": landed_json(value)}
+            return {"map": _replaced(value, others)}
         case {"struct": members}:
-            return {"struct": {name: landed_json(one) for name, one in members.items()}}
-    return type
+            return {"struct": {name: _replaced(one, others) for name, one in members.items()}}
+    return others.get(type, type) if isinstance(type, str) else type
 
 
 def spelled(type: Any) -> str:
