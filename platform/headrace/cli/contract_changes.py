@@ -117,7 +117,7 @@ def _json(compared: list[Compared], readers: Readers | None) -> list[dict[str, A
 
 def _heading(one: Compared) -> str:
     if one.version is None:
-        return f"gone; it is in {one.beside}" if one.before is not None else "not readable"
+        return f"gone; it was version {one.before} {one.beside}" if one.before is not None else "not readable"
     if one.new:
         return f"version {one.version}; {one.beside}"
     before = f"version {one.before} " if one.before is not None else ""

@@ -116,18 +116,17 @@ def _beside_revision(
     settings: Settings, own: Mapping[str, Pipeline], against: str, only: str | None
 ) -> Iterator[Compared]:
     revision = contracts_at(settings, against)
-    beside = (
-        f"revision {against} ({revision.commit})" if against != revision.commit else f"revision {against}"
-    )
+    named = f"revision {against} ({revision.commit})" if against != revision.commit else f"revision {against}"
+    beside = f"of {named}"
     unread = {file.removesuffix("_pipeline.py"): (file, why) for file, why in revision.broken.items()}
     for name, pipeline in own.items():
         before = revision.contracts.get(name)
         version = pipeline.contract.version
         if name in unread:
             file, why = unread[name]
-            yield Compared(name, beside, version, None, broken=f"{file} of {beside} does not load: {why}")
+            yield Compared(name, beside, version, None, broken=f"{file} {beside} does not load: {why}")
         elif before is None:
-            yield Compared(name, f"{beside} has no such stream", version, None, new=True)
+            yield Compared(name, f"{named} has no such stream", version, None, new=True)
         else:
             found = tuple(differences(before, described(pipeline.contract)))
             yield Compared(name, beside, version, before["version"], found)

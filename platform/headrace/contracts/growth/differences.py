@@ -197,7 +197,7 @@ def _of_contract(change: _Change) -> Iterator[Difference]:
     if order != list(new["order_by"]):
         yield Difference(
             "order_by", "order_by", ", ".join(old["order_by"]), ", ".join(new["order_by"]), READERS,
-            f"keep order_by=({', '.join(map(repr, order))},); the warehouse cannot sort what is there anew",
+            f"keep order_by={tuple(order)!r}; the warehouse cannot sort what is there anew",
         )  # fmt: skip
     yield from _of_oldest(change)
     yield from _of_claims(change)
