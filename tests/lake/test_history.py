@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from builders import NOW, event
 from headrace.contracts import EVENTS, Limits, check_batch
-from headrace.core.batch import MicroBatch
+from headrace.core.batch import ORIGIN_KEY, MicroBatch
 from headrace.core.errors import HistoryGone
 from headrace.lake.delta import DeltaLakeTable, history
 from headrace.lake.delta.history import ends_of_days, kept, read_log
@@ -160,3 +160,66 @@ def test_a_checkpoint_of_an_old_version_leaves_the_hint_alone(table: DeltaLakeTa
     history.checkpoint_at(table, 45)
     assert hint(table) == before
     assert rows_of(table, 45) == {45}
+
+
+def origins(table: DeltaLakeTable, *offsets: int) -> pl.DataFrame:
+    return table.scan().filter(pl.col("_offset").is_in(offsets)).select(*ORIGIN_KEY).collect()
+
+
+def offsets(table: DeltaLakeTable, version: int) -> list[int]:
+    """Offsets of a version, by a plain reader."""
+    return sorted(DeltaTable(table.uri, version=version).to_pyarrow_table()["_offset"].to_pylist())
+
+
+@pytest.mark.parametrize("log", ["whole", "short"])
+@pytest.mark.parametrize("compacted", [False, True])
+def test_an_erasure_reaches_kept_versions_and_leaves_everybody_else(
+    table: DeltaLakeTable, log: str, compacted: bool
+) -> None:
+    if log == "short":
+        table.shorten_log(150, 10)
+    if compacted:
+        DeltaTable(table.uri).optimize.compact()
+    gone = origins(table, 3, 31, 149)
+    done = table.erase(gone)
+    assert done.rows == 3
+    for version in (30, 60, 90, 120):
+        assert offsets(table, version) == [n for n in range(version) if n not in {3, 31, 149}]
+    assert table.forget(done) >= 3
+    for version in (30, 60, 90, 120):
+        assert offsets(table, version) == [n for n in range(version) if n not in {3, 31, 149}]
+        assert rows_of(table, version) == {version - (version > 3) - (version > 31)}
+    newest = DeltaTable(table.uri).version()
+    assert offsets(table, newest) == [n for n in range(150) if n not in {3, 31, 149}]
+    assert hint(table) >= 150
+    commit(table, 150, 175)
+    table.maintain(timedelta(days=1), timedelta(hours=1))
+    assert sorted(table.scan().select("_offset").collect()["_offset"]) == [
+        n for n in range(175) if n not in {3, 31, 149}
+    ]
+    assert not table.erase(gone).files
+
+
+def test_an_erasure_that_was_killed_between_two_versions_is_finished_by_the_next(
+    table: DeltaLakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.shorten_log(150, 10)
+    gone, put, calls = origins(table, 3), history.put_log_file, list[str]()
+
+    def killed(storage: DeltaLakeTable, name: str, content: bytes) -> None:
+        calls.append(name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        put(storage, name, content)
+
+    monkeypatch.setattr(history, "put_log_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        table.erase(gone)
+    assert 3 in offsets(table, 120), "or this tests nothing"
+    monkeypatch.undo()
+    left = table.scan_kept().filter(pl.col("_offset") == 3).select(*ORIGIN_KEY).collect()
+    assert left.height == 1, "whoever erases again finds it, though the newest version has it no more"
+    table.forget(table.erase(left))
+    for version in (30, 60, 90, 120):
+        assert offsets(table, version) == [n for n in range(version) if n != 3]
+    assert table.scan_kept().filter(pl.col("_offset") == 3).collect().is_empty()

@@ -18,6 +18,7 @@ from headrace.cli import (
     dbt,
     init,
     inspect,
+    lake,
     migrate,
     query,
     rejects,
@@ -46,6 +47,7 @@ contracts.app.command("diff")(contract_changes.diff)
 contracts.app.command("check")(contract_changes.check)
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(contracts.app, name="contracts")
+app.add_typer(lake.app, name="lake")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(dbt.app, name="dbt")
 app.add_typer(alerts.app, name="alerts")

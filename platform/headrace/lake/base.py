@@ -14,6 +14,9 @@ from headrace.core.batch import Chunk, Position, Table
 #: Prefix of a cursor that counts the messages of another one that left nothing, because their person was erased.
 ERASED = "headrace.erased/"
 
+#: Prefix of a cursor that counts the messages of another one that left something before a restore took it out.
+RESTORED = "headrace.restored/"
+
 
 @dataclass(frozen=True, slots=True)
 class LakeVersion:

@@ -28,6 +28,7 @@ from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Table
 from headrace.core.errors import Conflict, HistoryGone, Retriable
 from headrace.lake.base import ERASED, Erased
 from headrace.lake.delta.chunks import File, chunks
+from headrace.lake.delta.kept_erasure import erase_kept
 from headrace.lake.delta.parquet import StagedFiles
 from headrace.lake.delta.storage import COMMIT_RETRIES, ERASURE, DeltaStorage, translated
 
@@ -124,7 +125,8 @@ def erase(storage: DeltaStorage, origins: pl.DataFrame, tell: Callable[[Erased],
         erased = Erased(erased.rows + done.rows, (*erased.versions, *done.versions))
         tell(done)
     storage.sync(storage.newest().version())  # before the old files are removed
-    return replace(erased, files=tuple(_erased_files(storage)))
+    kept = erase_kept(storage, gone.select(ORIGIN_KEY), days, clean)
+    return replace(erased, files=tuple(dict.fromkeys([*_erased_files(storage), *kept])))
 
 
 def _erase_some(

@@ -171,7 +171,7 @@ def kept(storage: DeltaStorage, log: Log | None = None, now: datetime | None = N
         now: The time (UTC).
     """
     log = log or read_log(storage)
-    if not storage.version_days:
+    if not storage.version_days or not log.commits:
         return Kept({}, frozenset(), tuple(log.kept))
     since = (now or datetime.now(UTC)).date() - timedelta(days=storage.version_days)
     at = cache(lambda version: _when(storage, log, version))
@@ -355,6 +355,15 @@ def restores(handle: DeltaTable) -> list[Restore]:
             handle.transaction_version(f"{RESTORES}/{n}/{part}") or 0 for part in _PARTS
         )
         found.append(Restore(version, _time(at), _time(to), bool(undid)))
+    return found
+
+
+def before_restores(storage: DeltaStorage, handle: DeltaTable) -> list[DeltaTable]:
+    """Open the versions before restores, as far as they can be opened still: they hold what was taken out."""
+    found = []
+    for one in restores(handle):
+        with suppress(HistoryGone):
+            found.append(at_version(storage, one.version - 1))
     return found
 
 

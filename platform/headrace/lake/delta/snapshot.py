@@ -14,7 +14,8 @@ from deltalake import DeltaTable, Transaction
 
 from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Position
 from headrace.core.errors import HistoryGone
-from headrace.lake.base import ERASED, Staged
+from headrace.lake.base import ERASED, RESTORED, Staged
+from headrace.lake.delta.history import RESTORES, before_restores
 from headrace.lake.delta.parquet import StagedFiles
 from headrace.lake.delta.storage import BATCHES, MARK, DeltaStorage, SentSince, translated
 
@@ -106,10 +107,20 @@ class DeltaSnapshot:
     ) -> pl.DataFrame:
         """Return ``ORIGIN_KEY`` of the rows of these messages."""
         wanted = pl.col("_message_id").is_in(message_ids.implode())
-        return self._found(cursor, None, SentSince(sent, within) if sent is not None else None, wanted)
+        since = SentSince(sent, within) if sent is not None else None
+        found = [self._found(cursor, None, since, wanted)]
+        # a queue may hand out again what a restore took out; a redrive (without a window) may land it again
+        for before in before_restores(self._owner, self._handle) if within is not None else ():
+            found.append(self._found(cursor, None, since, wanted, before))
+        return pl.concat(found)
 
     def _found(
-        self, cursor: str, within: pc.Expression | None, sent: SentSince | None, wanted: pl.Expr
+        self,
+        cursor: str,
+        within: pc.Expression | None,
+        sent: SentSince | None,
+        wanted: pl.Expr,
+        handle: DeltaTable | None = None,
     ) -> pl.DataFrame:
         """Find rows of a cursor.
 
@@ -118,7 +129,7 @@ class DeltaSnapshot:
         """
         found = [pl.DataFrame(schema={name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY})]
         with translated(self._owner.uri):
-            dataset = self._owner.dataset(self._handle, sent, cursor)
+            dataset = self._owner.dataset(handle or self._handle, sent, cursor)
             for batch in dataset.to_batches(columns=ORIGIN_KEY, filter=within):
                 rows = pl.DataFrame(pl.from_arrow(batch))
                 found.append(rows.filter((pl.col("_cursor") == cursor) & wanted))
@@ -143,6 +154,12 @@ class DeltaSnapshot:
     def erased(self, cursor: str, /) -> int:
         """Return how many messages of a cursor have left nothing because their person was erased."""
         return self.position([ERASED + cursor]).get(ERASED + cursor, 0)
+
+    def restored(self, cursor: str) -> int:
+        """Return how many messages of a cursor leave nothing in this table because a restore took them out."""
+        if RESTORES not in self._handle.metadata().configuration:
+            return 0
+        return self.position([RESTORED + cursor]).get(RESTORED + cursor, 0)
 
     def append(
         self,

@@ -38,6 +38,8 @@ LOG = {
 }
 #: Marks the commits of erasures in the log.
 ERASURE = "headrace.erasure"
+#: Marks the commits of restores; says the moment.
+RESTORE = "headrace.restore"
 #: Names the micro-batches of a commit, with commas between them.
 BATCHES = "headrace.batch_id"
 #: Property of a table that ``fence`` changes.

@@ -22,11 +22,11 @@ from deltalake import DeltaTable
 
 from headrace.core.batch import Chunk, Table
 from headrace.lake.base import Erased, Extent, LakeVersion
-from headrace.lake.delta import erasure, history, maintenance
+from headrace.lake.delta import erasure, history, kept_erasure, maintenance, versions
 from headrace.lake.delta.chunks import File, chunks
 from headrace.lake.delta.local_log import shorten
 from headrace.lake.delta.snapshot import DeltaSnapshot
-from headrace.lake.delta.storage import BATCHES, ERASURE, MARK, DeltaStorage, translated
+from headrace.lake.delta.storage import BATCHES, ERASURE, MARK, RESTORE, DeltaStorage, translated
 
 #: Most rows that ``batches`` yields at a time.
 _BATCH_ROWS = 16_384
@@ -81,8 +81,10 @@ class DeltaLakeTable(DeltaStorage):
         rows = sum(f.rows for f in files)
         said = next((a["commitInfo"].get(BATCHES) for a in actions if "commitInfo" in a), None)
         batches = tuple(said.split(",")) if isinstance(said, str) and said else ()
+        # a restore may only put rows back: they are no new ones
+        rewritten = bool(removed) or any(RESTORE in a.get("commitInfo", ()) for a in actions)
         name = hashlib.sha256(commit).hexdigest()[:32]
-        return LakeVersion(version, rows, tuple(days), tuple(files), bool(removed), batches, name)
+        return LakeVersion(version, rows, tuple(days), tuple(files), rewritten, batches, name)
 
     def _day(self, action: Mapping[str, Any]) -> date | None:
         day = action["partitionValues"].get(self.table.partition)
@@ -187,6 +189,10 @@ class DeltaLakeTable(DeltaStorage):
         """Rewrite the files that hold these rows, commit by commit."""
         return erasure.erase(self, origins, tell)
 
+    def scan_kept(self) -> pl.LazyFrame:
+        """Return the rows of files that only versions kept by the day name; rows may be there several times."""
+        return kept_erasure.scan_kept(self)
+
     def forget(self, erased: Erased, /) -> int:
         """Remove the old files of an erasure from storage."""
         return erasure.forget(self, erased)
@@ -205,6 +211,10 @@ class DeltaLakeTable(DeltaStorage):
                 return DeltaTable.is_deltatable(self.uri, self.options)
 
         return bool(self.retry(look))
+
+    def versions(self, most: int = 20) -> versions.Versions:
+        """List the newest versions, ``most`` of them, and all that are kept; see ``versions.versions``."""
+        return versions.versions(self, most)
 
     def at(self, version: int) -> pl.LazyFrame:
         """Return a version as a lazy frame.
