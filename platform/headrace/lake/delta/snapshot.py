@@ -15,9 +15,18 @@ from deltalake import DeltaTable, Transaction
 from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Position
 from headrace.core.errors import HistoryGone
 from headrace.lake.base import ERASED, RESTORED, Staged
+from headrace.lake.delta import growth
 from headrace.lake.delta.history import RESTORES, before_restores
 from headrace.lake.delta.parquet import StagedFiles
-from headrace.lake.delta.storage import BATCHES, MARK, DeltaStorage, SentSince, translated
+from headrace.lake.delta.storage import (
+    BATCHES,
+    CONTRACT,
+    MARK,
+    DeltaStorage,
+    SentSince,
+    property_of,
+    translated,
+)
 
 
 class DeltaSnapshot:
@@ -55,9 +64,10 @@ class DeltaSnapshot:
             HistoryGone: An erasure or a vacuum has removed one of its files.
         """
         with translated(self._owner.uri):
-            dataset = self._owner.dataset(self._handle, days=days)
+            dataset, layout = self._owner.dataset(self._handle, days=days), self._owner.layout(self._handle)
             try:
-                return pl.DataFrame(pl.from_arrow(dataset.to_table(columns=list(columns))))
+                found = pl.DataFrame(pl.from_arrow(dataset.to_table(columns=layout.needed(columns))))
+                return found.select(list(columns) if layout.simple else layout.select(columns))
             except FileNotFoundError as error:
                 raise HistoryGone(f"{self._owner.uri} was rewritten while it was read: {error}") from None
 
@@ -139,6 +149,31 @@ class DeltaSnapshot:
     def mark(self) -> str:
         """Mark of the last ``fence``; empty if there was none."""
         return str(self._handle.metadata().configuration.get(MARK, ""))
+
+    @property
+    def described(self) -> str:
+        """Description of the contract that changed the table last; empty if none is recorded."""
+        return property_of(self._handle, CONTRACT)
+
+    @property
+    def columns(self) -> pl.Schema:
+        """Columns of the table, with their dtypes."""
+        return self._owner.layout(self._handle).kept.schema
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Columns of the table that its contract does not name, now or earlier."""
+        layout = self._owner.layout(self._handle)
+        return tuple(name for name in layout.view.schema if name not in layout.own.schema)
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """Columns of the contract that the table lacks or has in a narrower type."""
+        return self._owner.layout(self._handle).lacking
+
+    def grow(self) -> None:
+        """Give the table the columns and types of its contract, and record it."""
+        growth.grow(self._owner, self._handle)
 
     def message_ids(self, cursor: str) -> pl.Series:
         """Return the ids of a cursor's messages, each once."""

@@ -25,6 +25,7 @@ from headrace.lake.base import Erased, Extent, LakeVersion
 from headrace.lake.delta import erasure, history, kept_erasure, maintenance, versions
 from headrace.lake.delta.chunks import File, chunks
 from headrace.lake.delta.local_log import shorten
+from headrace.lake.delta.rewriting import REPLACING
 from headrace.lake.delta.snapshot import DeltaSnapshot
 from headrace.lake.delta.storage import BATCHES, ERASURE, MARK, RESTORE, DeltaStorage, translated
 
@@ -50,7 +51,6 @@ class DeltaLakeTable(DeltaStorage):
         version_days: int = 30,
     ) -> None:
         super().__init__(root, table, storage_options, retry, sync=sync, version_days=version_days)
-        self._handle: DeltaTable | None = None
         self._shortened_at = 0
 
     @property
@@ -103,7 +103,7 @@ class DeltaLakeTable(DeltaStorage):
 
     def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
         """Read the added files in the order of their paths."""
-        yield from chunks(added.files, self.table, self.opened)  # type: ignore[arg-type]
+        yield from chunks(added.files, self.seen().view, self.opened)  # type: ignore[arg-type]
 
     def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
         """Read the partition's live files as of ``version``."""
@@ -113,7 +113,12 @@ class DeltaLakeTable(DeltaStorage):
         column = f"partition.{self.table.partition}"
         chosen = actions.filter(pl.col(column) == day).sort("path") if actions.height else actions
         files = [File(unquote(r["path"]), day, r["num_records"]) for r in chosen.iter_rows(named=True)]
-        yield from chunks(files, self.table, self.opened)
+        yield from chunks(files, self.seen().view, self.opened)
+
+    def shape(self) -> Table:
+        """Return the columns of the newest version, as they are read."""
+        self._handle = self.newest()
+        return self.seen().view
 
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Count rows by partition from the log's statistics; reads no data."""
@@ -199,7 +204,7 @@ class DeltaLakeTable(DeltaStorage):
 
     def fence(self, mark: str, /) -> None:
         """Change a property of the table, which no commit from an older snapshot passes."""
-        for attempt in erasure.ERASING:
+        for attempt in REPLACING:
             with attempt, translated(self.uri):
                 self.newest().alter.set_table_properties({MARK: mark}, raise_if_not_exists=False)
 
@@ -253,8 +258,11 @@ class DeltaLakeTable(DeltaStorage):
         """
         # not pl.scan_delta: it splits the table's URI, and finds no files below a folder with a space in its name.
         # Polars filters: pyarrow fails to compare strings with those that other writers stored as views.
-        dataset = self.dataset(handle or self.newest(), days=days, until=until)
-        return pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False)
+        handle = handle or self.newest()
+        layout = self.layout(handle)
+        dataset = self.dataset(handle, days=days, until=until)
+        found, names = pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False), layout.view.schema.names()
+        return found.select(names if layout.simple else layout.select(names))
 
     def batches(
         self, days: Collection[date] | None = None, columns: Sequence[str] | None = None
@@ -266,10 +274,10 @@ class DeltaLakeTable(DeltaStorage):
             columns: Only these columns.
         """
         names = list(columns or self.table.schema.names())
-        dataset = self.dataset(self.newest(), days=days)
+        handle = self.newest()
+        layout, dataset = self.layout(handle), self.dataset(handle, days=days)
         with translated(self.uri):
             for batch in dataset.to_batches(
-                columns=names, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+                columns=layout.needed(names), batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
             ):
-                rows = pl.DataFrame(pl.from_arrow(batch))
-                yield rows.cast({name: self.table.schema[name] for name in names})  # type: ignore[arg-type]
+                yield pl.DataFrame(pl.from_arrow(batch)).select(layout.select(names))

@@ -1,0 +1,146 @@
+"""Tables follow their contracts, and every reader sees the rows of all versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, QueryBuilder
+
+from growing import CHANGES, CURSOR, DAY, Change, rows, table
+from headrace.core.batch import ORIGIN_KEY, Table
+from headrace.core.errors import Conflict, Fatal
+from headrace.lake import LakeTable
+from headrace.lake.arrow import to_arrow
+from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.memory import MemoryLakeTable
+
+#: Opens one table as processes with other contracts do.
+Opens = Callable[[Table], LakeTable]
+Reader = Callable[[str, list[str]], pl.DataFrame]
+
+
+@pytest.fixture(params=["delta", "memory"])
+def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Opens:
+    made: list[MemoryLakeTable] = []
+
+    def build(of: Table) -> LakeTable:
+        if request.param == "delta":
+            return DeltaLakeTable(str(tmp_path / "lake"), of)
+        made.append(MemoryLakeTable(of, made[0] if made else None))
+        return made[-1]
+
+    return build
+
+
+def delta_rs(uri: str, names: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(DeltaTable(uri).to_pyarrow_dataset().to_table(columns=names)))
+
+
+def datafusion(uri: str, names: list[str]) -> pl.DataFrame:
+    asked = ", ".join(f'"{name}"' for name in names)
+    return pl.DataFrame(QueryBuilder().register("t", DeltaTable(uri)).execute(f"SELECT {asked} FROM t"))
+
+
+def polars(uri: str, names: list[str]) -> pl.DataFrame:
+    return pl.scan_delta(uri).select(names).collect()
+
+
+def duck(uri: str, names: list[str]) -> pl.DataFrame:
+    """Read by DuckDB's own extension, which PyPI has as a package."""
+    import duckdb_extension_delta
+
+    [extension] = Path(duckdb_extension_delta.__file__).parent.rglob("*.duckdb_extension*")
+    with duckdb.connect(config={"allow_unsigned_extensions": "true"}) as connection:
+        connection.execute(f"LOAD '{extension}'")
+        asked = ", ".join(f'"{name}"' for name in names)
+        return pl.DataFrame(connection.execute(f"SELECT {asked} FROM delta_scan('{uri}')").to_arrow_table())
+
+
+PLAIN: dict[str, Reader] = {"delta-rs": delta_rs, "DataFusion": datafusion, "Polars": polars, "DuckDB": duck}
+
+
+def by_id(found: pl.DataFrame, dtypes: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    return found.cast(dict(dtypes or {})).sort("id").to_dicts()
+
+
+def land(lake: LakeTable, values: list[dict[str, Any]], start: int, *, grow: bool = False) -> None:
+    """Land rows as a process with this table's contract does."""
+    snapshot = lake.open()
+    if grow:
+        snapshot.grow()
+    snapshot.append(rows(lake.table, values, start), {CURSOR: start + len(values)}, "b")
+
+
+def as_read(lake: LakeTable) -> list[dict[str, Any]]:
+    """All rows, the way they are published."""
+    day = [pl.DataFrame(pl.from_arrow(part)) for chunk in lake.read_day(DAY, lake.open().version) for part in chunk]
+    versions = [lake.describe(version) for version in range(1, lake.open().version + 1)]
+    added = [
+        pl.DataFrame(pl.from_arrow(part))
+        for version in versions
+        if not version.rewritten
+        for chunk in lake.read(version)
+        for part in chunk
+    ]
+    shape, schema = lake.shape(), to_arrow(rows(lake.shape(), []), lake.shape()).schema
+    assert all(part.schema == schema for chunk in lake.read_day(DAY, lake.open().version) for part in chunk)
+    names, dtypes = shape.schema.names(), dict(shape.schema)
+    whole, parts = (by_id(pl.concat(found).select(names), dtypes) for found in (day, added))
+    assert [row for row in parts if row in whole] == whole, "as versions are read, so are days"
+    if isinstance(lake, DeltaLakeTable):
+        assert by_id(lake.scan().collect(), dtypes) == whole
+        assert by_id(pl.concat(lake.batches())) == by_id(lake.scan().collect().select(lake.table.schema.names()))
+        assert by_id(lake.open().rows(names), dtypes) == whole
+    return whole
+
+
+def seen(found: list[dict[str, Any]], expected: list[Mapping[str, Any]]) -> None:
+    """Compare the columns in question of rows in the order of their offsets."""
+    assert [{name: row[name] for name in want} for row, want in zip(found, expected, strict=True)] == expected
+
+
+@pytest.fixture(params=CHANGES, ids=lambda change: change.name)
+def change(request: pytest.FixtureRequest) -> Change:
+    found: Change = request.param
+    return found
+
+
+def test_rows_of_all_versions_are_read_by_processes_of_both(change: Change, opens: Opens) -> None:
+    old, new = opens(change.before), opens(change.after)
+    land(old, [change.old], 0)
+    land(new, [change.new], 1, grow=True)
+    land(old, [change.old], 2)  # a process that has not been replaced yet
+    read = [change.old_read, {**change.old_read, **change.new}, change.old_read]
+    read = [{name: row[name] for name in change.old_read} for row in read]
+    seen(as_read(new), read)
+    assert len(as_read(old)) == 3
+    assert new.counts_by_day() == old.counts_by_day() == {DAY: 3}
+    gone = rows(change.before, [change.old]).select(ORIGIN_KEY)
+    assert old.erase(gone).rows == 1, "by a process that does not know what its files are rewritten with"
+    seen(as_read(new), read[1:])
+    assert new.erase(gone.with_columns(_offset=pl.lit(2, pl.Int64))).rows == 1
+    seen(as_read(new), read[1:2])
+
+
+@pytest.mark.parametrize("reader", PLAIN.values(), ids=PLAIN)
+def test_other_programs_read_rows_of_all_versions(change: Change, reader: Reader, tmp_path: Path) -> None:
+    old, new = (DeltaLakeTable(str(tmp_path), of) for of in (change.before, change.after))
+    land(old, [change.old], 0)
+    land(new, [change.new], 1, grow=True)
+    land(old, [change.old], 2)
+    plain = change.old_read if change.old_plain is None else change.old_plain
+    fresh = change.new_plain or {name: change.new.get(name) for name in plain}
+    dtypes = {name: dtype for name, dtype in new.layout(new.newest()).raw.schema.items() if name in plain}
+    for _ in range(2):
+        seen(by_id(reader(new.uri, ["id", *plain]), dtypes), [plain, fresh, plain])
+        DeltaTable(new.uri).optimize.compact()
+    read = [{name: row[name] for name in change.old_read} for row in (change.old_read, {**change.old_read, **change.new}, change.old_read)]
+    seen(as_read(new), read)
