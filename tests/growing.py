@@ -32,7 +32,9 @@ def table(columns: Mapping[str, Any], version: int = 1, **more: Any) -> Table:
     )
 
 
-def rows(of: Table, values: Sequence[Mapping[str, Any]], start: int = 0, cursor: str = CURSOR) -> pl.DataFrame:
+def rows(
+    of: Table, values: Sequence[Mapping[str, Any]], start: int = 0, cursor: str = CURSOR
+) -> pl.DataFrame:
     """Rows of a table as they land, with offsets from ``start``."""
     origin = {
         "_source": "test",
@@ -73,6 +75,12 @@ class Change:
     old_read: Mapping[str, Any] = field(default_factory=dict)
     old_plain: Mapping[str, Any] | None = None
     new_plain: Mapping[str, Any] | None = None
+
+    @property
+    def read(self) -> list[dict[str, Any]]:
+        """An old row, a new one and an old one, as Headrace reads them by the new contract."""
+        found = (self.old_read, {**self.old_read, **self.new}, self.old_read)
+        return [{name: row[name] for name in self.old_read} for row in found]
 
 
 def _widened(name: str, narrow: Any, wide: Any, old: Any, new: Any, read: Any = None) -> Change:

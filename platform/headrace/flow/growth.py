@@ -17,7 +17,7 @@ from functools import lru_cache
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from headrace.contracts.growth.describe import described_table, text_of
-from headrace.contracts.growth.differences import Difference, differences
+from headrace.contracts.growth.differences import READERS, Difference, differences
 from headrace.core.batch import Table
 from headrace.core.errors import Conflict, Fatal
 from headrace.lake import LakeTable, Snapshot
@@ -30,8 +30,6 @@ _RACES = Retrying(
     wait=wait_random_exponential(multiplier=0.05, max=2),
     reraise=True,
 )
-#: Those who break by what a table becomes.
-_READERS = frozenset({"lake readers", "marts"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +115,11 @@ def _fewer(before: dict, after: dict) -> bool:  # type: ignore[type-arg]
 
 
 def _breaking(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    return tuple(one for one in found if one.breaks & _READERS)
+    return tuple(one for one in found if one.breaks & READERS)
 
 
 def _stricter(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    return tuple(one for one in found if one.breaks and not one.breaks & _READERS)
+    return tuple(one for one in found if one.breaks and not one.breaks & READERS)
 
 
 def refusal(table: Table, broken: Sequence[Difference]) -> str:

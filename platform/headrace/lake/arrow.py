@@ -89,7 +89,8 @@ def _nested(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_struct(kind):
         there = {array.type.field(n).name for n in range(array.type.num_fields)}
         members = [
-            _nested(array.field(f.name), f.type) if f.name in there else pa.nulls(len(array), f.type) for f in kind
+            _nested(array.field(f.name), f.type) if f.name in there else pa.nulls(len(array), f.type)
+            for f in kind
         ]
         return pa.StructArray.from_arrays(members, fields=list(kind), mask=_mask(array))
     return array.cast(kind)

@@ -138,12 +138,14 @@ def refused_by_readers(old: pl.DataType, new: pl.DataType) -> bool:
         return refused_by_readers(_instance(old.inner), _instance(new.inner))
     if isinstance(old, pl.Struct) and isinstance(new, pl.Struct):
         members = {f.name: _instance(f.dtype) for f in new.fields}
-        return any(refused_by_readers(_instance(f.dtype), members[f.name]) for f in old.fields if f.name in members)
+        return any(
+            refused_by_readers(_instance(f.dtype), members[f.name]) for f in old.fields if f.name in members
+        )
     return old.is_integer() and (new.is_float() or new.is_decimal())
 
 
 def _instance(dtype: Any) -> pl.DataType:
-    return dtype() if isinstance(dtype, type) else dtype
+    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[no-any-return]
 
 
 def reading_of(table: Table, before: str) -> str:

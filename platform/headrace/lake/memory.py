@@ -35,7 +35,17 @@ class MemoryLakeTable:
         self.fail_next_append: Exception | None = None
         self.fail_after_commit = False
         if beside is not None:
-            for shared in ("id", "commits", "_times", "_names", "_notes", "_erased", "marks", "_grown", "_lock"):
+            for shared in (
+                "id",
+                "commits",
+                "_times",
+                "_names",
+                "_notes",
+                "_erased",
+                "marks",
+                "_grown",
+                "_lock",
+            ):
                 setattr(self, shared, getattr(beside, shared))
             return
         self.id = str(uuid.uuid4())
@@ -70,7 +80,9 @@ class MemoryLakeTable:
                 raise Conflict(f"another process changed {self.table.name} first")
             now, layout = self.columns(), self.layout()
             for name, (there, ours) in layout.refused.items():
-                raise Fatal(f"column {name!r} of {self.table.name} is {there}, which does not widen to {ours}")
+                raise Fatal(
+                    f"column {name!r} of {self.table.name} is {there}, which does not widen to {ours}"
+                )
             wanted = stored(arrow_schema(layout.own))
             found = _Columns(
                 {**now.there, **wanted},
@@ -118,7 +130,7 @@ class MemoryLakeTable:
                 if fenced or set(moved) & set(advance):
                     raise Conflict(f"another writer committed to {self.table.name} first")
             self.commits.append(
-                (rows.select(self.table.schema.names()).cast(dict(layout.own.schema)), dict(advance))
+                (rows.select(self.table.schema.names()).cast(layout.own.schema), dict(advance))
             )
             self._times.append(datetime.now(UTC))
             self._names.append(str(uuid.uuid4()))

@@ -144,7 +144,7 @@ def _rewrite_some(storage: DeltaStorage, names: Sequence[str], clean: set[str]) 
         removed.append(RemoveAction(path, False, now, size, {storage.table.partition: of and of.isoformat()}))
         for chunk in chunks([File(name, of, height)], kept, storage.opened):
             for part in chunk:
-                staged.add(pl.DataFrame(pl.from_arrow(part)).cast(dict(kept.schema)))
+                staged.add(pl.DataFrame(pl.from_arrow(part)).cast(kept.schema))  # type: ignore[arg-type]
         if seen >= ROWS_AT_ONCE:
             break
     if not removed:

@@ -61,7 +61,9 @@ def replace_files(
         except (Conflict, Retriable) as error:
             if not isinstance(error.__cause__, CommitFailedError):
                 raise
-            if "changed since last commit" in str(error.__cause__):  # the files may have other columns than it now
+            if "changed since last commit" in str(
+                error.__cause__
+            ):  # the files may have other columns than it now
                 raise Conflict(f"another process changed {storage.uri} first") from error
             with translated(storage.uri):
                 handle.update_incremental()

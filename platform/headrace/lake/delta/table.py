@@ -261,7 +261,10 @@ class DeltaLakeTable(DeltaStorage):
         handle = handle or self.newest()
         layout = self.layout(handle)
         dataset = self.dataset(handle, days=days, until=until)
-        found, names = pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False), layout.view.schema.names()
+        found, names = (
+            pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False),
+            layout.view.schema.names(),
+        )
         return found.select(names if layout.simple else layout.select(names))
 
     def batches(
