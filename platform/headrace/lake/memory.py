@@ -34,6 +34,7 @@ class MemoryLakeTable:
         self.table = table
         self.fail_next_append: Exception | None = None
         self.fail_after_commit = False
+        self._layout: tuple[_Columns, Layout] | None = None
         if beside is not None:
             for shared in (
                 "id",
@@ -67,7 +68,9 @@ class MemoryLakeTable:
     def layout(self, version: int | None = None) -> Layout:
         """Compare the contract's columns with the table's as of ``version``."""
         found = self.columns(version)
-        return layout_of(self.table, found.there, found.reading)
+        if self._layout is None or self._layout[0] is not found:
+            self._layout = found, layout_of(self.table, found.there, found.reading)
+        return self._layout[1]
 
     def shape(self) -> Table:
         """Return the columns of the newest version as they are read."""
@@ -260,6 +263,8 @@ class _Columns:
 
 def _viewed(rows: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     """Give rows of any version the columns of a view."""
+    if layout.simple and rows.schema == layout.view.schema:
+        return rows
     absent = [pl.lit(None, dtype).alias(n) for n, dtype in layout.raw.schema.items() if n not in rows.columns]
     return rows.with_columns(absent).select(layout.select(layout.view.schema))
 
