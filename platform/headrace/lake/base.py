@@ -117,7 +117,8 @@ class Snapshot(Protocol):
     def grow(self) -> None:
         """Give the table the columns and types of its contract, and record its description.
 
-        Rows that are there stay as they are. What was opened before is refused from then on.
+        Rows that are there stay as they are. What was opened before is refused from then on. The snapshot is at the
+        newest version afterwards: positions that were asked for before may have moved.
 
         Raises:
             Conflict: Another process changed the table first.

@@ -173,6 +173,7 @@ class DeltaSnapshot:
 
     def grow(self) -> None:
         """Give the table the columns and types of its contract, and record it."""
+        self._offsets = {}  # the snapshot is then at a later version
         growth.grow(self._owner, self._handle)
 
     def message_ids(self, cursor: str) -> pl.Series:
