@@ -261,6 +261,26 @@ def shaping(
 
 
 @app.command()
+def versions(
+    records: Annotated[int, typer.Option(min=100, help="Messages of each kind.")] = 200_000,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions, interleaved; the median counts.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Measure what a contract's history costs the check: records of the newest version, of an older one, both."""
+    from headrace.bench.versions import version_costs
+
+    found = version_costs(records, runs)
+    lines = [
+        f"[bold]{one.name}[/]  {one.ratio:.3f} ({one.plain:.2f} core s per million records without a history,"
+        f" {one.grown:.2f} with it)"
+        for one in found
+    ]
+    lines.append(f"    decode and check in memory, {records:,} records, medians of {runs}")
+    shown = [asdict(one) | {"ratio": one.ratio} for one in found]
+    emit({"records": records, "versions": shown}, as_json, lines)
+
+
+@app.command()
 def scale(
     events: Annotated[int, typer.Option(min=1_000, help="The largest backlog.")] = 50_000_000,
     commits: Annotated[int, typer.Option(min=500, help="Commits into one table.")] = 10_000,

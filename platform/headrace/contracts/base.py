@@ -16,6 +16,7 @@ from headrace.contracts.faults import faults
 from headrace.contracts.growth.declared import ALWAYS, Growth, Was
 from headrace.contracts.growth.derived import GROWTH, schema_at
 from headrace.contracts.growth.describe import described, text_of
+from headrace.contracts.growth.history import History, history_of
 from headrace.contracts.shaping.declared import Shape, shape_of
 from headrace.contracts.shaping.shaping import Shaping, Transform, shaping_of
 from headrace.contracts.unknown import EXTRA, Policy
@@ -198,7 +199,8 @@ class Contract:
     @cached_property
     def fields(self) -> tuple[Column, ...]:
         """All fields of the model that this version has, also those that it has retired."""
-        return tuple(_column(name, column) for name, column in self.schema.columns.items())
+        found = (_column(name, column) for name, column in self.schema.columns.items())
+        return tuple(replace(c, default=self.version) if c.name == self.claims else c for c in found)
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -220,7 +222,23 @@ class Contract:
         """The fields that the decoder reads from a message, each name once."""
         if self.shaping is not None:
             return self.shaping.plan.top.fields
-        return tuple(map(wire_field, self.fields))
+        found = map(wire_field, self.fields)
+        return tuple(replace(f, marked=True) if f.name in self.marked else f for f in found)
+
+    @cached_property
+    def history(self) -> History | None:
+        """What the check needs to know of earlier versions, worked out once; None if it judges all records alike."""
+        return history_of(self)
+
+    @cached_property
+    def judges(self) -> bool:
+        """Whether the check looks at the versions of records."""
+        return self.claims is not None or self.history is not None
+
+    @property
+    def marked(self) -> frozenset[str]:
+        """Names in a message of which the decoder says whether a record has them."""
+        return self.history.marked if self.history is not None else frozenset()
 
     @cached_property
     def landed_schema(self) -> pl.Schema:

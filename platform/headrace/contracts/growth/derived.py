@@ -40,7 +40,7 @@ def schema_at(schema: pa.DataFrameSchema, version: int) -> pa.DataFrameSchema:
 
 def _column_at(name: str, column: Any, growth: Growth, version: int) -> Any:
     was = growth.at(version)
-    metadata = {**column.metadata, GROWTH: growth.before(version), NEWEST: name}
+    metadata = {**(column.metadata or {}), GROWTH: growth.before(version), NEWEST: name}
     changes: dict[str, Any] = {"name": was.get("name", name), "metadata": metadata}
     if "default" in was:
         metadata["default"] = was["default"]
