@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,9 @@ def described(contract: Contract) -> dict[str, Any]:
         "unknown": contract.unknown,
         "transform": contract.transform is not None,
         "checks": sorted(str(check.name) for check in contract.schema.checks),
-        "fields": [_field(column) | _growth(contract, column) for column in contract.fields],
+        "fields": [
+            _field(_declared(contract, column)) | _growth(contract, column) for column in contract.fields
+        ],
     }
     return {
         name: value for name, value in found.items() if name not in _BY_DEFAULT or value != _BY_DEFAULT[name]
@@ -89,6 +92,11 @@ def described_table(name: str, schema: pl.Schema, partition: str) -> dict[str, A
 def text_of(description: Mapping[str, Any]) -> str:
     """Return a description as it is recorded: one line of JSON, the same for the same contract."""
     return json.dumps(description, ensure_ascii=False, separators=(",", ":"))
+
+
+def _declared(contract: Contract, column: Column) -> Column:
+    """Return a column as it is declared: records that claim no version are of the newest, which is said by itself."""
+    return replace(column, default=None) if column.name == contract.claims else column
 
 
 def _field(column: Column) -> dict[str, Any]:

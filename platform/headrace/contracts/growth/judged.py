@@ -287,7 +287,7 @@ def in_own_words(contract: Contract, reasons: pl.DataFrame, versions: pl.Series 
         reasons: Row, check, column and value.
         versions: The version that judged each record.
     """
-    unknown = reasons["check"].str.starts_with(f"{KNOWN_VERSION}(") & (reasons["column"] == contract.claims)
+    unknown = reasons["check"].str.starts_with(f"{KNOWN_VERSION}(")
     if unknown.any():
         alone = reasons["row"].is_in(reasons["row"].filter(unknown).implode())
         reasons = reasons.filter(unknown | ~alone)
