@@ -234,7 +234,7 @@ def _of_steps(contract: Any, schema: pa.DataFrameSchema, asking: bool) -> Iterat
             now = (column.metadata or {})[NEWEST]
             yield from _of_step(now, name, column, later[now], last)
             yield from (
-                f"field {now!r}, as it was up to version {last}, {one}"
+                f"field {now!r} as it was up to version {last} {one}"
                 for one in column_faults(name, column, asking)
             )
 
