@@ -52,7 +52,7 @@ def version_costs(records: int = 200_000, repetitions: int = 7) -> list[VersionC
 
     Records that are half of each version are compared with both plain contracts, each on its half.
     """
-    ways: dict[tuple[str, str], tuple[Contract, list[MicroBatch]]] = {}
+    ways: dict[str, tuple[Contract, list[MicroBatch]]] = {}
     for name, renamed in _HISTORIES.items():
         grown = _contract(_grown(renamed=renamed), _NEWEST)
 
@@ -64,13 +64,13 @@ def version_costs(records: int = 200_000, repetitions: int = 7) -> list[VersionC
 
         newest, older, mixed = (_batches(sent, records) for sent in (_sent_now, then, either))
         ways |= {
-            (name, "newest, plain"): (_contract(_now(), _NEWEST), newest),
-            (name, "newest, grown"): (grown, newest),
-            (name, "older, plain"): (_contract(_then(renamed=renamed), 1), older),
-            (name, "older, grown"): (grown, older),
-            (name, "mixed, grown"): (grown, mixed),
+            f"{name}: newest, plain": (_contract(_now(), _NEWEST), newest),
+            f"{name}: newest, grown": (grown, newest),
+            f"{name}: older, plain": (_contract(_then(renamed=renamed), 1), older),
+            f"{name}: older, grown": (grown, older),
+            f"{name}: mixed, grown": (grown, mixed),
         }
-    seconds: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for n, way in enumerate(interleaved(repetitions + 1, list(ways))):
         took = _checked(*ways[way])
         if n >= len(ways):
@@ -78,11 +78,11 @@ def version_costs(records: int = 200_000, repetitions: int = 7) -> list[VersionC
     cost = {way: statistics.median(some) * 1_000_000 / records for way, some in seconds.items()}
     found = []
     for name in _HISTORIES:
-        now, old = cost[name, "newest, plain"], cost[name, "older, plain"]
+        now, old = cost[f"{name}: newest, plain"], cost[f"{name}: older, plain"]
         found += [
-            VersionCost(f"{name}: records of the newest version", now, cost[name, "newest, grown"]),
-            VersionCost(f"{name}: records of version 1", old, cost[name, "older, grown"]),
-            VersionCost(f"{name}: half of each", (now + old) / 2, cost[name, "mixed, grown"]),
+            VersionCost(f"{name}: records of the newest version", now, cost[f"{name}: newest, grown"]),
+            VersionCost(f"{name}: records of version 1", old, cost[f"{name}: older, grown"]),
+            VersionCost(f"{name}: half of each", (now + old) / 2, cost[f"{name}: mixed, grown"]),
         ]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from pandera.api.polars.types import PolarsData
 
 from headrace.contracts.base import Contract
 from headrace.contracts.builtin_checks import builtin
+from headrace.contracts.growth.history import landed_schemas, loosest
 from headrace.contracts.growth.judged import in_own_words, judged
 from headrace.contracts.shaping.apply import complete, consequences, read_shaped
 from headrace.contracts.unknown import EXTRA
@@ -153,16 +155,37 @@ def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], 
     """Count the rows in the lake that violate their contract, by (column, check).
 
     There are none unless another program wrote them. The time window is left out: it holds for the moment of
-    ingestion.
+    ingestion. Each row is judged by the version that it claims; where none is told, by what all versions ask.
     """
     own, strange = _as_declared(contract, rows)
-    helpers = [name for name in contract.schema.columns if name not in own.columns]
-    try:
-        contract.schema.remove_columns(helpers).validate(own, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        found = error.failure_cases.group_by("column", "check").len().sort("column", "check")
-        return strange | {(str(column), _check_name(str(check))): n for column, check, n in found.iter_rows()}
-    return strange
+    found = Counter(strange)
+    for schema, part in _with_schemas(contract, own):
+        helpers = [name for name in schema.columns if name not in part.columns]
+        try:
+            schema.remove_columns(helpers).validate(part, lazy=True)
+        except pa.errors.SchemaErrors as error:
+            cases = error.failure_cases.group_by("column", "check").len()
+            found.update(
+                {(str(column), _check_name(str(check))): n for column, check, n in cases.iter_rows()}
+            )
+    return dict(sorted(found.items()))
+
+
+def _with_schemas(
+    contract: Contract, rows: pl.DataFrame
+) -> Iterator[tuple[pa.DataFrameSchema, pl.DataFrame]]:
+    """Split rows by the version that judges them."""
+    landed_by = landed_schemas(contract)
+    if len(landed_by) == 1:
+        yield contract.schema, rows
+        return
+    if contract.claims is None or contract.claims not in rows.columns:
+        yield loosest(contract, landed_by), rows
+        return
+    claimed = rows[contract.claims].fill_null(0)
+    for number in claimed.unique().to_list():
+        schema = landed_by[number] if number in landed_by else loosest(contract, landed_by)
+        yield schema, rows.filter(claimed == number)
 
 
 def _as_declared(contract: Contract, rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[tuple[str, str], int]]:

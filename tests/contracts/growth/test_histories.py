@@ -56,7 +56,8 @@ def fields(draw: st.DrawFn, n: int) -> tuple[str, Any, Any]:
     scalar = at < 5
     was: dict[int, Was] = {}
     now_dtype = draw(st.integers(0, len(chain) - 1))
-    later, said = now_dtype, {"required": draw(st.booleans())}
+    later = now_dtype
+    said: dict[str, Any] = {"required": draw(st.booleans())}
     bounds = at < NUMBERS
     said |= {"le": draw(st.sampled_from([None, 3, 100]))} if bounds else {}
     default = (

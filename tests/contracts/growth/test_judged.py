@@ -12,7 +12,7 @@ import pytest
 
 from builders import NOW
 from grown import ORDERS
-from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
+from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch, violations
 from headrace.contracts.schema import json_schema
 from headrace.core.batch import CheckedBatch, MicroBatch
 
@@ -182,3 +182,19 @@ def test_a_record_that_is_read_again_is_counted_once() -> None:
     assert checked.unknown == {"country": 5, "z": 5}
     assert checked.good["_offset"].to_list() == list(range(5))
     assert isinstance(checked.good, pl.DataFrame)
+
+
+def test_rows_in_the_lake_are_held_to_the_version_that_they_claim() -> None:
+    landed = check(ORDERS, {**FIRST, "amount": 1e9}, {**SECOND, "amount": 1}, {**THIRD, "amount": 1})
+    assert violations(ORDERS, landed.good) == {}
+    wrong = landed.good.with_columns(
+        amount=pl.lit(1e9), legacy=pl.when(pl.col("schema_version") == 2).then(None).otherwise("legacy")
+    )
+    assert violations(ORDERS, wrong) == {
+        ("amount", "less_than_or_equal_to(1000000.0)"): 2, ("legacy", "required"): 1,
+    }  # fmt: skip
+    silent = replace(ORDERS, claims=None)
+    assert violations(silent, wrong) == {}  # nobody knows which rows are of which version
+    assert violations(silent, wrong.with_columns(amount=pl.lit(-1.0))) == {
+        ("amount", "greater_than_or_equal_to(0)"): 3,
+    }  # fmt: skip

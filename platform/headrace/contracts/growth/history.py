@@ -142,6 +142,51 @@ def _emptied(column: Column) -> bool:
     return column.nullable or column.default is not None
 
 
+def landed_schemas(contract: Contract) -> dict[int, pa.DataFrameSchema]:
+    """Return the schema of each version that may have landed rows, accepted or not, in the columns of now."""
+    found = {}
+    for number in range(1, contract.version):
+        if any(_changes_after(column, number) for column in contract.fields):
+            then = contract.at(number)
+            found[number] = _in_todays_columns(contract.schema, _newest_of(then), then.schema)
+        else:
+            found[number] = contract.schema
+    grown = {number: schema for number, schema in found.items() if schema is not contract.schema}
+    return {**(found if grown else {}), contract.version: contract.schema}
+
+
+def loosest(contract: Contract, schemas: Mapping[int, pa.DataFrameSchema]) -> pa.DataFrameSchema:
+    """Return what all of these schemas ask: a check that each has, and a value where each wants one.
+
+    Args:
+        contract: The newest version.
+        schemas: Schemas in its columns.
+    """
+    changes = {}
+    for name, column in contract.schema.columns.items():
+        others = [schema.columns[name] for schema in schemas.values()]
+        said = [{(check.name, str(check.statistics)) for check in one.checks} for one in others]
+        shared = [c for c in column.checks if all((c.name, str(c.statistics)) in one for one in said)]
+        changes[name] = {"checks": shared, "nullable": any(one.nullable for one in others)}
+    return contract.schema.update_columns(changes)
+
+
+def _changes_after(column: Column, number: int) -> bool:
+    growth = column.growth
+    return (
+        growth.since > number
+        or (growth.retired or 0) > number
+        or any(last >= number for last, _ in growth.was)
+    )
+
+
+def _newest_of(contract: Contract) -> dict[str, str]:
+    """Return the newest names of a version's columns."""
+    return {
+        name: (column.metadata or {}).get(NEWEST, name) for name, column in contract.schema.columns.items()
+    }
+
+
 def _in_todays_columns(
     today: pa.DataFrameSchema, newest_of: Mapping[str, str], then: pa.DataFrameSchema
 ) -> pa.DataFrameSchema:
