@@ -332,6 +332,32 @@ def types(
 
 
 @app.command()
+def registry(
+    events: Annotated[int, typer.Option(min=100, help="Events of the topic.")] = 1_000_000,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions, interleaved; medians are shown.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure Avro by a registered schema, Kafka to Delta, beside fastavro message by message; 1 if rows are wrong."""
+    extras.require("local", "'headrace bench registry'")
+    extras.require("registry", "'headrace bench registry'")
+    from headrace.bench.registry import NAMES
+    from headrace.bench.registry import registry as run
+
+    found = run(_home(), Console(stderr=True) if as_json else console, events=events, repetitions=repetitions)
+    shown = found.as_dict()
+    lines = [
+        f"[bold]{said}[/]  {shown['series'][name]['events_per_second']:,} events/s"
+        for name, said in NAMES.items()
+    ]
+    lines += [
+        f"    {shown['to_fastavro']:.1f} times as many; messages of {shown['message_bytes']} bytes",
+        *(f"[red]✗[/] {line}" for line in found.wrong),
+    ]
+    emit(shown, as_json, lines)
+    raise typer.Exit(1 if found.wrong else 0)
+
+
+@app.command()
 def report(
     parts: Annotated[
         list[str] | None,
