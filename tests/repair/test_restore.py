@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from builders import event
+from conftest import Stack
 from headrace.config.settings import load_settings
 from headrace.core.batch import CheckedBatch, MicroBatch, Position
 from headrace.core.errors import Conflict, Fatal, HistoryGone
@@ -20,6 +21,7 @@ from headrace.flow.commit import Commit, land
 from headrace.flow.validate import validate
 from headrace.health import verdicts
 from headrace.health.audit import audit
+from headrace.health.parity import parity
 from headrace.lake.delta import history
 from headrace.lake.delta import restore as delta_restore
 from headrace.repair.restore import restore_stream
@@ -256,3 +258,34 @@ def test_what_was_taken_out_stays_readable_when_log_and_files_get_old(stream: St
     )
     restore_stream(stream, None)
     assert held(stream) == whole(5)
+
+
+def test_the_warehouse_and_its_models_follow(stack: Stack, tmp_path: Path) -> None:
+    config = stack.settings.model_copy(
+        update={"lake_uri": str(tmp_path / "a lake"), "raw_database": f"raw_{uuid.uuid4().hex[:8]}"}
+    )
+    one = streams(config)["events"]
+
+    def published() -> int:
+        one.publish()
+        assert not parity(one).different
+        raw, table = config.raw_database, one.contract.rejected_table.name
+        [(rejected,)] = one.warehouse.query(f"SELECT count() FROM {raw}.{table}")
+        assert int(rejected) == len(held(one)[1])
+        return sum(one.warehouse_counts().values())
+
+    try:
+        for n in range(3):
+            landed(one, 5 * n, at(n))
+        assert published() == 12
+        day = next(iter(one.warehouse_counts()))
+        one.refreshed(one.published_version(), [day], datetime.now(UTC))
+        assert one.stale_days() == []
+        restore_stream(one, at(0.5))
+        assert published() == 4
+        assert [stale.day for stale in one.stale_days()] == [day]
+        restore_stream(one, None)
+        landed(one, 15, datetime.now(UTC))
+        assert published() == 16
+    finally:
+        one.close()
