@@ -10,13 +10,14 @@ https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from headrace.core.batch import Chunk, Table
-from headrace.core.errors import Retriable
+from headrace.core.errors import Fatal, Retriable
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, StaleDay
 from headrace.warehouse.cluster import Placement
@@ -129,15 +130,40 @@ class ClickHouse:
         begun = any(one.unfinished and generated_for(one.name)[0] == table.name for one in self._states)
         return begun or bool(self.migrations.plan(table, self._states, shapes))
 
+    def grow(self, tables: Iterable[Table]) -> tuple[list[MigrationState], list[Fatal]]:
+        """Bring raw tables that exist up to their contracts; return what was applied, and what was refused.
+
+        One that is refused does not hold up the others.
+        """
+        done: list[MigrationState] = []
+        refused: list[Fatal] = []
+        for table in tables:
+            try:
+                if table.name in self._looked() and self._lacks(table):
+                    done += self.migrations.grow(table)
+                    self._shapes = None
+            except Fatal as error:
+                refused.append(error)
+        return done, refused
+
     def plan(self, tables: Iterable[Table]) -> tuple[list[MigrationState], list[Growth]]:
         """Return the state of every migration, and what raw tables lack of their contracts; changes nothing.
 
-        Of a table that lacks nothing there is no growth.
+        Of a table that lacks nothing there is no growth. One that does not exist yet would be made.
         """
         migrations = self.migrations
         states, found = migrations.look(*ddl.SHAPES, database=self._config.raw_database)
         shapes = ddl.shapes(*found) if found else {}
-        lacking = [growth for table in tables if (growth := migrations.plan(table, states, shapes))]
+        to_do = {one.version for one in states if one.to_do}
+        made = {
+            word for one in migrations.known if one.version in to_do for word in re.findall(r"\w+", one.text)
+        }
+        lacking = [
+            growth
+            for table in tables
+            if (table.name in shapes or table.name not in made)  # a file makes it
+            and (growth := migrations.plan(table, states, shapes))
+        ]
         return states, [one.named(self._config.raw_database) for one in lacking]
 
     def _run(self, statement: str) -> None:
