@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from builders import event
 from chaos.contracts import CONTRACTS
 from growing import CHANGES, CURSOR, DAY, Change, rows
-from headrace.contracts import Contract, Limits
+from headrace.contracts import METRICS, Contract, Limits
 from headrace.contracts.base import Time, field
 from headrace.core.batch import ORIGIN_KEY, MicroBatch, Table
 from headrace.core.errors import Conflict, Fatal
@@ -26,6 +26,7 @@ from headrace.flow.validate import validate
 from headrace.lake import LakeTable, Snapshot
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.memory import MemoryLakeTable
+from wide import WIDE
 
 Batch = Callable[..., MicroBatch]
 OLD, NEW = CONTRACTS["old"], CONTRACTS["new"]
@@ -99,6 +100,17 @@ def test_a_contract_that_breaks_who_reads_is_refused_before_anything_lands(tmp_p
         follow(lake)
     assert "user_id: removed, String" in str(refused.value)
     assert lake.open().version == version
+
+
+@pytest.mark.parametrize("contract", [OLD, METRICS, WIDE, replace(WIDE, unknown="keep")])
+def test_a_table_of_before_records_its_contract_and_nothing_else_of_it_changes(
+    contract: Contract, tmp_path: Path
+) -> None:
+    lake = DeltaLakeTable(str(tmp_path), replace(contract.table, description_json=""))
+    before = lake.newest().schema()
+    snapshot, line = follow(DeltaLakeTable(str(tmp_path), contract.table))
+    assert (snapshot.described, line) == (contract.table.description_json, "")
+    assert lake.newest().schema() == before
 
 
 def test_a_table_without_a_record_is_judged_by_its_columns(tmp_path: Path) -> None:

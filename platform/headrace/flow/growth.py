@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from headrace.contracts.growth.describe import described_table, text_of
 from headrace.contracts.growth.differences import READERS, Difference, differences
+from headrace.contracts.unknown import EXTRA
 from headrace.core.batch import Table
 from headrace.core.errors import Conflict, Fatal
 from headrace.lake import LakeTable, Snapshot
@@ -85,7 +87,8 @@ def follow(table: LakeTable) -> tuple[Snapshot, str]:
 
 def _by_columns(table: Table, snapshot: Snapshot) -> str:
     """Describe a table that records no contract by its columns."""
-    return text_of(described_table(table.name, snapshot.columns, table.partition))
+    known = {n: dtype for n, dtype in snapshot.columns.items() if n != EXTRA or n not in table.schema}
+    return text_of(described_table(table.name, pl.Schema(known), table.partition))
 
 
 @lru_cache(maxsize=64)
@@ -132,8 +135,9 @@ def refusal(table: Table, broken: Sequence[Difference]) -> str:
 
 def _ahead(table: Table, recorded: str, snapshot: Snapshot) -> str:
     version = json.loads(recorded).get("version")
+    which = f"another text of version {version}" if version == table.version else f"version {version}"
     unknown = f"; it leaves {', '.join(snapshot.unknown)} null" if snapshot.unknown else ""
     return (
-        f"the lake's {table.name} follows version {version} of its contract, and this process has version"
+        f"the lake's {table.name} follows {which} of its contract, and this process has version"
         f" {table.version}: it lands on with its own columns{unknown}"
     )
