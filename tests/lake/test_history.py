@@ -7,17 +7,22 @@ import os
 import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
 from builders import NOW, event
+from growing import CHANGES, LANDED, Change
+from growing import rows as rows_for
 from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import ORIGIN_KEY, MicroBatch
 from headrace.core.errors import HistoryGone
 from headrace.lake.delta import DeltaLakeTable, history
 from headrace.lake.delta.history import ends_of_days, kept, read_log
+from headrace.lake.delta.restore import Target, fence, restore
 
 CURSOR = "test/0"
 TODAY = datetime.now(UTC).replace(hour=0, minute=30, second=0, microsecond=0)
@@ -73,7 +78,19 @@ def rows_of(table: DeltaLakeTable, version: int) -> set[int]:
     return {
         handle.to_pyarrow_dataset().to_table(columns=["_offset"]).num_rows,
         pl.scan_delta(table.uri, version=version).select("_offset").collect().height,
+        len(duck(table, version, "_offset")),
     }
+
+
+def duck(table: DeltaLakeTable, version: int, columns: str) -> list[tuple[Any, ...]]:
+    """Rows of a version by DuckDB's own extension, which PyPI has as a package."""
+    import duckdb_extension_delta  # type: ignore[import-untyped]
+
+    [extension] = Path(duckdb_extension_delta.__file__).parent.rglob("*.duckdb_extension*")
+    with duckdb.connect(config={"allow_unsigned_extensions": "true"}) as connection:
+        connection.execute(f"LOAD '{extension}'")
+        asked = f"SELECT {columns} FROM delta_scan('{table.uri}', version = {version}) ORDER BY ALL"
+        return connection.execute(asked).fetchall()
 
 
 def hint(table: DeltaLakeTable) -> int:
@@ -223,3 +240,40 @@ def test_an_erasure_that_was_killed_between_two_versions_is_finished_by_the_next
     for version in (30, 60, 90, 120):
         assert offsets(table, version) == [n for n in range(version) if n != 3]
     assert table.scan_kept().filter(pl.col("_offset") == 3).collect().is_empty()
+
+
+def restored(table: DeltaLakeTable, target: Target) -> None:
+    fence(table, "mark")
+    restore(table, target, lambda wanted: wanted.clear(), lambda rows: rows)
+
+
+@pytest.mark.parametrize("who", ["new", "old"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_tables_that_have_grown_since_go_back_and_forget(change: Change, who: str, tmp_path: Path) -> None:
+    old, new = (DeltaLakeTable(str(tmp_path), of) for of in (change.before, change.after))
+    for table, value, first, count in ((old, change.old, 0, 2), (new, change.new, 2, 2)):
+        snapshot, last = table.open(), 0 if table is old else table.open().version + 1
+        if table is new:
+            snapshot.grow()
+        at = LANDED + timedelta(days=first)
+        values = [{**value, "_ingested_at": at}] * count
+        snapshot.append(rows_for(table.table, values, first), {CURSOR: first + count}, "b")
+        for version in range(last, table.open().version + 1):
+            dated(table, version, TODAY - timedelta(days=2 - first // 2))
+    before = new.scan().sort("_offset").collect()
+    asking = new if who == "new" else old
+    assert list(kept(asking).daily) == [1]
+    plain = DeltaTable(new.uri, version=1).to_pyarrow_table().to_pylist()
+    restored(asking, Target(LANDED + timedelta(days=1)))
+    assert new.scan().sort("_offset").collect().equals(before.head(2))
+    [one] = history.restores(asking.newest())
+    restored(asking, Target(one.to, one))
+    assert new.scan().sort("_offset").collect().equals(before), "no column of anybody's is lost"
+    gone = new.scan().filter(pl.col("_offset").is_in([1, 3])).select(*ORIGIN_KEY).collect()
+    asking.forget(asking.erase(gone))
+    assert new.scan().sort("_offset").collect().equals(before.filter(~pl.col("_offset").is_in([1, 3])))
+    left = [row for row in plain if row["_offset"] == 0]
+    assert DeltaTable(new.uri, version=1).to_pyarrow_table().to_pylist() == left
+    assert pl.scan_delta(new.uri, version=1).collect().height == 1
+    assert duck(new, 1, "_offset") == [(0,)]
+    assert new.at(1).collect()["_offset"].to_list() == [0]

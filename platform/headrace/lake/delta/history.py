@@ -23,11 +23,13 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote
 
 import polars as pl
+import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 from deltalake import DeltaTable, Transaction
 from deltalake.exceptions import DeltaError
 
 from headrace.core.errors import HistoryGone
+from headrace.lake.arrow import arrow_schema
 from headrace.lake.delta.storage import DeltaStorage, translated
 
 #: Property of a table that was ever restored; and the transaction that counts its restores.
@@ -309,6 +311,29 @@ def at_version(storage: DeltaStorage, version: int) -> DeltaTable:
                 f"version {version} of {storage.uri} can no longer be read; list those that can with"
                 f" 'headrace lake versions {storage.table.name}'"
             ) from error
+
+
+def scan(storage: DeltaStorage, handle: DeltaTable, dataset: ds.FileSystemDataset) -> pl.LazyFrame:
+    """Return files of a version as a lazy frame, with the columns that the contract has and those it does not know.
+
+    A version may be older than the contract: its columns are read in the types that they had and widened here, since
+    Arrow refuses to widen numbers that a double cannot hold to the last digit.
+    """
+    layout = storage.layout(handle)
+    names = layout.view.schema.names()
+    if layout.lacking:
+        fragments = list(dataset.get_fragments())
+        schema = arrow_schema(layout.kept)
+        dataset = ds.FileSystemDataset(fragments, schema, dataset.format, dataset.filesystem)
+    # Polars filters: pyarrow fails to compare strings with those that other writers stored as views
+    found = pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False)
+    if layout.lacking:
+        there = layout.kept.schema
+        found = found.select(
+            pl.col(name).cast(dtype) if name in there else pl.lit(None, dtype).alias(name)
+            for name, dtype in layout.raw.schema.items()
+        )
+    return found.select(names if layout.simple else layout.select(names))
 
 
 def files_of(handle: DeltaTable) -> set[str]:

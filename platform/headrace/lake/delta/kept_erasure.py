@@ -27,7 +27,6 @@ from deltalake.transaction import AddAction
 
 from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA
 from headrace.core.errors import HistoryGone
-from headrace.lake.arrow import arrow_schema
 from headrace.lake.delta import history
 from headrace.lake.delta.chunks import File, chunks
 from headrace.lake.delta.storage import ERASURE, DeltaStorage, translated
@@ -37,21 +36,21 @@ _KEY = {name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}
 
 def scan_kept(storage: DeltaStorage) -> pl.LazyFrame:
     """Return the rows of files that only kept versions name, as a lazy frame; rows may be there several times."""
-    named: dict[str, ds.Fragment] = {}
+    seen, found = history.files_of(storage.newest()), list[pl.LazyFrame]()
     for version in _versions(storage):
         handle = history.at_version(storage, version)
-        named |= {one.path: one for one in storage.dataset(handle).get_fragments()}
-    live = history.files_of(storage.newest()) if named else set()
-    there = _there(storage, sorted(named.keys() - live))
-    return pl.scan_pyarrow_dataset(
-        ds.FileSystemDataset(
-            [named[path] for path in there],
-            arrow_schema(storage.table),
-            ds.ParquetFileFormat(),
-            storage.filesystem(),
-        ),
-        allow_pyarrow_filter=False,
-    )
+        whole = storage.dataset(handle)
+        new = {one.path: one for one in whole.get_fragments() if one.path not in seen}
+        there = [new[path] for path in _there(storage, sorted(new))]
+        seen |= new.keys()
+        if there:
+            files = ds.FileSystemDataset(there, whole.schema, whole.format, whole.filesystem)
+            found.append(history.scan(storage, handle, files))
+    return pl.concat(found, how="diagonal_relaxed") if found else _nothing(storage)
+
+
+def _nothing(storage: DeltaStorage) -> pl.LazyFrame:
+    return pl.LazyFrame(schema=storage.layout(storage.newest()).view.schema)
 
 
 def erase_kept(
@@ -82,7 +81,7 @@ def erase_kept(
         for path, day, height in files.iter_rows():
             if path not in looked_at:
                 looked_at.add(path)
-                found |= dict(_rewritten(storage, gone, path, day, height))
+                found |= dict(_rewritten(storage, version, gone, path, day, height))
         hits = {path: found[path] for path in _files(storage, version)["path"] if path in found}
         if hits:
             _isolate(storage, version)
@@ -104,9 +103,12 @@ def _files(storage: DeltaStorage, version: int) -> pl.DataFrame:
 
 
 def _rewritten(
-    storage: DeltaStorage, gone: pl.DataFrame, path: str, day: date | None, height: int
+    storage: DeltaStorage, version: int, gone: pl.DataFrame, path: str, day: date | None, height: int
 ) -> Iterator[tuple[str, AddAction | None]]:
-    """Write a file anew if it holds any of the rows; yields its path and the action that adds the new one, if any."""
+    """Write a file anew if it holds any of the rows; yields its path and the action that adds the new one, if any.
+
+    It has the columns of the first version that names it, so that later ones read it as they read the old one.
+    """
     name = unquote(path)
     try:
         with storage.opened(name) as source:
@@ -117,14 +119,16 @@ def _rewritten(
     origins = origins.select(ORIGIN_KEY).cast(_KEY)  # type: ignore[arg-type]
     if not origins.join(gone, on=ORIGIN_KEY, how="semi", nulls_equal=True).height:
         return
-    kept = storage.stage()
-    for chunk in chunks([File(name, day, height)], storage.table, storage.opened):
+    handle = history.at_version(storage, version)
+    table = storage.layout(handle).kept
+    kept = storage.staged(table)
+    for chunk in chunks([File(name, day, height)], table, storage.opened):
         for part in chunk:
-            whole = pl.DataFrame(pl.from_arrow(part)).cast(storage.table.schema)  # type: ignore[arg-type]
+            whole = pl.DataFrame(pl.from_arrow(part)).cast(table.schema)  # type: ignore[arg-type]
             others = whole.join(gone, on=ORIGIN_KEY, how="anti", nulls_equal=True, maintain_order="left")
             if others.height:
                 kept.add(others)
-    added = storage.write_files(kept, storage.newest()) if kept.height else []
+    added = storage.write_files(kept, handle) if kept.height else []
     yield path, next(iter(added), None)
 
 

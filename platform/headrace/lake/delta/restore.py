@@ -23,15 +23,18 @@ from deltalake import DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA
+from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Table
 from headrace.core.errors import Conflict, Retriable
 from headrace.lake.base import RESTORED
 from headrace.lake.delta import history
 from headrace.lake.delta.chunks import File, chunks
+from headrace.lake.delta.rewriting import REPLACING
 from headrace.lake.delta.storage import COMMIT_RETRIES, MARK, RESTORE, DeltaStorage, translated
+from headrace.lake.layout import Layout
 
 _MESSAGE = ORIGIN_KEY[:3]
 _KEY = pl.Schema({name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY})
+_AT = "headrace.at"
 #: Rows that are held as Parquet before they are written to files.
 _ROWS_AT_ONCE = 1_000_000
 _FILES = pl.Schema(
@@ -85,10 +88,10 @@ Drop = Callable[[pl.DataFrame], pl.DataFrame]
 
 def fence(storage: DeltaStorage, mark: str) -> None:
     """Refuse every commit from snapshots that are open now, and note that the table has restores."""
-    with translated(storage.uri):
-        storage.newest().alter.set_table_properties(
-            {MARK: mark, history.RESTORES: "true"}, raise_if_not_exists=False
-        )
+    marks = {MARK: mark, history.RESTORES: "true"}
+    for attempt in REPLACING:
+        with attempt, translated(storage.uri):
+            storage.newest().alter.set_table_properties(marks, raise_if_not_exists=False)
 
 
 def restore(
@@ -184,11 +187,11 @@ class _Plan:
     def _write(self, again: pl.DataFrame, since: pl.DataFrame, stays: set[str]) -> None:
         """Write the rows that belong to the target and are in no file that stays."""
         ingested, to, undo = pl.col("_ingested_at"), self._target.to, self._target.undo is not None
-        present = [self._rows(part, ingested > to) for part in (since,)] if undo else []
-        landed = [rows for part in present for rows in part]
-        twice = pl.concat([pl.DataFrame(schema=_KEY), *(rows.select(ORIGIN_KEY) for rows in landed)])
-        origins, staged = [pl.DataFrame(schema=_KEY)], self._storage.stage()
         handle = self._storage.newest()
+        layout = self._storage.layout(handle)
+        landed = [*self._rows(since, layout.kept, ingested > to)] if undo else []
+        twice = pl.concat([pl.DataFrame(schema=_KEY), *(rows.select(ORIGIN_KEY) for rows in landed)])
+        origins, staged = [pl.DataFrame(schema=_KEY)], self._storage.staged(layout.kept)
 
         def add(rows: pl.DataFrame) -> None:
             nonlocal staged
@@ -198,29 +201,33 @@ class _Plan:
                 self._days.update(rows[self._storage.table.partition].unique())
             if staged.height >= _ROWS_AT_ONCE:
                 self.adds += self._storage.write_files(staged, handle)
-                staged = self._storage.stage()
+                staged = self._storage.staged(layout.kept)
 
         for rows in landed:
             add(rows)
-        for rows in self._rows(again, pl.lit(value=True) if undo else ingested <= to):
-            back = self._drop(rows)
+        for rows in self._rows(again, layout.kept, pl.lit(value=True) if undo else ingested <= to):
+            back = self._without_erased(rows, layout)
             if undo:
-                back = back.join(twice, on=ORIGIN_KEY, how="anti", nulls_equal=True, maintain_order="left")
-                back = back.join(
-                    _present(self._storage, handle, stays, back, ORIGIN_KEY),
-                    on=ORIGIN_KEY, how="anti", nulls_equal=True, maintain_order="left",
-                )  # fmt: skip
+                there = _present(self._storage, handle, stays, back, ORIGIN_KEY)
+                both = pl.concat([twice, there])
+                back = back.join(both, on=ORIGIN_KEY, how="anti", nulls_equal=True, maintain_order="left")
             add(back)
         if staged.height:
             self.adds += self._storage.write_files(staged, handle)
         self._added = pl.concat(origins)
 
-    def _rows(self, files: pl.DataFrame, wanted: pl.Expr) -> Iterator[pl.DataFrame]:
-        storage = self._storage
+    def _without_erased(self, rows: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+        """Drop rows of people who were erased, by the columns as they are read."""
+        missing = [name for name in layout.raw.schema if name not in rows.columns]
+        raw = rows.with_columns(pl.lit(None, layout.raw.schema[name]).alias(name) for name in missing)
+        stay = self._drop(raw.select(layout.select(layout.view.schema.names())).with_row_index(_AT))
+        return rows[stay[_AT]] if stay.height < rows.height else rows
+
+    def _rows(self, files: pl.DataFrame, table: Table, wanted: pl.Expr) -> Iterator[pl.DataFrame]:
         for path, day, height in files.sort("day", "path").select("path", "day", "rows").iter_rows():
-            for chunk in chunks([File(unquote(path), day, height)], storage.table, storage.opened):
+            for chunk in chunks([File(unquote(path), day, height)], table, self._storage.opened):
                 for part in chunk:
-                    yield pl.DataFrame(pl.from_arrow(part)).cast(storage.table.schema).filter(wanted)  # type: ignore[arg-type]
+                    yield pl.DataFrame(pl.from_arrow(part)).cast(table.schema).filter(wanted)  # type: ignore[arg-type]
 
     def _origins(self, path: str) -> pl.DataFrame:
         with self._storage.opened(unquote(path)) as source:

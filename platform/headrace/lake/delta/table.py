@@ -257,15 +257,8 @@ class DeltaLakeTable(DeltaStorage):
             until: Leaves out files whose rows were all ingested later.
         """
         # not pl.scan_delta: it splits the table's URI, and finds no files below a folder with a space in its name.
-        # Polars filters: pyarrow fails to compare strings with those that other writers stored as views.
         handle = handle or self.newest()
-        layout = self.layout(handle)
-        dataset = self.dataset(handle, days=days, until=until)
-        found, names = (
-            pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False),
-            layout.view.schema.names(),
-        )
-        return found.select(names if layout.simple else layout.select(names))
+        return history.scan(self, handle, self.dataset(handle, days=days, until=until))
 
     def batches(
         self, days: Collection[date] | None = None, columns: Sequence[str] | None = None
