@@ -23,7 +23,7 @@ from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
 from headrace.lake import Snapshot
 from headrace.lake.delta import DeltaLakeTable
-from headrace.lake.delta.history import kept, read_log, restores
+from headrace.lake.delta.history import kept, put_log_file, read_log, restores
 from headrace.lake.delta.restore import Target, fence, restore
 from headrace.sources.memory import MemoryLog
 from lake import test_lake
@@ -117,14 +117,13 @@ def test_a_stream_lands_with_its_rejects(place: Bucket) -> None:
 def test_the_last_version_of_a_day_stays_and_forgets(make: Make, batch_of: Batch) -> None:
     """The log is shortened by age, files are put together and removed, and somebody is erased."""
     table, today = make(), datetime.now(UTC)
-    filesystem, snapshot = table.filesystem(), table.open()
+    snapshot = table.open()
     for n in range(24):
-        version = snapshot.append(rows(batch_of([event(event_id=f"e-{n}")], start=n)), {CURSOR: n + 1}, "b")
-        if version <= 3:  # of the day before yesterday
-            said = b'"timestamp":%d' % ((today - timedelta(days=2)).timestamp() * 1_000)
-            log = re.sub(rb'"timestamp":\d+', said, table.read_commit(version), count=1)
-            with filesystem.open_output_stream(f"_delta_log/{version:020d}.json") as stream:
-                stream.write(log)
+        snapshot.append(rows(batch_of([event(event_id=f"e-{n}")], start=n)), {CURSOR: n + 1}, "b")
+    for version in range(4):  # of the day before yesterday
+        said = b'"timestamp":%d' % ((today - timedelta(days=2)).timestamp() * 1_000)
+        log = re.sub(rb'"timestamp":\d+', said, table.read_commit(version), count=1)
+        put_log_file(table, f"{version:020d}.json", log)
     assert list(kept(table).daily) == [3]
     table.maintain(timedelta(days=1), timedelta(microseconds=1))
     log_now = read_log(table)

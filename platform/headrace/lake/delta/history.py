@@ -275,8 +275,11 @@ def put_log_file(storage: DeltaStorage, name: str, content: bytes) -> None:
             (folder / beside).replace(folder / name)
             storage.disk.checkpoint(int(name[:20]))
             return
-        with storage.filesystem().open_output_stream(f"{_LOG}/{name}") as stream:
-            stream.write(content)
+        # in such pieces for the reason given in ``parquet.StagedFiles.write``
+        path, piece = f"{_LOG}/{name}", 1 << 20
+        with storage.filesystem().open_output_stream(path, buffer_size=2 * piece) as stream:
+            for at in range(0, len(content), piece):
+                stream.write(content[at : at + piece])
 
 
 def _read(storage: DeltaStorage, path: str) -> bytes:
