@@ -176,6 +176,8 @@ class Contract:
     def at(self, version: int) -> Contract:
         """Return the contract as it was at a version: with its names, dtypes and checks, and the tables of then.
 
+        Expressions are those of now: a ``derive`` or ``transform`` of a field that had another name does not find it.
+
         Args:
             version: A version from 1 to this one.
 
