@@ -45,6 +45,7 @@ for command in (
 app.add_typer(running.stack_app, name="stack")
 contracts.app.command("diff")(contract_changes.diff)
 contracts.app.command("check")(contract_changes.check)
+contracts.app.command("export")(contract_changes.export)
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(lake.app, name="lake")

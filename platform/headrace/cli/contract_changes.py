@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from headrace.cli.shared import Json, console, emit, say
+from headrace.core.errors import Fatal
 
 if TYPE_CHECKING:
     from headrace.contracts.growth.differences import Difference
@@ -161,3 +162,26 @@ def _show(one: Compared, readers: Readers | None, to: Console) -> None:
         line.append(each.said, "red" if each.breaking else "").append(_read_by(_models(readers, one, each)))
         to.print(line)
     to.print(f"  {_counted(one)}")
+
+
+def export(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", show_default=False)],
+    form: Annotated[
+        Literal["json-schema", "avro", "markdown", "typescript", "pydantic"],
+        typer.Option("--format", help="Language of those who produce."),
+    ] = "json-schema",
+    version: Annotated[
+        int | None, typer.Option(help="As of this version of the contract; default: the newest.")
+    ] = None,
+) -> None:
+    """Print what a producer sends, as JSON Schema, Avro, Markdown, TypeScript or Pydantic models."""
+    from headrace.config.settings import settings
+    from headrace.contracts.export import exported
+    from headrace.streams.stream import streams
+
+    [found] = streams(settings(), stream).values()
+    contract = found.contract
+    if version is not None and version not in contract.accepted:
+        first, last = contract.oldest, contract.version
+        raise Fatal(f"contract {stream!r} accepts versions {first} to {last}, not {version}")
+    print(exported(contract.at(version or contract.version), form), end="")

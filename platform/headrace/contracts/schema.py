@@ -86,6 +86,8 @@ def _property(column: Column, unknown: Policy) -> dict[str, Any]:
         _or_null(found)
     if column.default is not None:
         found["default"] = _said(column.default)
+    if column.growth.retired is not None:
+        found["deprecated"] = True
     return found
 
 
