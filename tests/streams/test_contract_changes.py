@@ -13,7 +13,8 @@ from headrace.config.settings import load_settings as settings
 from headrace.contracts.growth.describe import described, text_of
 from headrace.core.errors import Fatal
 from headrace.lake.delta import DeltaLakeTable
-from headrace.lake.delta.recorded import CONTRACT, recorded
+from headrace.lake.delta.recorded import recorded
+from headrace.lake.delta.storage import CONTRACT
 from headrace.pipelines import discover_for
 from headrace.scaffold.project import create
 from headrace.streams.contract_changes import Compared, compare

@@ -34,6 +34,7 @@ def orders(version: int = 1, *, claims: str | None = "schema_version", **fields:
         "shop": {"type": "String"},
         "amount": {"type": "Float64", "checks": {"less_than_or_equal_to": {"max_value": 1000.0}}},
         "note": {"type": "String"},
+        "size": {"type": "Int32", "required": True, "default": 1},
         "schema_version": {"type": "Int32", "required": True, "default": 1},
         **fields,
     }
@@ -208,13 +209,13 @@ BREAKING: dict[str, tuple[dict[str, Any], Found, str]] = {
         "was={1: Was(required=False)}",
     ),
     "no default any more": (
-        orders(2, schema_version={"type": "Int32", "required": True}),
-        [("default", "schema_version", {"producers"})],
+        orders(2, size={"type": "Int32", "required": True}),
+        [("default", "size", {"producers"})],
         "was={1: Was(default=1)}",
     ),
     "another default": (
-        orders(2, schema_version={"type": "Int32", "required": True, "default": 2}),
-        [("default", "schema_version", {"marts"})],
+        orders(2, size={"type": "Int32", "required": True, "default": 2}),
+        [("default", "size", {"marts"})],
         "was={1: Was(default=1)}",
     ),
     "another key": (orders(2, key="shop"), [("key", "key", READERS)], "keep key='order_id'"),
@@ -396,6 +397,7 @@ def test_of_a_table_without_a_description_the_columns_are_compared() -> None:
         ("added", "at", {"producers"}),
         ("type", "quantity", ALL),
         ("added", "amount", set()),
+        ("added", "size", READERS),
         ("added", "schema_version", READERS),
         ("removed", "gone", READERS),
     ]
@@ -484,6 +486,12 @@ def test_a_contract_follows_from_each_of_its_own_versions() -> None:
     assert found(second, third) == [("renamed", "store", set()), ("retired", "legacy", set())]
     assert not any(one.breaking for one in differences(first, third))
     assert any(one.breaking for one in differences(third, first))
+
+
+def test_a_contract_may_begin_to_read_which_version_a_record_claims() -> None:
+    """Absent means the newest version then, so the field needs no default."""
+    new = orders(2, schema_version={"type": "Int32", "required": True})
+    assert found(orders(1, claims=None), new) == [("claims", "claims", set())]
 
 
 def test_two_columns_do_not_become_one() -> None:

@@ -525,8 +525,8 @@ def _asked(pair: _Pair, was: str, *keys: str) -> tuple[frozenset[Who], str]:
 
 
 def _of_default(pair: _Pair) -> Iterator[Difference]:
-    if not pair.changed("default"):
-        return
+    if not pair.changed("default") or pair.name == pair.change.new.get("claims"):
+        return  # a record that claims no version is judged by the newest
     old, new = pair.was.get("default"), pair.now.get("default")
     before, after = ("" if one is None else repr(one) for one in (old, new))
     was = f"default={old!r}"

@@ -10,10 +10,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from headrace.lake.delta.storage import translated
-
-#: Property of a table with the description of its contract.
-CONTRACT = "headrace.contract"
+from headrace.lake.delta.storage import CONTRACT, translated
 
 
 @dataclass(frozen=True, slots=True)
