@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
-from growing import CHANGES, CURSOR, DAY, Change, rows, table
+from growing import CHANGES, CURSOR, DAY, Change, dated, rows, table
 from headrace.core.batch import ORIGIN_KEY, Table
 from headrace.core.errors import Conflict, Fatal
 from headrace.lake import LakeTable
@@ -236,3 +237,22 @@ def test_the_ends_of_a_change_that_was_interrupted_are_taken_up(
     assert new.open().described == after.description_json
     assert polars(new.uri, ["x"])["x"].sort().to_list() == [1.0, 2.0]
     assert sum(new.describe(v).rows for v in range(new.open().version + 1)) == 2, "rewriting adds nothing"
+
+
+def test_kept_versions_of_before_a_change_are_erased_from_with_their_own_columns(tmp_path: Path) -> None:
+    change = next(one for one in CHANGES if one.name == "renamed")
+    old, new = (DeltaLakeTable(str(tmp_path), of) for of in (change.before, change.after))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    land(old, [{"shop": "Bern"}, {"shop": "Thun"}], 0)
+    for version in (0, 1):
+        dated(old, version, yesterday)
+    land(new, [change.new], 2, grow=True)
+    gone = rows(change.before, [change.old]).select(ORIGIN_KEY)
+    for lake in (new, DeltaLakeTable(str(tmp_path), change.after)):
+        lake.forget(lake.erase(gone))
+    assert new.at(1).select("id", "store").collect().rows() == [(f"{CURSOR}-1", "Thun")]
+    assert pl.DataFrame(pl.from_arrow(DeltaTable(new.uri, version=1).to_pyarrow_dataset().to_table()))[
+        "shop"
+    ].to_list() == ["Thun"]
+    assert sorted(new.scan().collect()["store"]) == ["Biel", "Thun"]
+    assert new.scan_kept().select("store").collect()["store"].to_list() == ["Thun"]

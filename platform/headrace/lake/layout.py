@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.core.batch import Table
+from headrace.core.batch import ORIGIN_SCHEMA, Table
 from headrace.core.widening import widens
 from headrace.lake.arrow import arrow_schema, converted
 
@@ -70,6 +70,8 @@ class Layout:
         return [self._column(name) for name in names]
 
     def _column(self, name: str) -> pl.Expr:
+        if name in ORIGIN_SCHEMA:  # so that a filter by them reaches the files
+            return pl.col(name)
         dtype = self.view.schema[name]
         sources = [pl.col(one).cast(dtype) for one in self.needed([name])]
         if name in self.view.fills:
