@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
+from headrace.models import sources
 from headrace.models.staging import edits
 from headrace.pipelines import discover
 from pipelines.test_discovery import CONTRACT
@@ -67,6 +69,26 @@ def test_what_a_model_lacks_is_said_with_its_line(shop: Path) -> None:
 )
 def test_a_model_that_lacks_nothing_is_left_alone(shop: Path, model: str) -> None:
     assert said(shop, model) == []
+
+
+def test_tests_of_sources_are_such_that_rows_of_every_version_pass(shop: Path) -> None:
+    text = (shop / "contracts" / "orders.py").read_text()
+    (shop / "contracts" / "orders.py").write_text(
+        text.replace(
+            '    country: pl.String = field("where to", since=2)\n',
+            '    country: pl.String = field("where to", since=2, required=True)\n'
+            '    kind: pl.String = field("one of", isin=("a",), required=True, was={1: Was(isin=("a", "b"))})\n'
+            '    size: pl.String = field("one of", isin=("s", "m"))\n',
+        )
+    )
+    found = discover(shop / "pipelines")
+    assert not found.broken
+    sources.write(shop / "dbt", found)
+    [source] = yaml.safe_load((shop / "dbt" / "models" / "sources" / "orders.yml").read_text())["sources"]
+    tested = {one["name"]: one.get("data_tests", []) for one in source["tables"][0]["columns"]}
+    assert tested["country"] == [], "rows of version 1 have none"
+    assert tested["kind"] == ["not_null"], "others are accepted still"
+    assert list(tested["size"][0]) == ["accepted_values"]
 
 
 def test_what_is_said_is_enough(shop: Path) -> None:
