@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from headrace.pipelines import Kafka, Pipeline
 from headrace.producers.kafka import KafkaProducer
 from headrace.repair import rejects
 from headrace.repair.redrive import redrive
+from headrace.streams import samples
 from headrace.streams.stream import Stream
+from headrace.streams.trial import try_batches
 from registered import AT, by_confluent
 from registry_double import RegistryDouble, framed, registry_double
 
@@ -119,6 +122,17 @@ def test_a_registry_that_is_away_is_waited_for_and_nothing_is_lost(
     done = land(stream, topic)
     assert (done.messages, done.good, done.rejected) == (3, 3, 0)
     assert land(stream, topic) == Landed(), "nothing lands twice"
+
+
+def test_a_topic_is_tried_by_its_schemas(
+    stack: Stack, stream: Stream, double: RegistryDouble, topic: str
+) -> None:
+    good = by_confluent(double.url, topic)
+    send(stack, topic, [*good.values(), event()])
+    batches = samples.batches(samples.NamedTopic(topic), stream.pipeline, None, stream.settings)
+    found = try_batches(EVENTS, batches, stream.limits, datetime.now(UTC))
+    assert (found.landed, found.rejected) == (3, 1)
+    assert [one.check for one in found.reasons] == ["registry_magic_byte"]
 
 
 def test_what_no_schema_was_known_for_lands_by_redrive(
