@@ -70,9 +70,9 @@ FIELDS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "another's name": (pl.String, {"was": {1: Was(name="other")}}, "a name is never used again for another field"),
     "another's old name": (pl.String, {"was": {1: Was(name="another")}}, "'other' is or was 'another', too"),
     "a name that is none": (pl.String, {"was": {1: Was(name="a b")}}, "with name='a b', which is no SQL identifier"),
-    "a check that its type has not": (pl.Int64, {"was": {1: Was(length=(1, 2))}}, "up to version 1, has a check"),
+    "a check that its type has not": (pl.Int64, {"was": {1: Was(length=(1, 2))}}, "up to version 1 has a check"),
     "a default that its check refuses": (
-        pl.Int64, {"le": 9, "was": {1: Was(le=3, default=5)}}, "up to version 1, has default 5, which its own",
+        pl.Int64, {"le": 9, "was": {1: Was(le=3, default=5)}}, "up to version 1 has default 5, which its own",
     ),
 }  # fmt: skip
 
