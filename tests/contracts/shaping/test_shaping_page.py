@@ -39,7 +39,8 @@ def test_the_record_of_the_page_becomes_its_row(
     )
     row = found.good.row(0, named=True)
     shown: dict[str, str] = {}
-    for columns, values in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*) \|$", PAGE, flags=re.MULTILINE):
+    [shaping] = re.findall(r"^## Shape a field$.*?(?=^## )", PAGE, flags=re.MULTILINE | re.DOTALL)
+    for columns, values in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*) \|$", shaping, flags=re.MULTILINE):
         shown |= zip(re.findall(r"\w+", columns), values.strip("`").split(", "), strict=True)
     assert shown.keys() == {column.name for column in names["CARTS"].columns}
     said = {name: "null" if row[name] is None else str(row[name]) for name in shown}
