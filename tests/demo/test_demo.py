@@ -73,19 +73,13 @@ def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_por
         "metric_windows",
     }
     assert result["marts"]["session_metrics"] == 253_923
-    # Dagster gives the check of the latest materialisation: none yet, where a run that was slow to end came after it
-    status = {(c["asset"], c["name"]): c["status"] for c in result["checks"]}
-    wanted = [
-        status[of, name]
-        for of, name in (
-            ("lake/events", "every_message_once"),
-            ("lake/metrics", "every_message_once"),
-            ("warehouse/events", "parity_with_lake"),
-            ("warehouse/metrics", "parity_with_lake"),
-        )
-    ]
-    assert {*wanted} <= {"SUCCEEDED", None}, result["checks"]
-    assert wanted.count("SUCCEEDED") >= 2, result["checks"]
+    ran = {(c["asset"], c["name"]) for c in result["checks"] if c["status"] == "SUCCEEDED"}
+    assert {
+        ("lake/events", "every_message_once"),
+        ("lake/metrics", "every_message_once"),
+        ("warehouse/events", "parity_with_lake"),
+        ("warehouse/metrics", "parity_with_lake"),
+    } <= ran
     left = [
         p.info
         for p in psutil.process_iter(["cmdline"])

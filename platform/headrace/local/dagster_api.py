@@ -24,12 +24,13 @@ query Checks {
   assetNodes {
     assetKey { path }
     assetChecksOrError {
-      ... on AssetChecks {
-        checks { name executionForLatestMaterialization { status evaluation { severity description } } }
-      }
+      ... on AssetChecks { checks { name } }
     }
   }
 }"""
+_EXECUTIONS = """{alias}: assetCheckExecutions(assetKey: ${alias}_key, checkName: ${alias}_name, limit: 10) {{
+    status evaluation {{ severity description }}
+  }}"""
 _DAEMONS = "query Daemons { instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
 
 
@@ -111,11 +112,24 @@ class DagsterApi:
         return [Run(r["runId"], r["status"], r["jobName"], r["startTime"], r["endTime"]) for r in found]
 
     def checks(self) -> list[Check]:
-        """Return every asset check with its latest result."""
-        return [
-            _check("/".join(node["assetKey"]["path"]), check)
+        """Return every asset check with its latest result, whatever its asset has materialised since."""
+        found = [
+            (node["assetKey"]["path"], check["name"])
             for node in self._ask(_CHECKS)["assetNodes"]
             for check in node["assetChecksOrError"].get("checks", [])
+        ]
+        if not found:
+            return []
+        aliases = [f"c{i}" for i in range(len(found))]
+        declared = ", ".join(f"${alias}_key: AssetKeyInput!, ${alias}_name: String!" for alias in aliases)
+        asked = "\n  ".join(_EXECUTIONS.format(alias=alias) for alias in aliases)
+        values: dict[str, Any] = {}
+        for alias, (path, name) in zip(aliases, found, strict=True):
+            values |= {f"{alias}_key": {"path": path}, f"{alias}_name": name}
+        answer = self._ask(f"query Executions({declared}) {{\n  {asked}\n}}", **values)
+        return [
+            latest("/".join(path), name, answer[alias])
+            for alias, (path, name) in zip(aliases, found, strict=True)
         ]
 
     def launch_backfill(self, assets: Sequence[Sequence[str]], days: Sequence[str]) -> str:
@@ -151,13 +165,12 @@ class DagsterApi:
         return all(s["healthy"] for s in statuses if s["required"])
 
 
-def _check(asset: str, found: dict[str, Any]) -> Check:
-    last = found["executionForLatestMaterialization"]
-    judged = (last or {}).get("evaluation") or {}
-    return Check(
-        asset,
-        found["name"],
-        last["status"] if last else None,
-        judged.get("severity"),
-        judged.get("description"),
-    )
+def latest(asset: str, name: str, executions: Sequence[dict[str, Any]]) -> Check:
+    """Make a check of its executions, newest first: of the newest with a result, one that failed to run included.
+
+    Those that run, or that their run has skipped, count only if there is nothing else.
+    """
+    ended = (e for e in executions if e["evaluation"] or e["status"] == "EXECUTION_FAILED")
+    last = next(ended, executions[0] if executions else {})
+    judged = last.get("evaluation") or {}
+    return Check(asset, name, last.get("status"), judged.get("severity"), judged.get("description"))
