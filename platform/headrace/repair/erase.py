@@ -267,7 +267,8 @@ def _rows(
 ) -> pl.DataFrame:
     """Read origins and days of the rows that meet a condition; memory holds one day at a time."""
     day, found = pl.col(table.table.partition).alias("day"), [pl.DataFrame(schema=_FOUND)]
-    for one in sorted(table.counts_by_day()):
-        rows = table.scan([one]).filter(condition).select(*ORIGIN_KEY, day, *more).collect()
+    # rows that only kept versions hold: an erasure was interrupted, or a restore took them out
+    for part in (*(table.scan([one]) for one in sorted(table.counts_by_day())), table.scan_kept()):
+        rows = part.filter(condition).select(*ORIGIN_KEY, day, *more).collect()
         found.append(rows.filter(pl.Series(theirs(rows), dtype=pl.Boolean)).select(*_FOUND))
-    return pl.concat(found)
+    return pl.concat(found).unique(ORIGIN_KEY, maintain_order=True)

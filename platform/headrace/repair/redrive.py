@@ -117,7 +117,9 @@ class _Redrive:
             return done
         stream, name, table = self._stream, self._cursor, self._tables[1]
         before = Position({name: table.position([name]).get(name, 0)})
-        batch = MicroBatch(name, _messages(fresh, name), before, before.advanced({name: before[name] + 1}))
+        unwrap = stream.framing.or_plain if stream.framing else None
+        after = before.advanced({name: before[name] + 1})
+        batch = MicroBatch(name, _messages(fresh, name), before, after, unwrap=unwrap)
         found = check_batch(
             stream.contract, batch, batch_id=new_batch_id(batch), now=datetime.now(UTC), limits=stream.limits
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,12 +14,15 @@ from headrace.config.settings import Settings
 from headrace.contracts.inference.sample import Sample
 from headrace.core.batch import MicroBatch, Position
 from headrace.core.errors import BadData, Fatal
+from headrace.core.guard import Guard
 from headrace.formats import FileReader
 from headrace.formats.records import Open
+from headrace.formats.registered import Framing
 from headrace.formats.sampling import sample_file
-from headrace.pipelines import Files, Pipeline
+from headrace.pipelines import Files, Kafka, Pipeline
 from headrace.sources.files.archive import Archive
 from headrace.sources.kafka.source import KafkaSource
+from headrace.streams import adapters
 from headrace.streams.trial import in_parts
 
 #: Bytes of messages that a sample of a topic holds at most.
@@ -116,16 +119,17 @@ def sample(what: NamedFile | NamedTopic, rows: int, settings: Settings) -> Sampl
 class Newest:
     """The newest messages of every partition, read without a consumer group: nothing is committed."""
 
-    def __init__(self, topic: str, messages: int, settings: Settings) -> None:
+    def __init__(self, topic: str, messages: int, settings: Settings, framing: Framing | None = None) -> None:
         """Connect to nothing yet.
 
         Args:
             topic: Name of the topic.
             messages: Most messages to read; each partition gives its share.
             settings: Where the brokers are.
+            framing: Reads its messages, if they name schemas in a registry.
         """
         self._source = KafkaSource(
-            topic, settings.kafka_servers, group=None, security=settings.kafka_security
+            topic, settings.kafka_servers, group=None, security=settings.kafka_security, unwrap=framing
         )
         self._messages = messages
         self.total = 0
@@ -146,7 +150,7 @@ class Newest:
             end = pl.col("cursor").replace_strict(ends, return_dtype=pl.Int64)
             records = batch.records.filter(pl.col("offset") < end)
             if records.height:
-                yield MicroBatch(batch.source, records, batch.before, batch.after)
+                yield replace(batch, records=records)
 
     def close(self) -> None:
         """Close the connections."""
@@ -178,11 +182,18 @@ def batches(
         BadData: The file cannot be read, or its columns do not fit the contract.
     """
     if isinstance(what, NamedTopic):
-        newest = Newest(what.name, 100_000 if rows is None else rows, settings)
+        framed = any(
+            isinstance(s, Kafka) and s.topic == what.name and s.format == "confluent"
+            for s in pipeline.sources
+        )
+        framing = adapters.framing(settings, Guard("registry", settings.retry_policy)) if framed else None
+        newest = Newest(what.name, 100_000 if rows is None else rows, settings, framing)
         try:
             yield from newest
         finally:
             newest.close()
+            if framing is not None:
+                framing.close()
         return
     format = next(
         (s.format for s in pipeline.sources if isinstance(s, Files) and s.folder == what.folder), None
