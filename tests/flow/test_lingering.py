@@ -126,6 +126,20 @@ def test_a_message_every_ten_seconds_keeps_its_run_which_asks_seldom() -> None:
     assert source.reads < 2_000, "ten an hour and second would be a busy loop"
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_run_that_is_told_to_end_while_it_waits_leaves_what_comes_to_the_next(told: bool) -> None:
+    with clock() as now:
+        source, into = Trickle(now, [now.now + 3.0]), lake()
+
+        def after_the_message() -> bool:
+            return told and not source.arrivals
+
+        landed = sum(ingest(source, EVENTS, into, Limits(), STAYS, stopping=after_the_message), Landed())
+        assert (landed.messages, into.good.open().rows) == ((0, 0) if told else (1, 1))
+        again = sum(ingest(source, EVENTS, into, Limits(), STAYS), Landed())
+        assert landed.messages + again.messages == 1
+
+
 def test_without_lingering_each_trickle_is_a_run_of_its_own() -> None:
     with clock() as now:
         source = Trickle(now, [now.now + 10 * n for n in range(1, 361)])

@@ -41,7 +41,7 @@ def ingest(
         lake: Where they go.
         limits: What is accepted.
         pace: How the run proceeds.
-        stopping: Asked before every read; the run ends when it says so.
+        stopping: Asked before every read and after it; the run ends when it says so, and leaves what it has just read.
         may_linger: Asked before the run stays for what comes later.
 
     Raises:

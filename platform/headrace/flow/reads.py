@@ -140,6 +140,8 @@ class Reads:
             else:
                 continue  # all was taken: the source may have other cursors by now
             self._report(read.batch)
+            if read.checked is not None and self._stopping():  # said while the source was waited for
+                return self.hand_back()
             if read.checked is None:
                 self._clock.nothing_came(asked)
                 if read.batch.refused:

@@ -26,6 +26,7 @@ from headrace.orchestration.keys import lake_key, rejected_key, source_key, tags
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline
+from headrace.pipelines.modules import written
 from headrace.streams.stream import Stream
 
 
@@ -66,6 +67,7 @@ def rejected_spec(pipeline: Pipeline, file: Path, settings: Settings) -> AssetSp
 
 def lake_asset(pipeline: Pipeline, file: Path, settings: Settings) -> AssetsDefinition:
     """Make ``lake/<stream>``: it drains the sources, and publishes as it goes."""
+    loaded = written(settings.pipeline_folders)
 
     @asset(
         key=lake_key(pipeline),
@@ -85,7 +87,7 @@ def lake_asset(pipeline: Pipeline, file: Path, settings: Settings) -> AssetsDefi
         introduce(f"Dagster run {context.run.run_id[:8]} of {context.job_name}")
         report = IngestReport(context, lake_key(pipeline), warehouse_key(pipeline), rejected_key(pipeline))
         with streams.open(pipeline) as stream:
-            return MaterializeResult(metadata=ingest_run(context, config, stream, report, settings))
+            return MaterializeResult(metadata=ingest_run(context, config, stream, report, settings, loaded))
 
     return lake
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from headrace.pipelines.base import Pipeline, Spec, Sqs
 from headrace.pipelines.loading import BrokenFile, load, reason
-from headrace.pipelines.modules import forget, importable, module_files
+from headrace.pipelines.modules import forget, importable, written
 
 HERE = Path(__file__).parent
 #: Headrace's own streams; each is declared by the file ``<stream>_pipeline.py`` here.
@@ -65,7 +65,7 @@ def discover(*folders: Path, builtin: Collection[str] = BUILTIN, seconds: float 
         seconds: Time that one file may take to load.
     """
     with _one_at_a_time:
-        found = _discovered(folders, frozenset(builtin), seconds, _written(folders))
+        found = _discovered(folders, frozenset(builtin), seconds, written(folders))
     return Discovered(dict(found.pipelines), dict(found.files), dict(found.broken))
 
 
@@ -90,20 +90,6 @@ def discover_for(settings: Configured) -> Discovered:
     return discover(
         *settings.pipeline_folders, builtin=settings.builtin_streams, seconds=settings.pipeline_seconds
     )
-
-
-def _written(folders: tuple[Path, ...]) -> tuple[tuple[str, int, int], ...]:
-    """Return a value that changes whenever a file does."""
-    found = []
-    for folder in folders:
-        for path in module_files(folder):
-            try:
-                state = path.stat()
-            except OSError:  # a dangling link
-                found.append((str(path), 0, 0))
-            else:
-                found.append((str(path), state.st_mtime_ns, state.st_size))
-    return tuple(found)
 
 
 @lru_cache(maxsize=8)

@@ -22,6 +22,8 @@ PROJECT_FILE = "headrace.toml"
 _OWN = ("contracts", "pipelines")
 #: Folders of a project whose modules no pipeline imports.
 _NOT_IMPORTED = ("tests", "dbt", ".venv")
+#: Names, times and sizes of files.
+Stamps = tuple[tuple[str, int, int], ...]
 #: Names of modules that were imported from people's folders.
 _imported: set[str] = set()
 
@@ -39,6 +41,20 @@ def module_files(folder: Path) -> list[Path]:
         found += [*root.glob("*.py"), *root.glob("*/*.py"), *root.glob("contracts/**/*.py")]
         found = [one for one in found if one.relative_to(root).parts[0] not in _NOT_IMPORTED]
     return sorted({*found})
+
+
+def written(folders: Sequence[Path]) -> Stamps:
+    """Return a value that changes whenever a file does that may hold the pipelines of these folders."""
+    found = []
+    for folder in folders:
+        for path in module_files(folder):
+            try:
+                state = path.stat()
+            except OSError:  # a dangling link
+                found.append((str(path), 0, 0))
+            else:
+                found.append((str(path), state.st_mtime_ns, state.st_size))
+    return tuple(found)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def drain(
         source: Its name.
         pace: How the run proceeds; None: as the settings say.
         share: Only this run's share of the source's partitions; None for all.
-        stopping: Asked before every read; the run ends when it says so.
+        stopping: Asked before every read and after it; the run ends when it says so, and leaves what it has just read.
         may_linger: Asked before the run stays for what comes later.
 
     Raises:
