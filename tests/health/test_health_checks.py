@@ -9,7 +9,7 @@ import pytest
 
 from conftest import Stack
 from headrace.config.settings import load_settings
-from headrace.core.errors import Retriable
+from headrace.core.errors import Inconclusive, Retriable
 from headrace.health.checks import HealthCheck, freshness_with_grace, health_checks
 from headrace.health.freshness import Freshness
 from headrace.health.verdicts import Verdict
@@ -52,6 +52,17 @@ def test_a_check_that_cannot_be_made_fails_and_says_why(stack: Stack) -> None:
         check = HealthCheck("lag", "lake", "", away, severity)  # type: ignore[arg-type]
         assert check.run(stream) == Verdict(False, "cannot be checked: the broker is away", {}, shown)  # type: ignore[arg-type]
     stream.close()
+
+
+def test_a_check_without_a_consistent_look_says_so_and_blames_nobody(stack: Stack) -> None:
+    def busy(*_: object) -> Verdict:
+        raise Inconclusive("the broker did not say where orders/3 ends")
+
+    stream = Stream(discover().pipelines["events"], stack.settings)
+    found = HealthCheck("offsets_reconcile", "lake", "", busy).run(stream)
+    stream.close()
+    said = "inconclusive: the broker did not say where orders/3 ends"
+    assert found == Verdict(True, said, {"inconclusive": True}, "error")
 
 
 def test_a_pipeline_chooses_severity_and_thresholds() -> None:

@@ -26,6 +26,10 @@ class Busy(Retriable):
     """Another process of this machine holds the lock and did not release it in time."""
 
 
+class Inconclusive(Retriable):
+    """A check got no consistent look at what it judges; nothing is known to be wrong."""
+
+
 class Fatal(HeadraceError):
     """The same call will fail again: a wrong setting, a missing topic, a full disk."""
 

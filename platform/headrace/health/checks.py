@@ -15,7 +15,7 @@ from typing import Literal
 
 from headrace.config.settings import Settings
 from headrace.contracts import unknown, violations
-from headrace.core.errors import Fatal, HeadraceError
+from headrace.core.errors import Fatal, HeadraceError, Inconclusive
 from headrace.health import verdicts
 from headrace.health.audit import audit, newest_rows, skipped_by
 from headrace.health.freshness import Freshness, freshness
@@ -60,12 +60,18 @@ class HealthCheck:
     def run(self, stream: Stream, days: Sequence[date] | None = None) -> Verdict:
         """Measure and judge a stream. A check that cannot be made fails, and leaves the others alone.
 
+        One that gets no consistent look at a busy service says so, and blames nobody.
+
         Args:
             stream: The stream.
             days: Days of the run; None for all.
         """
         try:
             found = self.measure(stream, days)
+        except Inconclusive as error:
+            found = Verdict(
+                passed=True, description=f"inconclusive: {error}", metadata={"inconclusive": True}
+            )
         except HeadraceError as error:
             found = Verdict(passed=False, description=f"cannot be checked: {error}")
         return replace(found, severity=self.severity or found.severity)

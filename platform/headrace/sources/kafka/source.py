@@ -34,7 +34,7 @@ from kafka.structs import OffsetAndMetadata
 
 from headrace.clients.kafka import connect, missing, refusal
 from headrace.core.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position, Unwrapped
-from headrace.core.errors import Fatal, Retriable
+from headrace.core.errors import Fatal, Inconclusive, Retriable
 from headrace.sources.kafka.buffer import PartitionBuffers
 from headrace.sources.kafka.fetch import whole_batches
 
@@ -46,6 +46,7 @@ _ASKED_BYTES = 1 << 14
 _POLL_MS = 100
 #: Watermarks come with a fetch; the first one has to connect.
 _WATERMARK_SECONDS = 5.0
+_OFFSETS_SECONDS = 30.0  # the same, for those who judge by it
 
 
 @contextmanager
@@ -237,9 +238,9 @@ class KafkaSource:
             for c, tp in self._partitions.items()
             if (end := consumer.highwater(tp)) is not None and end < before[c]
         }
-        ends = self._watermarks(consumer) if suspects else {}
+        ends = self._watermarks(consumer, _WATERMARK_SECONDS) if suspects else {}
         for cursor, tp in suspects.items():
-            if ends[cursor] < before[cursor]:
+            if cursor in ends and ends[cursor] < before[cursor]:
                 raise Fatal(
                     f"the lake holds {tp.topic}/{tp.partition} up to offset {before[cursor]}, but the topic ends at"
                     f" {ends[cursor]}: the broker lost data or {self._servers} is another cluster"
@@ -264,12 +265,13 @@ class KafkaSource:
         consumer = self._connected()
         with _translated(self._servers):
             before, _ = self._seek(consumer, after, {})
-            ends = self._watermarks(consumer)
-        waiting = {c: max(0, ends[c] - before[c]) for c in self._partitions}
+            listed = consumer.end_offsets(list(self._partitions.values()))
+            ends = self._watermarks(consumer, _WATERMARK_SECONDS)
+        waiting = {c: max(0, ends.get(c, listed[tp]) - before[c]) for c, tp in self._partitions.items()}
         return Backlog(sum(waiting.values()), by_cursor=waiting)
 
-    def _watermarks(self, consumer: KafkaConsumer) -> dict[str, int]:
-        """Return the end offset of every partition.
+    def _watermarks(self, consumer: KafkaConsumer, seconds: float) -> dict[str, int]:
+        """Return the end offset of every partition for which the broker gives it within these seconds.
 
         Some brokers answer ListOffsets with the base offset of the last batch plus one, and give no watermark
         for partitions that did not fit into a fetch response. So the last message of every partition is
@@ -281,22 +283,30 @@ class KafkaSource:
         self._at = {}  # the next read seeks
         for tp in self._partitions.values():
             consumer.seek(tp, max(first[tp], listed[tp] - 1))
-        deadline = time.monotonic() + _WATERMARK_SECONDS
+        deadline = time.monotonic() + seconds
         while len(known) < len(self._partitions) and time.monotonic() < deadline:
             consumer.poll(_POLL_MS, max_records=1)
             for cursor, tp in self._partitions.items():
                 end = consumer.highwater(tp)
                 if end is not None and end >= listed[tp]:
                     known[cursor] = end
-        return {c: known.get(c, listed[tp]) for c, tp in self._partitions.items()}
+        return known
 
     def offsets(self) -> dict[str, tuple[int, int]]:
-        """Return begin and end offset by cursor: the broker's own count of its messages."""
+        """Return begin and end offset by cursor: the broker's own count of its messages.
+
+        Raises:
+            Inconclusive: The broker answers, and does not say in half a minute where a partition ends.
+        """
         self.cursors()
         consumer = self._connected()
         with _translated(self._servers):
             first = consumer.beginning_offsets(list(self._partitions.values()))
-            ends = self._watermarks(consumer)
+            ends = self._watermarks(consumer, _OFFSETS_SECONDS)
+        if silent := [f"{tp.topic}/{tp.partition}" for c, tp in self._partitions.items() if c not in ends]:
+            raise Inconclusive(
+                f"the broker at {self._servers} did not say within {_OFFSETS_SECONDS:.0f} s where {silent[0]} ends"
+            )
         return {c: (first[tp], ends[c]) for c, tp in self._partitions.items()}
 
     def count(self, cursor: str, first: int, end: int, most: int, /) -> int:
