@@ -17,7 +17,7 @@ from headrace.core.batch import ORIGIN_KEY, Table
 from headrace.core.errors import Conflict, Fatal
 from headrace.lake import LakeTable
 from headrace.lake.arrow import to_arrow
-from headrace.lake.delta import DeltaLakeTable, growth
+from headrace.lake.delta import DeltaLakeTable, growth, storage
 from headrace.lake.memory import MemoryLakeTable
 
 #: Opens one table as processes with other contracts do.
@@ -237,6 +237,45 @@ def test_the_ends_of_a_change_that_was_interrupted_are_taken_up(
     assert new.open().described == after.description_json
     assert polars(new.uri, ["x"])["x"].sort().to_list() == [1.0, 2.0]
     assert sum(new.describe(v).rows for v in range(new.open().version + 1)) == 2, "rewriting adds nothing"
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "value", "read"),
+    [
+        (pl.Int64(), pl.Float64(), 2**53 + 1, float(2**53)),
+        (pl.List(pl.Int64()), pl.List(pl.Float64()), [2**53 + 1, None], [float(2**53), None]),
+        (pl.UInt32(), pl.UInt64(), 2**32 - 1, 2**32 - 1),
+    ],
+    ids=str,
+)
+def test_while_files_are_rewritten_large_integers_are_read_rounded(
+    narrow: Any, wide: Any, value: Any, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = table({"x": narrow}), table({"x": wide}, 2)
+    old, new = (DeltaLakeTable(str(tmp_path), of) for of in (before, after))
+    land(old, [{"x": value}], 0)
+    with monkeypatch.context() as during:
+        during.setattr(growth, "_rewritten", lambda *_: False)  # as if another process were at it
+        new.open().grow()
+    assert storage.property_of(new.newest(), storage.REWRITING) == "x", "or this tests nothing"
+    wanted = {"x": read, "_offset": 0}
+
+    def by_all(lake: DeltaLakeTable) -> list[list[dict[str, Any]]]:
+        at = lake.at(lake.newest().version()).collect()
+        known = lake.as_of(datetime.now(UTC)).collect()
+        return [
+            rows.select("x", "_offset").sort("_offset").to_dicts()
+            for rows in (lake.scan().collect(), at, known, pl.concat(lake.batches(columns=["x", "_offset"])))
+        ]
+
+    assert by_all(new) == by_all(old) == [[wanted]] * 4
+    land(old, [{"x": value}], 1)  # in the table's types
+    expected = [[wanted, {**wanted, "_offset": 1}]] * 4
+    assert by_all(new) == by_all(old) == expected
+    seen(as_read(new), [{"x": read}, {"x": read}])
+    new.open().grow()
+    assert storage.property_of(new.newest(), storage.REWRITING) == ""
+    assert by_all(new) == by_all(old) == expected
 
 
 def test_kept_versions_of_before_a_change_are_erased_from_with_their_own_columns(tmp_path: Path) -> None:

@@ -64,8 +64,16 @@ def converted(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Return a column of a file in a type to which its own widens; integers beyond 2**53 are rounded to doubles."""
     if column.type == kind:
         return column
-    rounds = pa.types.is_floating(kind) and pa.types.is_integer(column.type)
-    return column.cast(kind, safe=not rounds)
+    if not pa.types.is_nested(kind):
+        return column.cast(kind, safe=not _rounds(column.type, kind))
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:  # large integers within
+        return pa.chunked_array([_nested(column.combine_chunks(), kind)], kind)
+
+
+def _rounds(there: pa.DataType, kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) and pa.types.is_integer(there))
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -93,7 +101,7 @@ def _nested(array: pa.Array, kind: pa.DataType) -> pa.Array:
             for f in kind
         ]
         return pa.StructArray.from_arrays(members, fields=list(kind), mask=_mask(array))
-    return array.cast(kind)
+    return array.cast(kind, safe=not _rounds(array.type, kind))
 
 
 def _offsets(lists: pa.ListArray) -> pa.Array:

@@ -29,15 +29,13 @@ from headrace.lake.arrow import arrow_schema
 from headrace.lake.delta.chunks import File, chunks
 from headrace.lake.delta.durable import ACTIONS
 from headrace.lake.delta.rewriting import REPLACING, ROWS_AT_ONCE, replace_files
-from headrace.lake.delta.storage import READING, DeltaStorage, property_of, translated
+from headrace.lake.delta.storage import READING, REWRITING, DeltaStorage, property_of, translated
 from headrace.lake.layout import Layout, refused_by_readers, stored
 
 log = logging.getLogger(__name__)
 
 #: Attempts of delta-rs to commit a change beside commits that do not touch it.
 _RETRIES = 30
-#: Property of a table: its columns whose old files are still to be rewritten, with commas between them.
-_REWRITING = "headrace.rewriting"
 #: Marks the commits that rewrite files in wider types.
 _WIDENED = "headrace.widened"
 
@@ -62,15 +60,15 @@ def grow(storage: DeltaStorage, handle: DeltaTable) -> None:
     if layout.lacking:
         with translated(storage.uri):
             if layout.rewritten:
-                names = {*property_of(handle, _REWRITING).split(","), *layout.rewritten} - {""}
-                _record(handle, {_REWRITING: ",".join(sorted(names))})
+                names = {*property_of(handle, REWRITING).split(","), *layout.rewritten} - {""}
+                _record(handle, {REWRITING: ",".join(sorted(names))})
             _change(storage, handle, layout)
         log.info("%s has grown: %s", storage.uri, ", ".join(layout.lacking))
     wanted = storage.recorded(property_of(handle, READING))
-    if pending := property_of(handle, _REWRITING):
+    if pending := property_of(handle, REWRITING):
         if not _rewritten(storage, pending.split(",")):
             return  # another process is at it, and records the contract
-        wanted[_REWRITING] = ""
+        wanted[REWRITING] = ""
     if any(property_of(handle, name) != text for name, text in wanted.items()):
         with translated(storage.uri):
             _record(handle, wanted)

@@ -30,7 +30,9 @@ from deltalake.exceptions import DeltaError
 
 from headrace.core.errors import HistoryGone
 from headrace.lake.arrow import arrow_schema
+from headrace.lake.delta.mixed import by_types
 from headrace.lake.delta.storage import DeltaStorage, translated
+from headrace.lake.layout import Layout
 
 #: Property of a table that was ever restored; and the transaction that counts its restores.
 RESTORES = "headrace.restores"
@@ -323,11 +325,17 @@ def scan(storage: DeltaStorage, handle: DeltaTable, dataset: ds.FileSystemDatase
     Arrow refuses to widen numbers that a double cannot hold to the last digit.
     """
     layout = storage.layout(handle)
-    names = layout.view.schema.names()
     if layout.lacking:
         fragments = list(dataset.get_fragments())
         schema = arrow_schema(layout.kept)
         dataset = ds.FileSystemDataset(fragments, schema, dataset.format, dataset.filesystem)
+    parts = by_types(handle, dataset)
+    mixed = any(one.schema != dataset.schema for one in parts)
+    return pl.concat([_scan(one, layout, mixed=mixed) for one in parts])
+
+
+def _scan(dataset: ds.FileSystemDataset, layout: Layout, *, mixed: bool) -> pl.LazyFrame:
+    names = layout.view.schema.names()
     # Polars filters: pyarrow fails to compare strings with those that other writers stored as views
     found = pl.scan_pyarrow_dataset(dataset, allow_pyarrow_filter=False)
     if layout.lacking:
@@ -336,7 +344,7 @@ def scan(storage: DeltaStorage, handle: DeltaTable, dataset: ds.FileSystemDatase
             pl.col(name).cast(dtype) if name in there else pl.lit(None, dtype).alias(name)
             for name, dtype in layout.raw.schema.items()
         )
-    return found.select(names if layout.simple else layout.select(names))
+    return found.select(names if layout.simple and not mixed else layout.select(names))
 
 
 def files_of(handle: DeltaTable) -> set[str]:

@@ -17,6 +17,7 @@ from headrace.core.errors import HistoryGone
 from headrace.lake.base import ERASED, RESTORED, Staged
 from headrace.lake.delta import growth
 from headrace.lake.delta.history import RESTORES, before_restores
+from headrace.lake.delta.mixed import by_types
 from headrace.lake.delta.parquet import StagedFiles
 from headrace.lake.delta.storage import (
     BATCHES,
@@ -65,9 +66,14 @@ class DeltaSnapshot:
         """
         with translated(self._owner.uri):
             dataset, layout = self._owner.dataset(self._handle, days=days), self._owner.layout(self._handle)
+            needed, parts = layout.needed(columns), by_types(self._handle, dataset)
+            plain = layout.simple and parts[0].schema == dataset.schema and len(parts) == 1
+            wanted = list(columns) if plain else layout.select(columns)
             try:
-                found = pl.DataFrame(pl.from_arrow(dataset.to_table(columns=layout.needed(columns))))
-                return found.select(list(columns) if layout.simple else layout.select(columns))
+                return pl.concat(
+                    pl.DataFrame(pl.from_arrow(part.to_table(columns=needed))).select(wanted)
+                    for part in parts
+                )
             except FileNotFoundError as error:
                 raise HistoryGone(f"{self._owner.uri} was rewritten while it was read: {error}") from None
 

@@ -49,6 +49,8 @@ MARK = "headrace.mark"
 CONTRACT = "headrace.contract"
 #: Property of a table: how columns are read by those who do not know the contract that added them.
 READING = "headrace.columns"
+#: Property of a table: its columns whose old files are still to be rewritten, with commas between them.
+REWRITING = "headrace.rewriting"
 #: Parts of delta-rs' messages for a commit that another one made impossible, by its cursors or a change of the table.
 _RACED = ("oncurrent", "changed since last commit")
 

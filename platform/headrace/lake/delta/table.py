@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ from headrace.lake.base import Erased, Extent, LakeVersion
 from headrace.lake.delta import erasure, history, kept_erasure, maintenance, versions
 from headrace.lake.delta.chunks import File, chunks
 from headrace.lake.delta.local_log import shorten
+from headrace.lake.delta.mixed import by_types
 from headrace.lake.delta.rewriting import REPLACING
 from headrace.lake.delta.snapshot import DeltaSnapshot
 from headrace.lake.delta.storage import BATCHES, ERASURE, MARK, RESTORE, DeltaStorage, translated
@@ -272,8 +274,13 @@ class DeltaLakeTable(DeltaStorage):
         names = list(columns or self.table.schema.names())
         handle = self.newest()
         layout, dataset = self.layout(handle), self.dataset(handle, days=days)
+        needed = layout.needed(names)
         with translated(self.uri):
-            for batch in dataset.to_batches(
-                columns=layout.needed(names), batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-            ):
+            every = (
+                part.to_batches(
+                    columns=needed, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+                )
+                for part in by_types(handle, dataset)
+            )
+            for batch in chain.from_iterable(every):
                 yield pl.DataFrame(pl.from_arrow(batch)).select(layout.select(names))
