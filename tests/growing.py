@@ -152,7 +152,7 @@ CHANGES = [
     ),
     Change(
         "renamed, widened and filled",
-        table({"count": pl.Int32()}),
+        table({"count": pl.Int32()}, fills={"count": 1}),
         table({"amount": pl.Int64()}, 2, renamed={"amount": ("count",)}, fills={"amount": 1}),
         {"count": None},
         {"amount": 2**40},

@@ -22,6 +22,7 @@ from headrace.warehouse.growth import growth
 from headrace.warehouse.migrations.files import GENERATED
 from headrace.warehouse.migrations.runner import Migrations
 from headrace.warehouse.server import Server
+from headrace.warehouse.views import View, in_order
 from headrace.warehouse.wider import narrows, wider
 
 DAY = date(2026, 1, 2)
@@ -225,7 +226,7 @@ def test_a_column_that_others_read_gets_one_beside_it(first: Make, raw: Settings
     )
     _, [plan] = first().plan([STORE])
     assert plan.notes == (
-        f"orders.store comes beside shop, which gets no new values, and shows its old ones as well: {view} reads shop",
+        f"orders.store comes beside shop, and both have the same values from then on: {view} reads shop",
     )
     first().prepare(STORE)
     assert types(raw)["shop"] == "Nullable(String)"
@@ -233,9 +234,66 @@ def test_a_column_that_others_read_gets_one_beside_it(first: Make, raw: Settings
     old.prepare(FIRST)
     old.insert(FIRST, rows(FIRST, "2", shop="b"), "old")
     first().insert(STORE, rows(STORE, "3", store="c"), "new")
-    assert select(raw, "order_id, store, shop") == [("1", "a", "a"), ("2", "b", "b"), ("3", "c", None)]
-    assert Server(raw).query(f"SELECT count() FROM {view}") == [(3,)]
+    assert select(raw, "order_id, store, shop") == [("1", "a", "a"), ("2", "b", "b"), ("3", "c", "c")]
+    assert Server(raw).query(f"SELECT shop FROM {view} ORDER BY shop") == [("a",), ("b",), ("c",)]
     assert first().plan([STORE, FIRST])[1] == []
+
+
+def test_an_earlier_name_that_stays_widens_with_the_newest(first: Make, raw: Settings) -> None:
+    """And has the values also after a day was replaced."""
+    database, wide = raw.raw_database, grown(renamed(old="quantity", new="pieces"), pieces=pl.Int64)
+    Server(raw).command(f"CREATE VIEW {database}.v AS SELECT quantity FROM {database}.orders")
+    first().prepare(wide)
+    assert types(raw)["quantity"] == "Nullable(Int64)"
+    new = first()
+    new.insert(wide, rows(wide, "2", pieces=2**40), "new")
+    assert select(raw, "order_id, pieces, quantity") == [("1", 1, 1), ("2", 2**40, 2**40)]
+    new.replace_partition(wide, DAY, [rows(wide, "3", pieces=2**41)])
+    assert Server(raw).query(f"SELECT quantity FROM {database}.v") == [(2**41,)]
+    assert first().plan([wide, FIRST])[1] == []
+
+
+def test_views_have_the_wider_types_also_those_that_read_views(first: Make, raw: Settings) -> None:
+    """A view of before would show 0 for a value beyond its type."""
+    server, database = Server(raw), raw.raw_database
+    server.command(f"CREATE VIEW {database}.z AS SELECT quantity FROM {database}.orders COMMENT 'it''s z'")
+    server.command(f"CREATE VIEW {database}.a AS SELECT quantity + 0 AS q, quantity FROM {database}.z")
+    new = first()
+    new.prepare(WIDE)
+    new.insert(WIDE, rows(WIDE, "2", quantity=2**40), "new")
+    assert server.query(f"SELECT max(quantity) FROM {database}.z") == [(2**40,)]
+    assert server.query(f"SELECT max(quantity) FROM {database}.a") == [(2**40,)]
+    [(comment,)] = server.query(
+        "SELECT comment FROM system.tables WHERE database = {d:String} AND name = 'z'", d=database
+    )
+    assert comment == "it's z"
+
+
+def test_views_come_after_those_that_they_read() -> None:
+    def view(name: str, text: str) -> View:
+        return View("b", name, "View", text)
+
+    given = [
+        view("v1", "select * from b.v3, raw.orders"),
+        view("v2", "select * from raw.others"),
+        view("v3", "select * from b.v4"),
+        view("v4", "select * from raw.orders"),
+    ]
+    assert [one.name for one in in_order(given, ("raw", "orders"))] == ["v4", "v3", "v1"]
+
+
+def test_a_view_that_cannot_be_made_again_is_named(
+    first: Make, raw: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, database = Server(raw), raw.raw_database
+    server.command(f"CREATE TABLE {database}.other (x Int8) ENGINE = MergeTree ORDER BY x")
+    server.command(
+        f"CREATE VIEW {database}.v AS SELECT o.quantity, x FROM {database}.orders AS o, {database}.other"
+    )
+    server.command(f"DROP TABLE {database}.other")
+    first().prepare(WIDE)
+    assert f"view {database}.v keeps the types of before, deploy it again: " in caplog.text
+    assert generated(raw)[0][1] == "applied"
 
 
 def test_a_view_that_reads_other_columns_is_no_hindrance(first: Make, raw: Settings) -> None:

@@ -46,7 +46,8 @@ class Process:
         snapshot = self.lake.open()
         if grow:
             snapshot.grow()
-        snapshot.append(rows(self.lake.table, [row], at), {CURSOR: at + 1}, "b")
+        batch = f"b-{at}"
+        snapshot.append(rows(self.lake.table, [{**row, "_batch_id": batch}], at), {CURSOR: at + 1}, batch)
 
     def publish(self) -> int:
         return publish(self.lake, self.warehouse).rows

@@ -21,6 +21,7 @@ from headrace.core.errors import Fatal, Retriable
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, StaleDay
 from headrace.warehouse.cluster import Placement
+from headrace.warehouse.earlier import copies, with_copies
 from headrace.warehouse.growth import Growth
 from headrace.warehouse.migrations.files import ProjectMigrations, generated_for
 from headrace.warehouse.migrations.runner import Migrations, MigrationState, refuse
@@ -207,6 +208,9 @@ class ClickHouse:
         settings = {**_INSERT, "insert_deduplication_token": token}
         columns = list(rows.columns or table.schema)
         self._refuse_unknown(table, columns)
+        shape = self._looked().get(table.name)
+        if shape and (more := copies(table, shape.columns, columns)):
+            rows, columns = with_copies(rows, more), [*columns, *more]
         try:
             self._server.insert(self._config.raw_database, name, columns, rows, settings)
         except Refused as error:

@@ -5,7 +5,8 @@ where it is allowed now, other names. Every change goes one way (see ``wider``),
 stays. A process with an older contract therefore finds nothing to do in a table that has grown.
 
 A column that was renamed keeps taking values under its earlier names, as ``EPHEMERAL`` columns, which store nothing:
-an insert of a process that knows the old name alone fills the new one.
+an insert of a process that knows the old name alone fills the new one. Where the earlier column has to stay, because
+somebody reads it, it gets the values of the new one (``earlier``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from headrace.core.batch import Table
 from headrace.warehouse import ddl
 from headrace.warehouse.ddl import ColumnShape
-from headrace.warehouse.wider import bare, is_nullable, narrows, nullable, only_encoded, wider
+from headrace.warehouse.wider import bare, narrows, nullable, only_encoded, wider
 
 #: Names what reads a column of a table: returns names of views and of other tables.
 Readers = Callable[[str, str], Sequence[str]]
@@ -123,6 +124,7 @@ class _Comparison:
             self._accept(name, earlier)
         for name in self._table.renamed:
             self._take_over(name)
+            self._keep_up(name)
         return Growth(
             self._table.name,
             self._table.version,
@@ -142,8 +144,7 @@ class _Comparison:
                 self._rename(stored[0], name)
                 return
             self._notes.append(
-                f"{self._table.name}.{name} comes beside {stored[0]}, which gets no new values, and shows its old"
-                f" ones as well: {why}"
+                f"{self._table.name}.{name} comes beside {stored[0]}, and both have the same values from then on: {why}"
             )
         kind, _ = ddl.column_type(self._table, name)
         missing = [one for one in self._table.renamed.get(name, ()) if one not in self._columns]
@@ -151,8 +152,6 @@ class _Comparison:
             self._accept(name, earlier)
         self._alter(f"ADD COLUMN IF NOT EXISTS {ddl.column(self._table, name)}{self._place(name)}")
         self._columns[name] = ColumnShape(kind, "DEFAULT", ddl.default(self._table, name))
-        for earlier in stored:
-            self._allow_null(earlier)
 
     def _is_stored(self, name: str) -> bool:
         return name not in self._table.schema and name in self._columns and self._columns[name].is_stored
@@ -220,11 +219,19 @@ class _Comparison:
         kind = "DEFAULT" if clause else there.kind
         self._columns[name] = replace(there, type=found, kind=kind, expression=there.expression or clause)
 
-    def _allow_null(self, name: str) -> None:
-        """Let a column that gets no new values say so, where it can."""
-        there = self._columns[name]
-        if not there.in_key and not is_nullable(there.type) and nullable(there.type) != there.type:
-            self._alter(f"MODIFY COLUMN IF EXISTS {ddl.quoted(name)} {nullable(there.type)}")
+    def _keep_up(self, name: str) -> None:
+        """See to it that columns with earlier names, where they stay, take the values of the newest one, and null."""
+        now = self._columns.get(name)
+        if now is None or not now.is_stored:
+            return
+        for earlier in self._table.renamed[name]:
+            there = self._columns.get(earlier)
+            if there is None or not self._is_stored(earlier) or there.in_key:
+                continue
+            found = nullable(wider(there.type, now.type) or there.type)
+            if found != there.type:
+                self._alter(f"MODIFY COLUMN IF EXISTS {ddl.quoted(earlier)} {found}")
+                self._columns[earlier] = replace(there, type=found)
 
     def _refuse_type(self, name: str, there: str, wanted: str, which: str) -> None:
         self._refused.append(

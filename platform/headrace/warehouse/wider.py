@@ -87,11 +87,6 @@ def nullable(there: str) -> str:
     return there if kind.nullable or kind.name in _NESTED else str(replace(kind, nullable=True))
 
 
-def is_nullable(there: str) -> bool:
-    """Tell whether a column of a type takes null."""
-    return _parsed(there).nullable
-
-
 def bare(there: str) -> str:
     """Return a type without null and dictionaries of its own."""
     return str(replace(_parsed(there), nullable=False, low=False))

@@ -24,7 +24,7 @@ from typing import Any
 
 from headrace.core.batch import Table
 from headrace.core.errors import Fatal, HeadraceError, Retriable
-from headrace.warehouse import ddl
+from headrace.warehouse import ddl, views
 from headrace.warehouse.cluster import ONE_SERVER, Placement
 from headrace.warehouse.growth import Growth, created, growth, readers_of
 from headrace.warehouse.lock import MigrationLock
@@ -327,8 +327,8 @@ class Migrations:
 
     def _readers(self, table: str, column: str) -> Sequence[str]:
         """Name the views and projections of the server that read a column; asked for few columns."""
-        views = self._server.query(_READERS, database=self._database, table=table)
-        return readers_of(self._database, [(name, text) for name, text in views])(table, column)
+        found = self._server.query(_READERS, database=self._database, table=table)
+        return readers_of(self._database, [(name, text) for name, text in found])(table, column)
 
     def grow(self, table: Table) -> list[MigrationState]:
         """Bring a raw table up to its contract, under the lock; returns what was applied, one at most.
@@ -360,14 +360,19 @@ class Migrations:
         if not lacks:
             for one in begun:
                 if one not in newer:
+                    self._refresh_views(table)
                     self._end(one)
             return []
         number = begun[-1].version if begun else max([GENERATED, *(one.version for one in states)]) + 1
         name = generated_name(number, table.name, table.version)
-        self._apply(Migration(number, name, lacks.text), still_mine)
+        self._apply(Migration(number, name, lacks.text), still_mine, lambda: self._refresh_views(table))
         for note in lacks.notes:
             log.warning("%s", note)
         return [MigrationState(number, name, "applied")]
+
+    def _refresh_views(self, table: Table) -> None:
+        if made := views.refresh(self._server, self._placement, self._database, table.name):
+            log.info("made again over %s.%s: %s", self._database, table.name, ", ".join(made))
 
     def _end(self, begun: MigrationState) -> None:
         """Note that nothing is left to do of a migration whose process died, or whose contract was taken back."""
@@ -378,7 +383,12 @@ class Migrations:
         migration = Migration(begun.version, begun.name, str(text))
         self._note(migration, "applied", 0, datetime.now(UTC))
 
-    def _apply(self, migration: Migration, still_mine: Callable[[], None]) -> None:
+    def _apply(
+        self,
+        migration: Migration,
+        still_mine: Callable[[], None],
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
         statements = migration.statements(self._database, self._placement)
         started = datetime.now(UTC)
         self._note(migration, "started", 0, started)
@@ -396,6 +406,7 @@ class Migrations:
                     f"migration {migration.name} failed at statement {number} of {len(statements)}: {error};"
                     f" the next 'headrace migrate up' starts {what} over"
                 ) from error
+        then()
         self._note(migration, "applied", len(statements), started)
         log.info("migrated %s to %s", self._database, migration.name)
 
