@@ -27,7 +27,7 @@ from headrace.core.errors import Conflict
 from headrace.flow.growth import follow
 from headrace.flow.validate import validate
 from headrace.lake import ERASED, LakeTable, Snapshot
-from headrace.lake.suppression import Erasures, Suppressed
+from headrace.lake.suppression import Erasures, Suppressed, person_columns
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,9 @@ class Commit:
         rejected, good = known.filter_out(checked.rejected), known.filter_out(checked.good)
         new, erased = _messages(good, rejected), Counter[str]()
         if self._suppressed is not None:
-            rejected, good, dropped = self._suppressed.drop(rejected, good)
+            rejected, good, dropped = self._suppressed.drop(
+                rejected, good, person_columns(self._contract.table)
+            )
             erased.update(dropped)
         self._erased += erased
         for staged, rows in zip(self._staged, (rejected, good), strict=True):

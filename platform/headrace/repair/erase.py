@@ -16,10 +16,11 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial, reduce
+from itertools import product
 from operator import or_
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA
 from headrace.core.errors import Fatal
 from headrace.lake import Erased
 from headrace.lake.delta import DeltaLakeTable
-from headrace.lake.suppression import MESSAGE, NO_JSON, PERSON, possible_ids
+from headrace.lake.suppression import MESSAGE, NO_JSON, PERSON, person_columns, possible_ids
 from headrace.streams.stream import Stream
 
 _FOUND = pl.Schema({**{name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}, "day": pl.Date()})
@@ -133,10 +134,13 @@ def erase(
         if streams:
             warehouse, settings = streams[0].warehouse, streams[0].settings
             left: dict[str, int] = {}
-            for database in (settings.dbt_schema, f"{settings.dbt_schema}_speed"):
-                models |= warehouse.erase(database, PERSON, user_id)
+            names = {PERSON, *(name for one in streams for name in person_columns(one.lake.good.shape()))}
+            for database, name in product(
+                (settings.dbt_schema, f"{settings.dbt_schema}_speed"), sorted(names)
+            ):
+                models |= warehouse.erase(database, name, user_id)
                 noted(models=dict(models))
-                left |= warehouse.erase(database, PERSON, user_id, only_count=True)
+                left |= warehouse.erase(database, name, user_id, only_count=True)
             if left:
                 raise Fatal(f"rows of this person are still in {', '.join(left)}; run it again")
         noted(finished=True)
@@ -226,9 +230,17 @@ def _ends(stream: Stream, good: pl.DataFrame, rejected: pl.DataFrame) -> tuple[p
 
 
 def _good(stream: Stream, user_id: str) -> pl.DataFrame:
-    if PERSON not in stream.contract.table.schema:
-        return pl.DataFrame(schema=_FOUND)
-    return _rows(stream.lake.good, pl.col(PERSON).cast(pl.String) == user_id)  # an id may be a number
+    """Find rows that name the person in whichever column: it may have another name in a newer or older contract."""
+    names = person_columns(stream.lake.good.shape())
+
+    def condition(columns: Collection[str]) -> pl.Expr:
+        # an id may be a number; a version of before lacks columns
+        there = [
+            (pl.col(one).cast(pl.String) == user_id).fill_null(value=False) for one in names if one in columns
+        ]
+        return reduce(or_, there, pl.lit(value=False))
+
+    return _rows(stream.lake.good, condition) if names else pl.DataFrame(schema=_FOUND)
 
 
 def _rejected(stream: Stream, user_id: str) -> pl.DataFrame:
@@ -248,7 +260,7 @@ def _rejected(stream: Stream, user_id: str) -> pl.DataFrame:
             for payload, key in rows.select("payload", "_key").iter_rows()
         ]
 
-    return _rows(stream.lake.rejected, reduce(or_, hits), "payload", "_key", theirs=theirs)
+    return _rows(stream.lake.rejected, lambda _: reduce(or_, hits), "payload", "_key", theirs=theirs)
 
 
 def _is_json(payload: bytes | None) -> bool:
@@ -261,7 +273,7 @@ def _is_json(payload: bytes | None) -> bool:
 
 def _rows(
     table: DeltaLakeTable,
-    condition: pl.Expr,
+    condition: Callable[[Collection[str]], pl.Expr],
     *more: str,
     theirs: Callable[[pl.DataFrame], list[bool]] = lambda rows: [True] * rows.height,
 ) -> pl.DataFrame:
@@ -269,6 +281,6 @@ def _rows(
     day, found = pl.col(table.table.partition).alias("day"), [pl.DataFrame(schema=_FOUND)]
     # rows that only kept versions hold: an erasure was interrupted, or a restore took them out
     for part in (*(table.scan([one]) for one in sorted(table.counts_by_day())), table.scan_kept()):
-        rows = part.filter(condition).select(*ORIGIN_KEY, day, *more).collect()
+        rows = part.filter(condition(part.collect_schema().names())).select(*ORIGIN_KEY, day, *more).collect()
         found.append(rows.filter(pl.Series(theirs(rows), dtype=pl.Boolean)).select(*_FOUND))
     return pl.concat(found).unique(ORIGIN_KEY, maintain_order=True)

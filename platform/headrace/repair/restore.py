@@ -21,6 +21,7 @@ from headrace.core.batch import ORIGIN_KEY, REJECTED_SCHEMA
 from headrace.core.errors import Fatal
 from headrace.lake.delta import DeltaLakeTable, history
 from headrace.lake.delta.restore import Drop, Taken, Target, fence, messages_in, restore
+from headrace.lake.suppression import PERSON, person_columns
 from headrace.streams.stream import Stream
 
 
@@ -88,8 +89,10 @@ def restore_stream(stream: Stream, to: datetime | None, *, dry_run: bool = False
             fence(table, mark)
     suppressed = stream.lake.suppressed((rejected.open(), good.open()))
 
+    people = {PERSON, *person_columns(good.shape())}  # old files have old names
+
     def drop_good(rows: pl.DataFrame) -> pl.DataFrame:
-        return suppressed.drop(pl.DataFrame(schema=REJECTED_SCHEMA), rows)[1] if suppressed else rows
+        return suppressed.drop(pl.DataFrame(schema=REJECTED_SCHEMA), rows, people)[1] if suppressed else rows
 
     def drop_rejected(rows: pl.DataFrame) -> pl.DataFrame:
         return suppressed.drop(rows, pl.DataFrame(schema=_ORIGIN))[0] if suppressed else rows
