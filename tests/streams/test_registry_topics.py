@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import io
+import json
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pytest
 
 from builders import event
 from conftest import Stack
+from headrace.cli.data import _producer
 from headrace.contracts import EVENTS
 from headrace.core.errors import Fatal, MissingExtra, NotSet, Retriable
 from headrace.flow.commit import Landed
 from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
 from headrace.local.broker import create_topics
-from headrace.pipelines import Kafka, Pipeline
+from headrace.pipelines import Kafka, Pipeline, discover
 from headrace.producers.kafka import KafkaProducer
 from headrace.repair import rejects
+from headrace.repair.edits import transformed
 from headrace.repair.redrive import redrive
 from headrace.streams import samples
+from headrace.streams.inference import infer
 from headrace.streams.stream import Stream
 from headrace.streams.trial import try_batches
 from registered import AT, by_confluent
@@ -133,6 +139,59 @@ def test_a_topic_is_tried_by_its_schemas(
     found = try_batches(EVENTS, batches, stream.limits, datetime.now(UTC))
     assert (found.landed, found.rejected) == (3, 1)
     assert [one.check for one in found.reasons] == ["registry_magic_byte"]
+
+
+def test_a_topic_whose_format_the_stream_does_not_declare_is_said(
+    stack: Stack, stream: Stream, double: RegistryDouble, topic: str
+) -> None:
+    send(stack, topic, [*by_confluent(double.url, topic).values()])
+    plain = Pipeline(EVENTS, (Kafka(topic),), owner="team:a", description="")
+    with pytest.raises(Fatal, match=rf"pipeline of 'events' as Kafka\('{topic}', format='confluent'\)"):
+        list(samples.batches(samples.NamedTopic(topic), plain, None, stream.settings))
+
+
+def test_a_contract_is_learnt_from_messages_of_every_format(
+    stack: Stack, stream: Stream, double: RegistryDouble, topic: str, tmp_path: Path
+) -> None:
+    good = by_confluent(double.url, topic)
+    send(stack, topic, [*good.values()] * 20 + [good["avro"][:-1]])
+    learnt = infer(topic, stream.settings, name="visits", to=tmp_path / "new", rows=1_000, force=False)
+    assert (learnt.trial.landed, learnt.trial.rejected) == (60, 1)
+    assert [one.check for one in learnt.trial.reasons] == ["avro"]
+    pipeline = discover(tmp_path / "new").pipelines["visits"]
+    assert pipeline.sources == (Kafka(topic, format="confluent"),)
+    assert {"event_id", "occurred_at", "channel"} <= set(pipeline.contract.table.schema)
+    unset = stream.settings.model_copy(update={"schema_registry_url": ""})
+    with pytest.raises(NotSet, match=r"are in Confluent's wire format.*: set HEADRACE_SCHEMA_REGISTRY_URL"):
+        infer(topic, unset, name="others", to=tmp_path / "new", rows=1_000, force=False)
+
+
+def test_rejected_messages_are_repaired_as_the_json_that_their_schemas_say(
+    stack: Stack, stream: Stream, double: RegistryDouble, topic: str
+) -> None:
+    values = {k: v for k, v in json.loads(event(channel="pigeon")).items() if isinstance(v, str)}
+    fields = [{"name": name, "type": "string"} for name in values]
+    schema = {"type": "record", "name": "E", "fields": fields}
+    id, parsed = double.add(json.dumps(schema)), fastavro.parse_schema(schema)
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, parsed, values)
+    cut = framed(id, body.getvalue()[:-1])
+    send(stack, topic, [framed(id, body.getvalue()), cut])
+    assert land(stream, topic).rejected == 2
+    assert stream.framing is not None
+    repair = transformed(rejects.find(stream), '.channel = "web"', stream.framing.or_plain)
+    assert [why.partition(":")[0] for _, why in repair.failed] == ["avro"]
+    assert redrive(stream, [repair.rows]).landed == 1
+    [row] = stream.lake.good.scan().collect().to_dicts()
+    assert (row["channel"], row["event_id"]) == ("web", values["event_id"])
+    plain = transformed(rejects.find(stream), '.channel = "web"')
+    assert not plain.rows.height, "or the schemas were not needed"
+
+
+def test_send_says_that_it_writes_no_such_messages(stream: Stream, topic: str) -> None:
+    for name in (None, topic):
+        with pytest.raises(Fatal, match=rf"topic '{topic}' takes messages in Confluent's wire format"):
+            _producer(stream.pipeline, "kafka", name, stream.settings)
 
 
 def test_what_no_schema_was_known_for_lands_by_redrive(
