@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,16 +14,20 @@ import pandera.polars as pa
 import polars as pl
 import pytest
 
+from builders import eventually
 from conftest import Stack
 from growing import dated
 from headrace.contracts import Contract, Time, Was, field
 from headrace.core.batch import MicroBatch
 from headrace.flow.commit import land
 from headrace.health.parity import parity
+from headrace.lake.delta import history as lake_history
 from headrace.lake.delta.history import kept
+from headrace.lake.delta.storage import DeltaStorage
 from headrace.pipelines import Files, Pipeline
 from headrace.repair.erase import erase
 from headrace.streams.stream import Stream
+from headrace.warehouse.lock import MigrationLock
 from headrace.warehouse.server import Server
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=30, second=0, microsecond=0)
@@ -70,7 +75,7 @@ def both(stack: Stack, tmp_path: Path) -> Iterator[Streams]:
     )
     versions = {"old": contract(OldVisits, 1), "new": contract(NewVisits, 2)}
     opened = {
-        name: Stream(Pipeline(one, sources=(Files("visits"),), owner="team:a"), config)
+        name: Stream(Pipeline(one, sources=(Files("visits"),), owner="team:a", description="visits"), config)
         for name, one in versions.items()
     }
     yield opened
@@ -87,7 +92,7 @@ def history(both: Streams, batch_of: Callable[..., MicroBatch]) -> Streams:
     def landed(stream: Stream, days_ago: int, *records: dict[str, Any]) -> None:
         nonlocal offset
         tables = (stream.lake.rejected, stream.lake.good)
-        before = [one.open().version + 1 for one in tables]
+        before = [one.open().version + 1 if one.exists() else 0 for one in tables]
         made = [
             msgspec.json.encode({"visit_id": f"v-{offset + n}", "at": f"{DAY}T10:00:00Z", **one})
             for n, one in enumerate(records)
@@ -158,6 +163,37 @@ def test_a_person_is_in_no_version_whatever_their_column_was_called(history: Str
         assert dict(one.replace_days([DAY])) == {DAY: 4}
         assert (parity(one).different, parity(one).inconclusive) == ({}, "")
     assert [row[0] for row in raw(new)] == [8, 2**40, 9, 8]
+
+
+def test_two_erasures_at_once_leave_every_kept_version_readable_and_neither_person_in_it(
+    history: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, put, waits = history["new"].lake.good, lake_history.put_log_file, threading.Event()
+    versions, tried = sorted(kept(table).daily), MigrationLock._tried
+    other = threading.Thread(target=lambda: erase([history["old"]], "8"))
+
+    def noted(lock: MigrationLock) -> bool:
+        got = tried(lock)
+        if not got:
+            waits.set()
+        return got
+
+    def another_first(storage: DeltaStorage, name: str, content: bytes) -> None:
+        """Have another erasure begin while the first one has read what it is about to replace."""
+        if other.ident is None:
+            other.start()
+            assert eventually(lambda: waits.is_set() or not other.is_alive(), 120, "the other one")
+        put(storage, name, content)
+
+    monkeypatch.setattr(MigrationLock, "_tried", noted)
+    monkeypatch.setattr(lake_history, "put_log_file", another_first)
+    assert erase([history["new"]], "7").finished
+    other.join(120)
+    assert waits.is_set(), "or this tests nothing"
+    left = {v: sorted(table.at(v).collect()["customer"]) for v in versions}
+    assert left == {versions[0]: [], versions[1]: [9, 2**40]}
+    assert sorted(table.scan().collect()["customer"]) == [9, 2**40]
+    assert table.scan_kept().filter(pl.col("customer").is_in([7, 8])).collect().is_empty()
 
 
 @pytest.mark.parametrize("who", ["old", "new"])

@@ -17,6 +17,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial, reduce
@@ -112,7 +113,7 @@ def erase(
         tell: Receives the receipt so far after every step, and when an error ends the erasure.
 
     Raises:
-        Retriable: A service is away; run it again.
+        Retriable: A service is away, or another erasure is at it; run it again.
         Fatal: The id is empty, the storage refuses, or a row is still there afterwards.
     """
     if not user_id.strip():
@@ -128,8 +129,10 @@ def erase(
 
     try:
         suppress(streams, user_id)
-        for stream in streams:
-            _erase_stream(stream, user_id, partial(_add, receipt.streams, noted))
+        # two at once would write the same kept versions, and each would undo what the other has done
+        with streams[0].warehouse.erasing() if streams else nullcontext(lambda: None) as still_alone:
+            for stream in streams:
+                _erase_stream(stream, user_id, partial(_add, receipt.streams, noted), still_alone)
         models: dict[str, int] = {}
         if streams:
             warehouse, settings = streams[0].warehouse, streams[0].settings
@@ -179,7 +182,9 @@ def _change(streams: Iterable[Stream], change: Callable[[Stream], None]) -> None
         stream.lake.good.fence(mark)
 
 
-def _erase_stream(stream: Stream, user_id: str, tell: Callable[[StreamReceipt], None]) -> None:
+def _erase_stream(
+    stream: Stream, user_id: str, tell: Callable[[StreamReceipt], None], still_alone: Callable[[], None]
+) -> None:
     done = StreamReceipt(stream.name, still_in=tuple(spec.name for spec in stream.pipeline.sources))
     tell(done)
     stream.publish()  # unpublished versions still need the files that go
@@ -205,6 +210,7 @@ def _erase_stream(stream: Stream, user_id: str, tell: Callable[[StreamReceipt], 
     for table, erased in left:
         done = replace(done, files=done.files + table.forget(erased))
         tell(done)
+    still_alone()
     if _good(stream, user_id).height or _rejected(stream, user_id).height:
         raise Fatal(f"{stream.name}: rows of this person came in meanwhile; run it again")
     tell(replace(done, finished=True))

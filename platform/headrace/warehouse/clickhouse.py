@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from headrace.warehouse.base import Publication, StaleDay
 from headrace.warehouse.cluster import Placement
 from headrace.warehouse.earlier import copies, with_copies
 from headrace.warehouse.growth import Growth
+from headrace.warehouse.lock import ERASURES, MigrationLock
 from headrace.warehouse.migrations.files import ProjectMigrations, generated_for
 from headrace.warehouse.migrations.runner import Migrations, MigrationState, refuse
 from headrace.warehouse.server import (
@@ -416,6 +418,14 @@ class ClickHouse:
             lake_id=lake_id,
         )
         return bool(count)
+
+    def erasing(self) -> AbstractContextManager[Callable[[], None]]:
+        """Keep erasures of one installation apart, on whatever machines: a later one waits for three minutes.
+
+        Yields a check that raises ``Retriable`` once another process has taken the lock.
+        """
+        self._looked()  # the database is there then
+        return MigrationLock(self._server, self._config.raw_database, table=ERASURES, unlock="").held()
 
     def erase(self, database: str, column: str, value: str, *, only_count: bool = False) -> dict[str, int]:
         """Delete the rows with a value from every table of a database that has the column.
