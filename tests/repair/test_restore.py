@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -24,6 +25,8 @@ from headrace.health.audit import audit
 from headrace.health.parity import parity
 from headrace.lake.delta import history
 from headrace.lake.delta import restore as delta_restore
+from headrace.lake.delta.storage import DeltaStorage
+from headrace.repair import restore as repair_restore
 from headrace.repair.restore import restore_stream
 from headrace.streams.stream import Stream, streams
 
@@ -188,6 +191,42 @@ def test_a_restore_that_was_killed_between_the_tables_is_finished_by_the_next(
     restore_stream(stream, None)
     assert held(stream) == whole(5)
     assert reconciled(stream) == 0
+
+
+def test_undoing_one_that_was_killed_and_run_again_brings_all_of_it_back(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what landed between both attempts."""
+    restored = delta_restore.restore
+
+    def killed(storage: DeltaStorage, *args: Any, **named: Any) -> Any:
+        if storage.table.name == "events":
+            raise KeyboardInterrupt
+        return restored(storage, *args, **named)
+
+    with monkeypatch.context() as during, pytest.raises(KeyboardInterrupt):
+        during.setattr(repair_restore, "restore", killed)
+        restore_stream(stream, at(1.5))
+    assert held(stream) == (whole(5)[0], whole(2)[1]), "or this tests nothing"
+    landed(stream, 25, datetime.now(UTC))
+    restore_stream(stream, at(1.5))
+    assert held(stream) == whole(2)
+    landed(stream, 30, datetime.now(UTC))
+    restore_stream(stream, None)
+    assert held(stream) == whole(7)
+    assert reconciled(stream) == 0
+    with pytest.raises(Fatal, match="no restore to undo"):
+        restore_stream(stream, None)
+
+
+def test_undoing_one_of_two_restores_to_a_moment_leaves_the_other(stream: Stream) -> None:
+    restore_stream(stream, at(1.5))
+    landed(stream, 25, datetime.now(UTC))
+    restore_stream(stream, at(1.5))
+    restore_stream(stream, None)
+    good, rejected = whole(2)
+    assert held(stream) == ([*good, 25, 26, 27, 28], [*rejected, 29])
+    assert reconciled(stream) == 15
 
 
 def test_a_writer_from_before_is_refused_and_one_that_lands_meanwhile_is_taken_out(

@@ -11,7 +11,7 @@ as versions are kept, and another restore puts them back. If it is interrupted, 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -101,7 +101,7 @@ def restore_stream(stream: Stream, to: datetime | None, *, dry_run: bool = False
     taken = [_restored(*plan, dry_run=dry_run) for plan in plans]
     return StreamRestored(
         stream.name,
-        next(one.to for one in targets if one is not None),
+        next(one.to for steps in targets for one in steps),
         to is None,
         tuple(_counted(table, one) for table, one in zip((rejected, good), taken, strict=True)),
         {} if dry_run else _messages(stream, taken),
@@ -111,25 +111,55 @@ def restore_stream(stream: Stream, to: datetime | None, *, dry_run: bool = False
 _ORIGIN = {name: REJECTED_SCHEMA[name] for name in ORIGIN_KEY}
 
 
-def _targets(tables: Iterable[DeltaLakeTable], to: datetime | None) -> list[Target | None]:
-    """Say what each table is to hold; None for one that stays as it is."""
+def _targets(tables: Sequence[DeltaLakeTable], to: datetime | None) -> list[list[Target]]:
+    """Say what each table is to hold, one step after the other; nothing for one that stays as it is."""
     if to is not None:
-        return [Target(to.astimezone(UTC)) for _ in tables]
-    last = [next(reversed(history.restores(table.newest())), None) for table in tables]
-    latest = max((one for one in last if one), key=lambda one: one.at, default=None)
+        return [[Target(to.astimezone(UTC))] for _ in tables]
+    known = [history.restores(table.newest()) for table in tables]
+    latest = max((one[-1] for one in known if one), key=lambda one: one.at, default=None)
+    if latest is None:
+        return [[] for _ in tables]
     # a table in which nothing had to be done does not know of the restore; one that is undone already was interrupted
     return [
-        Target(one.to, one) if one and latest and one.to == latest.to and not one.undid else None
-        for one in last
+        [Target(one.to, one) for one in _to_undo(known[n], latest.to, [*known[:n], *known[n + 1 :]])]
+        for n in range(len(known))
     ]
 
 
+def _to_undo(
+    restores: Iterable[history.Restore], to: datetime, elsewhere: Iterable[Iterable[history.Restore]]
+) -> list[history.Restore]:
+    """Return the restores to a moment that are to be undone, the last one first.
+
+    There are several if one was interrupted between the tables and was run again, or two were at it at once: the first
+    one took out what the second one found no more. Of two in turns, the other table has a restore in between.
+    """
+    standing: list[history.Restore] = []
+    for one in restores:
+        if not one.undid:
+            standing.append(one)
+        elif standing:
+            standing.pop()
+    others = [one.at for table in elsewhere for one in table if not one.undid]
+    found: list[history.Restore] = []
+    while standing and standing[-1].to == to:
+        if found and (not others or any(standing[-1].at < at < found[-1].at for at in others)):
+            break
+        found.append(standing.pop())
+    return found
+
+
 def _restored(
-    table: DeltaLakeTable, target: Target | None, other: DeltaLakeTable, drop: Drop, *, dry_run: bool
+    table: DeltaLakeTable, targets: Sequence[Target], other: DeltaLakeTable, drop: Drop, *, dry_run: bool
 ) -> Taken:
-    if target is None:
-        return Taken()
-    return restore(table, target, lambda wanted: messages_in(other, wanted), drop, dry_run=dry_run)
+    done = Taken()
+    for target in targets:
+        one = restore(table, target, lambda wanted: messages_in(other, wanted), drop, dry_run=dry_run)
+        done = Taken(
+            pl.concat([done.out, one.out]), pl.concat([done.back, one.back]), done.days | one.days,
+            one.version if one.version is not None else done.version,
+        )  # fmt: skip
+    return done
 
 
 def _counted(table: DeltaLakeTable, taken: Taken) -> TableRestored:
