@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial, reduce
@@ -32,6 +32,11 @@ _NO_HEADERS = pl.lit([], dtype=HEADERS)
 _NO_CHECKS: Mapping[str, pa.Check] = {}
 #: Commas in the arrays that are checked at once. Each may be a record, and a wrong one takes up to 2 KB meanwhile.
 _COMMAS = 500_000
+#: Expressions of schemas, by their identity, with the schemas; and how many of them are held.
+_MADE: dict[int, tuple[pa.DataFrameSchema, dict[tuple[str, ...], pl.Expr], list[tuple[str, pa.Check]]]] = {}
+_MOST_MADE = 256
+#: Column of the versions that judge rows, while they are checked.
+_JUDGE = "_judge"
 #: Name of the check that a missing value fails.
 _REQUIRED = "required"
 #: Reasons to reject: row, failed check, column and value.
@@ -243,17 +248,69 @@ def _by_version(
     if versions is None or contract.history is None:
         return _failures(contract.schema, rows, more)
     older = contract.history.versions
+    schemas = {
+        number: older[number].schema if number in older else contract.schema
+        for number in versions.unique().to_list()
+    }
+    if len(schemas) == 1:
+        return _failures(next(iter(schemas.values())), rows, more)
+    # one query for all versions together: to divide a batch costs more than to check it
+    suspects = _suspects_of(schemas, rows, versions, more)
+    at = suspects.arg_true()
+    if not len(at):
+        return None
+    rows, versions = rows.filter(suspects), versions.filter(suspects)
     found = []
-    present = versions.unique().to_list()
-    for number in present:
-        schema = older[number].schema if number in older else contract.schema
-        if len(present) == 1:
-            return _failures(schema, rows, more)
+    for number, schema in schemas.items():
         mask = versions == number
         cases = _failures(schema, rows.filter(mask), more)
         if cases is not None:
             found.append(cases.with_columns(mask.arg_true().gather(cases["index"]).alias("index")))
-    return pl.concat(found) if found else None
+    if not found:
+        return None
+    every = pl.concat(found)
+    return every.with_columns(at.gather(every["index"]).alias("index"))
+
+
+def _suspects_of(
+    schemas: Mapping[int, pa.DataFrameSchema],
+    rows: pl.DataFrame,
+    versions: pl.Series,
+    more: Mapping[str, pa.Check],
+) -> pl.Series:
+    """Mark the rows that may fail a check of their own version.
+
+    What all versions ask is asked once, of all rows; the rest only of the rows of its version.
+    """
+    try:
+        asked = {
+            n: one for n, schema in schemas.items() if (one := _asked(schema, rows, more)) and not one.apart
+        }
+        failing = _failing_of(asked, rows, versions) if len(asked) == len(schemas) else None
+    except Exception:  # a check raised: Pandera names it
+        failing = None
+    if failing is None:  # each version by itself
+        return pl.repeat(True, rows.height, eager=True)
+    return failing
+
+
+def _failing_of(
+    asked: Mapping[int, _Asked], rows: pl.DataFrame, versions: pl.Series, more: Mapping[str, pa.Check]
+) -> pl.Series | None:
+    """Mark the rows that fail a check of their version; None if one of ``more`` is no expression."""
+    shared = reduce(and_, (one.expressions.keys() for one in asked.values()))
+    first = next(iter(asked.values()))
+    every = [first.expressions[key] for key in first.expressions if key in shared]
+    of = pl.col(_JUDGE)
+    for number, one in asked.items():
+        own = [said for key, said in one.expressions.items() if key not in shared]
+        every += [said | (of != number) for said in own]
+    for name, check in more.items():
+        expression = _expression(check, name)
+        if expression is None:
+            return None
+        every.append(_verdict(check, expression))
+    return _failing(every, rows.with_columns(versions.alias(_JUDGE)))
 
 
 def _failures(
@@ -295,41 +352,101 @@ def _validated(schema: pa.DataFrameSchema, rows: pl.DataFrame) -> pl.DataFrame |
     return None
 
 
-def _suspects(
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a schema asks of rows.
+
+    Attributes:
+        expressions: Expressions that are true, or null, for what is in order; by column and check.
+        apart: Checks that are no expressions: their answers, not computed yet.
+    """
+
+    expressions: Mapping[tuple[str, ...], pl.Expr]
+    apart: tuple[pl.LazyFrame, ...]
+
+
+def _asked(
     schema: pa.DataFrameSchema, rows: pl.DataFrame, more: Mapping[str, pa.Check] = _NO_CHECKS
-) -> pl.Series | None:
-    """Mark the rows that fail a check; None if that cannot be decided row by row."""
+) -> _Asked | None:
+    """Return what a schema asks of rows; None if that cannot be decided row by row."""
     columns, dtypes = schema.columns, rows.schema
     if schema.checks or schema.unique or list(columns) != list(dtypes):
         return None
     if any(c.unique or c.dtype is None or c.dtype.type != dtypes[name] for name, c in columns.items()):
         return None
     schema.register_default_backends(pl.LazyFrame)  # Pandera does so only when a schema first validates
-    lazy, asked, apart = rows.lazy(), [], []
-    for name, column in columns.items():
+    asked, others = _expressions(schema)
+    asked, apart = dict(asked), []
+    for name, check in (*others, *more.items()):
+        expression = _expression(check, name)
+        if expression is not None:
+            asked[name, str(check.name), str(check.statistics)] = _verdict(check, expression)
+            continue
+        said = _said(check, rows.lazy(), name)
+        if not isinstance(said, pl.LazyFrame):
+            return None
+        apart.append(said.select(pl.all().fill_null(bool(check.ignore_na))))
+    return _Asked(asked, tuple(apart))
+
+
+def _expressions(
+    schema: pa.DataFrameSchema,
+) -> tuple[dict[tuple[str, ...], pl.Expr], list[tuple[str, pa.Check]]]:
+    """Return what a schema asks as expressions, and its other checks by column.
+
+    They are made once for a schema: a batch takes less time than a hundred expressions.
+    """
+    known = _MADE.get(id(schema))
+    if known is not None and known[0] is schema:
+        return known[1], known[2]
+    asked: dict[tuple[str, ...], pl.Expr] = {}
+    others: list[tuple[str, pa.Check]] = []
+    for name, column in schema.columns.items():
         if not column.nullable:
-            asked.append(pl.col(name).is_not_null())
-        if dtypes[name].is_float() and not column.nullable:
-            asked.append(pl.col(name).is_not_nan())
-        for check in [*column.checks, more[name]] if name in more else column.checks:
-            expression = _expression(check, name)
-            if expression is not None:
-                asked.append(expression if check.ignore_na else expression.fill_null(False))
-                continue
-            said = _said(check, lazy, name)
-            if not isinstance(said, pl.LazyFrame):
-                return None
-            apart.append(said.select(pl.all().fill_null(bool(check.ignore_na))))
-    # first whether all rows pass, which nearly always is enough; then which of them do
-    verdicts = rows.select(one.all().alias(str(n)) for n, one in enumerate(asked)).row(0) if asked else ()
-    doubted = [one.fill_null(True).alias(str(n)) for n, one in enumerate(asked) if not verdicts[n]]
-    outcomes = [
-        *(rows.select(doubted).get_columns() if doubted else ()),
-        *(outcome.to_series() for outcome in (pl.collect_all(apart) if apart else ())),
-    ]
+            asked[name, "null"] = pl.col(name).is_not_null()
+        if not column.nullable and column.dtype.type.is_float():
+            asked[name, "nan"] = pl.col(name).is_not_nan()
+        for check in column.checks:
+            expression, key = _expression(check, name), (name, str(check.name), str(check.statistics))
+            if expression is None or key in asked:
+                others.append((name, check))
+            else:
+                asked[key] = _verdict(check, expression)
+    if len(_MADE) >= _MOST_MADE:
+        _MADE.clear()
+    _MADE[id(schema)] = schema, asked, others
+    return asked, others
+
+
+def _verdict(check: pa.Check, expression: pl.Expr) -> pl.Expr:
+    return expression if check.ignore_na else expression.fill_null(False)
+
+
+def _suspects(
+    schema: pa.DataFrameSchema, rows: pl.DataFrame, more: Mapping[str, pa.Check] = _NO_CHECKS
+) -> pl.Series | None:
+    """Mark the rows that fail a check; None if that cannot be decided row by row."""
+    asked = _asked(schema, rows, more)
+    if asked is None:
+        return None
+    outcomes = [outcome.to_series() for outcome in (pl.collect_all(asked.apart) if asked.apart else ())]
     if any(len(outcome) != rows.height for outcome in outcomes):
         return None
     outcomes = [outcome for outcome in outcomes if not outcome.all()]
+    failing = _failing(list(asked.expressions.values()), rows)
+    return (
+        failing | ~reduce(and_, outcomes, pl.repeat(True, rows.height, eager=True)) if outcomes else failing
+    )
+
+
+def _failing(asked: Sequence[pl.Expr], rows: pl.DataFrame) -> pl.Series:
+    """Mark the rows for which an expression is false.
+
+    First whether all rows pass, which nearly always is enough; then which of them do.
+    """
+    verdicts = rows.select(one.all().alias(str(n)) for n, one in enumerate(asked)).row(0) if asked else ()
+    doubted = [one.fill_null(True).alias(str(n)) for n, one in enumerate(asked) if not verdicts[n]]
+    outcomes = rows.select(doubted).get_columns() if doubted else []
     return ~reduce(and_, outcomes, pl.repeat(True, rows.height, eager=True))
 
 
