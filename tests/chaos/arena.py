@@ -142,6 +142,7 @@ class Arena:
         self.settings = {**self.services, "lake_uri": str(self.lake), "raw_database": self.database}
         self.launcher = bench.launcher
         self.contract = "old"  # of workers that are started from now on
+        self.job: dict[str, Any] = {}  # what their jobs have besides
         self.hits_file = self.folder / "hits"
         self.hits: list[str] = []
         self.objections: list[str] = []
@@ -228,6 +229,7 @@ class Arena:
             "commit_batches": self.size.commit_batches,
             "chunk_rows": self.size.chunk_rows,
             "contract": self.contract,
+            **self.job,
             **more,
         }
         return (launcher or self.launcher).start(job)

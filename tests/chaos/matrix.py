@@ -57,7 +57,16 @@ class Cell:
 
 def matrix() -> list[Cell]:
     """All cells, in the order of running: kills of one service are far apart."""
-    return [*_kills(), *_errors(), *_zombies(), *_rolling(), *_services(), *_durable(), *controls()]
+    return [
+        *_kills(),
+        *_errors(),
+        *_zombies(),
+        *_rolling(),
+        *_restores(),
+        *_services(),
+        *_durable(),
+        *controls(),
+    ]
 
 
 def _kills() -> Iterator[Cell]:
@@ -100,6 +109,13 @@ def _rolling() -> Iterator[Cell]:
             yield Cell(source, "mid_write", "freeze", 50, scenario="rolling", contract=contract)
         yield Cell(source, "growing", "kill", 1, scenario="rolling", contract="new")
         yield Cell(source, "growing", "freeze", 1, scenario="rolling", contract="new")
+
+
+def _restores() -> Iterator[Cell]:
+    """A restore is struck between the two tables of a stream while others land, run again, and undone."""
+    for source in SOURCES:
+        for action in ("kill", "freeze"):
+            yield Cell(source, "between_restores", action, 1, op="restore", scenario="restored")
 
 
 def _services() -> Iterator[Cell]:

@@ -121,6 +121,27 @@ def rolling(arena: Arena) -> None:
         arena.objections.append("the table has not grown")
 
 
+def restored(arena: Arena) -> None:
+    """A restore dies or freezes between the two tables, another does it again, a third undoes it; others land."""
+    arena.open()
+    worker = arena.start("keep", home="elsewhere")
+    _landed(arena, 20)
+    moment = datetime.now(UTC)
+    _landed(arena, 50)
+    arena.job = {"to": moment.isoformat()}
+    victim = arena.strike()
+    before = _messages_in(arena)
+    arena.ended(arena.start("restore", home="elsewhere"))
+    if _messages_in(arena) >= before:
+        arena.objections.append("the restore has taken nothing out")
+    if victim is not None and victim.state != "exit":
+        arena.thaw(victim)
+        arena.ended(victim)
+    arena.job = {}
+    arena.ended(arena.start("restore", home="elsewhere"))
+    arena.settle(worker)
+
+
 def _lives(worker: Worker | None) -> bool:
     return worker is not None and worker.state != "exit"
 
@@ -406,6 +427,7 @@ SCENARIOS: dict[str, Callable[[Arena], None]] = {
         fault,
         zombie,
         rolling,
+        restored,
         thaw,
         service_kill,
         source_kill,

@@ -24,6 +24,7 @@ from headrace.core.errors import Retriable
 from headrace.flow.commit import StreamLake
 from headrace.lake.base import Staged
 from headrace.lake.delta import growth
+from headrace.repair import restore as repair_restore
 from headrace.streams.stream import Stream
 from headrace.warehouse import Publication
 
@@ -37,6 +38,7 @@ WINDOWS = {
     "published_not_recorded": "a lake version inserted, its publication not recorded",
     "compaction": "compacted Parquet files written, their commit not",
     "growing": "columns of the good table changed, the contract not recorded",
+    "between_restores": "rejected table restored, good table not",
     "swap_staged": "staging table filled, partition not swapped",
     "swapped": "partition swapped, staging table not dropped",
 }
@@ -254,6 +256,19 @@ def watch_growth(points: Failpoint) -> None:
         real(*args)
 
     growth._record = record  # type: ignore[assignment]
+
+
+def watch_restores(points: Failpoint) -> None:
+    """Pass ``between_restores`` where one table of a stream has been restored."""
+    assert hasattr(repair_restore, "restore"), "the product restores elsewhere: adapt the chaos suite"
+    real = repair_restore.restore
+
+    def restore(*args: Any, **named: Any) -> Any:
+        done = real(*args, **named)
+        points.passing("between_restores")
+        return done
+
+    repair_restore.restore = restore
 
 
 def watch_swaps(points: Failpoint) -> None:
