@@ -256,10 +256,10 @@ def _by_version(
         return _failures(next(iter(schemas.values())), rows, more)
     # one query for all versions together: to divide a batch costs more than to check it
     suspects = _suspects_of(schemas, rows, versions, more)
-    at = suspects.arg_true()
-    if not len(at):
-        return None
-    rows, versions = rows.filter(suspects), versions.filter(suspects)
+    if suspects is not None:
+        if not suspects.any():
+            return None
+        rows, versions = rows.filter(suspects), versions.filter(suspects)
     found = []
     for number, schema in schemas.items():
         mask = versions == number
@@ -269,7 +269,9 @@ def _by_version(
     if not found:
         return None
     every = pl.concat(found)
-    return every.with_columns(at.gather(every["index"]).alias("index"))
+    if suspects is None:
+        return every
+    return every.with_columns(suspects.arg_true().gather(every["index"]).alias("index"))
 
 
 def _suspects_of(
@@ -277,21 +279,16 @@ def _suspects_of(
     rows: pl.DataFrame,
     versions: pl.Series,
     more: Mapping[str, pa.Check],
-) -> pl.Series:
-    """Mark the rows that may fail a check of their own version.
+) -> pl.Series | None:
+    """Mark the rows that fail a check of their own version; None if that cannot be decided row by row.
 
     What all versions ask is asked once, of all rows; the rest only of the rows of its version.
     """
     try:
-        asked = {
-            n: one for n, schema in schemas.items() if (one := _asked(schema, rows, more)) and not one.apart
-        }
-        failing = _failing_of(asked, rows, versions) if len(asked) == len(schemas) else None
+        asked = {n: one for n, schema in schemas.items() if (one := _asked(schema, rows)) and not one.apart}
+        return _failing_of(asked, rows, versions, more) if len(asked) == len(schemas) else None
     except Exception:  # a check raised: Pandera names it
-        failing = None
-    if failing is None:  # each version by itself
-        return pl.repeat(True, rows.height, eager=True)
-    return failing
+        return None
 
 
 def _failing_of(

@@ -13,6 +13,7 @@ import pytest
 from builders import NOW
 from grown import ORDERS
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch, violations
+from headrace.contracts import check as checking
 from headrace.contracts.schema import json_schema
 from headrace.core.batch import CheckedBatch, MicroBatch
 
@@ -198,3 +199,29 @@ def test_rows_in_the_lake_are_held_to_the_version_that_they_claim() -> None:
     assert violations(silent, wrong.with_columns(amount=pl.lit(-1.0))) == {
         ("amount", "greater_than_or_equal_to(0)"): 3,
     }  # fmt: skip
+
+
+def test_records_of_several_versions_are_checked_together_and_each_by_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is in order is not divided by versions; what is not is named with its place."""
+    divided: list[int] = []
+    failures = checking._failures
+
+    def noted(schema: Any, rows: pl.DataFrame, more: Any) -> pl.DataFrame | None:
+        divided.append(rows.height)
+        return failures(schema, rows, more)
+
+    monkeypatch.setattr(checking, "_failures", noted)
+    good = [{**FIRST, "amount": 1e9}, THIRD, SECOND, {**THIRD, "amount": 1e6}] * 50
+    found = check(ORDERS, *good)
+    assert (found.good.height, found.rejected.height, divided) == (200, 0, [])
+    wrong = [*good, {**THIRD, "amount": 1e9}, FIRST, {**FIRST, "amount": -1}, {**SECOND, "amount": 1e9}]
+    found = check(ORDERS, *wrong)
+    assert (found.good.height, divided) == (201, [1, 1, 1])
+    assert found.rejected["_offset"].to_list() == [200, 202, 203]
+    assert reasons(found) == [
+        (3, {("less_than_or_equal_to(1000000.0)", "amount")}),
+        (1, {("greater_than_or_equal_to(0)", "amount")}),
+        (2, {("less_than_or_equal_to(1000000.0)", "amount")}),
+    ]
