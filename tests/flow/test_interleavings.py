@@ -83,7 +83,7 @@ class Turns:
         if kill:
             self._killed.add(name)
         self._go[name].release()
-        assert self._waits[name].acquire(timeout=30)
+        assert self._waits[name].acquire(timeout=120)
         if kill:
             thread.join(30)
         return not kill
