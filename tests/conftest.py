@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import polars as pl
 import psutil
 import pytest
@@ -19,6 +20,11 @@ from headrace.config.settings import Settings, load_settings
 from headrace.contracts import Contract, Limits, check_batch
 from headrace.core.batch import CheckedBatch, MicroBatch, Position
 from headrace.local.embedded import EmbeddedStack
+
+# a busy machine makes an example slow, not wrong
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
+
 
 #: The files that take longest, the longest first: begun last, one of them would be what all wait for in the end.
 LONGEST = (

@@ -101,7 +101,7 @@ def succeed(command: str, checkout: Path, env: dict[str, str], within: float) ->
 
 def assets(ui: str) -> set[str]:
     try:
-        answer = requests.post(f"{ui}/graphql", json={"query": ASSETS}, timeout=60).json()
+        answer = requests.post(f"{ui}/graphql", json={"query": ASSETS}, timeout=240).json()
     except (requests.RequestException, ValueError):
         return set()
     return {"/".join(node["assetKey"]["path"]) for node in answer["data"]["assetNodes"]}

@@ -37,7 +37,6 @@ def taken_ports() -> Iterator[None]:
         yield
 
 
-@pytest.mark.timeout(900)
 def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_ports: None) -> None:
     home = tmp_path / f"a home with spaces {uuid.uuid4().hex}"
     env = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "DAGSTER_", "AWS_"))}
@@ -88,7 +87,6 @@ def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_por
     assert not left
 
 
-@pytest.mark.timeout(400)
 def test_up_lands_live_traffic_until_it_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +112,7 @@ def test_up_lands_live_traffic_until_it_is_interrupted(
         )
         eventually(lambda: server.query(filled) == [(2,)], 150, "a row of each stream in the warehouse")
         asked = [sys.executable, "-m", "headrace.cli", "status", "--json"]
-        done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=240, check=False)
         assert all(state["warehouse_rows"] > 0 for state in json.loads(done.stdout)["streams"])
         assert all(state["lake_rows"] > 0 for state in json.loads(done.stdout)["streams"])
         assert (lake / "events").is_dir()

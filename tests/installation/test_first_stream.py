@@ -11,13 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import pytest
-
 from builders import eventually
 from installed import ROOT, Installation
 from staying import staying
-
-pytestmark = pytest.mark.timeout(900)
 
 PAGE = ROOT / "docs" / "first-stream.md"
 #: The command that runs until it is stopped; the rest of the page is for another terminal.

@@ -14,15 +14,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 
 from builders import eventually
 from installation.clickstream import as_csv, count, rows
 from installed import Installation
 from staying import staying
-
-pytestmark = pytest.mark.timeout(900)
 
 PERSON = {
     "GIT_AUTHOR_NAME": "A Person", "GIT_AUTHOR_EMAIL": "a@example.com",

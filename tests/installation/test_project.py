@@ -11,8 +11,6 @@ import pytest
 
 from installed import Installation, files_below
 
-pytestmark = pytest.mark.timeout(600)
-
 GRAPH = """
 import json, warnings
 warnings.simplefilter("ignore")

@@ -6,11 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from installed import ROOT, Installation, files_below
-
-pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_wheel_holds_what_the_checkout_has_beside_the_package(installation: Installation) -> None:

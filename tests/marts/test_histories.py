@@ -19,7 +19,6 @@ from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
 from .test_marts import ALL
 
-pytestmark = pytest.mark.timeout(900)
 #: Side by side in one case: a build costs the same for two hundred as for one.
 HISTORIES = 200
 

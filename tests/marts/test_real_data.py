@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 
 import polars as pl
-import pytest
 
 from access_logs import LARGEST
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
@@ -18,7 +17,6 @@ from .conftest import Warehouse
 from .oracle import Oracle, assert_equal
 from .test_marts import ALL
 
-pytestmark = pytest.mark.timeout(900)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -15,8 +15,6 @@ from conftest import Stack
 from headrace.scaffold.project import create
 from headrace.warehouse.server import Server
 
-pytestmark = pytest.mark.timeout(600)
-
 CONTRACT = '''"""The contract of ``orders``."""
 
 import pandera.polars as pa

@@ -20,8 +20,6 @@ from headrace.producers.kafka import KafkaProducer
 from headrace.warehouse.server import Server
 from staying import staying
 
-pytestmark = pytest.mark.timeout(600)
-
 ROOT = Path(__file__).parents[2]
 CONTRACT = '''
 """Orders of the shop."""

@@ -37,8 +37,6 @@ from sabotage.mistakes import (
     Setting,
 )
 
-pytestmark = pytest.mark.timeout(600)
-
 FILES = [*PIPELINES, *CONTRACTS]
 OTHERS = {"events", "metrics", "well"}
 

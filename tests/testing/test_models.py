@@ -15,8 +15,6 @@ from headrace import testing
 from headrace.core.errors import Fatal
 from headrace.scaffold.project import create
 
-pytestmark = pytest.mark.timeout(600)
-
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
