@@ -112,7 +112,7 @@ def _rolling() -> Iterator[Cell]:
 
 
 def _restores() -> Iterator[Cell]:
-    """A restore is struck between the two tables of a stream while others land, run again, and undone."""
+    """A restore is struck between the two tables of a stream, run again, and undone."""
     for source in SOURCES:
         for action in ("kill", "freeze"):
             yield Cell(source, "between_restores", action, 1, op="restore", scenario="restored")

@@ -122,15 +122,19 @@ def rolling(arena: Arena) -> None:
 
 
 def restored(arena: Arena) -> None:
-    """A restore dies or freezes between the two tables, another does it again, a third undoes it; others land."""
-    arena.open()
-    worker = arena.start("keep", home="elsewhere")
-    _landed(arena, 20)
+    """A restore dies or freezes between the two tables, another does it again, a third undoes it; then all goes on."""
+    arena.open(watch_lake=False)  # where rows are to become fewer
+    worker = arena.start("keep", home="elsewhere", stop="paused")
+    arena.until(lambda: _messages_in(arena) >= arena.size.messages // 5, "landing of 20 %")
     moment = datetime.now(UTC)
-    _landed(arena, 50)
+    arena.until(lambda: _messages_in(arena) >= arena.size.messages // 2, "landing of 50 %")
+    assert arena.sender is not None and arena.reader is not None
+    arena.sender.pause()
+    arena.stop("paused")
+    arena.ended(worker)
     arena.job = {"to": moment.isoformat()}
-    victim = arena.strike()
     before = _messages_in(arena)
+    victim = arena.strike()
     arena.ended(arena.start("restore", home="elsewhere"))
     if _messages_in(arena) >= before:
         arena.objections.append("the restore has taken nothing out")
@@ -139,7 +143,10 @@ def restored(arena: Arena) -> None:
         arena.ended(victim)
     arena.job = {}
     arena.ended(arena.start("restore", home="elsewhere"))
-    arena.settle(worker)
+    arena.reader.finish()
+    arena.watch()
+    arena.sender.resume()
+    arena.settle(arena.start("keep"))
 
 
 def _lives(worker: Worker | None) -> bool:

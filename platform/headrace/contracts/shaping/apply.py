@@ -46,10 +46,12 @@ def complete(contract: Contract, records: pl.DataFrame, decoded: Decoded) -> Non
     """
     shaping = contract.shaping
     assert shaping is not None
-    decoded.rows = decoded.rows.with_columns(constants(shaping, decoded.rows.height))
+    if shaping.constants:
+        decoded.rows = decoded.rows.with_columns(constants(shaping, decoded.rows.height))
     compute(contract, shaping, records, decoded)
-    extra = [EXTRA] if contract.unknown == "keep" else []
-    decoded.rows = decoded.rows.select([column.name for column in contract.fields] + extra)
+    wanted = [column.name for column in contract.fields] + ([EXTRA] if contract.unknown == "keep" else [])
+    if decoded.rows.columns != wanted:
+        decoded.rows = decoded.rows.select(wanted)
 
 
 def consequences(contract: Contract, cases: pl.DataFrame, reasons: pl.DataFrame) -> pl.DataFrame:
