@@ -144,6 +144,7 @@ def restored(arena: Arena) -> None:
     arena.job = {}
     arena.ended(arena.start("restore", home="elsewhere"))
     arena.reader.finish()
+    arena.reader.objections.clear()  # that rows became fewer
     arena.watch()
     arena.sender.resume()
     arena.settle(arena.start("keep"))
