@@ -143,6 +143,7 @@ def restored(arena: Arena) -> None:
         arena.ended(victim)
     arena.job = {}
     arena.ended(arena.start("restore", home="elsewhere"))
+    arena.ended(arena.start("publish", stop="paused"))
     arena.reader.finish()
     arena.reader.objections.clear()  # that rows became fewer
     arena.watch()
