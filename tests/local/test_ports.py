@@ -93,6 +93,22 @@ def test_another_failure_is_not_taken_for_a_lost_port(server: Callable[..., Serv
     assert told == []
 
 
+def test_the_code_locations_of_two_installations_that_start_at_once_have_ports_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both look before either listens; gRPC would let both bind the same port."""
+    codes: list[int] = []
+
+    def services(home: Path, environment: object, web: int, code: int, *, reloadable: bool) -> list[Service]:
+        codes.append(code)
+        return []
+
+    monkeypatch.setattr(dagster, "_services", services)
+    for _ in range(3):
+        Dagster(tmp_path, {})._on_ports(())
+    assert len({*codes}) > 1
+
+
 @pytest.mark.parametrize("which", ["webserver", "code location"])
 def test_dagster_starts_on_other_ports_and_says_where_its_ui_is(
     which: str,
@@ -107,8 +123,8 @@ def test_dagster_starts_on_other_ports_and_says_where_its_ui_is(
         started.append((web, code))
         return [server(code, "code location"), server(web, "webserver")]
 
-    def pick(usual: int, avoid: Collection[int] = ()) -> int:
-        lost = rival not in avoid and usual == (3000 if which == "webserver" else 4266)
+    def pick(usual: int | None, avoid: Collection[int] = ()) -> int:
+        lost = rival not in avoid and usual == (3000 if which == "webserver" else None)
         return rival if lost else pick_port(usual, avoid)
 
     monkeypatch.setattr(dagster, "_services", services)

@@ -17,7 +17,6 @@ from headrace.local.service import Service, Status
 from headrace.local.supervisor import Supervisor, start_on_free_ports
 
 USUAL_UI_PORT = 3000
-_USUAL_CODE_PORT = 4266
 _WEBSERVER = "webserver"
 _MODULE = "headrace.orchestration.definitions"
 _SERVER = "headrace.orchestration.runtime.code_server"
@@ -99,7 +98,9 @@ class Dagster:
 
     def _on_ports(self, lost: Collection[int]) -> Supervisor:
         web = self._ui_port if self._ui_port is not None else pick_port(USUAL_UI_PORT, lost)
-        code = pick_port(_USUAL_CODE_PORT, {*lost, web})
+        # no usual one: gRPC sets SO_REUSEPORT, so a second server binds a port that is taken without an error, and the
+        # runs of one installation go to the code of another
+        code = pick_port(None, {*lost, web})
         services = _services(self._home, self._environment, web, code, reloadable=self._reloadable)
         self.ui = _ui(web)
         self._supervisor = Supervisor(services, report=self._report)

@@ -85,13 +85,19 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def pick_port(usual: int, avoid: Collection[int] = ()) -> int:
+def pick_port(usual: int | None, avoid: Collection[int] = ()) -> int:
     """Return ``usual`` if it is free, else any free port below the ephemeral range.
+
+    Args:
+        usual: The port that people expect; None for a service that nobody calls by hand, so that two that start at the
+            same time hardly look at the same one.
+        avoid: Ports that are free and not wanted.
 
     Raises:
         Fatal: No port can be bound, as in a sandbox without loopback.
     """
-    for port in (usual, *random.sample(_PORTS, 200)):
+    first: tuple[int, ...] = () if usual is None else (usual,)
+    for port in (*first, *random.sample(_PORTS, 200)):
         if port not in avoid and port_is_free(port):
             return port
     raise Fatal(f"no free port on {LOOPBACK}: is the loopback interface up? Try 'headrace doctor'")
