@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -305,7 +304,7 @@ def error(number: int) -> OSError:
 
 
 @pytest.fixture
-def disk() -> Iterator[FaultyDisk]:
+def disk() -> FaultyDisk:
     return FaultyDisk()
 
 

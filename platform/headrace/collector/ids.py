@@ -34,7 +34,7 @@ _THROUGH = b"through"
 _NUMBER = struct.Struct("<Q")
 _MEMORY_BYTES = 16 << 20
 _CACHE_BYTES = 32 << 20
-_BLOOM_BITS = 10.0
+_BLOOM_BITS = 10
 #: Entries that are added between two looks at how far the rebuilding is.
 _AGAIN_AT_ONCE = 500
 
