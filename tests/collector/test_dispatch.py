@@ -190,7 +190,7 @@ def test_the_index_is_synced_before_segments_go(place: Place) -> None:
 
 def test_a_stream_goes_to_its_first_topic_with_json() -> None:
     def pipeline(*sources: Kafka | Sqs) -> Pipeline:
-        return Pipeline(contract=EVENTS, sources=sources)
+        return Pipeline(EVENTS, sources, owner="team:data", description="events")
 
     assert topic_of(pipeline(Sqs("q"), Kafka("a", format="confluent"), Kafka("b"))) == Kafka("b")
     with pytest.raises(Fatal, match="no topic with JSON"):

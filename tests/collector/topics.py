@@ -76,6 +76,9 @@ class Topic:
         with self.lock:
             return {n: (0, len(held)) for n, held in enumerate(self.source._messages)}
 
+    def close(self) -> None:
+        pass
+
     def landed(self) -> list[str]:
         """Names of the entries that landed, rows of both tables, sorted as numbers."""
         good = self.lake.good.rows()

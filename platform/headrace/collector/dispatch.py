@@ -11,11 +11,13 @@ from headrace.collector.way import Far, Outlet, Seen, Way
 from headrace.core.errors import Fatal, HeadraceError
 from headrace.pipelines import Kafka, Pipeline
 from headrace.producers.kafka import KafkaProducer
+from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.stream import Stream, streams
 
 if TYPE_CHECKING:
     from headrace.collector.ids import Ids
     from headrace.collector.log import DurableLog
-    from headrace.streams.stream import Stream
+    from headrace.config.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +49,16 @@ class KafkaFar:
         Args:
             stream: For this thread alone.
         """
-        self._stream, self._spec = stream, topic_of(stream.pipeline)
+        self._stream = stream
 
     def outlet(self) -> Outlet:
         """Connect a producer."""
-        settings = self._stream.settings
-        return KafkaProducer(
-            settings.kafka_servers, self._spec.topic, settings.kafka_security, _TIMEOUT_SECONDS
-        )
+        settings, topic = self._stream.settings, topic_of(self._stream.pipeline).topic
+        return KafkaProducer(settings.kafka_servers, topic, settings.kafka_security, _TIMEOUT_SECONDS)
 
     def look(self, lanes: list[str]) -> Seen:
         """Read the newest positions; those of lanes and of offsets are of one version."""
-        cursors = self._stream.kafka(self._spec.name).cursors()
+        cursors = self._topic().cursors()
         good = self._stream.lake.good
         position = good.open().position([*lanes, *cursors])
         topic = cursors[0].rpartition("/")[0] if cursors else ""
@@ -67,8 +67,20 @@ class KafkaFar:
 
     def held(self) -> Mapping[int, tuple[int, int]]:
         """Ask for begin and end of each partition."""
-        offsets = self._stream.kafka(self._spec.name).offsets()
+        offsets = self._topic().offsets()
         return {int(cursor.rpartition("/")[2]): both for cursor, both in offsets.items()}
+
+    def _topic(self) -> KafkaSource:
+        return self._stream.kafka(topic_of(self._stream.pipeline).name)
+
+    def close(self) -> None:
+        """Release every connection."""
+        self._stream.close()
+
+
+def fars_of(settings: Settings) -> dict[str, Far]:
+    """Return topic and lake of every stream of this installation; they connect on first use."""
+    return {name: KafkaFar(stream) for name, stream in streams(settings, retry=False).items()}
 
 
 class Dispatcher:
@@ -87,6 +99,7 @@ class Dispatcher:
         """
         self._log, self._ids = durable, ids
         self._landed = threading.Event()
+        self._fars = dict(fars)
         self._stopping = threading.Event()
         self._named: set[str] = set()
         self.ways = {name: Way(durable, name, far, self._landed.set) for name, far in fars.items()}
@@ -106,6 +119,8 @@ class Dispatcher:
             way.stop()
         if self._remover.is_alive():
             self._remover.join()
+        for far in self._fars.values():
+            far.close()
 
     def in_topic(self, stream: str, number: int) -> bool:
         """Tell whether the broker, or the lake, has an entry, as far as is known."""

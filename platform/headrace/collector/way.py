@@ -84,6 +84,9 @@ class Far(Protocol):
     def held(self) -> Mapping[int, tuple[int, int]]:
         """Ask the topic for begin and end of each partition."""
 
+    def close(self) -> None:
+        """Release every connection."""
+
 
 @dataclass(slots=True)
 class _Lane:

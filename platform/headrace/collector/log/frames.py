@@ -106,11 +106,9 @@ def frames(data: Buffer, begin: int = 0, end: int | None = None) -> Iterator[Fra
     """
     end, at = len(data) if end is None else end, begin
     while at < end:
-        found = frame_at(data, at, end)
-        if found is None:
-            found = hole_at(data, at, end)
-            if not found.followed and not any(data[at:end]):
-                return
+        found = frame_at(data, at, end) or hole_at(data, at, end)
+        if isinstance(found, Hole) and not found.followed and not any(data[at:end]):
+            return
         yield found
         at = found.end
 

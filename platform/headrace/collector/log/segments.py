@@ -18,7 +18,7 @@ from pathlib import Path
 
 from crc32c import crc32c
 
-from headrace.collector.log.frames import Frame, frames
+from headrace.collector.log.frames import Buffer, Frame, frames
 from headrace.core.errors import Fatal
 
 _NAME = re.compile(r"(\d{20})\.log")
@@ -154,7 +154,7 @@ def examine(path: Path, first: int) -> Found:
     return Found(end, number, torn)
 
 
-def set_aside(folder: Path, name: str, data: bytes) -> Path:
+def set_aside(folder: Path, name: str, data: Buffer) -> Path:
     """Keep bytes that could not be read in a file of their own, once.
 
     Raises:
@@ -213,7 +213,7 @@ def _plain(said: dict[str, object]) -> bytes:
     return json.dumps(said, sort_keys=True).encode()
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: Buffer) -> None:
     beside = path.with_name(f".{path.name}.tmp")
     try:
         with beside.open("wb") as file:
