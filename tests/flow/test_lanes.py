@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders import event
 from headrace.contracts import EVENTS, Limits
-from headrace.core.batch import MicroBatch
+from headrace.core.batch import MicroBatch, Position
 from headrace.core.lanes import cursor_of, headers, message_id, numbered, parsed, spread
 from headrace.flow.commit import Landed, StreamLake
 from headrace.flow.ingest import ingest
@@ -34,7 +35,7 @@ def memory_lake() -> StreamLake[MemoryLakeTable]:
     return StreamLake(MemoryLakeTable(EVENTS.table), MemoryLakeTable(EVENTS.rejected_table))
 
 
-def drain(source: MemoryLog, lake: StreamLake, messages: int = 3) -> Landed:
+def drain(source: MemoryLog, lake: StreamLake[Any], messages: int = 3) -> Landed:
     pace = Pace(batch_messages=messages, idle_seconds=0.001)
     return sum(ingest(source, EVENTS, lake, LIMITS, pace), Landed())
 
@@ -68,7 +69,7 @@ def in_order(*numbers: int, follows: int = 0) -> list[tuple[int, int]]:
     return found
 
 
-def landed(lake: StreamLake) -> Counter[str]:
+def landed(lake: StreamLake[Any]) -> Counter[str]:
     """Rows by message id, of both tables."""
     found: Counter[str] = Counter()
     for table in (lake.good, lake.rejected):
@@ -77,15 +78,15 @@ def landed(lake: StreamLake) -> Counter[str]:
     return found
 
 
-def once(lake: StreamLake, *numbers: int, lane: int = 0, log: str = LOG) -> None:
+def once(lake: StreamLake[Any], *numbers: int, lane: int = 0, log: str = LOG) -> None:
     expected = Counter({message_id(log, lane, n): records(n) for n in numbers})
     found = Counter({i: n for i, n in landed(lake).items() if i and i.startswith(f"{cursor_of(log, lane)}/")})
     assert found == expected
 
 
-def position(lake: StreamLake, lane: int = 0) -> int:
+def position(lake: StreamLake[Any], lane: int = 0) -> int:
     cursor = cursor_of(LOG, lane)
-    return lake.good.open().position([cursor]).get(cursor, 0)
+    return int(lake.good.open().position([cursor]).get(cursor, 0))
 
 
 def test_what_is_sent_again_lands_once_and_is_counted() -> None:
@@ -218,9 +219,9 @@ def test_only_headers_that_are_numbers_of_ours_count() -> None:
     ]
     topic = MemoryLog("events")
     topic.publish([b"{}"] * len(odd), headers=odd)
-    assert topic.read({}, 100, 0).lanes is None
+    assert topic.read(Position(), 100, 0).lanes is None
     topic.publish([b"{}", b"{}"], headers=[good, [*good, *headers(LOG, 4, 0, 1), ("x", b"\xff")]])
-    found = topic.read({}, 100, 0)
+    found = topic.read(Position(), 100, 0)
     assert found.lanes is not None
     assert found.lanes.drop_nulls().rows() == [(cursor_of(LOG, 3), 6, 7)] * 2
     assert found.records["message_id"].drop_nulls().to_list() == [message_id(LOG, 3, 7)] * 2

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,6 @@ _NUMBER = struct.Struct("<Q")
 _MEMORY_BYTES = 16 << 20
 _CACHE_BYTES = 32 << 20
 _BLOOM_BITS = 10
-#: Entries that are added between two looks at how far the rebuilding is.
-_AGAIN_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class Ids:
                 " again from the log, without what the log no longer holds"
             ) from error
         self._unlogged = WriteOptions()
-        self._unlogged.disable_wal = True
+        self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # typed as a function
         self._rows.set_write_options(self._unlogged)
         self.through = self.synced = self._read_through()
 
@@ -108,7 +106,8 @@ class Ids:
         for place, key in enumerate(keys):
             if (earlier := first.setdefault(key, place)) != place:
                 within[place], other[place] = earlier, bodies[earlier] != bodies[place]
-        for place, found in enumerate(self._rows.get(keys) if keys else ()):
+        rows: Any = self._rows
+        for place, found in enumerate(rows.get(keys) if keys else ()):
             if found is not None:
                 number[place], body = _VALUE.unpack(found)
                 other[place] = body != bodies[place]
@@ -124,10 +123,10 @@ class Ids:
             Retriable: The disk fails; what was to be added is added again at the next start.
         """
         batch, through = WriteBatch(raw_mode=True), self.through
+        put, pack = batch.put, _VALUE.pack
         for number, digests in entries:
-            keys, bodies = _split(digests)
-            for key, body in zip(keys, bodies, strict=True):
-                batch.put(key, _VALUE.pack(number, body))
+            for at in range(0, len(digests), ID_BYTES):
+                put(digests[at : at + KEY_BYTES], pack(number, digests[at + KEY_BYTES : at + ID_BYTES]))
             through = number + 1
         batch.put(_THROUGH, _NUMBER.pack(through))
         try:

@@ -8,9 +8,10 @@ checksum, an entry whose body was damaged still says which number it had and whe
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
 from crc32c import crc32c
 
 #: Bytes of an event's digests in ``Entry.ids``.
@@ -25,11 +26,11 @@ _PARTS = struct.Struct("<HI")
 #: Bytes of the shortest frame.
 SHORTEST = _HEAD.size + _PARTS.size
 
-Buffer = bytes | memoryview
+#: The class of a log has a property of that name.
+Bytes = bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One request's events of one stream: what becomes one message.
 
     Attributes:
@@ -41,23 +42,6 @@ class Entry:
     stream: str
     payload: bytes
     ids: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An entry where it was found.
-
-    Attributes:
-        number: Number of the entry.
-        begin: Place of its first byte.
-        end: Place behind its last byte.
-        entry: The entry itself.
-    """
-
-    number: int
-    begin: int
-    end: int
-    entry: Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,84 +78,87 @@ def encoded(first: int, entries: Iterable[Entry]) -> bytes:
     return b"".join(pieces)
 
 
-def frames(data: Buffer, begin: int = 0, end: int | None = None) -> Iterator[Frame | Hole]:
-    """Find the entries in a segment, and the holes between them.
+def entries_at(data: bytes, at: int, most: int) -> tuple[list[tuple[int, Entry]], int]:
+    """Return the entries from a place on, with their numbers, and the place behind the last of them.
 
-    Zeros up to the end are neither: a segment's space is reserved ahead.
-
-    Args:
-        data: The segment from its first byte on.
-        begin: Place of an entry's first byte.
-        end: Place where to stop; None for the end of ``data``.
+    Stops behind so many bytes of payloads, one entry at least, and at what is no whole entry.
     """
-    end, at = len(data) if end is None else end, begin
-    while at < end:
-        found = frame_at(data, at, end) or hole_at(data, at, end)
-        if isinstance(found, Hole) and not found.followed and not any(data[at:end]):
-            return
-        yield found
-        at = found.end
+    found: list[tuple[int, Entry]] = []
+    names: dict[bytes, str] = {}
+    end = len(data)
+    while most > 0 and at + _HEAD.size <= end:
+        magic, length, number, checksum, own = _HEAD.unpack_from(data, at)
+        begin = at + _HEAD.size
+        stop = begin + length
+        if magic != _MAGIC or stop > end or length < _PARTS.size or crc32c(data[at : at + _CHECKED]) != own:
+            break
+        body = data[begin:stop]
+        if crc32c(body) != checksum:
+            break
+        named, ids = _PARTS.unpack_from(body)
+        ids_at = _PARTS.size + named
+        payload_at = ids_at + ids
+        raw = body[_PARTS.size : ids_at]
+        if (name := names.get(raw)) is None:
+            name = names[raw] = raw.decode()
+        payload = body[payload_at:]
+        found.append((number, Entry(name, payload, body[ids_at:payload_at])))
+        most -= len(payload) or 1
+        at = stop
+    return found, at
 
 
-def hole_at(data: Buffer, at: int, end: int) -> Hole:
+def whole_until(data: bytes, at: int, number: int) -> tuple[int, int]:
+    """Pass over whole entries; returns the place behind them, and the number after the last one."""
+    end = len(data)
+    while at + _HEAD.size <= end:
+        magic, length, found, checksum, own = _HEAD.unpack_from(data, at)
+        begin = at + _HEAD.size
+        stop = begin + length
+        if magic != _MAGIC or stop > end or length < _PARTS.size or crc32c(data[at : at + _CHECKED]) != own:
+            break
+        if crc32c(data[begin:stop]) != checksum:
+            break
+        at, number = stop, max(number, found + 1)
+    return at, number
+
+
+def hole_at(data: bytes, at: int) -> Hole:
     """Return what to pass over where no whole entry begins: up to where its head says, or to the next entry."""
-    head = _head(data, at, end)
+    end = len(data)
+    head = _head(data, at)
     if head is not None and (stop := at + _HEAD.size + head[0]) <= end:
-        return Hole(at, stop, _next_frame(data, stop, end) is not None)
-    after = _next_frame(data, at + 1, end)
+        return Hole(at, stop, _next_entry(data, stop) is not None)
+    after = _next_entry(data, at + 1)
     return Hole(at, end if after is None else after, after is not None)
 
 
-def frame_at(data: Buffer, at: int, end: int) -> Frame | None:
-    """Return the entry that begins at a place; None if none does, or it is damaged."""
-    head = _head(data, at, end)
-    if head is None:
-        return None
-    length, number, checksum = head
-    begin, stop = at + _HEAD.size, at + _HEAD.size + length
-    if stop > end or length < _PARTS.size:
-        return None
-    body = bytes(data[begin:stop])
-    if crc32c(body) != checksum:
-        return None
-    named, ids = _PARTS.unpack_from(body)
-    ids_at = _PARTS.size + named
-    payload_at = ids_at + ids
-    if payload_at > length:
-        return None
-    try:
-        stream = body[_PARTS.size : ids_at].decode()
-    except UnicodeDecodeError:
-        return None
-    return Frame(number, at, stop, Entry(stream, body[payload_at:], body[ids_at:payload_at]))
-
-
-def skip(data: Buffer, at: int, end: int, until: int) -> int:
+def skip(data: bytes, until: int) -> int:
     """Return the place of the first entry with a number from ``until`` on; stops at what is no head.
 
     Bodies are not looked at.
     """
-    while (head := _head(data, at, end)) is not None and head[1] < until:
+    at = 0
+    while (head := _head(data, at)) is not None and head[1] < until:
         at += _HEAD.size + head[0]
-    return min(at, end)
+    return min(at, len(data))
 
 
-def _head(data: Buffer, at: int, end: int) -> tuple[int, int, int] | None:
-    """Return length, number and checksum of the body; None if there is no head."""
-    if at + _HEAD.size > end:
+def _head(data: bytes, at: int) -> tuple[int, int] | None:
+    """Return length of the body, and number; None if there is no head."""
+    if at + _HEAD.size > len(data):
         return None
-    magic, length, number, checksum, own = _HEAD.unpack_from(data, at)
+    magic, length, number, _, own = _HEAD.unpack_from(data, at)
     if magic != _MAGIC or crc32c(data[at : at + _CHECKED]) != own:
         return None
-    return length, number, checksum
+    return length, number
 
 
-def _next_frame(data: Buffer, at: int, end: int) -> int | None:
+def _next_entry(data: bytes, at: int) -> int | None:
     """Return the place of the next whole entry."""
-    raw = bytes(data[at:end])
-    place = raw.find(_MAGIC)
+    place = data.find(_MAGIC, at)
     while place != -1:
-        if frame_at(raw, place, len(raw)) is not None:
-            return at + place
-        place = raw.find(_MAGIC, place + 1)
+        if entries_at(data, place, 1)[0]:
+            return place
+        place = data.find(_MAGIC, place + 1)
     return None

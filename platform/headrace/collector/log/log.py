@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.collector.log.frames import SHORTEST, Buffer, Entry, encoded
+from headrace.collector.log.frames import SHORTEST, Bytes, Entry, encoded
 from headrace.collector.log.reader import Reader
 from headrace.collector.log.segments import (
     Damage,
@@ -321,7 +321,7 @@ class DurableLog:
         """Ranges of numbers that no entry has."""
         return self._identity.void
 
-    def lost(self, damage: Damage, data: Buffer, at: int) -> None:
+    def lost(self, damage: Damage, data: Bytes, at: int) -> None:
         """Note what a reader could not read, once; its bytes are set aside."""
         with self._lock:
             if any(one.first == damage.first and one.end == damage.end for one in self.damaged):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from headrace.collector.log.frames import Entry, Frame, frame_at, hole_at, skip
+from headrace.collector.log.frames import Entry, entries_at, hole_at, skip
 from headrace.collector.log.segments import Damage, within
 from headrace.core.errors import Retriable
 
@@ -43,11 +42,9 @@ class Reader:
         left, end = most_bytes, self._log.next
         try:
             while left > 0 and self.next < end and self._entered(end):
-                for frame in self._frames(end):
-                    taken.append((frame.number, frame.entry))
-                    left -= len(frame.entry.payload)
-                    if left <= 0:
-                        break
+                found = self._more(left)
+                left -= sum(len(entry.payload) for _, entry in found)
+                taken += found
         except OSError as error:
             said = f"the collector's log {self._log.folder} cannot be read: {error}; look at its disk"
             raise Retriable(said) from error
@@ -84,7 +81,7 @@ class Reader:
             return
         self._segment, self._at = segment, 0
         while self._at < segment.bytes and (piece := self._read(_PIECE)):
-            passed = skip(piece, 0, len(piece), self.next)
+            passed = skip(piece, self.next)
             self._at += passed
             if not passed:  # wanted, damaged, or longer than a piece
                 return
@@ -93,29 +90,34 @@ class Reader:
         assert self._segment is not None
         return os.pread(self._descriptor, min(size, self._segment.bytes - self._at), self._at)
 
-    def _frames(self, end: int) -> Iterator[Frame]:
-        """Yield the wanted entries of the next piece of the segment, or pass over what is none."""
-        assert self._segment is not None
+    def _more(self, most: int) -> list[tuple[int, Entry]]:
+        """Return the wanted entries of the next piece of the segment, or pass over what is none."""
         size = _PIECE
         piece = self._read(size)
-        while self.next < end:
-            at, full = 0, len(piece) == size
-            while at < len(piece) and (frame := frame_at(piece, at, len(piece))) is not None:
-                at = frame.end
-                self._at += frame.end - frame.begin
-                if frame.number >= self.next and not within(frame.number, self._log.void):
-                    self._passed(frame.number)
-                    self.next = frame.number + 1
-                    yield frame
-                    if self.next >= end:
-                        return
-            if at and full:  # an entry may go on behind the piece
-                return
-            if not full:
-                self._pass_over(piece[at:])
-                return
+        while True:
+            found, passed = entries_at(piece, 0, most)
+            if found:
+                self._at += passed
+                return self._wanted(found)
+            if len(piece) < size:  # nothing follows that an entry could be in
+                self._pass_over(piece)
+                return []
             size *= 2
             piece = self._read(size)
+
+    def _wanted(self, found: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
+        """Go along with entries; leaves out what was not asked for, and what is void."""
+        first, last, void = found[0][0], found[-1][0], self._log.void
+        if first == self.next and last - first == len(found) - 1 and not void:
+            self.next = last + 1
+            return found
+        wanted = []
+        for number, entry in found:
+            if number >= self.next and not within(number, void):
+                self._passed(number)
+                self.next = number + 1
+                wanted.append((number, entry))
+        return wanted
 
     def _pass_over(self, rest: bytes) -> None:
         """Pass over what is no entry; ``rest`` is the segment from there on."""
@@ -123,7 +125,7 @@ class Reader:
         if not any(rest):  # its end, or a file that is shorter than it was
             self._at = self._segment.bytes
             return
-        hole = hole_at(rest, 0, len(rest))
+        hole = hole_at(rest, 0)
         self._hole = self._at, rest[: hole.end]
         self._at += hole.end
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from crc32c import crc32c
 
-from headrace.collector.log.frames import Buffer, Frame, frames
+from headrace.collector.log.frames import hole_at, whole_until
 from headrace.core.errors import Fatal
 
 _NAME = re.compile(r"(\d{20})\.log")
@@ -129,7 +129,7 @@ class Found:
     Attributes:
         end: Place behind its last entry.
         next: Number after its last entry.
-        torn: Bytes behind ``end`` that are no entry, without the zeros at their end.
+        torn: bytes behind ``end`` that are no entry, without the zeros at their end.
     """
 
     end: int
@@ -144,17 +144,16 @@ def examine(path: Path, first: int) -> Found:
         OSError: The disk fails.
     """
     data = path.read_bytes()
-    end, number, torn = 0, first, b""
-    for found in frames(data):
-        if isinstance(found, Frame):
-            end, number = found.end, max(number, found.number + 1)
-        elif not found.followed:
-            torn = data[found.begin :].rstrip(b"\0")
-            break
-    return Found(end, number, torn)
+    end, number = 0, first
+    while True:
+        end, number = whole_until(data, end, number)
+        hole = hole_at(data, end)
+        if not hole.followed:
+            return Found(end, number, data[end:].rstrip(b"\0"))
+        end = hole.end
 
 
-def set_aside(folder: Path, name: str, data: Buffer) -> Path:
+def set_aside(folder: Path, name: str, data: bytes) -> Path:
     """Keep bytes that could not be read in a file of their own, once.
 
     Raises:
@@ -213,7 +212,7 @@ def _plain(said: dict[str, object]) -> bytes:
     return json.dumps(said, sort_keys=True).encode()
 
 
-def _write_synced(path: Path, data: Buffer) -> None:
+def _write_synced(path: Path, data: bytes) -> None:
     beside = path.with_name(f".{path.name}.tmp")
     try:
         with beside.open("wb") as file:
