@@ -75,7 +75,7 @@ def arm(window: str, nth: int) -> None:
                 if path.suffix == ".log":
                     die()
 
-            Path.unlink = removed  # type: ignore[method-assign]
+            Path.unlink = removed  # type: ignore[method-assign, assignment]
         case "before_index_sync":
             dying(Ids, "sync", nth, "before")
         case "cuts_at_the_broker":  # the fault of which this collector must be free
