@@ -1,0 +1,48 @@
+"""Say what is known of a client: browser, system and device, by its User-Agent, and its address or network."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+import ua_parser
+
+from headrace.collector.access import network
+
+_encode = msgspec.json.Encoder().encode
+#: Longer ones are not looked at: patterns take their time.
+_MOST_AGENT = 1_024
+
+
+class Client:
+    """Describes clients as the settings want it.
+
+    Args:
+        address: What to say of the address: nothing, its network, or all of it.
+        user_agent: Whether to say what the User-Agent tells.
+    """
+
+    def __init__(self, address: Literal["drop", "truncate", "keep"], user_agent: bool) -> None:
+        self._address, self._user_agent = address, user_agent
+        self._about = lru_cache(8_192)(self._described)
+
+    def about(self, agent: str, address: str) -> bytes:
+        """Return a JSON object about a client; empty if there is nothing to say."""
+        return self._about(agent if self._user_agent else "", self._shown(address))
+
+    def _shown(self, address: str) -> str:
+        if self._address == "keep":
+            return address
+        return network(address) if self._address == "truncate" else ""
+
+    @staticmethod
+    def _described(agent: str, address: str) -> bytes:
+        found = {"ip": address} if address else {}
+        if agent and len(agent) <= _MOST_AGENT:
+            parsed = ua_parser.parse(agent)
+            for name, part in (("browser", parsed.user_agent), ("os", parsed.os), ("device", parsed.device)):
+                if part is not None and part.family != "Other":
+                    version = getattr(part, "major", None)
+                    found[name] = f"{part.family} {version}" if version else part.family
+        return _encode(found) if found else b""

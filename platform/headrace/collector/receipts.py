@@ -1,0 +1,115 @@
+"""Receipts: where a request's events are by now. A receipt holds the numbers of its entries, so nothing is stored."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.collector.base import Refused
+
+_PREFIX = "r"
+#: Numbers that a receipt may hold.
+_MOST = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How far an entry of the log is.
+
+    Attributes:
+        stream: Its stream.
+        in_topic: Whether topic or queue have it.
+        in_lake: Whether the lake has it, as rows or as rejected records.
+        lake_version: Version of the lake's table as of which it has; None if it does not yet, or nobody knows any more.
+        in_warehouse: Whether the warehouse has all up to that version.
+    """
+
+    stream: str
+    in_topic: bool = False
+    in_lake: bool = False
+    lake_version: int | None = None
+    in_warehouse: bool = False
+
+
+class Progress(Protocol):
+    """Says how far entries of the log are."""
+
+    def stages(self, numbers: Sequence[int], /) -> list[Stage]:
+        """Return how far each entry is; one that the log no longer holds is in the lake.
+
+        Raises:
+            Retriable: Lake or warehouse do not answer.
+        """
+
+
+def receipt(log: str, numbers: Iterable[int]) -> str:
+    """Return the receipt of entries.
+
+    Args:
+        log: Id of the log.
+        numbers: Their numbers.
+    """
+    packed = bytearray()
+    last = 0
+    for first, length in _runs(sorted(set(numbers))):
+        _put(packed, first - last)
+        _put(packed, length - 1)
+        last = first + length
+    return f"{_PREFIX}{log}.{urlsafe_b64encode(packed).decode().rstrip('=')}"
+
+
+def numbers_of(log: str, told: str) -> list[int] | None:
+    """Return the numbers of a receipt's entries; None for what is no receipt.
+
+    Raises:
+        Refused: It is a receipt of another log.
+    """
+    head, dot, rest = told.partition(".")
+    if not dot or not head.startswith(_PREFIX):
+        return None
+    try:
+        packed = urlsafe_b64decode(rest + "=" * (-len(rest) % 4))
+        found, last, values = [], 0, list(_values(packed))
+        for begin, more in zip(values[::2], values[1::2], strict=True):
+            if len(found) + more >= _MOST:
+                return None
+            found += range(last + begin, last + begin + more + 1)
+            last = found[-1] + 1
+    except (binascii.Error, ValueError):
+        return None
+    if head != f"{_PREFIX}{log}":
+        raise Refused(404, "the receipt is of another collector's log, which this one cannot look into")
+    return found
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield first number and length of each range without a gap."""
+    begin = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
+            yield numbers[begin], at - begin
+            begin = at
+
+
+def _put(packed: bytearray, value: int) -> None:
+    while value > 0x7F:
+        packed.append(value & 0x7F | 0x80)
+        value >>= 7
+    packed.append(value)
+
+
+def _values(packed: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in packed:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if shift > 70:
+            raise ValueError("too large")
+        if byte < 0x80:
+            yield value
+            value = shift = 0
+    if shift:
+        raise ValueError("it ends too early")
