@@ -139,8 +139,8 @@ class Room:
 def room(
     folder: Path,
     *,
-    policy: Policy = Policy(),
-    sizes: Sizes = Sizes(),
+    policy: Policy | None = None,
+    sizes: Sizes | None = None,
     client: Client | None = None,
     progress: Progress | None = None,
     streams: Mapping[str, Target] | None = None,
@@ -152,7 +152,7 @@ def room(
     door = Door(log, index, found, meters, group_seconds=group_seconds)
     keys = Keys(folder / "keys.json")
     secret = keys.create("all")
-    access = Access(keys, policy)
+    access = Access(keys, policy or Policy())
     operation = Operation(
         "log",
         progress,
@@ -164,7 +164,7 @@ def room(
         lambda: description.page(description.described(found)),
     )
     client = client or Client("drop", False)
-    service = Service(door, found, access, client, meters, "log", sizes, operation.pages)
+    service = Service(door, found, access, client, meters, "log", sizes or Sizes(), operation.pages)
     loop = asyncio.new_event_loop()
     try:
         yield Room(log, index, door, service, keys, secret, meters, loop)

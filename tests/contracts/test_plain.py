@@ -10,7 +10,7 @@ import msgspec
 import pandera.polars as pa
 import polars as pl
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from builders import EVENT, METRIC, NOW, event
@@ -101,6 +101,7 @@ def agrees(contract: Contract, payload: bytes) -> None:
             assert (before and json.loads(before)) == (after and json.loads(after))
 
 
+@settings(deadline=None)
 @given(mutated(EVENT, [c.name for c in EVENTS.columns]))
 @example(event(event_type="page_view\n"))
 @example(event(properties={"a": "\ud800"}))
@@ -112,6 +113,7 @@ def test_what_it_takes_of_events_the_contract_takes(payload: bytes) -> None:
     agrees(EVENTS, payload)
 
 
+@settings(deadline=None)
 @given(mutated(METRIC, [c.name for c in METRICS.columns]))
 @example(json.dumps({**METRIC, "dimensions": None}).encode())
 @example(json.dumps({**METRIC, "dimensions": {"a": "\x00"}}).encode())

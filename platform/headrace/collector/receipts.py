@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -71,7 +71,7 @@ def numbers_of(log: str, told: str) -> list[int] | None:
     if not dot or not head.startswith(_PREFIX):
         return None
     try:
-        packed = urlsafe_b64decode(rest + "=" * (-len(rest) % 4))
+        packed = b64decode(rest + "=" * (-len(rest) % 4), b"-_", validate=True)
         found, last, values = [], 0, list(_values(packed))
         for begin, more in zip(values[::2], values[1::2], strict=True):
             if len(found) + more >= _MOST:
@@ -79,6 +79,8 @@ def numbers_of(log: str, told: str) -> list[int] | None:
             found += range(last + begin, last + begin + more + 1)
             last = found[-1] + 1
     except (binascii.Error, ValueError):
+        return None
+    if not found:
         return None
     if head != f"{_PREFIX}{log}":
         raise Refused(404, "the receipt is of another collector's log, which this one cannot look into")

@@ -210,18 +210,19 @@ class Service:
         response.headers["vary"] = "origin"
         if not self._access.allowed(origin):
             return
-        response.headers |= {
+        headers = {
             "access-control-allow-origin": origin,
             "access-control-allow-credentials": "true",  # beacons always ask for it
             "access-control-expose-headers": "retry-after, headrace-receipt",
         }
         if request.method == "OPTIONS":
             asked = request.headers.get("access-control-request-headers", _HEADERS)
-            response.headers |= {
+            headers |= {
                 "access-control-allow-methods": _METHODS,
                 "access-control-allow-headers": asked,
                 "access-control-max-age": "7200",
             }
+        response.headers.update(headers)
 
 
 def _refused(request: Request, refused: Refused) -> Response:
