@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,19 +71,24 @@ class Server:
         self.process.send_signal(how)
         return self.process.wait(PATIENCE)
 
-    def records(self) -> list[dict[str, Any]]:
-        """What the log holds, each record with its stream; the process must have ended."""
-        log = DurableLog(self.home / "collector" / "log", limit_bytes=1 << 30)
-        try:
-            found = []
-            for _, entry in log.read(log.oldest):
-                value = msgspec.json.decode(entry.payload)
-                found += [
-                    {"stream": entry.stream, **one} for one in (value if isinstance(value, list) else [value])
-                ]
-            return found
-        finally:
-            log.close()
+    def records(self, since: int = 0) -> list[dict[str, Any]]:
+        """What the log holds, each record with its stream; looks at a copy, so the process may run on.
+
+        Args:
+            since: Leave so many records out.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copytree(self.home / "collector" / "log", Path(folder) / "log")
+            log = DurableLog(copy, limit_bytes=1 << 30)
+            try:
+                found = []
+                for _, entry in log.read(log.oldest):
+                    value = msgspec.json.decode(entry.payload)
+                    items = value if isinstance(value, list) else [value]
+                    found += [{"stream": entry.stream, **one} for one in items]
+                return found[since:]
+            finally:
+                log.close()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,21 +14,32 @@ from collector.server import Server, collector
 COUNT = 60
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with collector(tmp_path / "home") as found:
+class Sent:
+    """A collector that runs for all tests of the file, and what came to it during one of them."""
+
+    def __init__(self, server: Sent) -> None:
+        self.url, self.key, self._server = server.url, server.key, server
+        self._before = len(server.records())
+
+    def landed(self, stream: str = "events") -> list[dict[str, Any]]:
+        """What has come since, of which nothing was rejected."""
+        text = self._server.get("/metrics").decode()
+        assert 'outcome="rejected"} 0' in text, text
+        return [one for one in self._server.records(self._before) if one["stream"] == stream]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with collector(tmp_path_factory.mktemp("libraries")) as found:
         yield found
 
 
-def landed(server: Server, stream: str = "events") -> list[dict[str, Any]]:
-    """Stop the collector and return what it holds."""
-    text = server.get("/metrics").decode()
-    assert 'outcome="rejected"} 0' in text, text
-    assert server.stop() == 0, server.said.read_text()
-    return [one for one in server.records() if one["stream"] == stream]
+@pytest.fixture
+def server(running: Server) -> Sent:
+    return Sent(running)
 
 
-def test_segment(server: Server) -> None:
+def test_segment(server: Sent) -> None:
     import segment.analytics as analytics
 
     failed: list[Any] = []
@@ -49,7 +59,7 @@ def test_segment(server: Server) -> None:
     client.alias("u1", "u2")
     client.shutdown()
     assert not failed
-    found = landed(server)
+    found = server.landed()
     assert len(found) == COUNT + 5 and len({one["event_id"] for one in found}) == COUNT + 5
     orders = [one for one in found if one["event_type"] == "order_completed"]
     assert sorted(one["properties"]["revenue"] for one in orders) == list(range(COUNT))
@@ -69,7 +79,7 @@ def timely(found: list[dict[str, Any]]) -> bool:
     return all(abs(now - time) < timedelta(minutes=10) for time in times)
 
 
-def test_rudderstack(server: Server) -> None:
+def test_rudderstack(server: Sent) -> None:
     import rudderstack.analytics as analytics
 
     client = analytics.Client(server.key, host=server.url, gzip=True)
@@ -77,14 +87,14 @@ def test_rudderstack(server: Server) -> None:
         client.track(f"u{n}", "Order Completed", {"revenue": n})
     client.identify("u1", {"plan": "pro"})
     client.shutdown()
-    found = landed(server)
+    found = server.landed()
     assert len(found) == COUNT + 1
     orders = [one for one in found if one["event_type"] == "order_completed"]
     assert sorted(one["properties"]["revenue"] for one in orders) == list(range(COUNT))
     assert timely(found)
 
 
-def test_posthog(server: Server) -> None:
+def test_posthog(server: Sent) -> None:
     from posthog import Posthog
 
     client = Posthog(server.key, host=server.url, disable_geoip=True, gzip=True)
@@ -92,7 +102,7 @@ def test_posthog(server: Server) -> None:
         client.capture("Order Completed", distinct_id=f"u{n}", properties={"revenue": n})
     client.capture("$pageview", distinct_id="u1", properties={"$current_url": "https://example.com/"})
     client.shutdown()
-    found = landed(server)
+    found = server.landed()
     assert len(found) == COUNT + 1
     orders = [one for one in found if one["event_type"] == "order_completed"]
     assert sorted(one["properties"]["revenue"] for one in orders) == list(range(COUNT))
@@ -102,7 +112,7 @@ def test_posthog(server: Server) -> None:
     assert timely(found)
 
 
-def test_opentelemetry(server: Server) -> None:
+def test_opentelemetry(server: Sent) -> None:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
@@ -133,7 +143,7 @@ def test_opentelemetry(server: Server) -> None:
     assert provider.force_flush() is not False
     provider.shutdown()
     assert set(results) == {MetricExportResult.SUCCESS}
-    found = landed(server, "metrics")
+    found = server.landed("metrics")
     first = {}
     for one in found:
         first.setdefault((one["name"], one["dimensions"].get("country"), one["dimensions"].get("le")), one)
@@ -172,7 +182,7 @@ def test_cloudevents(server: Server, mode: str) -> None:
 
     for n in range(10):
         event = CloudEvent(
-            {"id": str(n), "source": "/shop", "type": "com.example.Order", "subject": f"order-{n}"}
+            {"id": str(n), "source": f"/shop/{mode}", "type": "com.example.Order", "subject": f"order-{n}"}
             | {"specversion": "1.0", "datacontenttype": "application/json", "time": datetime.now(UTC)},
             {"user_id": f"u{n}", "revenue": n},
         )
@@ -182,8 +192,8 @@ def test_cloudevents(server: Server, mode: str) -> None:
             headers = {**message.headers, "authorization": f"Bearer {server.key}"}
             with urllib.request.urlopen(urllib.request.Request(server.url + "/", body, headers)) as answer:
                 assert answer.status == 202
-    found = landed(server)
-    assert [one["event_id"] for one in found] == [f"/shop#{n}" for n in range(10)]
+    found = server.landed()
+    assert [one["event_id"] for one in found] == [f"/shop/{mode}#{n}" for n in range(10)]
     assert {one["event_type"] for one in found} == {"com.example.order"}
     assert [one["properties"]["revenue"] for one in found] == list(range(10))
     assert [one["user_id"] for one in found] == [f"u{n}" for n in range(10)]

@@ -1,4 +1,4 @@
-"""The collector as an RSGI application (https://github.com/emmett-framework/granian): bodies up to their limit, answers."""
+"""The collector as an RSGI application, Granian's own protocol: reads bodies up to their limit, and sends answers."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -34,6 +34,12 @@ def judge(targets: Mapping[str, Target], events: Sequence[Event], now: datetime)
             by_stream.setdefault(event.stream, []).append(event)
     for stream, odd in by_stream.items():
         _judge(targets[stream], odd, now)
+
+
+def warm(targets: Mapping[str, Target]) -> None:
+    """Judge an event of each stream that nobody sent: the first batch of a process loads compiled code, for seconds."""
+    moment = datetime.now(UTC)
+    judge(targets, [Event(name, b"{}", "", b"", False) for name in targets], moment)
 
 
 def _judge(target: Target, events: list[Event], now: datetime) -> None:

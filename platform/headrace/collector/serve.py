@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from headrace.collector.access import Access, Policy
 from headrace.collector.app import App
 from headrace.collector.door import Door
 from headrace.collector.ids import Ids
+from headrace.collector.judge import warm
 from headrace.collector.keys import Keys, first_key
 from headrace.collector.log import DurableLog
 from headrace.collector.meters import Meters
@@ -116,6 +118,7 @@ def opened(settings: Settings, progress: Progress | None = None) -> Iterator[Col
             message_bytes=settings.max_message_bytes // 2,
         )
         held.callback(door.close)
+        threading.Thread(target=warm, args=(streams,), name="collector-warm", daemon=True).start()
         access = _access(settings)
         pages = _operation(streams, door, durable, access, meters, progress).pages
         client = Client(settings.collector_address, settings.collector_user_agent)
@@ -231,8 +234,8 @@ def _bindable(host: str, port: int) -> None:
             tried.bind((host, port))
         except OSError as error:
             raise Fatal(
-                f"the collector cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose another"
-                " HEADRACE_COLLECTOR_HOST or HEADRACE_COLLECTOR_PORT"
+                f"the collector cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose"
+                " another HEADRACE_COLLECTOR_HOST or HEADRACE_COLLECTOR_PORT"
             ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from headrace.config.operation import listed
@@ -19,6 +19,12 @@ class CollectorSettings(BaseModel):
         description="address that the collector listens on; 0.0.0.0 for every one of this machine",
     )
     collector_port: int = Field(8282, ge=1, le=65_535, description="port that the collector listens on")
+    collector_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="address at which 'headrace send --to http' finds a collector; default: host and port above",
+    )
+    collector_key: SecretStr = Field(SecretStr(""), description="write key of 'headrace send --to http'")
     collector_log: Path | None = Field(
         None, description="folder of the collector's log and index; default <home>/collector"
     )
