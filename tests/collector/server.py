@@ -23,6 +23,7 @@ from builders import eventually
 from headrace.collector.keys import Keys
 from headrace.collector.log import DurableLog
 
+DYING = str(Path(__file__).with_name("dying.py"))
 #: Seconds within which a process of a busy machine starts and stops.
 PATIENCE = 120.0
 
@@ -92,15 +93,27 @@ class Server:
 
 
 @contextmanager
-def collector(home: Path, **settings: str) -> Iterator[Server]:
-    """Run a collector; what it leaves running is killed."""
+def collector(home: Path, *, window: str = "", nth: int = 1, **settings: str) -> Iterator[Server]:
+    """Run a collector; what it leaves running is killed.
+
+    Args:
+        home: Its ``HEADRACE_HOME``; may be that of one before.
+        window: Where it dies, or its fault; see ``dying``.
+        nth: At which call it dies.
+        settings: Environment variables.
+    """
     home.mkdir(parents=True, exist_ok=True)
     port, said = free_port(), home / "collect.log"
+    arguments = ["collect", "--port", str(port)]
     keys = Keys(home / "collector" / "keys.json")
     key = keys.create(f"k{len(keys.all())}")
     with said.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli", "collect", "--port", str(port)],
+            [
+                sys.executable,
+                *(["-m", "headrace.cli"] if not window else [DYING, window, str(nth)]),
+                *arguments,
+            ],
             env={**environment(), "HEADRACE_HOME": str(home), **settings},
             stdout=file,
             stderr=file,

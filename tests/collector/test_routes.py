@@ -284,7 +284,7 @@ def _index(value: float, scale: int) -> int:
     [
         (otlp.PROTOBUF, b"\xff\xff"),
         ("application/json", b"{"),
-        ("application/json", b"[]"),
+        ("application/json", b"5"),
         ("text/plain", b""),
     ],
 )

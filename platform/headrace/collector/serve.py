@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -101,6 +100,7 @@ def opened(settings: Settings, progress: Progress | None = None) -> Iterator[Col
     """
     with ExitStack() as held:
         streams = streams_of(settings)
+        warm(streams)
         folder = settings.collector_folder
         durable = DurableLog(folder / "log", limit_bytes=settings.collector_log_bytes)
         held.callback(durable.close)
@@ -118,7 +118,6 @@ def opened(settings: Settings, progress: Progress | None = None) -> Iterator[Col
             message_bytes=settings.max_message_bytes // 2,
         )
         held.callback(door.close)
-        threading.Thread(target=warm, args=(streams,), name="collector-warm", daemon=True).start()
         access = _access(settings)
         pages = _operation(streams, door, durable, access, meters, progress).pages
         client = Client(settings.collector_address, settings.collector_user_agent)
