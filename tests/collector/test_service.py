@@ -362,7 +362,7 @@ class Progress:
         self.stages_: list[Stage] = []
         self.fails: Exception | None = None
 
-    def stages(self, numbers: Any) -> list[Stage]:
+    def stages(self, stream: str, numbers: Any) -> list[Stage]:
         if self.fails:
             raise self.fails
         return [self.stages_.pop(0) if len(self.stages_) > 1 else self.stages_[0] for _ in numbers]
@@ -382,7 +382,7 @@ def test_a_receipt_says_how_far_events_are(tmp_path: Path) -> None:
         assert waited.status == 200 and msgspec.json.decode(waited.body)["entries"][0]["lake_version"] == 7
         for query in ("wait=moon", "wait=lake&seconds=x"):
             assert one.send(path, method="GET", query=query).status == 400
-        for other in ("x", "r.", "rlog.!!", "rlog.gA", "rother.AAA"):
+        for other in ("x", "r.", "rlog.events:!!", "rlog.events:gA", "rlog.AAA", "rother.events:AAA"):
             assert one.send(f"/v1/receipts/{other}", method="GET").status == 404
         assert one.send(path, method="GET", key=None).status == 401
         progress.fails = Retriable("the lake is away")

@@ -93,11 +93,11 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
     """What became of a request, all of which is durable.
 
     Attributes:
-        numbers: Numbers of the log's entries that hold its events, also those of earlier requests.
+        numbers: Numbers of the log's entries that hold its events, by stream; also those of earlier requests.
         outcomes: One per event, in order.
     """
 
-    numbers: list[int]
+    numbers: dict[str, list[int]]
     outcomes: list[Outcome]
 
 

@@ -213,15 +213,18 @@ class Door:
                     repeats[at] = number_of[earlier] if repeats[earlier] < 0 else repeats[earlier]
         found, at, counts = [], 0, dict.fromkeys(("accepted", "repeated", "rejected", "conflict"), 0)
         for ticket in tickets:
-            numbers, outcomes = [], []
+            numbers: dict[str, list[int]] = {}
+            outcomes = []
             for event in ticket.events:
                 status: Status = "rejected" if event.reasons else "accepted"
                 number = number_of[at]
                 if number < 0 and repeats is not None and other is not None:
                     number, status = repeats[at], "conflict" if other[at] else "repeated"
                 counts[status] += 1
-                if status != "conflict" and (not numbers or numbers[-1] != number):
-                    numbers.append(number)
+                if status != "conflict":
+                    mine = numbers.setdefault(event.stream, [])
+                    if not mine or mine[-1] != number:
+                        mine.append(number)
                 reasons = event.reasons if status == "rejected" else []
                 outcomes.append(Outcome(status, event.id, reasons))
                 at += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,42 +37,61 @@ class Stage:
 class Progress(Protocol):
     """Says how far entries of the log are."""
 
-    def stages(self, numbers: Sequence[int], /) -> list[Stage]:
-        """Return how far each entry is; one that the log no longer holds is in the lake.
+    def stages(self, stream: str, numbers: Sequence[int], /) -> list[Stage]:
+        """Return how far each entry of a stream is.
 
         Raises:
             Retriable: Lake or warehouse do not answer.
         """
 
 
-def receipt(log: str, numbers: Iterable[int]) -> str:
+def receipt(log: str, numbers: Mapping[str, Iterable[int]]) -> str:
     """Return the receipt of entries.
 
     Args:
         log: Id of the log.
-        numbers: Their numbers.
+        numbers: Their numbers by stream.
     """
+    parts = [f"{stream}:{_packed(some)}" for stream, some in numbers.items()]
+    return ".".join([f"{_PREFIX}{log}", *parts])
+
+
+def numbers_of(log: str, told: str) -> dict[str, list[int]] | None:
+    """Return the numbers of a receipt's entries by stream; None for what is no receipt.
+
+    Raises:
+        Refused: It is a receipt of another log.
+    """
+    head, *parts = told.split(".")
+    if not parts or not head.startswith(_PREFIX):
+        return None
+    found: dict[str, list[int]] = {}
+    for part in parts:
+        stream, colon, packed = part.partition(":")
+        numbers = _unpacked(packed) if colon and stream and stream not in found else None
+        if not numbers:
+            return None
+        found[stream] = numbers
+    if head != f"{_PREFIX}{log}":
+        raise Refused(404, "the receipt is of another collector's log, which this one cannot look into")
+    return found
+
+
+def _packed(numbers: Iterable[int]) -> str:
     packed = bytearray()
     last = 0
     for first, length in _runs(sorted(set(numbers))):
         _put(packed, first - last)
         _put(packed, length - 1)
         last = first + length
-    return f"{_PREFIX}{log}.{urlsafe_b64encode(packed).decode().rstrip('=')}"
+    return urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def numbers_of(log: str, told: str) -> list[int] | None:
-    """Return the numbers of a receipt's entries; None for what is no receipt.
-
-    Raises:
-        Refused: It is a receipt of another log.
-    """
-    head, dot, rest = told.partition(".")
-    if not dot or not head.startswith(_PREFIX):
-        return None
+def _unpacked(told: str) -> list[int] | None:
+    found: list[int] = []
+    last = 0
     try:
-        packed = b64decode(rest + "=" * (-len(rest) % 4), b"-_", validate=True)
-        found, last, values = [], 0, list(_values(packed))
+        values = list(_values(b64decode(told + "=" * (-len(told) % 4), b"-_", validate=True)))
         for begin, more in zip(values[::2], values[1::2], strict=True):
             if len(found) + more >= _MOST:
                 return None
@@ -80,10 +99,6 @@ def numbers_of(log: str, told: str) -> list[int] | None:
             last = found[-1] + 1
     except (binascii.Error, ValueError):
         return None
-    if not found:
-        return None
-    if head != f"{_PREFIX}{log}":
-        raise Refused(404, "the receipt is of another collector's log, which this one cannot look into")
     return found
 
 

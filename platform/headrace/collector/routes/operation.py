@@ -124,11 +124,12 @@ class Operation:
         except ValueError:
             raise Refused(400, f"seconds={told!r:.20} is no number") from None
 
-    async def _stages(self, numbers: Sequence[int]) -> list[Stage]:
+    async def _stages(self, numbers: Mapping[str, Sequence[int]]) -> list[Stage]:
         if self._progress is None:
             raise Refused(503, "nobody can say how far events are at the moment", 5)
         try:
-            return await asyncio.get_running_loop().run_in_executor(None, self._progress.stages, numbers)
+            loop, stages = asyncio.get_running_loop(), self._progress.stages
+            return [s for at in numbers.items() for s in await loop.run_in_executor(None, stages, *at)]
         except HeadraceError as error:
             raise Refused(503, str(error), 5) from error
 
