@@ -10,7 +10,6 @@ import time
 from base64 import b64decode
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from headrace.collector.base import Refused
 from headrace.collector.http import Request
@@ -78,7 +77,7 @@ class Access:
             raise Refused(
                 401, "there is no write key; 'headrace keys create' makes one, send it as Bearer token"
             )
-        key = self._keys.find(secret, datetime.now(UTC))
+        key = self._keys.find(secret)
         if key is None:
             raise Refused(401, "the write key is not valid; 'headrace keys list' shows those that are")
         return key

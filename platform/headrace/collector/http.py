@@ -59,7 +59,7 @@ class Request:
         """Parameters of the query; the last of a name counts."""
         return dict(parse_qsl(self.query, keep_blank_values=True)) if self.query else {}
 
-    @property
+    @cached_property
     def content_type(self) -> str:
         """Media type in lower case, without parameters."""
         return str(self.headers.get("content-type", "")).partition(";")[0].strip().lower()

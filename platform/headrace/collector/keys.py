@@ -111,8 +111,8 @@ class Keys:
         self._known.clear()
         self._seen = mark
 
-    def find(self, secret: str, now: datetime) -> Key | None:
-        """Return the valid key with a secret; None if there is none."""
+    def find(self, secret: str, now: datetime | None = None) -> Key | None:
+        """Return the key with a secret that is valid at a moment, by default now; None if there is none."""
         digest = self._known.get(secret)
         if digest is None:
             digest = hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
@@ -122,8 +122,9 @@ class Keys:
         if found is None:
             return None
         key, one = found
-        valid = key.revoked is None and (one.until is None or now < one.until)
-        return key if valid else None
+        if key.revoked is not None or (one.until is not None and (now or _now()) >= one.until):
+            return None
+        return key
 
     def all(self) -> list[Key]:
         """Return all keys by name, also those that were revoked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class Progress(Protocol):
         """
 
 
-def receipt(log: str, numbers: Mapping[str, Iterable[int]]) -> str:
+def receipt(log: str, numbers: Mapping[str, Sequence[int]]) -> str:
     """Return the receipt of entries.
 
     Args:
@@ -77,10 +77,10 @@ def numbers_of(log: str, told: str) -> dict[str, list[int]] | None:
     return found
 
 
-def _packed(numbers: Iterable[int]) -> str:
+def _packed(numbers: Sequence[int]) -> str:
     packed = bytearray()
     last = 0
-    for first, length in _runs(sorted(set(numbers))):
+    for first, length in _runs(numbers if len(numbers) == 1 else sorted(set(numbers))):
         _put(packed, first - last)
         _put(packed, length - 1)
         last = first + length
