@@ -52,7 +52,7 @@ class Stream:
 
 def looking(streams: Mapping[str, Any], sent: int = 0) -> LakeProgress:
     cursors = [f"lane{n}" for n in range(LANES)]
-    return LakeProgress(streams, lambda n: n % LANES, cursors, lambda n: n < sent)
+    return LakeProgress(streams, lambda n: n % LANES, cursors, lambda _, n: n < sent)
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,8 @@ _GROUP_EVENTS, _GROUP_BYTES = 5_000, 4 << 20
 #: Bytes that may wait for the disk; beyond that the door says that it is busy.
 _MOST_WAITING = 128 << 20
 _BUSY_SECONDS = 1
+#: About the bytes of an entry in the log beside payload and ids.
+_FRAME = 40
 
 
 class _Ticket:
@@ -76,6 +78,7 @@ class Door:
         self._count = threading.Lock()
         self._unindexed: list[tuple[int, bytes]] = []
         self.drain = Drain()
+        self._appended = log.bytes
         self.broken = ""
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
@@ -133,6 +136,8 @@ class Door:
                 self.broken = ""
                 self._settle(tickets, taken)
                 self._meters.group(len(tickets), time.perf_counter() - began)
+            if self.drain.due:
+                self.drain.note(self._appended - self._log.bytes)
 
     def _commit(self, tickets: list[_Ticket]) -> list[Taken]:
         if self._unindexed:  # what is durable must be found before anything else is looked up
@@ -150,6 +155,7 @@ class Door:
             at += len(ticket.events)
             self._enter(ticket.events, mine, entries, places)
         numbers = self._log.append(entries)
+        self._appended += sum(len(entry.payload) + len(entry.ids) + _FRAME for entry in entries)
         indexed = [(number, entry.ids) for number, entry in zip(numbers, entries, strict=True)]
         try:
             self._index.add(indexed)

@@ -75,11 +75,14 @@ class Drain:
         self._clock = clock
         self._freed: deque[tuple[float, int]] = deque()
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time for another ``note``."""
+        return not self._freed or self._clock() - self._freed[-1][0] >= self._APART
+
     def note(self, removed_bytes: int) -> None:
         """Note how many bytes the log has given back since it was opened."""
         now = self._clock()
-        if self._freed and now - self._freed[-1][0] < self._APART:
-            return
         self._freed.append((now, removed_bytes))
         while len(self._freed) > 2 and now - self._freed[0][0] > self._WINDOW:
             self._freed.popleft()

@@ -34,7 +34,7 @@ class LakeProgress:
         streams: The streams by name.
         lane_of: Lane of an entry by its number.
         cursors: Cursor of each lane in the lake.
-        in_topic: Tells whether topic or queue have acknowledged an entry.
+        in_topic: Tells whether topic or queue have acknowledged an entry of a stream.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class LakeProgress:
         streams: Mapping[str, Stream],
         lane_of: Callable[[int], int],
         cursors: Sequence[str],
-        in_topic: Callable[[int], bool],
+        in_topic: Callable[[str, int], bool],
     ) -> None:
         self._streams, self._lane_of = streams, lane_of
         self._cursors, self._in_topic = list(cursors), in_topic
@@ -56,7 +56,7 @@ class LakeProgress:
             Retriable: Lake or warehouse do not answer.
         """
         if stream not in self._streams:
-            return [Stage(stream, in_topic=self._in_topic(number)) for number in numbers]
+            return [Stage(stream, in_topic=self._in_topic(stream, number)) for number in numbers]
         with self._lock:
             seen = self._look(stream)
             return [self._stage(stream, number, seen) for number in numbers]
@@ -65,7 +65,7 @@ class LakeProgress:
         lane = self._lane_of(number)
         version = next((v for v, positions in seen.versions if positions.get(lane, 0) > number), None)
         if version is None:
-            return Stage(stream, in_topic=self._in_topic(number))
+            return Stage(stream, in_topic=self._in_topic(stream, number))
         return Stage(stream, True, True, version, seen.published >= version)
 
     def _look(self, name: str) -> _Seen:

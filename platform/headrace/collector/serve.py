@@ -23,6 +23,7 @@ from granian.server.embed import Server
 from headrace.collector.about import Client
 from headrace.collector.access import Access, Policy
 from headrace.collector.app import App
+from headrace.collector.dispatch import Dispatcher, KafkaFar, topic_of
 from headrace.collector.door import Door
 from headrace.collector.ids import Ids
 from headrace.collector.judge import warm
@@ -30,12 +31,15 @@ from headrace.collector.keys import Keys, first_key
 from headrace.collector.log import DurableLog
 from headrace.collector.meters import Meters
 from headrace.collector.prepare import Target, targets
+from headrace.collector.progress import LakeProgress
 from headrace.collector.receipts import Progress
 from headrace.collector.routes.operation import Operation
 from headrace.collector.service import Service, Sizes
 from headrace.core.errors import Fatal
-from headrace.pipelines import discover_for
+from headrace.core.lanes import cursor_of, spread
+from headrace.pipelines import Pipeline, discover_for
 from headrace.streams.adapters import limits_of
+from headrace.streams.stream import Stream
 
 if TYPE_CHECKING:
     from headrace.config.settings import Settings
@@ -61,6 +65,7 @@ class Collector:
         door: Takes events.
         log: The log.
         ids: The index.
+        dispatcher: Sends what the log holds to topics.
         meters: What is counted.
         targets: The streams by name.
     """
@@ -69,37 +74,44 @@ class Collector:
     door: Door
     log: DurableLog
     ids: Ids
+    dispatcher: Dispatcher
     meters: Meters
     targets: Mapping[str, Target]
 
 
-def streams_of(settings: Settings) -> dict[str, Target]:
-    """Return the streams that may be sent to: all of this installation whose messages are JSON.
+def pipelines_of(settings: Settings) -> dict[str, Pipeline]:
+    """Return the streams that may be sent to: those that have a topic with JSON among their sources.
 
     Raises:
         Fatal: There is none.
     """
-    pipelines = discover_for(settings).pipelines
-    found = targets({name: (p.contract, limits_of(p, settings)) for name, p in pipelines.items()})
+    found = {}
+    for name, pipeline in discover_for(settings).pipelines.items():
+        try:
+            topic_of(pipeline)
+        except Fatal as error:
+            log.warning("stream %r is not collected for: %s", name, error)
+        else:
+            found[name] = pipeline
     if not found:
         raise Fatal("there is no stream to collect for; 'headrace status' names files that do not load")
     return found
 
 
 @contextmanager
-def opened(settings: Settings, progress: Progress | None = None) -> Iterator[Collector]:
+def opened(settings: Settings) -> Iterator[Collector]:
     """Open a collector; when it is left, what waits is committed and everything closed.
 
     Args:
         settings: Where everything is.
-        progress: Says how far entries are, for receipts.
 
     Raises:
         Busy: Another process has its log.
         Fatal: Log, index or keys cannot be opened.
     """
     with ExitStack() as held:
-        streams = streams_of(settings)
+        pipelines = pipelines_of(settings)
+        streams = targets({name: (p.contract, limits_of(p, settings)) for name, p in pipelines.items()})
         warm(streams)
         folder = settings.collector_folder
         durable = DurableLog(folder / "log", limit_bytes=settings.collector_log_bytes)
@@ -108,6 +120,10 @@ def opened(settings: Settings, progress: Progress | None = None) -> Iterator[Col
         held.callback(ids.close)
         if added := ids.catch_up(durable):
             log.info("%s entries of the log were added to the index", f"{added:,}")
+        dispatcher = Dispatcher(
+            durable, ids, {name: KafkaFar(s) for name, s in _streams(pipelines, settings, held)}
+        )
+        held.callback(dispatcher.stop)
         meters = Meters()
         door = Door(
             durable,
@@ -119,7 +135,13 @@ def opened(settings: Settings, progress: Progress | None = None) -> Iterator[Col
         )
         held.callback(door.close)
         access = _access(settings)
-        pages = _operation(streams, door, durable, access, meters, progress).pages
+        progress = LakeProgress(
+            dict(_streams(pipelines, settings, held)),
+            lambda number: spread(number, durable.lanes),
+            [cursor_of(durable.id, lane) for lane in range(durable.lanes)],
+            dispatcher.in_topic,
+        )
+        pages = _operation(streams, door, durable, dispatcher, access, meters, progress).pages
         client = Client(settings.collector_address, settings.collector_user_agent)
         sizes = Sizes(
             settings.collector_body_bytes,
@@ -127,7 +149,18 @@ def opened(settings: Settings, progress: Progress | None = None) -> Iterator[Col
             settings.collector_batch_events,
         )
         service = Service(door, streams, access, client, meters, durable.id, sizes, pages)
-        yield Collector(App(service), door, durable, ids, meters, streams)
+        dispatcher.start()
+        yield Collector(App(service), door, durable, ids, dispatcher, meters, streams)
+
+
+def _streams(
+    pipelines: Mapping[str, Pipeline], settings: Settings, held: ExitStack
+) -> Iterator[tuple[str, Stream]]:
+    """Yield streams with adapters of their own, which are closed in the end: each is for one thread."""
+    for name, pipeline in pipelines.items():
+        stream = Stream(pipeline, settings, retry=False)
+        held.callback(stream.close)
+        yield name, stream
 
 
 def _access(settings: Settings) -> Access:
@@ -148,9 +181,10 @@ def _operation(
     streams: Mapping[str, Target],
     door: Door,
     durable: DurableLog,
+    dispatcher: Dispatcher,
     access: Access,
     meters: Meters,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Operation:
     from headrace.collector import description
 
@@ -164,7 +198,14 @@ def _operation(
                 "Bytes of the log that the lake does not have yet.",
                 durable.bytes,
             ),
-            "headrace_collector_log_entries": ("Entries of the log.", durable.next - durable.oldest),
+            "headrace_collector_waiting_entries": (
+                "Entries that the lake does not have yet, as far as is known.",
+                max(0, durable.next - max(dispatcher.landed, durable.oldest)),
+            ),
+            "headrace_collector_problems": (
+                "Streams whose entries do not reach their topics.",
+                len(dispatcher.problems),
+            ),
         }
 
     return Operation(
