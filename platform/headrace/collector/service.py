@@ -160,7 +160,7 @@ class Service:
     async def _take(self, request: Request, route: Route) -> Response:
         key = None if route.keyed_in_body and not secret_of(request) else self._access.key(request)
         body = plain_body(request, self.sizes.body)
-        if request.content_type != otlp.PROTOBUF and not body.isascii():
+        if route.text and not body.isascii():
             _utf8(body)
         parsed = route.parse(request, body)
         if key is None:

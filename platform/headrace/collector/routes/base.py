@@ -68,6 +68,7 @@ class Route:
         answer: Makes the answer.
         refuse: Makes the answer to a request that is refused; None for the usual one.
         keyed_in_body: Whether the write key may be in the body.
+        text: Whether every body is text in UTF-8; if not, ``parse`` decides.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Route:
     answer: Callable[[Request, Result], Response]
     refuse: Callable[[Request, Refused], Response] | None = None
     keyed_in_body: bool = False
+    text: bool = True
 
 
 def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -95,7 +97,7 @@ def decoded(decoder: msgspec.json.Decoder[Any], body: bytes | msgspec.Raw, what:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise Refused(400, f"the body is not what {what} takes: {error}; nothing of it was taken") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, f"the body is no JSON: {error}; nothing of it was taken") from None
 
 

@@ -129,4 +129,4 @@ def _told(request: Request, result: Result) -> Response:
     return answer(202, {"receipt": result.receipt, **counts, "conflicts": conflicts})
 
 
-EVENT = Route("cloudevents", _parse, _told)
+EVENT = Route("cloudevents", _parse, _told, text=False)

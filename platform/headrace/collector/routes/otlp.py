@@ -240,4 +240,4 @@ def _refused(request: Request, refused: Refused) -> Response:
     return Response(refused.status, MessageToJson(status, indent=None).encode(), JSON, headers)
 
 
-EXPORT = Route("otlp_metrics", _parse, _told, _refused)
+EXPORT = Route("otlp_metrics", _parse, _told, _refused, text=False)
