@@ -54,7 +54,7 @@ CONTENTS = [
     "application/json", "text/plain", "application/x-ndjson", "application/cloudevents+json",
     "application/cloudevents-batch+json", otlp.PROTOBUF, "", "application/x-www-form-urlencoded",
 ]  # fmt: skip
-BODIES = 1_500
+BODIES = 400
 
 
 @pytest.fixture
