@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace.collector import door, ids
-from headrace.collector.log import DurableLog, segments
+from headrace.collector.base import Outcome, Taken
+from headrace.collector.log import DurableLog, Entry, segments
 
 
 def killing_before(owner: Any, name: str, nth: int) -> None:
@@ -33,23 +34,22 @@ def killing_before(owner: Any, name: str, nth: int) -> None:
 
 def answering_first(nth: int) -> None:
     """Answer each group before it is appended: the fault of which this collector must be free."""
-    append, calls = DurableLog.append, 0
+    calls = 0
     settle = door.Door._settle
 
     def commit(self: Any, tickets: list[Any]) -> list[Any]:
         nonlocal calls
         calls += 1
-        told = [door.Taken([0], [door.Outcome("accepted", e.id) for e in t.events]) for t in tickets]
+        told = [Taken({"events": [0]}, [Outcome("accepted", e.id) for e in t.events]) for t in tickets]
         settle(self, tickets, told)
         if calls >= nth:
             time.sleep(0.5)  # the answers go out
             os.kill(os.getpid(), signal.SIGKILL)
-        self._log.append([door.Entry(e.stream, e.payload, e.digest) for t in tickets for e in t.events])
+        self._log.append([Entry(e.stream, e.payload, e.digest) for t in tickets for e in t.events])
         return told
 
     door.Door._commit = commit  # type: ignore[method-assign]
     door.Door._settle = lambda *_: None  # type: ignore[method-assign]
-    assert append is DurableLog.append
 
 
 def forgetting() -> None:

@@ -69,7 +69,9 @@ def _id(payload: bytes) -> str:
 
 def test_what_is_acknowledged_lands_once(stack: Stack, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    own = {name: value for name, value in of_stack(stack, home).items() if name != "HEADRACE_HOME"}
+    own: dict[str, Any] = {
+        name: value for name, value in of_stack(stack, home).items() if name != "HEADRACE_HOME"
+    }
     batches = [
         [
             {**EVENT, "event_id": f"http-{at + n}", "channel": "fax" if n % 10 == 9 else "web"}

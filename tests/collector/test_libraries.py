@@ -17,7 +17,7 @@ COUNT = 60
 class Sent:
     """A collector that runs for all tests of the file, and what came to it during one of them."""
 
-    def __init__(self, server: Sent) -> None:
+    def __init__(self, server: Server) -> None:
         self.url, self.key, self._server = server.url, server.key, server
         self._before = len(server.records())
 
@@ -144,7 +144,7 @@ def test_opentelemetry(server: Sent) -> None:
     provider.shutdown()
     assert set(results) == {MetricExportResult.SUCCESS}
     found = server.landed("metrics")
-    first = {}
+    first: dict[tuple[str, str | None, str | None], dict[str, Any]] = {}
     for one in found:
         first.setdefault((one["name"], one["dimensions"].get("country"), one["dimensions"].get("le")), one)
     assert {one["source"] for one in found} == {"shop"} and all(one["metric_id"] for one in found)
@@ -176,7 +176,7 @@ def _observed(value: float) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["structured", "binary"])
-def test_cloudevents(server: Server, mode: str) -> None:
+def test_cloudevents(server: Sent, mode: str) -> None:
     from cloudevents.core.bindings import http
     from cloudevents.core.v1.event import CloudEvent
 

@@ -6,7 +6,7 @@ import gzip
 import json
 import zlib
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,13 +221,14 @@ def test_the_network_of_an_address(address: str, expected: str) -> None:
 
 def compressed(name: str, body: bytes) -> bytes:
     bare = zlib.compressobj(wbits=-15)
-    return {
+    ways: dict[str, Callable[[bytes], bytes]] = {
         "gzip": gzip.compress,
         "deflate": zlib.compress,
         "bare": lambda b: bare.compress(b) + bare.flush(),
         "zstd": zstandard.compress,
         "identity": lambda b: b,
-    }[name](body)
+    }
+    return ways[name](body)
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "bare", "zstd", "identity"])

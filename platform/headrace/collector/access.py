@@ -122,9 +122,8 @@ class Access:
     def address(self, request: Request) -> str:
         """Return the address of the client, which trusted proxies tell."""
         if self._policy.proxies:
-            told = [
-                one.strip() for one in request.headers.get("x-forwarded-for", "").split(",") if one.strip()
-            ]
+            given: str = request.headers.get("x-forwarded-for", "")
+            told = [one.strip() for one in given.split(",") if one.strip()]
             if told:
                 return told[-min(self._policy.proxies, len(told))]
         return request.address

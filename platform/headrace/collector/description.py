@@ -118,14 +118,14 @@ def _bodies(name: str, targets: Mapping[str, Target]) -> dict[str, Any]:
     stream = {"track": "events", "measurements": "metrics"}.get(name)
     if stream is not None and stream in targets:
         of = {"$ref": f"#/components/schemas/record.{stream}"}
-        schema = {"anyOf": [of, {"type": "array", "items": of, "minItems": 1}]}
+        schema: dict[str, Any] = {"anyOf": [of, {"type": "array", "items": of, "minItems": 1}]}
         return {_JSON: {"schema": schema}, "text/plain": {"schema": {"type": "string"}}}
     if name == "batch":
         lists = {
             stream: {"type": "array", "items": {"$ref": f"#/components/schemas/record.{stream}"}}
             for stream in targets
         }
-        members = {
+        members: dict[str, Any] = {
             "events": lists.get("events", {"type": "array"}),
             "measurements": lists.get("metrics", {"type": "array"}),
             "streams": {"type": "object", "properties": lists, "additionalProperties": False},

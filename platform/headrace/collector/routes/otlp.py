@@ -121,7 +121,7 @@ def _text(value: Any) -> str:
         case "bool_value":
             return "true" if found else "false"
         case "array_value" | "kvlist_value":
-            return MessageToJson(found, indent=None)
+            return str(MessageToJson(found, indent=None))
         case "bytes_value":
             return str(found.hex())
     return str(found)
