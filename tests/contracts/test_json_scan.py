@@ -135,13 +135,13 @@ def records(draw: Any, contract: Contract) -> bytes:
 
 
 @pytest.mark.parametrize("contract", [EVENTS, METRICS, WIDE], ids=lambda c: c.name)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(data=st.data())
 def test_records_are_what_msgspec_makes_of_them(contract: Contract, data: st.DataObject) -> None:
     compare(contract, data.draw(st.lists(records(contract), max_size=6)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     kind=st.sampled_from(["event", "metric"]),
     changes=st.lists(
@@ -163,7 +163,7 @@ def test_damaged_records_are_what_msgspec_makes_of_them(
     compare(EVENTS if kind == "event" else METRICS, [whole, damaged, whole])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(number=st.from_regex(r"\A-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,19})?([eE][+-]?[0-9]{1,2})?\Z"))
 @example("9007199254740993")  # between two doubles
 @example("9007199254740992.5")
@@ -176,7 +176,7 @@ def test_a_number_is_the_nearest_double(number: str) -> None:
     compare(EVENTS, [record])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(number=st.from_regex(r"\A-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,19}|\.0{1,40})?([eE][+-]?[0-9]{1,2})?\Z"))
 @example("1.0")
 @example("1e0")

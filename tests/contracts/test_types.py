@@ -61,7 +61,7 @@ def expected(name: str, text: str | None) -> tuple[Any, set[tuple[str, str]]]:
     return found, why
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_value_lands_as_the_oracle_says_or_with_its_reasons(data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.sampled_from(ASKED), min_size=1, max_size=6, unique=True))

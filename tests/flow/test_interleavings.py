@@ -232,7 +232,7 @@ def test_who_was_frozen_between_its_commits_does_not_land_what_another_has_rejec
     killed_at=st.none() | st.integers(0, 15),
     kind=st.sampled_from([MemoryLog, MemoryQueue]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_three_writers_one_of_which_may_die(
     judges: list[Limits],
     schedule: list[int],

@@ -75,7 +75,7 @@ def records(draw: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", ["plain", "array", "escaped"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some=st.lists(records(), min_size=1, max_size=6))
 def test_every_record_is_what_python_makes_of_it(judge: Judge, way: str, some: list[dict[str, Any]]) -> None:
     payloads = [json.dumps(one).encode() for one in some]
@@ -182,7 +182,7 @@ RICH = json.dumps({
 }).encode()  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(
         st.tuples(
