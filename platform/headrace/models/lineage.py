@@ -116,9 +116,8 @@ def _followed(
     """Yield models, parents first, with the columns of each that could be followed."""
     from sqlglot.schema import MappingSchema
 
-    logging.getLogger("sqlglot").setLevel(
-        logging.ERROR
-    )  # it warns of SQL of Headrace's own that it cannot follow
+    # it warns of SQL of Headrace's own that it cannot follow
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)
     models = {name: node for name, node in manifest["nodes"].items() if node["resource_type"] == "model"}
     nodes = {**manifest["sources"], **models}
     schema = MappingSchema(dialect="clickhouse")
