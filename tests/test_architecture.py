@@ -44,7 +44,7 @@ DRIVERS = {
     "psycopg2": ("clients/postgres.py",),
     "apprise": ("alerts/channels.py",),
     "chdb": ("local/clickhouse/",),
-    "pandera": ("contracts/", "bench/shaping.py", "bench/types.py"),
+    "pandera": ("contracts/", "bench/shaping.py", "bench/types.py", "bench/versions.py"),
 }
 
 

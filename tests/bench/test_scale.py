@@ -42,10 +42,11 @@ def test_a_row_too_many_is_found(stack: Stack, monkeypatch: pytest.MonkeyPatch) 
 
 def test_commits_are_counted_and_maintained(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "_WINDOW", 4)
-    made, took = committing(stack.settings, 8)
+    made, took, daily = committing(stack.settings, 8)
     assert [one.commits for one in made] == [4, 8]
     assert min(one.milliseconds for one in made) > 0
     assert took > 0
+    assert daily == 8, "of eight commits some days apart; today goes on"
 
 
 def test_backlogs_grow() -> None:

@@ -141,6 +141,8 @@ class Arena:
         self.warehouse = bench.settings  # how who judges reaches it
         self.settings = {**self.services, "lake_uri": str(self.lake), "raw_database": self.database}
         self.launcher = bench.launcher
+        self.contract = "old"  # of workers that are started from now on
+        self.job: dict[str, Any] = {}  # what their jobs have besides
         self.hits_file = self.folder / "hits"
         self.hits: list[str] = []
         self.objections: list[str] = []
@@ -226,6 +228,8 @@ class Arena:
             "visibility_seconds": self.size.visibility_seconds,
             "commit_batches": self.size.commit_batches,
             "chunk_rows": self.size.chunk_rows,
+            "contract": self.contract,
+            **self.job,
             **more,
         }
         return (launcher or self.launcher).start(job)
@@ -244,6 +248,8 @@ class Arena:
             "swap_staged": 4,
             "swapped": 4,
         }
+        if self.cell.window == "growing":
+            return {"window": "growing", "nth": 1, "action": self.cell.action}
         least = 4 if self.cell.window == "compaction" else passings.get(self.cell.window, self.size.batches)
         nth = max(1, round(self.cell.at / 100 * least))
         return {"window": self.cell.window, "nth": nth, "action": self.cell.action}

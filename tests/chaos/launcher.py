@@ -76,11 +76,12 @@ class Launcher:
         room = ["--room", str(self._room[0]), str(self._room[1])] if self._room else []
         tests = str(Path(__file__).resolve().parents[1])
         outer = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+        paths = [tests, *filter(None, [outer.get("PYTHONPATH")])]  # whose code is tried is what runs here
         self._process = subprocess.Popen(
             (sys.executable, "-m", "chaos.worker", *room),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**outer, "PYTHONPATH": tests, "OPENBLAS_NUM_THREADS": "1"},
+            env={**outer, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
         )
         assert self._process.stdout is not None
         first = json.loads(self._process.stdout.readline() or b'{"event": "refused", "why": "it ended"}')

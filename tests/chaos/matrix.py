@@ -28,6 +28,7 @@ class Cell:
         op: What the victim does (``worker.OPS``).
         beside: What other workers do meanwhile.
         scenario: The function of ``runner.py`` that plays it.
+        contract: The victim's, where processes of two versions land: ``old`` or ``new``; empty elsewhere.
         expect: VIOLATED for negative controls, whose breach the judge must see.
     """
 
@@ -38,6 +39,7 @@ class Cell:
     op: str = "keep"
     beside: tuple[str, ...] = ()
     scenario: str = "fault"
+    contract: str = ""
     expect: Verdict = Verdict.VERIFIED
 
     @property
@@ -46,6 +48,8 @@ class Cell:
         parts = [self.source, self.window, self.action, str(self.at)]
         if self.op != "keep":
             parts[1] += f"({self.op})"
+        if self.contract:
+            parts[1] += f"(rolling,{self.contract})"
         if self.beside and self.op == "keep":
             parts[1] += f"(beside {','.join(self.beside)})"
         return " ".join(parts)
@@ -53,7 +57,16 @@ class Cell:
 
 def matrix() -> list[Cell]:
     """All cells, in the order of running: kills of one service are far apart."""
-    return [*_kills(), *_errors(), *_zombies(), *_services(), *_durable(), *controls()]
+    return [
+        *_kills(),
+        *_errors(),
+        *_zombies(),
+        *_rolling(),
+        *_restores(),
+        *_services(),
+        *_durable(),
+        *controls(),
+    ]
 
 
 def _kills() -> Iterator[Cell]:
@@ -85,6 +98,24 @@ def _zombies() -> Iterator[Cell]:
         for window in ("swap_staged", "swapped"):
             yield Cell(source, window, "freeze", op="swap", beside=("keep",), scenario="thaw")
         yield Cell(source, "compaction", "freeze", op="compact", beside=("keep",), scenario="thaw")
+
+
+def _rolling() -> Iterator[Cell]:
+    """Processes of a new contract replace those of an old one; one of either is struck, the others land on."""
+    for source in SOURCES:
+        for contract in ("old", "new"):
+            for window in INGEST:
+                yield Cell(source, window, "kill", 50, scenario="rolling", contract=contract)
+            yield Cell(source, "mid_write", "freeze", 50, scenario="rolling", contract=contract)
+        yield Cell(source, "growing", "kill", 1, scenario="rolling", contract="new")
+        yield Cell(source, "growing", "freeze", 1, scenario="rolling", contract="new")
+
+
+def _restores() -> Iterator[Cell]:
+    """A restore is struck between the two tables of a stream, run again, and undone."""
+    for source in SOURCES:
+        for action in ("kill", "freeze"):
+            yield Cell(source, "between_restores", action, 1, op="restore", scenario="restored")
 
 
 def _services() -> Iterator[Cell]:
@@ -119,6 +150,10 @@ def controls() -> Iterator[Cell]:
             yield Cell(source, "mid_write", action, expect=Verdict.VIOLATED)
         for action in ("double_warehouse", "drop_warehouse"):
             yield Cell(source, "published_not_recorded", action, expect=Verdict.VIOLATED)
+        for action in ("double_lake", "drop_lake"):
+            yield Cell(
+                source, "mid_write", action, scenario="rolling", contract="new", expect=Verdict.VIOLATED
+            )
     yield Cell("sqs", "machine", "unsynced", 50, scenario="power_cut", expect=Verdict.VIOLATED)
 
 
@@ -132,6 +167,7 @@ SHORT = (
     Cell("sqs", "published_not_recorded", "error"),
     Cell("kafka", "swap_staged", "kill", 50, op="swap", beside=("land",)),
     Cell("kafka", "clickhouse", "kill", 10, scenario="service_kill"),
+    Cell("kafka", "growing", "kill", 1, scenario="rolling", contract="new"),
 )
 SHORT_CONTROLS = (
     Cell("kafka", "mid_write", "double_lake", expect=Verdict.VIOLATED),

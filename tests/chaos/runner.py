@@ -14,12 +14,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from deltalake import DeltaTable
+
 from chaos.arena import Arena, Bench
 from chaos.disk import Disk
 from chaos.endpoint import Endpoint
 from chaos.faults import Network, broker_behind, free_port
 from chaos.judge import Judgement, Records, Verdict
-from chaos.launcher import Launcher, Refused
+from chaos.launcher import Launcher, Refused, Worker
 from chaos.matrix import Cell
 from chaos.reader import TABLES, Lake
 from chaos.worker import EXIT_FATAL
@@ -89,6 +91,68 @@ def zombie(arena: Arena) -> None:
     if victim is not None:
         arena.thaw(victim)
     arena.settle(*companions, victim)
+
+
+def rolling(arena: Arena) -> None:
+    """Processes of a new contract replace those of an old one.
+
+    The victim is struck while one of the other contract lands beside it: the table grows meanwhile, or has just grown.
+    A new process takes over from it, and the old one goes on until the end.
+    """
+    arena.open()
+    of, other = ("new", "old") if arena.cell.contract == "new" else ("old", "new")
+    arena.contract = "old"
+    first = arena.start("keep", home="elsewhere")
+    _landed(arena, 10)
+    arena.contract = other
+    beside = arena.start("keep", home="elsewhere") if other == "new" else first
+    arena.contract = of
+    victim = arena.strike()
+    arena.contract = "new"
+    successor = arena.start("keep", home="elsewhere")
+    if victim is not None and victim.state != "exit":
+        _landed(arena, 60)
+        arena.thaw(victim)
+    arena.settle(
+        first, *([beside] if beside is not first else []), victim if _lives(victim) else None, successor
+    )
+    grown = DeltaTable(str(arena.lake / "events")).schema().to_json()
+    if '"country"' not in grown or '"long"' not in grown:
+        arena.objections.append("the table has not grown")
+
+
+def restored(arena: Arena) -> None:
+    """A restore dies or freezes between the two tables, another does it again, a third undoes it; then all goes on."""
+    arena.open(watch_lake=False)  # where rows are to become fewer
+    worker = arena.start("keep", home="elsewhere", stop="paused")
+    arena.until(lambda: _messages_in(arena) >= arena.size.messages // 5, "landing of 20 %")
+    moment = datetime.now(UTC)
+    arena.until(lambda: _messages_in(arena) >= arena.size.messages // 2, "landing of 50 %")
+    assert arena.sender is not None and arena.reader is not None
+    arena.sender.pause()
+    arena.stop("paused")
+    arena.ended(worker)
+    arena.job = {"to": moment.isoformat()}
+    before = _messages_in(arena)
+    victim = arena.strike()
+    arena.ended(arena.start("restore", home="elsewhere"))
+    if _messages_in(arena) >= before:
+        arena.objections.append("the restore has taken nothing out")
+    if victim is not None and victim.state != "exit":
+        arena.thaw(victim)
+        arena.ended(victim)
+    arena.job = {}
+    arena.ended(arena.start("restore", home="elsewhere"))
+    arena.ended(arena.start("publish", stop="paused"))
+    arena.reader.finish()
+    arena.reader.objections.clear()  # that rows became fewer
+    arena.watch()
+    arena.sender.resume()
+    arena.settle(arena.start("keep"))
+
+
+def _lives(worker: Worker | None) -> bool:
+    return worker is not None and worker.state != "exit"
 
 
 def thaw(arena: Arena) -> None:
@@ -371,6 +435,8 @@ SCENARIOS: dict[str, Callable[[Arena], None]] = {
     for f in (
         fault,
         zombie,
+        rolling,
+        restored,
         thaw,
         service_kill,
         source_kill,

@@ -23,6 +23,8 @@ from headrace.core.batch import Chunk, MicroBatch, Position, Table
 from headrace.core.errors import Retriable
 from headrace.flow.commit import StreamLake
 from headrace.lake.base import Staged
+from headrace.lake.delta import growth
+from headrace.repair import restore as repair_restore
 from headrace.streams.stream import Stream
 from headrace.warehouse import Publication
 
@@ -35,6 +37,8 @@ WINDOWS = {
     "mid_publish": "some chunks of a lake version inserted, others not",
     "published_not_recorded": "a lake version inserted, its publication not recorded",
     "compaction": "compacted Parquet files written, their commit not",
+    "growing": "columns of the good table changed, the contract not recorded",
+    "between_restores": "rejected table restored, good table not",
     "swap_staged": "staging table filled, partition not swapped",
     "swapped": "partition swapped, staging table not dropped",
 }
@@ -240,6 +244,31 @@ class ChaosStream(Stream):
     @cached_property
     def warehouse(self) -> Any:
         return WatchedWarehouse(Stream.warehouse.func(self), self.points)  # type: ignore[attr-defined]
+
+
+def watch_growth(points: Failpoint) -> None:
+    """Pass ``growing`` where a table that has its new columns is about to record the contract."""
+    assert hasattr(growth, "_record"), "the product records contracts elsewhere: adapt the chaos suite"
+    real = growth._record
+
+    def record(*args: Any) -> None:
+        points.passing("growing")
+        real(*args)
+
+    growth._record = record  # type: ignore[assignment]
+
+
+def watch_restores(points: Failpoint) -> None:
+    """Pass ``between_restores`` where one table of a stream has been restored."""
+    assert hasattr(repair_restore, "restore"), "the product restores elsewhere: adapt the chaos suite"
+    real = repair_restore.restore
+
+    def restore(*args: Any, **named: Any) -> Any:
+        done = real(*args, **named)
+        points.passing("between_restores")
+        return done
+
+    repair_restore.restore = restore
 
 
 def watch_swaps(points: Failpoint) -> None:

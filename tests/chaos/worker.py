@@ -33,14 +33,16 @@ from deltalake.exceptions import DeltaError
 
 import headrace.flow.validate
 import headrace.lake.delta.chunks
-from chaos.windows import ChaosStream, Failpoint, watch_swaps
+from chaos.contracts import CONTRACTS
+from chaos.windows import ChaosStream, Failpoint, watch_growth, watch_restores, watch_swaps
 from headrace.config.settings import load_settings
-from headrace.contracts import EVENTS
+from headrace.contracts import EVENTS, Contract
 from headrace.core.errors import Fatal, HeadraceError, Retriable
 from headrace.flow.commit import Landed
 from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
 from headrace.pipelines import Kafka, Pipeline, Sqs
+from headrace.repair.restore import restore_stream
 from headrace.sources.sqs import SqsSource
 from headrace.streams.drain import drain
 
@@ -154,19 +156,27 @@ def compact(run: Run) -> None:
         threading.Event().wait(_PAUSE)
 
 
+def restore(run: Run) -> None:
+    """Take the stream back to a moment, or undo that."""
+    to = run.job.get("to")
+    run.retrying(lambda: restore_stream(run.stream, datetime.fromisoformat(to) if to else None))
+
+
 def enlarge(run: Run) -> None:
     """The disk has room again."""
     _mount(Path(run.job["room"]), run.job["bytes"], _REMOUNT)
 
 
-OPS: dict[str, Callable[[Run], None]] = {f.__name__: f for f in (keep, land, publish, swap, compact, enlarge)}
+OPS: dict[str, Callable[[Run], None]] = {
+    f.__name__: f for f in (keep, land, publish, swap, compact, restore, enlarge)
+}
 
 
-def pipeline(source: str) -> Pipeline:
+def pipeline(source: str, contract: Contract = EVENTS) -> Pipeline:
     """The events stream with one source, e.g. ``kafka/<topic>``."""
     kind, _, name = source.partition("/")
     spec = Kafka(name) if kind == "kafka" else Sqs(name)
-    return Pipeline(EVENTS, (spec,), "team:chaos", "events under chaos", models="events")
+    return Pipeline(contract, (spec,), "team:chaos", "events under chaos", models="events")
 
 
 def _tune(names: dict[str, Any], name: str, value: int) -> None:
@@ -198,11 +208,15 @@ def perform(job: dict[str, Any]) -> int:
     _set_clock(int(job["settings"].pop("chaos_clock_days", 0)))
     points = Failpoint(point["window"], point["nth"], point["action"], Path(job["hits"]))
     watch_swaps(points)
+    watch_growth(points)
+    watch_restores(points)
     result: dict[str, Any] = {"error": "", "kind": ""}
     run: Run | None = None
     code = 0
     try:
-        stream = ChaosStream(pipeline(job["source"]), load_settings(**job["settings"]))
+        stream = ChaosStream(
+            pipeline(job["source"], CONTRACTS[job["contract"]]), load_settings(**job["settings"])
+        )
         stream.points = points
         run = Run(job, stream, points, Landed())
         OPS[job["op"]](run)

@@ -273,6 +273,34 @@ def test_migrations_are_shown_run_and_unlocked(stack: Stack) -> None:
     assert answer("migrate", "unlock", env=env) == {"holder": None}
 
 
+def test_what_contracts_need_is_planned_shown_and_run(stack: Stack) -> None:
+    database = "raw_cli_plan"
+    env = {**stack.environment, "HEADRACE_RAW_DATABASE": database}
+    before = answer("migrate", "plan", env=env)
+    assert [one["state"] for one in before["files"]] == ["pending"] * len(before["files"])
+    assert before["generated"] == [], "the files make these tables"
+    answer("migrate", "up", env=env)
+    server = Server(stack.settings)
+    server.command(f"ALTER TABLE {database}.events DROP COLUMN screen_name")
+    for _ in range(2):  # a plan changes nothing
+        plan = answer("migrate", "plan", env=env)
+        [one] = plan["generated"]
+        assert (one["table"], one["refused"], plan["files"]) == ("events", [], [])
+        [statement] = one["statements"]
+        assert "ADD COLUMN IF NOT EXISTS `screen_name`" in statement and statement.endswith(
+            "AFTER `page_url`"
+        )
+    assert statement in headrace("migrate", "plan", env=env).stdout
+    assert answer("migrate", "up", env=env) == ["generated/0001_events.v1.sql"]
+    assert headrace("migrate", "plan", env=env).stdout == "nothing to do\n"
+    assert answer("migrate", "status", env=env)[-1]["name"] == "generated/0001_events.v1.sql"
+    server.command(f"ALTER TABLE {database}.events MODIFY COLUMN duration_ms Nullable(String)")
+    refused = headrace("migrate", "plan", env=env)
+    assert refused.returncode == 1
+    assert "column 'duration_ms' of raw table events is Nullable(String)" in refused.stdout
+    assert "'duration_ms'" in headrace("migrate", "up", env=env).stderr
+
+
 def test_an_edited_migration_turns_status_and_doctor_red(stack: Stack) -> None:
     database = "raw_cli_edited"
     env = {**stack.environment, "HEADRACE_RAW_DATABASE": database}

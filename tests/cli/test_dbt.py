@@ -29,7 +29,7 @@ def test_check_tells_ci_what_is_stale_and_the_command_mends_it(env: dict[str, st
     well = run_text("dbt", "sources", "--check", env=env)
     assert (well.returncode, well.stdout) == (0, "the sources of orders are as their contracts\n")
     assert json.loads(run_text("dbt", "sources", "--check", "--json", env=env).stdout) == {
-        "stale": [], "broken": {}
+        "stale": [], "models": [], "broken": {}
     }  # fmt: skip
 
 

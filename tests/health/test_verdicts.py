@@ -146,6 +146,7 @@ def test_fields_outside_the_contract_warn_unless_they_are_kept() -> None:
                 "good_rows": int,
                 "rejected_rows": int,
                 "doubled_rows": int,
+                "messages_restored_away": int,
                 "offsets_without_message": dict,
                 "gaps_asked_for": int,
                 "gaps_not_asked_for": int,

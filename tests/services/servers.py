@@ -1,4 +1,4 @@
-"""Apache Kafka, Tansu on S3, ElasticMQ and SeaweedFS as services of a supervisor, each on loopback ports of its own.
+"""Apache Kafka, Tansu on S3, ElasticMQ, Apicurio and SeaweedFS as services of a supervisor, on loopback ports.
 
 What broker and queue acknowledged is in files: ``kill -9`` and another start lose nothing.
 """
@@ -33,9 +33,11 @@ from headrace.local.supervisor import Supervisor
 from .fetch import Missing
 
 #: Environment variables that ask for a service: the folder that ``fetch.py`` filled for it.
-KAFKA, S3, QUEUE, POSTGRES = (f"HEADRACE_TEST_{name}" for name in ("KAFKA", "S3", "QUEUE", "POSTGRES"))
+KAFKA, S3, QUEUE, POSTGRES, REGISTRY = (
+    f"HEADRACE_TEST_{name}" for name in ("KAFKA", "S3", "QUEUE", "POSTGRES", "REGISTRY")
+)
 _ASKED = {
-    n: os.environ.get(n) for n in (KAFKA, S3, QUEUE, POSTGRES)
+    n: os.environ.get(n) for n in (KAFKA, S3, QUEUE, POSTGRES, REGISTRY)
 }  # tests run without any HEADRACE_* variable
 REGION = "us-east-1"
 _KEY = "headrace"  # as id and secret: SeaweedFS takes any
@@ -245,6 +247,30 @@ def elasticmq_service(jars: Path, home: Path) -> tuple[Service, str]:
         stop_grace=5.0,
     )
     return service, f"http://{LOOPBACK}:{port}"
+
+
+def registry_service(unpacked: Path, home: Path) -> tuple[Service, str]:
+    """Apicurio Registry, whose schemas are in memory, behind its interface for Confluent's clients.
+
+    Returns:
+        The service and that interface's URL.
+    """
+    [port] = free_ports(1)
+    [program] = unpacked.glob("apicurio-registry-app-*-runner.jar")
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    flags = (f"-Dquarkus.http.host={LOOPBACK}", f"-Dquarkus.http.port={port}")
+    path = "/apis/ccompat/v7"
+    service = Service(
+        name="registry",
+        argv=(*_JAVA, *flags, "-jar", str(program)),
+        env=dict(os.environ),
+        log=home / "logs" / "registry.log",
+        cwd=home,
+        ready=lambda: probes.http_ok(port, f"{path}/subjects"),
+        port=port,
+        stop_grace=5.0,
+    )
+    return service, f"http://{LOOPBACK}:{port}{path}"
 
 
 def postgres_programs() -> Path:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from builders import event
 from headrace.contracts import EVENTS, Contract, Limits
+from headrace.core.batch import ORIGIN_KEY
 from headrace.core.errors import Conflict, Retriable
 from headrace.flow.commit import Landed, StreamLake
 from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
 from headrace.lake import Snapshot
 from headrace.lake.delta import DeltaLakeTable
+from headrace.lake.delta.history import kept, put_log_file, read_log, restores
+from headrace.lake.delta.restore import Target, fence, restore
 from headrace.sources.memory import MemoryLog
 from lake import test_lake
 from lake.test_lake import CURSOR, Batch, rows
@@ -107,6 +112,43 @@ def test_a_stream_lands_with_its_rejects(place: Bucket) -> None:
     assert (landed.good, landed.rejected) == (30, 1)
     assert lake.rejected.scan().collect()["payload"].to_list() == [b"bad"]
     assert sum(ingest(log, EVENTS, lake, Limits(), pace), Landed()) == Landed()
+
+
+def test_the_last_version_of_a_day_stays_and_forgets(make: Make, batch_of: Batch) -> None:
+    """The log is shortened by age, files are put together and removed, and somebody is erased."""
+    table, today = make(), datetime.now(UTC)
+    snapshot = table.open()
+    for n in range(24):
+        snapshot.append(rows(batch_of([event(event_id=f"e-{n}")], start=n)), {CURSOR: n + 1}, "b")
+    for version in range(4):  # of the day before yesterday
+        said = b'"timestamp":%d' % ((today - timedelta(days=2)).timestamp() * 1_000)
+        log = re.sub(rb'"timestamp":\d+', said, table.read_commit(version), count=1)
+        put_log_file(table, f"{version:020d}.json", log)
+    assert list(kept(table).daily) == [3]
+    table.maintain(timedelta(days=1), timedelta(microseconds=1))
+    log_now = read_log(table)
+    assert (log_now.kept, log_now.readable.start > 3) == ([3], True)
+    assert kept_offsets(table) == [0, 1, 2]
+    gone = table.scan().filter(pl.col("_offset") == 1).select(*ORIGIN_KEY).collect()
+    assert table.forget(table.erase(gone)) >= 2
+    assert kept_offsets(table) == [0, 2]
+    assert table.scan().collect().height == 23
+    fence(table, "mark")
+    moment = table.scan().collect()["_ingested_at"].min()
+    assert isinstance(moment, datetime)
+    done = restore(table, Target(moment - timedelta(days=1)), lambda w: w.clear(), lambda r: r)
+    assert (done.out.height, table.scan().collect().height) == (23, 0)
+    [one] = restores(table.newest())
+    restore(table, Target(one.to, one), lambda w: w.clear(), lambda r: r)
+    assert table.scan().collect().height == 23
+    table.version_days = 0
+    table.maintain(timedelta(days=1), timedelta(microseconds=1))
+    assert read_log(table).kept == []
+
+
+def kept_offsets(table: DeltaLakeTable) -> list[int]:
+    plain = DeltaTable(table.uri, version=3, storage_options=table.options)
+    return sorted(plain.to_pyarrow_table()["_offset"].to_pylist())
 
 
 def test_a_store_that_is_away_is_retriable() -> None:

@@ -172,7 +172,7 @@ def test_one_that_does_not_beat_is_dead(lock: Lock) -> None:
         lock(stale_seconds=1, wait_seconds=60).held() as others,
     ):
         others()
-        with pytest.raises(Retriable, match="lost the migration lock"):
+        with pytest.raises(Retriable, match="lost the lock of the migrations"):
             still_mine()
 
 

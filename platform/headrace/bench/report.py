@@ -248,6 +248,7 @@ def _scale(found: Figures) -> Iterator[str]:
         f"The last commits cost **{found['last_to_first_commit']:.2f}** of the first. The tables are maintained every"
         f" 500 commits ({found['maintenance_seconds']:.1f} s), as upkeep does every hour. Their logs are shortened in"
         " between, as publishing does."
+        + (f" {found['daily_versions']} daily versions are kept." if found.get("daily_versions") else "")
     )
 
 

@@ -7,6 +7,7 @@ broker sees one long topic.
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from headrace.config.settings import Settings
 from headrace.core.batch import RECORD_SCHEMA, Backlog, MicroBatch, Position
 from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
+from headrace.lake.delta import DeltaLakeTable, history
 from headrace.local.platform import backing_services
 from headrace.pipelines import Kafka, Pipeline
 from headrace.sources import Source
@@ -107,11 +109,13 @@ class ScaleResult:
         drained: Ingest runs, by backlog.
         commits: Cost of commits in their order, with maintenance between two of them.
         maintenance_seconds: Median time to maintain both tables.
+        daily_versions: Versions of the good table that were kept by the day at the end.
     """
 
     drained: tuple[DrainResult, ...]
     commits: tuple[CommitCost, ...]
     maintenance_seconds: float
+    daily_versions: int = 0
 
     @property
     def wrong(self) -> list[str]:
@@ -138,6 +142,7 @@ class ScaleResult:
             "commits": [asdict(one) for one in self.commits],
             "last_to_first_commit": round(self.commits[-1].milliseconds / self.commits[0].milliseconds, 3),
             "maintenance_seconds": round(self.maintenance_seconds, 2),
+            "daily_versions": self.daily_versions,
             "wrong": self.wrong,
             "reconciles": not self.wrong,
         }
@@ -168,8 +173,8 @@ def measure(
         with console.status(f"draining {backlog:,} events"):
             drained.append(run(draining, settings, seeded, backlog))
     with console.status(f"{commits:,} commits"):
-        made, took = run(committing, settings, commits)
-    return ScaleResult(tuple(drained), tuple(made), took)
+        made, took, daily = run(committing, settings, commits)
+    return ScaleResult(tuple(drained), tuple(made), took, daily)
 
 
 def backlogs(most: int) -> list[int]:
@@ -335,16 +340,19 @@ class _SmallBatches:
         """Do nothing."""
 
 
-def committing(settings: Settings, commits: int) -> tuple[list[CommitCost], float]:
+def committing(settings: Settings, commits: int) -> tuple[list[CommitCost], float, int]:
     """Commit many small micro-batches into tables of their own, with maintenance between two windows.
 
+    Between two commits, the last one is dated: all of them together take as long as versions are kept, so that at the
+    end there is one of each of those days.
+
     Returns:
-        Cost of a commit by window, and the median time of a maintenance, s.
+        Cost of a commit by window, the median time of a maintenance, s, and the number of versions kept by the day.
     """
     with own_stream(settings, Kafka("none")) as stream:
         made: list[CommitCost] = []
         spent: list[float] = []
-        took = _commits(stream)
+        took = _commits(stream, _Calendar(commits, settings.lake_version_days))
         while len(made) * _WINDOW < commits:
             made.append(_window(len(made) + 1, took))
             began = time.perf_counter()
@@ -353,14 +361,36 @@ def committing(settings: Settings, commits: int) -> tuple[list[CommitCost], floa
                     timedelta(days=settings.lake_keep_days), timedelta(hours=settings.lake_log_hours)
                 )
             spent.append(time.perf_counter() - began)
-        return made, statistics.median(spent)
+        daily = history.kept(stream.lake.good).daily
+        return made, statistics.median(spent), len(daily)
+
+
+class _Calendar:
+    """Dates commits, so that a number of them takes a number of days."""
+
+    def __init__(self, commits: int, days: int) -> None:
+        self._each = timedelta(days=days) / max(1, commits)
+        self._at = datetime.now(UTC) - timedelta(days=days)
+        self._dated: dict[str, int] = {}  # by table, the first version that is not
+
+    def date(self, table: DeltaLakeTable, newest: int) -> None:
+        """Have the commits since the last call say that they were made some time after those before."""
+        for version in range(self._dated.get(table.uri, 0), newest + 1):
+            commit = Path(table.uri) / "_delta_log" / f"{version:020d}.json"
+            said = b'"timestamp":%d' % (self._at.timestamp() * 1_000)
+            commit.write_bytes(re.sub(rb'"timestamp":\d+', said, commit.read_bytes(), count=1))
+        self._dated[table.uri] = newest + 1
+
+    def next(self) -> None:
+        """Go on by one commit."""
+        self._at += self._each
 
 
 def _window(number: int, took: Iterator[float]) -> CommitCost:
     return CommitCost(number * _WINDOW, statistics.median(next(took) for _ in range(_WINDOW)) * 1e3)
 
 
-def _commits(stream: Stream) -> Iterator[float]:
+def _commits(stream: Stream, calendar: _Calendar) -> Iterator[float]:
     """Yield the seconds of one micro-batch after the other, without end. Time between two of them does not count.
 
     The logs are shortened as publishing does it, as if everything were published at once.
@@ -372,4 +402,8 @@ def _commits(stream: Stream) -> Iterator[float]:
         next(landing)
         for table in (stream.lake.good, stream.lake.rejected):
             table.shorten_log(version, stream.settings.lake_log_commits)
-        yield time.perf_counter() - began
+        spent = time.perf_counter() - began
+        for table in (stream.lake.good, stream.lake.rejected):
+            calendar.date(table, table.open().version)
+        calendar.next()
+        yield spent

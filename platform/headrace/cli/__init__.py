@@ -9,7 +9,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from headrace.cli import alerts, bench, contracts, data, dbt, init, inspect, migrate, query, rejects, running
+from headrace.cli import (
+    alerts,
+    bench,
+    contract_changes,
+    contracts,
+    data,
+    dbt,
+    init,
+    inspect,
+    lake,
+    migrate,
+    query,
+    rejects,
+    running,
+)
 from headrace.core.errors import HeadraceError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -29,8 +43,12 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(running.stack_app, name="stack")
+contracts.app.command("diff")(contract_changes.diff)
+contracts.app.command("check")(contract_changes.check)
+contracts.app.command("export")(contract_changes.export)
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(contracts.app, name="contracts")
+app.add_typer(lake.app, name="lake")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(dbt.app, name="dbt")
 app.add_typer(alerts.app, name="alerts")

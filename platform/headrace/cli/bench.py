@@ -261,6 +261,26 @@ def shaping(
 
 
 @app.command()
+def versions(
+    records: Annotated[int, typer.Option(min=100, help="Messages of each kind.")] = 200_000,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions, interleaved; the median counts.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Measure what a contract's history costs the check: records of the newest version, of an older one, both."""
+    from headrace.bench.versions import version_costs
+
+    found = version_costs(records, runs)
+    lines = [
+        f"[bold]{one.name}[/]  {one.ratio:.3f} ({one.plain:.2f} core s per million records without a history,"
+        f" {one.grown:.2f} with it)"
+        for one in found
+    ]
+    lines.append(f"    decode and check in memory, {records:,} records, medians of {runs}")
+    shown = [asdict(one) | {"ratio": one.ratio} for one in found]
+    emit({"records": records, "versions": shown}, as_json, lines)
+
+
+@app.command()
 def scale(
     events: Annotated[int, typer.Option(min=1_000, help="The largest backlog.")] = 50_000_000,
     commits: Annotated[int, typer.Option(min=500, help="Commits into one table.")] = 10_000,
@@ -281,7 +301,7 @@ def scale(
         f"    an event of the largest backlog costs {shown['cost_to_smallest']:.2f} of one of the smallest",
         *(f"after {one.commits:,} commits  {one.milliseconds:.1f} ms each" for one in found.commits[::4]),
         f"    {shown['last_to_first_commit']:.2f} of the first ones; maintenance between takes"
-        f" {found.maintenance_seconds:.1f} s",
+        f" {found.maintenance_seconds:.1f} s; {found.daily_versions} daily versions are kept",
         *(f"[red]✗[/] {line}" for line in found.wrong[:20]),
         *([] if found.wrong else ["[green]✓[/] every offset is in lake and warehouse once"]),
     ]
@@ -309,6 +329,32 @@ def types(
         f"    core time per value: medians of {runs}, {COLUMNS} values in each of {records:,} records"
     )
     emit({"records": records, "types": [asdict(one) for one in found]}, as_json, lines)
+
+
+@app.command()
+def registry(
+    events: Annotated[int, typer.Option(min=100, help="Events of the topic.")] = 1_000_000,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions, interleaved; medians are shown.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure Avro by a registered schema, Kafka to Delta, beside fastavro message by message; 1 if rows are wrong."""
+    extras.require("local", "'headrace bench registry'")
+    extras.require("registry", "'headrace bench registry'")
+    from headrace.bench.registry import NAMES
+    from headrace.bench.registry import registry as run
+
+    found = run(_home(), Console(stderr=True) if as_json else console, events=events, repetitions=repetitions)
+    shown = found.as_dict()
+    lines = [
+        f"[bold]{said}[/]  {shown['series'][name]['events_per_second']:,} events/s"
+        for name, said in NAMES.items()
+    ]
+    lines += [
+        f"    {shown['to_fastavro']:.1f} times as many; messages of {shown['message_bytes']} bytes",
+        *(f"[red]✗[/] {line}" for line in found.wrong),
+    ]
+    emit(shown, as_json, lines)
+    raise typer.Exit(1 if found.wrong else 0)
 
 
 @app.command()

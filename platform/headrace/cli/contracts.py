@@ -25,7 +25,8 @@ _TOLD = 10
 _SHOWN = 56
 
 app = typer.Typer(
-    no_args_is_help=True, help="Learn a contract from a sample; try a sample against a contract."
+    no_args_is_help=True,
+    help="Learn a contract from a sample, try a sample against it, see whom a change would break.",
 )
 
 What = Annotated[

@@ -64,6 +64,13 @@ def _producer(pipeline: Any, to: str, name: str | None, config: Any) -> Any:
 
     declared = {type(spec): spec for spec in pipeline.sources}
     kind, called = (Kafka, "topic") if to == "kafka" else (Sqs, "queue")
+    framed = [s.topic for s in pipeline.sources if isinstance(s, Kafka) and s.format == "confluent"]
+    if to == "kafka" and framed and name in (None, *framed):
+        raise Fatal(
+            f"topic {name or framed[0]!r} takes messages in Confluent's wire format, which 'headrace send' does not"
+            " write: send with the serializer of your registry's client; or to a queue or a topic of plain JSON, with"
+            " --to or --topic"
+        )
     if name:
         return producer(config, kind(name))
     if kind not in declared:

@@ -25,9 +25,13 @@ def sources(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Generate dbt's sources from the contracts of your streams, into models/sources of your dbt project."""
+    """Generate dbt's sources from the contracts of your streams, into models/sources of your dbt project.
+
+    Says which of your models list columns and lack some since a contract grew.
+    """
     from headrace.config.settings import settings
     from headrace.models import sources as generated
+    from headrace.models import staging
     from headrace.models.versions import dbt_folder
     from headrace.pipelines import discover_for
 
@@ -51,7 +55,13 @@ def sources(
             if own
             else "there is no stream of your own yet; make one with: headrace contracts infer FILE"
         )
-    value = {"stale": [{"file": str(one.path), "why": one.why} for one in stale], "broken": found.broken}
+    lacking = staging.edits(folder, found)
+    lines += [f"[yellow]{escape(str(one))}[/]" for one in lacking]
+    value = {
+        "stale": [{"file": str(one.path), "why": one.why} for one in stale],
+        "models": [{"file": str(one.path), "line": one.line, "said": one.said} for one in lacking],
+        "broken": found.broken,
+    }
     emit(value, as_json, lines)
     raise typer.Exit(1 if found.broken or (check and stale) else 0)
 

@@ -152,7 +152,8 @@ def rejects_redrive(
         nonlocal asked
         for page in pages:
             asked += page.height
-            repair = edits.transformed(page, jq) if jq else edits.Repair(page)
+            by_schemas = one.framing.or_plain if one.framing else None
+            repair = edits.transformed(page, jq, by_schemas) if jq else edits.Repair(page)
             failed.extend(repair.failed)
             yield repair.rows
 

@@ -18,8 +18,10 @@ _SHOWN = 1_000
 _BETWEEN, _MARGIN = 3, 1  # cells between two columns of box.SIMPLE, and beyond that at its edges
 
 
-def show(console: Console, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows: as wide as the terminal, or at full width elsewhere."""
+def show(
+    console: Console, names: Sequence[str], rows: Sequence[Sequence[Any]], *, counted: bool = True
+) -> None:
+    """Print rows, as wide as the terminal or at full width elsewhere, and on a terminal how many they are."""
     terminal = console.is_terminal
     shown = rows[:_SHOWN] if terminal else rows
     cells = [[_text(value) for value in row] for row in shown]
@@ -32,7 +34,7 @@ def show(console: Console, names: Sequence[str], rows: Sequence[Sequence[Any]]) 
     else:
         numbers = [_is_numeric(rows, place) for place in range(len(names))]
         _show_table(console, names, cells, widths, numbers)
-    if terminal:
+    if terminal and counted:
         more = f"; the first {_SHOWN:,} are shown: add a LIMIT, or --format csv" if len(rows) > _SHOWN else ""
         console.print(f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'}{more}", style="dim")
 

@@ -78,6 +78,12 @@ class IngestSettings(BaseModel):
     lake_log_commits: int = Field(
         500, ge=0, description="published versions to keep on a local disk; 0: all within lake_log_hours"
     )
+    lake_version_days: int = Field(
+        30,
+        ge=0,
+        le=3_650,
+        description="for how many days the last version of each day of a lake table can be read; 0: none",
+    )
     erased_keep_days: int = Field(
         400,
         ge=0,

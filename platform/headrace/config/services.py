@@ -23,6 +23,17 @@ class ServiceSettings(BaseModel):
         "headrace", description="consumer group whose offsets show the lag to Kafka's own tools"
     )
 
+    schema_registry_url: str = Field(
+        "",
+        description="registry of the schemas of Kafka messages; several of one cluster are comma separated",
+    )
+    schema_registry_user: str = ""
+    schema_registry_password: SecretStr = SecretStr("")
+    schema_registry_token: SecretStr = Field(
+        SecretStr(""), description="bearer token, instead of user and password"
+    )
+    schema_registry_ca_file: str = Field("", description="certificates to trust; default: the usual ones")
+
     sqs_endpoint_url: str | None = Field(None, description="endpoint of an SQS emulator; default: AWS")
     sqs_region: str = Field("us-east-1")
     aws_access_key_id: str | None = Field(

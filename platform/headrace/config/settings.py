@@ -182,6 +182,20 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
         return self.kafka_bootstrap_servers
 
     @property
+    def schema_registry(self) -> str:
+        """Address of the schema registry.
+
+        Raises:
+            NotSet: No address is set.
+        """
+        if not self.schema_registry_url:
+            raise NotSet(
+                "no HEADRACE_SCHEMA_REGISTRY_URL is set, which topics of format 'confluent' need: set it to the"
+                " registry's address, such as https://registry:8081"
+            )
+        return self.schema_registry_url
+
+    @property
     def names_warehouse(self) -> bool:
         """Whether host or port of ClickHouse is set."""
         return not {"clickhouse_host", "clickhouse_port"}.isdisjoint(self.model_fields_set)

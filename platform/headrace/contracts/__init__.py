@@ -7,6 +7,7 @@ JSON Schema are derived from it.
 from headrace.contracts.base import Column, Contract, Time, field, map_of
 from headrace.contracts.check import Limits, check_batch, violations
 from headrace.contracts.events import EVENTS
+from headrace.contracts.growth.declared import Was
 from headrace.contracts.metrics import METRICS
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Contract",
     "Limits",
     "Time",
+    "Was",
     "check_batch",
     "field",
     "map_of",

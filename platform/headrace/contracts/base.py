@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +13,17 @@ import polars as pl
 
 from headrace.contracts.dtypes import INT_RANGE, Time, Wire, WireField, instance, kind_of, landed, wires_of
 from headrace.contracts.faults import faults
+from headrace.contracts.growth.declared import ALWAYS, Growth, Was
+from headrace.contracts.growth.derived import GROWTH, schema_at
+from headrace.contracts.growth.describe import described, text_of
+from headrace.contracts.growth.history import History, history_of
 from headrace.contracts.shaping.declared import Shape, shape_of
 from headrace.contracts.shaping.shaping import Shaping, Transform, shaping_of
 from headrace.contracts.unknown import EXTRA, Policy
 from headrace.core.batch import ORIGIN_SCHEMA, REJECTED_SCHEMA, Table, map_of
 from headrace.core.errors import Fatal
 
-__all__ = ["INT_RANGE", "Column", "Contract", "Time", "Wire", "WireField", "field", "map_of"]
+__all__ = ["INT_RANGE", "Column", "Contract", "Time", "Was", "Wire", "WireField", "field", "map_of"]
 
 _FEW_ORIGINS = frozenset({"_source", "_cursor", "_batch_id"})
 _OWN_ORIGINS = frozenset({"_offset", "_message_id"})
@@ -48,6 +53,10 @@ def field(
     derive: pl.Expr | None = None,
     hashed: str | tuple[str, ...] | None = None,
     landed: bool = True,
+    since: int | None = None,
+    was: Mapping[int, Was] | None = None,
+    retired: int | None = None,
+    moved_to: str | None = None,
     **checks: Any,
 ) -> Any:
     """Declare a Pandera field together with the facts that Headrace derives from it.
@@ -75,6 +84,11 @@ def field(
         hashed: Fields of whose values this is the hash (see ``shaping.keys``); or ``payload``, the record's
             bytes; or ``position``, its place in the source.
         landed: Whether it is a column of the tables; if not, it is read and checked like any other.
+        since: First version of the contract that has the field. Rows of earlier versions have its default, or null.
+        was: What the field was up to and including a version: ``{1: Was(dtype=pl.Int32)}``. Its earlier names
+            remain names in the message.
+        retired: First version that no longer asks for the field. Rows from then on have null.
+        moved_to: Field of a JSON object that gets the value of a retired field if it still comes.
         checks: Pandera's built-in checks (``isin``, ``str_matches``, ``ge``, ``le``).
     """
     if length is not None:
@@ -86,7 +100,8 @@ def field(
         "alias": alias, "path": path, "format": format, "zone": zone, "lower": lower or None, "strip": strip or None,
         "nulls": nulls, "constant": constant, "derive": derive, "hashed": hashed, "landed": None if landed else landed,
     }  # fmt: skip
-    meta |= {name: value for name, value in shaping.items() if value is not None}
+    growth = {"since": since, "was": was, "retired": retired, "moved_to": moved_to}
+    meta |= {name: value for name, value in (shaping | growth).items() if value is not None}
     return pa.Field(nullable=not required, description=description, metadata=meta, **checks)
 
 
@@ -103,6 +118,7 @@ class Column:
     default: Any
     checks: Sequence[tuple[str, dict[str, Any]]]
     shape: Shape | None = None
+    growth: Growth = ALWAYS
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,9 @@ class Contract:
             reject the record. ``keep``: they land as a JSON object in the column ``_extra``.
         transform: Function of a frame of all fields, after their declared shaping, that returns as many rows in
             the same order with at least these columns. A record that it fails on is rejected.
+        oldest: Oldest version that is accepted from producers.
+        claims: Field in which a record says its version, by which it is then judged; None if producers say none.
+            A record that says none is judged by the newest version.
     """
 
     name: str
@@ -134,6 +153,8 @@ class Contract:
     order_by: tuple[str, ...]
     unknown: Policy = "count"
     transform: Transform | None = None
+    oldest: int = 1
+    claims: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a contract that Headrace cannot land, at its declaration.
@@ -147,15 +168,41 @@ class Contract:
         if found:
             raise Fatal(f"contract {self.name!r}: {'; '.join(found)}")
 
+    @property
+    def accepted(self) -> range:
+        """The versions that are accepted from producers."""
+        return range(self.oldest, self.version + 1)
+
+    def at(self, version: int) -> Contract:
+        """Return the contract as it was at a version: with its names, dtypes and checks, and the tables of then.
+
+        Expressions are those of now: a ``derive`` or ``transform`` of a field that had another name does not find it.
+
+        Args:
+            version: A version from 1 to this one.
+
+        Raises:
+            ValueError: There is no such version.
+        """
+        if version not in range(1, self.version + 1):
+            raise ValueError(f"contract {self.name!r} has versions 1 to {self.version}, not {version!r}")
+        if version == self.version:
+            return self
+        found = object.__new__(type(self))  # what was right then is not declared again
+        found.__dict__.update({one.name: getattr(self, one.name) for one in fields_of(self)})
+        found.__dict__.update(version=version, oldest=min(self.oldest, version))
+        return found
+
     @cached_property
     def schema(self) -> pa.DataFrameSchema:
-        """The Pandera schema, without the time window, which depends on the moment."""
-        return self.model.to_schema()
+        """The Pandera schema at this version, without the time window, which depends on the moment."""
+        return schema_at(self.model.to_schema(), self.version)
 
     @cached_property
     def fields(self) -> tuple[Column, ...]:
-        """All fields of the model."""
-        return tuple(_column(name, column) for name, column in self.schema.columns.items())
+        """All fields of the model that this version has, also those that it has retired."""
+        found = (_column(name, column) for name, column in self.schema.columns.items())
+        return tuple(replace(c, default=self.version) if c.name == self.claims else c for c in found)
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -177,7 +224,23 @@ class Contract:
         """The fields that the decoder reads from a message, each name once."""
         if self.shaping is not None:
             return self.shaping.plan.top.fields
-        return tuple(map(wire_field, self.fields))
+        found = map(wire_field, self.fields)
+        return tuple(replace(f, marked=True) if f.name in self.marked else f for f in found)
+
+    @cached_property
+    def history(self) -> History | None:
+        """What the check needs to know of earlier versions, worked out once; None if it judges all records alike."""
+        return history_of(self)
+
+    @cached_property
+    def judges(self) -> bool:
+        """Whether the check looks at the versions of records."""
+        return self.claims is not None or self.history is not None
+
+    @property
+    def marked(self) -> frozenset[str]:
+        """Names in a message of which the decoder says whether a record has them."""
+        return self.history.marked if self.history is not None else frozenset()
 
     @cached_property
     def landed_schema(self) -> pl.Schema:
@@ -196,12 +259,13 @@ class Contract:
     def table(self) -> Table:
         """The table of good rows, the same in lake and warehouse."""
         extra = frozenset({EXTRA} if self.unknown == "keep" else ())
+        since = [c for c in self.columns if c.growth.since > 1]
         return Table(
             name=self.name,
             schema=self.landed_schema,
             partition=self.partition,
             order_by=self.order_by,
-            nullable=frozenset(c.name for c in self.columns if c.nullable and c.wire not in EMPTY)
+            nullable=frozenset(c.name for c in self.columns if _ever_null(c) and c.wire not in EMPTY)
             | _NULLABLE_ORIGINS
             | extra,
             low_cardinality=frozenset(c.name for c in self.columns if c.low_cardinality or c.wire == "enum")
@@ -216,6 +280,11 @@ class Contract:
                 **{c.name: c.description for c in self.columns},
                 **dict.fromkeys(extra, "fields that the contract does not name, a JSON object"),
             },
+            version=self.version,
+            renamed={c.name: names for c in self.columns if (names := c.growth.earlier(c.name))},
+            fills={c.name: [] if c.wire in EMPTY else c.default for c in since if _filled(c)},
+            retired=frozenset(c.name for c in self.columns if c.growth.retired is not None),
+            description_json=text_of(described(self)),
         )
 
     @cached_property
@@ -241,8 +310,23 @@ def wire_field(column: Column, name: str | None = None) -> WireField:
     return WireField(name or column.name, kind, low, high, marked=column.default is not None)
 
 
+def _ever_null(column: Column) -> bool:
+    """Tell whether rows of any version may have null in a column."""
+    came_later = column.growth.since > 1 and column.default is None
+    return (
+        column.nullable
+        or came_later
+        or any(was.given.get("required") is False for _, was in column.growth.was)
+    )
+
+
+def _filled(column: Column) -> bool:
+    return column.wire in EMPTY or column.default is not None
+
+
 def _column(name: str, column: Any) -> Column:
     meta = column.metadata or {}
+    growth = meta.get(GROWTH, ALWAYS)
     dtype = instance(column.dtype.type)
     return Column(
         name=name,
@@ -253,5 +337,14 @@ def _column(name: str, column: Any) -> Column:
         low_cardinality=bool(meta.get("low_cardinality")),
         default=meta.get("default"),
         checks=[(c.name, dict(c.statistics or {})) for c in column.checks],
-        shape=shape_of(meta),
+        shape=_aliased(shape_of(meta), growth.earlier(name)),
+        growth=growth,
     )
+
+
+def _aliased(shape: Shape | None, earlier: tuple[str, ...]) -> Shape | None:
+    """Add the earlier names of a field to those that it has in a message."""
+    if not earlier or (shape is not None and (shape.computed or shape.path)):
+        return shape
+    found = shape or Shape()
+    return replace(found, alias=tuple(dict.fromkeys((*found.alias, *earlier))))

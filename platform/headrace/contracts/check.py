@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial, reduce
@@ -15,11 +16,15 @@ from pandera.api.polars.types import PolarsData
 
 from headrace.contracts.base import Contract
 from headrace.contracts.builtin_checks import builtin
-from headrace.contracts.shaping.apply import consequences, shaped
+from headrace.contracts.growth.history import landed_schemas, loosest
+from headrace.contracts.growth.judged import in_own_words, judged
+from headrace.contracts.shaping.apply import complete, consequences, read_shaped
 from headrace.contracts.unknown import EXTRA
 from headrace.contracts.wire.decode import decode
-from headrace.contracts.wire.decoded import SHOWN, Decoded
-from headrace.contracts.wire.json_array import take
+from headrace.contracts.wire.decoded import SHOWN, Decoded, Refusal
+from headrace.contracts.wire.records import payloads_of
+from headrace.contracts.wire.structs import never
+from headrace.contracts.wire.unwrapped import as_sent, longest, tell, unwrapped
 from headrace.core.batch import HEADERS, ORIGIN_SCHEMA, REJECTED_SCHEMA, UTC_MICROS, CheckedBatch, MicroBatch
 from headrace.core.errors import Fatal
 
@@ -27,6 +32,11 @@ _NO_HEADERS = pl.lit([], dtype=HEADERS)
 _NO_CHECKS: Mapping[str, pa.Check] = {}
 #: Commas in the arrays that are checked at once. Each may be a record, and a wrong one takes up to 2 KB meanwhile.
 _COMMAS = 500_000
+#: Expressions of schemas, by their identity, with the schemas; and how many of them are held.
+_MADE: dict[int, tuple[pa.DataFrameSchema, dict[tuple[str, ...], pl.Expr], list[tuple[str, pa.Check]]]] = {}
+_MOST_MADE = 256
+#: Column of the versions that judge rows, while they are checked.
+_JUDGE = "_judge"
 #: Name of the check that a missing value fails.
 _REQUIRED = "required"
 #: Reasons to reject: row, failed check, column and value.
@@ -73,6 +83,7 @@ def check_batch(
         now: Moment of ingestion (UTC). Every row records it, and the time window is relative to it.
         limits: See ``Limits``.
     """
+    batch = unwrapped(batch, limits.max_message_bytes)
     parts = [_checked(contract, part, batch_id, now, limits) for part in _parts(batch)]
     if len(parts) == 1:
         return parts[0]
@@ -98,13 +109,24 @@ def _parts(batch: MicroBatch) -> Iterator[MicroBatch]:
 def _checked(
     contract: Contract, batch: MicroBatch, batch_id: str, now: datetime, limits: Limits
 ) -> CheckedBatch:
-    crowded = _Crowded(batch.records, limits)
-    if contract.shaping is None:
-        decoded = decode(contract, batch.records["payload"], limits.max_message_bytes, crowded)
-    else:
-        decoded = shaped(contract, batch.records, limits.max_message_bytes, crowded)
-    reasons = _validate(contract, decoded, now, limits)
-    return _split(contract, batch, decoded, reasons, batch_id, now)
+    most = longest(batch, limits.max_message_bytes)
+    decoded = _read(contract, batch.records, most, _Crowded(batch.records, limits))
+    tell(decoded, batch.records)
+    versions = None
+    if contract.judges:
+        versions = judged(contract, batch.records, decoded, partial(_read, max_message_bytes=most))
+    if contract.shaping is not None:
+        complete(contract, batch.records, decoded)
+    reasons = _validate(contract, decoded, now, limits, versions)
+    return _split(contract, batch, decoded, reasons, versions, batch_id, now)
+
+
+def _read(
+    contract: Contract, records: pl.DataFrame, max_message_bytes: int, refusal: Refusal = never
+) -> Decoded:
+    """Decode the columns that a contract reads from messages."""
+    way = decode if contract.shaping is None else read_shaped
+    return way(contract, records["payload"], max_message_bytes, refusal)
 
 
 class _Crowded:
@@ -138,16 +160,37 @@ def violations(contract: Contract, rows: pl.DataFrame) -> dict[tuple[str, str], 
     """Count the rows in the lake that violate their contract, by (column, check).
 
     There are none unless another program wrote them. The time window is left out: it holds for the moment of
-    ingestion.
+    ingestion. Each row is judged by the version that it claims; where none is told, by what all versions ask.
     """
     own, strange = _as_declared(contract, rows)
-    helpers = [name for name in contract.schema.columns if name not in own.columns]
-    try:
-        contract.schema.remove_columns(helpers).validate(own, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        found = error.failure_cases.group_by("column", "check").len().sort("column", "check")
-        return strange | {(str(column), _check_name(str(check))): n for column, check, n in found.iter_rows()}
-    return strange
+    found = Counter(strange)
+    for schema, part in _with_schemas(contract, own):
+        helpers = [name for name in schema.columns if name not in part.columns]
+        try:
+            schema.remove_columns(helpers).validate(part, lazy=True)
+        except pa.errors.SchemaErrors as error:
+            cases = error.failure_cases.group_by("column", "check").len()
+            found.update(
+                {(str(column), _check_name(str(check))): n for column, check, n in cases.iter_rows()}
+            )
+    return dict(sorted(found.items()))
+
+
+def _with_schemas(
+    contract: Contract, rows: pl.DataFrame
+) -> Iterator[tuple[pa.DataFrameSchema, pl.DataFrame]]:
+    """Split rows by the version that judges them."""
+    landed_by = landed_schemas(contract)
+    if len(landed_by) == 1:
+        yield contract.schema, rows
+        return
+    if contract.claims is None or contract.claims not in rows.columns:
+        yield loosest(contract, landed_by), rows
+        return
+    claimed = rows[contract.claims].fill_null(0)
+    for number in claimed.unique().to_list():
+        schema = landed_by[number] if number in landed_by else loosest(contract, landed_by)
+        yield schema, rows.filter(claimed == number)
 
 
 def _as_declared(contract: Contract, rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[tuple[str, str], int]]:
@@ -163,7 +206,9 @@ def _as_declared(contract: Contract, rows: pl.DataFrame) -> tuple[pl.DataFrame, 
     return pl.DataFrame(columns), strange
 
 
-def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limits) -> pl.DataFrame:
+def _validate(
+    contract: Contract, decoded: Decoded, now: datetime, limits: Limits, versions: pl.Series | None
+) -> pl.DataFrame:
     """Collect the reasons to reject rows, as ``_REASONS``: the decoder's first, then the Pandera schema's."""
     failures = decoded.failures
     reasons = pl.DataFrame(
@@ -173,9 +218,9 @@ def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limit
     said = f"event_time_window({limits.event_time_min:%Y-%m-%dT%H:%M:%SZ}, ingestion + {limits.event_time_ahead})"
     window = pa.Check.in_range(limits.event_time_min, now + limits.event_time_ahead, error=said)
     rows = decoded.rows.drop(EXTRA) if contract.unknown == "keep" else decoded.rows
-    found = _failures(contract.schema, rows, {contract.time: window})
+    found = _by_version(contract, rows, versions, {contract.time: window})
     if found is None:
-        return reasons
+        return in_own_words(contract, reasons, versions) if contract.judges else reasons
     if found["index"].null_count():
         # a fault of the decoder, not of the data: dtypes are built from the contract
         case = found.filter(pl.col("index").is_null()).row(0, named=True)
@@ -192,7 +237,77 @@ def _validate(contract: Contract, decoded: Decoded, now: datetime, limits: Limit
     cases = cases.join(reasons, on=["row", "column"], how="anti", maintain_order="left")
     if contract.shaping is not None:
         cases = consequences(contract, cases, reasons)
-    return pl.concat([reasons, cases])
+    reasons = pl.concat([reasons, cases])
+    return in_own_words(contract, reasons, versions) if contract.judges else reasons
+
+
+def _by_version(
+    contract: Contract, rows: pl.DataFrame, versions: pl.Series | None, more: Mapping[str, pa.Check]
+) -> pl.DataFrame | None:
+    """Return Pandera's failure cases of each row by its version; None if there are none."""
+    if versions is None or contract.history is None:
+        return _failures(contract.schema, rows, more)
+    older = contract.history.versions
+    schemas = {
+        number: older[number].schema if number in older else contract.schema
+        for number in versions.unique().to_list()
+    }
+    if len(schemas) == 1:
+        return _failures(next(iter(schemas.values())), rows, more)
+    # one query for all versions together: to divide a batch costs more than to check it
+    suspects = _suspects_of(schemas, rows, versions, more)
+    if suspects is not None:
+        if not suspects.any():
+            return None
+        rows, versions = rows.filter(suspects), versions.filter(suspects)
+    found = []
+    for number, schema in schemas.items():
+        mask = versions == number
+        cases = _failures(schema, rows.filter(mask), more)
+        if cases is not None:
+            found.append(cases.with_columns(mask.arg_true().gather(cases["index"]).alias("index")))
+    if not found:
+        return None
+    every = pl.concat(found)
+    if suspects is None:
+        return every
+    return every.with_columns(suspects.arg_true().gather(every["index"]).alias("index"))
+
+
+def _suspects_of(
+    schemas: Mapping[int, pa.DataFrameSchema],
+    rows: pl.DataFrame,
+    versions: pl.Series,
+    more: Mapping[str, pa.Check],
+) -> pl.Series | None:
+    """Mark the rows that fail a check of their own version; None if that cannot be decided row by row.
+
+    What all versions ask is asked once, of all rows; the rest only of the rows of its version.
+    """
+    try:
+        asked = {n: one for n, schema in schemas.items() if (one := _asked(schema, rows)) and not one.apart}
+        return _failing_of(asked, rows, versions, more) if len(asked) == len(schemas) else None
+    except Exception:  # a check raised: Pandera names it
+        return None
+
+
+def _failing_of(
+    asked: Mapping[int, _Asked], rows: pl.DataFrame, versions: pl.Series, more: Mapping[str, pa.Check]
+) -> pl.Series | None:
+    """Mark the rows that fail a check of their version; None if one of ``more`` is no expression."""
+    shared = reduce(and_, (one.expressions.keys() for one in asked.values()))
+    first = next(iter(asked.values()))
+    every = [first.expressions[key] for key in first.expressions if key in shared]
+    of = pl.col(_JUDGE)
+    for number, one in asked.items():
+        own = [said for key, said in one.expressions.items() if key not in shared]
+        every += [said | (of != number) for said in own]
+    for name, check in more.items():
+        expression = _expression(check, name)
+        if expression is None:
+            return None
+        every.append(_verdict(check, expression))
+    return _failing(every, rows.with_columns(versions.alias(_JUDGE)))
 
 
 def _failures(
@@ -234,41 +349,101 @@ def _validated(schema: pa.DataFrameSchema, rows: pl.DataFrame) -> pl.DataFrame |
     return None
 
 
-def _suspects(
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a schema asks of rows.
+
+    Attributes:
+        expressions: Expressions that are true, or null, for what is in order; by column and check.
+        apart: Checks that are no expressions: their answers, not computed yet.
+    """
+
+    expressions: Mapping[tuple[str, ...], pl.Expr]
+    apart: tuple[pl.LazyFrame, ...]
+
+
+def _asked(
     schema: pa.DataFrameSchema, rows: pl.DataFrame, more: Mapping[str, pa.Check] = _NO_CHECKS
-) -> pl.Series | None:
-    """Mark the rows that fail a check; None if that cannot be decided row by row."""
+) -> _Asked | None:
+    """Return what a schema asks of rows; None if that cannot be decided row by row."""
     columns, dtypes = schema.columns, rows.schema
     if schema.checks or schema.unique or list(columns) != list(dtypes):
         return None
     if any(c.unique or c.dtype is None or c.dtype.type != dtypes[name] for name, c in columns.items()):
         return None
     schema.register_default_backends(pl.LazyFrame)  # Pandera does so only when a schema first validates
-    lazy, asked, apart = rows.lazy(), [], []
-    for name, column in columns.items():
+    asked, others = _expressions(schema)
+    asked, apart = dict(asked), []
+    for name, check in (*others, *more.items()):
+        expression = _expression(check, name)
+        if expression is not None:
+            asked[name, str(check.name), str(check.statistics)] = _verdict(check, expression)
+            continue
+        said = _said(check, rows.lazy(), name)
+        if not isinstance(said, pl.LazyFrame):
+            return None
+        apart.append(said.select(pl.all().fill_null(bool(check.ignore_na))))
+    return _Asked(asked, tuple(apart))
+
+
+def _expressions(
+    schema: pa.DataFrameSchema,
+) -> tuple[dict[tuple[str, ...], pl.Expr], list[tuple[str, pa.Check]]]:
+    """Return what a schema asks as expressions, and its other checks by column.
+
+    They are made once for a schema: a batch takes less time than a hundred expressions.
+    """
+    known = _MADE.get(id(schema))
+    if known is not None and known[0] is schema:
+        return known[1], known[2]
+    asked: dict[tuple[str, ...], pl.Expr] = {}
+    others: list[tuple[str, pa.Check]] = []
+    for name, column in schema.columns.items():
         if not column.nullable:
-            asked.append(pl.col(name).is_not_null())
-        if dtypes[name].is_float() and not column.nullable:
-            asked.append(pl.col(name).is_not_nan())
-        for check in [*column.checks, more[name]] if name in more else column.checks:
-            expression = _expression(check, name)
-            if expression is not None:
-                asked.append(expression if check.ignore_na else expression.fill_null(False))
-                continue
-            said = _said(check, lazy, name)
-            if not isinstance(said, pl.LazyFrame):
-                return None
-            apart.append(said.select(pl.all().fill_null(bool(check.ignore_na))))
-    # first whether all rows pass, which nearly always is enough; then which of them do
-    verdicts = rows.select(one.all().alias(str(n)) for n, one in enumerate(asked)).row(0) if asked else ()
-    doubted = [one.fill_null(True).alias(str(n)) for n, one in enumerate(asked) if not verdicts[n]]
-    outcomes = [
-        *(rows.select(doubted).get_columns() if doubted else ()),
-        *(outcome.to_series() for outcome in (pl.collect_all(apart) if apart else ())),
-    ]
+            asked[name, "null"] = pl.col(name).is_not_null()
+        if not column.nullable and column.dtype.type.is_float():
+            asked[name, "nan"] = pl.col(name).is_not_nan()
+        for check in column.checks:
+            expression, key = _expression(check, name), (name, str(check.name), str(check.statistics))
+            if expression is None or key in asked:
+                others.append((name, check))
+            else:
+                asked[key] = _verdict(check, expression)
+    if len(_MADE) >= _MOST_MADE:
+        _MADE.clear()
+    _MADE[id(schema)] = schema, asked, others
+    return asked, others
+
+
+def _verdict(check: pa.Check, expression: pl.Expr) -> pl.Expr:
+    return expression if check.ignore_na else expression.fill_null(False)
+
+
+def _suspects(
+    schema: pa.DataFrameSchema, rows: pl.DataFrame, more: Mapping[str, pa.Check] = _NO_CHECKS
+) -> pl.Series | None:
+    """Mark the rows that fail a check; None if that cannot be decided row by row."""
+    asked = _asked(schema, rows, more)
+    if asked is None:
+        return None
+    outcomes = [outcome.to_series() for outcome in (pl.collect_all(asked.apart) if asked.apart else ())]
     if any(len(outcome) != rows.height for outcome in outcomes):
         return None
     outcomes = [outcome for outcome in outcomes if not outcome.all()]
+    failing = _failing(list(asked.expressions.values()), rows)
+    return (
+        failing | ~reduce(and_, outcomes, pl.repeat(True, rows.height, eager=True)) if outcomes else failing
+    )
+
+
+def _failing(asked: Sequence[pl.Expr], rows: pl.DataFrame) -> pl.Series:
+    """Mark the rows for which an expression is false.
+
+    First whether all rows pass, which nearly always is enough; then which of them do.
+    """
+    verdicts = rows.select(one.all().alias(str(n)) for n, one in enumerate(asked)).row(0) if asked else ()
+    doubted = [one.fill_null(True).alias(str(n)) for n, one in enumerate(asked) if not verdicts[n]]
+    outcomes = rows.select(doubted).get_columns() if doubted else []
     return ~reduce(and_, outcomes, pl.repeat(True, rows.height, eager=True))
 
 
@@ -318,6 +493,7 @@ def _split(
     batch: MicroBatch,
     decoded: Decoded,
     reasons: pl.DataFrame,
+    versions: pl.Series | None,
     batch_id: str,
     now: datetime,
 ) -> CheckedBatch:
@@ -345,8 +521,9 @@ def _split(
         good = good.cast(contract.casts)  # type: ignore[arg-type]
     if bad is None:
         return CheckedBatch(good, pl.DataFrame(schema=REJECTED_SCHEMA), batch_id, decoded.unknown)
-    payload = _payloads(batch.records["payload"], decoded, bad)
-    rejected = _rejected(contract, origin.filter(bad), bad, reasons, payload)
+    payload = payloads_of(batch.records["payload"], decoded, bad, as_sent(batch.records))
+    judges = None if versions is None else versions.filter(bad)
+    rejected = _rejected(contract, origin.filter(bad), bad, reasons, payload, judges)
     return CheckedBatch(good, rejected, batch_id, decoded.unknown)
 
 
@@ -356,21 +533,13 @@ def _mask(rejected: pl.Series, height: int) -> pl.Series | None:
     return pl.int_range(height, dtype=pl.UInt32, eager=True).is_in(rejected.unique().implode())
 
 
-def _payloads(messages: pl.Series, decoded: Decoded, bad: pl.Series) -> pl.Series:
-    """Return the bytes of the rejected records; a message that is an array is split once."""
-    message, index = decoded.message.filter(bad), decoded.index.filter(bad)
-    rows = pl.DataFrame([message, index, messages[message].alias("payload")]).with_row_index("place")
-    element = message.is_in(decoded.arrays)
-    if not element.any():
-        return rows["payload"]
-    by_message = rows.filter(element).group_by("message", maintain_order=True).agg("index")
-    payloads = [part for at, places in by_message.iter_rows() for part in take(messages[at], places)]
-    elements = rows.filter(element).with_columns(payload=pl.Series(payloads, dtype=pl.Binary))
-    return pl.concat([rows.filter(~element), elements]).sort("place")["payload"]
-
-
 def _rejected(
-    contract: Contract, origin: pl.DataFrame, bad: pl.Series, reasons: pl.DataFrame, payload: pl.Series
+    contract: Contract,
+    origin: pl.DataFrame,
+    bad: pl.Series,
+    reasons: pl.DataFrame,
+    payload: pl.Series,
+    versions: pl.Series | None,
 ) -> pl.DataFrame:
     reasons = (
         reasons.unique(maintain_order=True)
@@ -385,6 +554,6 @@ def _rejected(
         payload,
         reasons["reasons"],
         pl.lit(contract.name).alias("contract"),
-        pl.lit(contract.version, dtype=pl.Int32).alias("contract_version"),
+        (pl.lit(contract.version, dtype=pl.Int32) if versions is None else versions).alias("contract_version"),
         pl.col("_ingested_at").dt.date().alias("rejected_date"),
     ).select(REJECTED_SCHEMA.names()).cast(REJECTED_SCHEMA)  # fmt: skip

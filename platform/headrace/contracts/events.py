@@ -36,7 +36,7 @@ class Events(pa.DataFrameModel):
     conversation_id: pl.String = field("the conversation, for chat", length=(1, 128))
     duration_ms: pl.Float64 = field("how long it took, ms", ge=0.0, le=MAX_DURATION_MS)
     properties: pl.String = field("anything else, a JSON object", wire="object", length=(2, 65_536))
-    schema_version: pl.Int32 = field("version of this contract", required=True, default=1, isin=[1])
+    schema_version: pl.Int32 = field("version of this contract", required=True)
 
     class Config:
         """Refuse columns that the model does not name."""
@@ -52,4 +52,5 @@ EVENTS = Contract(
     time="occurred_at",
     partition="event_date",
     order_by=("channel", "session_id", "occurred_at"),
+    claims="schema_version",
 )

@@ -18,6 +18,7 @@ import pandera.polars as pa
 import polars as pl
 
 from headrace.contracts.dtypes import wires_of
+from headrace.contracts.growth.faults import growth_faults
 from headrace.contracts.shaping.faults import relations, role_faults, shape_faults
 from headrace.contracts.unknown import POLICIES
 from headrace.contracts.verify import IDENTIFIER, column_faults, dtype_of, wire_of
@@ -37,7 +38,8 @@ def faults(contract: Contract, *, asking: bool = True) -> list[str]:
         contract: The declared contract.
         asking: Also try each check on a value and read the model's source, which takes a millisecond per check.
     """
-    return [*_of_names(contract), *_of_model(contract, asking)]
+    found = [*_of_names(contract), *_of_model(contract, asking)]
+    return found or growth_faults(contract, contract.model.to_schema(), asking)
 
 
 def near(name: object, known: Iterable[str]) -> str:

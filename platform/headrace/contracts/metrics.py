@@ -32,7 +32,7 @@ class Metrics(pa.DataFrameModel):
     source: pl.String = field("who measured", length=(1, 128), required=True, low_cardinality=True)
     dimensions: Labels = field("labels, text to text", required=True, wire="map", default={})
     occurred_at: Time = field("when it was measured, RFC 3339 with a zone", required=True)
-    schema_version: pl.Int32 = field("version of this contract", required=True, default=1, isin=[1])
+    schema_version: pl.Int32 = field("version of this contract", required=True)
 
     class Config:
         """Refuse columns that the model does not name."""
@@ -48,4 +48,5 @@ METRICS = Contract(
     time="occurred_at",
     partition="metric_date",
     order_by=("name", "source", "occurred_at"),
+    claims="schema_version",
 )

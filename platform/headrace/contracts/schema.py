@@ -45,7 +45,12 @@ _KEYWORDS = {
 
 def json_schema(contract: Contract) -> dict[str, Any]:
     """Return a contract as JSON Schema, draft 2020-12."""
-    properties = {column.name: _property(column, contract.unknown) for column in contract.read_columns}
+    properties = {
+        column.name: _retired(column) if column.growth.retired else _property(column, contract.unknown)
+        for column in contract.read_columns
+    }
+    if contract.claims is not None:
+        properties[contract.claims] |= {"enum": [contract.version]}
     if contract.shaping is not None:
         asked = sent_schema(contract, properties)
     else:
@@ -58,6 +63,12 @@ def json_schema(contract: Contract) -> dict[str, Any]:
         **asked,
         **_others(contract.unknown),
     }
+
+
+def _retired(column: Column) -> dict[str, Any]:
+    """Describe a field that is accepted, whatever it has, and ignored."""
+    said = f"{column.description}; not used from version {column.growth.retired} on"
+    return {"description": said, "deprecated": True}
 
 
 def _others(unknown: Policy) -> dict[str, Any]:
@@ -75,6 +86,8 @@ def _property(column: Column, unknown: Policy) -> dict[str, Any]:
         _or_null(found)
     if column.default is not None:
         found["default"] = _said(column.default)
+    if column.growth.retired is not None:
+        found["deprecated"] = True
     return found
 
 

@@ -106,6 +106,12 @@ class Table:
         ranges: Columns whose smallest and largest values the warehouse stores per granule, to skip granules.
         description: One line for people.
         comments: Column descriptions.
+        version: Version of the contract that the table is of.
+        renamed: Earlier names of columns, the newest first. Old rows have their values under these, which are
+            columns of the lake's table and not of ``schema``; the first that is not null counts.
+        fills: Values of columns in rows that were written before the column existed; without one, null.
+        retired: Columns that records no longer fill; new rows have null there.
+        description_json: Plain description of the contract, recorded with the lake's table; empty for none.
     """
 
     name: str
@@ -120,6 +126,11 @@ class Table:
     ranges: tuple[str, ...] = ()
     description: str = ""
     comments: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+    renamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fills: Mapping[str, Any] = field(default_factory=dict)
+    retired: frozenset[str] = frozenset()
+    description_json: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +156,14 @@ class Chunk:
     Attributes:
         num_rows: Rows of all parts together.
         parts: Reads the parts, in the table's Arrow schema.
-        parquet: The same rows as a file, if one Parquet file holds exactly them, with all columns of the table.
+        parquet: The same rows as a file, if one Parquet file holds exactly them, with the same columns.
+        columns: Columns of the rows; none for those of the table.
     """
 
     num_rows: int
     parts: Callable[[], Iterator[pa.Table]]
     parquet: ParquetFile | None = None
+    columns: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[pa.Table]:
         return self.parts()
@@ -158,7 +171,8 @@ class Chunk:
     @classmethod
     def of(cls, *parts: pa.Table) -> Chunk:
         """Make a chunk of rows in memory."""
-        return cls(sum(part.num_rows for part in parts), lambda: iter(parts))
+        names = tuple(parts[0].schema.names) if parts else ()
+        return cls(sum(part.num_rows for part in parts), lambda: iter(parts), columns=names)
 
 
 class Position(Mapping[str, int]):
@@ -210,6 +224,19 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwrapped:
+    """Messages of another format, as JSON.
+
+    Attributes:
+        payloads: Binary, the JSON text of each message; null where there is none.
+        unread: Check and value of each message that could not be read, by row.
+    """
+
+    payloads: pl.Series
+    unread: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
     """The result of one read of a source.
 
@@ -223,6 +250,7 @@ class MicroBatch:
         redelivery_window: How long after it was sent a queue's message may be delivered again; None for ever.
         refused: Lines that say why parts of the source cannot be read at all (a broken file); ``records`` has
             nothing of these parts.
+        unwrap: Turns the payloads into JSON for the check; None if they are JSON.
     """
 
     source: str
@@ -233,6 +261,7 @@ class MicroBatch:
     gaps: tuple[Gap, ...] = ()
     redelivery_window: timedelta | None = None
     refused: tuple[str, ...] = ()
+    unwrap: Callable[[pl.Series], Unwrapped] | None = None
 
     def __len__(self) -> int:
         return self.records.height

@@ -7,7 +7,7 @@ from typing import Literal
 
 from headrace.core.errors import MissingExtra
 
-Extra = Literal["local", "postgres"]
+Extra = Literal["local", "postgres", "registry"]
 
 #: Extra -> module that shows whether it is installed -> package of that module, as in ``pyproject.toml``.
 PACKAGES: dict[Extra, dict[str, str]] = {
@@ -25,6 +25,13 @@ PACKAGES: dict[Extra, dict[str, str]] = {
         "uvloop": "uvloop",
     },
     "postgres": {"dagster_postgres": "dagster-postgres"},
+    "registry": {
+        "authlib": "confluent-kafka",  # what its own extra brings
+        "fastavro": "fastavro",
+        "google.protobuf": "protobuf",
+        "google.type": "googleapis-common-protos",
+        "grpc_tools": "grpcio-tools",
+    },
 }
 
 

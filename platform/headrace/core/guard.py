@@ -23,7 +23,7 @@ from headrace.core.errors import Conflict, Retriable
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SERVICES = ("kafka", "sqs", "files", "lake", "warehouse")
+SERVICES = ("kafka", "sqs", "files", "registry", "lake", "warehouse")
 
 
 class CircuitOpen(Retriable):

@@ -24,9 +24,10 @@ from headrace.contracts import Contract, Limits
 from headrace.contracts.unknown import added, noted
 from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, CheckedBatch, Gap, MicroBatch, Position
 from headrace.core.errors import Conflict
+from headrace.flow.growth import follow
 from headrace.flow.validate import validate
 from headrace.lake import ERASED, LakeTable, Snapshot
-from headrace.lake.suppression import Erasures, Suppressed
+from headrace.lake.suppression import Erasures, Suppressed, person_columns
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Landed:
         gaps: Ranges that the source had lost.
         refused: Why something in the source could not be read at all, a line each.
         unknown: Records by field that the contract does not name. Repeated messages count again beside new ones.
+        ahead: Tables whose contract is newer than this process', a line each.
     """
 
     messages: int = 0
@@ -68,6 +70,7 @@ class Landed:
     refused: tuple[str, ...] = ()
     erased: int = 0
     unknown: Mapping[str, int] = field(default_factory=dict)
+    ahead: tuple[str, ...] = ()
 
     def __add__(self, other: Landed) -> Landed:
         return Landed(
@@ -80,6 +83,7 @@ class Landed:
             self.refused + other.refused,
             self.erased + other.erased,
             added(self.unknown, other.unknown),
+            tuple(dict.fromkeys(self.ahead + other.ahead)),
         )
 
 
@@ -121,11 +125,20 @@ class Writer:
         self._contract, self._lake, self._limits, self._replayable = contract, lake, limits, replayable
         self._kept: Tables | None = None
         self._served = 0
+        self._ahead: dict[str, bool] = {}  # lines, and whether they have been said
 
     def tables(self) -> Tables:
-        """Return the tables as they were written through last, or open them."""
+        """Return the tables as they were written through last, or open them; the good one follows its contract.
+
+        Raises:
+            Fatal: The contract would break who reads the table.
+        """
         if self._kept is None or self._served >= _COMMITS:
-            return self._lake.rejected.open(), self._lake.good.open()
+            rejected, (good, ahead) = self._lake.rejected.open(), follow(self._lake.good)
+            if ahead and ahead not in self._ahead:
+                log.warning("%s", ahead)
+                self._ahead[ahead] = False
+            return rejected, good
         return self._kept
 
     def commit(
@@ -154,7 +167,9 @@ class Writer:
             log.info("%s; what it did not land is read again", conflict)
             return None
         self._keep(commit.tables if self._replayable else None)
-        return commit.landed
+        unsaid = tuple(line for line, said in self._ahead.items() if not said)
+        self._ahead |= dict.fromkeys(unsaid, True)
+        return commit.landed + Landed(ahead=unsaid) if unsaid else commit.landed
 
     def _keep(self, tables: Tables | None) -> None:
         self._served = self._served + 1 if tables is self._kept else 1
@@ -183,7 +198,7 @@ def land(
     for attempt in _RACES:
         with attempt:
             if tables is None:
-                tables = lake.rejected.open(), lake.good.open()
+                tables = lake.rejected.open(), follow(lake.good)[0]
                 batch = replace(batch, records=batch.records.with_columns(redelivered=pl.lit(True)))
             commit = Commit(contract, lake, tables)
             tables = None  # a conflict starts over from the tables
@@ -216,7 +231,9 @@ class Commit:
         rejected, good = known.filter_out(checked.rejected), known.filter_out(checked.good)
         new, erased = _messages(good, rejected), Counter[str]()
         if self._suppressed is not None:
-            rejected, good, dropped = self._suppressed.drop(rejected, good)
+            rejected, good, dropped = self._suppressed.drop(
+                rejected, good, person_columns(self._contract.table)
+            )
             erased.update(dropped)
         self._erased += erased
         for staged, rows in zip(self._staged, (rejected, good), strict=True):

@@ -49,6 +49,7 @@ class Audit:
         missing: Offsets below the good table's position that left no row, as (first, end) by cursor; empty if only
             some days were counted.
         erased: Messages that erasures may have removed, by cursor.
+        restored: Messages that a restore took out and that are out still, by cursor.
     """
 
     messages: int
@@ -61,6 +62,12 @@ class Audit:
     beyond: dict[str, int] = field(default_factory=dict)
     missing: Ranges = field(default_factory=dict)
     erased: dict[str, int] = field(default_factory=dict)
+    restored: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def absent(self) -> dict[str, int]:
+        """Messages that may be missing below the positions, by cursor: erased, or taken out by a restore."""
+        return {c: self.erased.get(c, 0) + self.restored.get(c, 0) for c in {*self.erased, *self.restored}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +209,7 @@ def _audit(lake: StreamLake[DeltaLakeTable], days: Collection[date] | None, more
         beyond=messages_beyond(messages, {c: max(position.get(c, 0), ahead.get(c, 0)) for c in cursors}),
         missing=missing_ranges(messages, position) if days is None else {},
         erased={c: n for c in cursors if (n := snapshot.erased(c) + refused.erased(c))},
+        restored={c: n for c in cursors if (n := snapshot.restored(c) + refused.restored(c))},
     )
 
 

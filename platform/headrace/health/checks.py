@@ -203,7 +203,7 @@ def _every_message_once(stream: Stream, days: Sequence[date] | None) -> Verdict:
     if days is not None:
         return verdicts.every_message_once(audit(stream.lake, days))
     found = audit(stream.lake, cursors=_cursors(stream))
-    return verdicts.every_message_once(found, skipped_by(stream, found.missing, found.erased))
+    return verdicts.every_message_once(found, skipped_by(stream, found.missing, found.absent))
 
 
 def _offsets_reconcile(stream: Stream, _: Sequence[date] | None) -> Verdict:

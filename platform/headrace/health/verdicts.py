@@ -79,17 +79,23 @@ def every_message_once(audit: Audit, skipped: Skipped | None = None) -> Verdict:
     ]
     return Verdict(
         passed=not said,
-        description="; ".join(said) or "every message is in once",
+        description="; ".join(said) or _all_in(audit),
         metadata={
             "messages": audit.messages,
             "good_rows": audit.good,
             "rejected_rows": audit.rejected,
             "doubled_rows": audit.doubled,
+            "messages_restored_away": sum(audit.restored.values()),
             "offsets_without_message": gaps,
             "gaps_asked_for": skipped.asked,
             "gaps_not_asked_for": skipped.left,
         },
     )
+
+
+def _all_in(audit: Audit) -> str:
+    out = sum(audit.restored.values())
+    return "every message is in once" + (f", but {out:,} that a restore took out" if out else "")
 
 
 def offsets_reconcile(

@@ -60,9 +60,25 @@ def to_arrow(rows: pl.DataFrame, table: Table) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def converted(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column of a file in a type to which its own widens; integers beyond 2**53 are rounded to doubles."""
+    if column.type == kind:
+        return column
+    if not pa.types.is_nested(kind):
+        return column.cast(kind, safe=not _rounds(column.type, kind))
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:  # large integers within
+        return pa.chunked_array([_nested(column.combine_chunks(), kind)], kind)
+
+
+def _rounds(there: pa.DataType, kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) and pa.types.is_integer(there))
+
+
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if not pa.types.is_nested(kind):
-        return column.cast(kind)
+        return converted(column, kind)
     return pa.chunked_array([_nested(column.combine_chunks(), kind)], kind)
 
 
@@ -79,9 +95,13 @@ def _nested(array: pa.Array, kind: pa.DataType) -> pa.Array:
         values = _nested(lists.values, kind.value_type)
         return pa.ListArray.from_arrays(_offsets(lists), values, kind, mask=_mask(lists))
     if pa.types.is_struct(kind):
-        members = [_nested(array.field(n), kind.field(n).type) for n in range(kind.num_fields)]
+        there = {array.type.field(n).name for n in range(array.type.num_fields)}
+        members = [
+            _nested(array.field(f.name), f.type) if f.name in there else pa.nulls(len(array), f.type)
+            for f in kind
+        ]
         return pa.StructArray.from_arrays(members, fields=list(kind), mask=_mask(array))
-    return array.cast(kind)
+    return array.cast(kind, safe=not _rounds(array.type, kind))
 
 
 def _offsets(lists: pa.ListArray) -> pa.Array:

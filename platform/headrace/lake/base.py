@@ -14,6 +14,9 @@ from headrace.core.batch import Chunk, Position, Table
 #: Prefix of a cursor that counts the messages of another one that left nothing, because their person was erased.
 ERASED = "headrace.erased/"
 
+#: Prefix of a cursor that counts the messages of another one that left something before a restore took it out.
+RESTORED = "headrace.restored/"
+
 
 @dataclass(frozen=True, slots=True)
 class LakeVersion:
@@ -95,6 +98,33 @@ class Snapshot(Protocol):
     def mark(self) -> str:
         """Mark of the last ``fence``; empty if there was none."""
 
+    @property
+    def described(self) -> str:
+        """Description of the contract that changed the table last; empty if none is recorded."""
+
+    @property
+    def columns(self) -> pl.Schema:
+        """Columns of the table, of whatever contract, with their dtypes."""
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Columns of the table that its contract does not name, now or earlier."""
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """Columns of the contract that the table lacks or has in a narrower type."""
+
+    def grow(self) -> None:
+        """Give the table the columns and types of its contract, and record its description.
+
+        Rows that are there stay as they are. What was opened before is refused from then on. The snapshot is at the
+        newest version afterwards: positions that were asked for before may have moved.
+
+        Raises:
+            Conflict: Another process changed the table first.
+            Fatal: A column has a type that does not widen to the contract's.
+        """
+
     def position(self, cursors: list[str], /) -> Position:
         """Return the next offset of each cursor; a cursor from which nothing has landed is absent."""
 
@@ -131,6 +161,8 @@ class Snapshot(Protocol):
     ) -> int:
         """Add rows and move cursors in one atomic commit; the snapshot then has the returned version.
 
+        Rows have the contract's columns. Where the table has more they are null, and it may have wider types.
+
         Then the commit survives a power cut, unless the lake is configured not to sync.
 
         Args:
@@ -140,8 +172,8 @@ class Snapshot(Protocol):
             notes: Texts by name, recorded with the commit; see ``LakeTable.notes``.
 
         Raises:
-            Conflict: Another writer moved one of the cursors first; nothing was added.
-            Fatal: The storage refuses (full, not writable).
+            Conflict: Another writer moved one of the cursors first, or the columns changed; nothing was added.
+            Fatal: The storage refuses (full, not writable), or the table lacks columns of its contract.
         """
 
 
@@ -177,12 +209,22 @@ class LakeTable(Protocol):
     def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
         """Read the rows that a version added, in chunks that are the same at every reading.
 
+        They have the columns of ``shape``: the first value that is not null of a column's present and earlier names,
+        widened, or else what rows of before have.
+
         Raises:
             HistoryGone: Its files were removed; may also be raised while a chunk is read.
         """
 
     def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
-        """Read the rows of one partition as of ``version``."""
+        """Read the rows of one partition as of ``version``, with the columns of ``shape``."""
+
+    def shape(self) -> Table:
+        """Return the columns of the newest version as they are read.
+
+        They are the contract's, in the table's types where these are wider, and then those that only newer contracts
+        name.
+        """
 
     def erase(self, origins: pl.DataFrame, /, tell: Callable[[Erased], object] = ...) -> Erased:
         """Delete rows, commit by commit.

@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,14 +83,19 @@ class Suppressed:
         return self.digest(person) in self.digests
 
     def drop(
-        self, rejected: pl.DataFrame, good: pl.DataFrame
+        self, rejected: pl.DataFrame, good: pl.DataFrame, people: Collection[str] = (PERSON,)
     ) -> tuple[pl.DataFrame, pl.DataFrame, Mapping[str, int]]:
         """Drop the rows of people on the list.
+
+        Args:
+            rejected: Rejected rows.
+            good: Good rows.
+            people: Columns of good rows that name a person; see ``person_columns``.
 
         Returns:
             The remaining rejected rows, the remaining good rows, and by cursor the messages that left nothing.
         """
-        others = self._rejected(rejected), self._good(good)
+        others = self._rejected(rejected), self._good(good, people)
         if others[0].height == rejected.height and others[1].height == good.height:
             return rejected, good, {}
         messages = pl.concat([rejected.select(MESSAGE), good.select(MESSAGE)]).unique()
@@ -98,11 +103,12 @@ class Suppressed:
         gone = messages.join(left, on=MESSAGE, how="anti", nulls_equal=True)
         return *others, Counter(gone["_cursor"].to_list())
 
-    def _good(self, rows: pl.DataFrame) -> pl.DataFrame:
-        if PERSON not in rows.columns:
-            return rows
-        theirs = [one for one in rows[PERSON].drop_nulls().unique().to_list() if self.holds(str(one))]
-        return rows.filter(~pl.col(PERSON).is_in(theirs).fill_null(value=False)) if theirs else rows
+    def _good(self, rows: pl.DataFrame, people: Collection[str]) -> pl.DataFrame:
+        for name in people:
+            ids = rows[name].drop_nulls().unique().to_list() if name in rows.columns else []
+            if theirs := [one for one in ids if self.holds(str(one))]:
+                rows = rows.filter(~pl.col(name).is_in(theirs).fill_null(value=False))
+        return rows
 
     def _rejected(self, rows: pl.DataFrame) -> pl.DataFrame:
         keep = [
@@ -110,6 +116,11 @@ class Suppressed:
             for payload, key in rows.select("payload", "_key").iter_rows()
         ]
         return rows if all(keep) else rows.filter(pl.Series(keep, dtype=pl.Boolean))
+
+
+def person_columns(table: Table) -> list[str]:
+    """Return the columns of a table that name a person, now or by an earlier name."""
+    return [name for name in table.schema if PERSON in (name, *table.renamed.get(name, ()))]
 
 
 def possible_ids(payload: bytes, key: bytes | None) -> set[str]:

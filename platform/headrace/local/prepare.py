@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import polars as pl
 
@@ -29,6 +30,10 @@ def compile_hot_path() -> None:
     read_times("at", texts, ("%Y-%m-%d", "iso8601", "epoch_s"), "UTC", Failures())
     # a record without key, value and headers
     decode_batches([RawBatch(b"\x0c\x00\x00\x00\x01\x01\x00", 1, 0, 0, None, 0)])
+    if find_spec("fastavro"):  # of an extra
+        from headrace.formats.registered.avro import compile_ahead
+
+        compile_ahead()
 
 
 def parse_models() -> None:

@@ -187,14 +187,17 @@ def _column(table: Table, name: str, named: Mapping[str, Column], time: str) -> 
     else:
         said = _ORIGIN.get(name, "")
     found: dict[str, Any] = {"name": name, "description": _text(said), "data_type": kind}
-    if own is not None and (tests := list(_tests(own))):
+    if own is not None and (tests := list(_tests(own, may_be_null=name in table.nullable))):
         found["data_tests"] = tests
     return found
 
 
-def _tests(column: Column) -> Iterator[Any]:
-    if not column.nullable:
+def _tests(column: Column, *, may_be_null: bool) -> Iterator[Any]:
+    """Yield the tests that rows of every version pass."""
+    if not (column.nullable or may_be_null):
         yield "not_null"
+    if any("isin" in was.given for _, was in column.growth.was):
+        return
     values = next((_in_order(s["allowed_values"]) for check, s in column.checks if check == "isin"), None)
     if values is None:
         values = list(getattr(column.dtype, "categories", ()))

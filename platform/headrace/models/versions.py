@@ -42,6 +42,7 @@ __all__ = [
     "current_if_parsed",
     "dbt_folder",
     "files",
+    "last_parsed",
     "profile",
     "refuse",
     "target_folder",
@@ -176,6 +177,11 @@ def current_if_parsed(settings: Settings) -> Project:
     if not _versions(settings).is_dir():
         return Project(None)
     return current(settings)
+
+
+def last_parsed(settings: Settings) -> Version | None:
+    """Return the version that was last used here; None if none has parsed. Nothing is parsed, nothing compared."""
+    return _last(settings)
 
 
 def refuse(settings: Settings, version: Version, why: str) -> Project:

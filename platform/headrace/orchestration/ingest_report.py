@@ -68,6 +68,8 @@ class IngestReport:
         """Log the outcome of a source."""
         for why in self.totals[name].landed.refused:
             self._context.log.error(why)
+        for line in self.totals[name].landed.ahead:
+            self._context.log.warning(line)
         self._say(name, time.monotonic())
         self._said_at = float("-inf")
 
@@ -154,6 +156,9 @@ def _metadata(
     unknown = added(*(s.landed.unknown for s in totals.values()))
     if unknown:
         found["unknown_fields"] = MetadataValue.json(unknown)
+    ahead = dict.fromkeys(line for s in totals.values() for line in s.landed.ahead)
+    if ahead:
+        found["newer_contract"] = MetadataValue.text("; ".join(ahead))
     refused = [why for s in totals.values() for why in s.landed.refused]
     if refused:
         found["refused_files"] = MetadataValue.md("\n".join(f"- {why}" for why in refused))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from headrace.contracts import Contract
 from headrace.contracts.faults import near
@@ -40,6 +40,10 @@ CHECKS = (
 _OWNER = re.compile(r"team:[A-Za-z0-9_]+|[^@\s:]+@[^@\s]+\.[^@\s]+")
 
 
+#: How the messages of a topic are written: as JSON, or in Confluent's wire format by a schema in a registry.
+KafkaFormat = Literal["json", "confluent"]
+
+
 @dataclass(frozen=True, slots=True)
 class Kafka:
     """A topic to read.
@@ -48,12 +52,15 @@ class Kafka:
         topic: Name of the topic.
         runs: Number of ingest runs that share its partitions. Run n takes the partitions whose number is n
             modulo ``runs``.
+        format: ``json``, or ``confluent`` for messages that begin with the id of a schema, Avro, Protobuf or JSON
+            Schema, in the registry that the settings name.
     """
 
     kind: ClassVar[str] = "kafka"
     noun: ClassVar[str] = "topic"
     topic: str
     runs: int = 1
+    format: KafkaFormat = "json"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.topic, str) and _TOPIC.fullmatch(self.topic)):
@@ -62,6 +69,10 @@ class Kafka:
             )
         if type(self.runs) is not int or self.runs < 1:
             raise ValueError(f"runs {self.runs!r} of topic {self.topic!r} is no number of runs from 1 on")
+        if self.format not in get_args(KafkaFormat):
+            raise ValueError(
+                f"format {self.format!r} of topic {self.topic!r} is unknown: {near(self.format, get_args(KafkaFormat))}"
+            )
 
     @property
     def name(self) -> str:

@@ -126,7 +126,7 @@ def _records(contract: Contract, good: Mapping[str, Any], limits: Limits) -> Ite
         ("long ago", {time: "1970-01-01T00:00:00Z"}, ((window, time),)),
         ("long identity", {identity: "x" * 129}, (("str_length(1, 128)", identity),)),
         ("empty identity", {identity: ""}, (("str_length(1, 128)", identity),)),
-        ("unknown version", {"schema_version": 2}, (("isin([1])", "schema_version"),)),
+        ("unknown version", {"schema_version": 2}, (("known_version(1)", "schema_version"),)),
         ("text for a version", {"schema_version": "1"}, (("type(integer)", "schema_version"),)),
     ]
     if contract is EVENTS:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
 
+from headrace.core.batch import Unwrapped
 from headrace.core.errors import BadData
 from headrace.repair.selection import PAGE_BYTES, PAGE_ROWS, Selection, in_pages
 
@@ -154,8 +155,15 @@ def replaced(
         yield from in_pages(rows, page_rows)
 
 
-def transformed(rows: pl.DataFrame, expression: str) -> Repair:
+def transformed(
+    rows: pl.DataFrame, expression: str, unwrap: Callable[[pl.Series], Unwrapped] | None = None
+) -> Repair:
     """Replace each payload by the value that a jq expression makes of it.
+
+    Args:
+        rows: Rejected rows.
+        expression: The expression.
+        unwrap: Reads payloads that are no JSON by their schemas; what it makes of them is repaired.
 
     Raises:
         BadData: The expression is not jq.
@@ -168,8 +176,11 @@ def transformed(rows: pl.DataFrame, expression: str) -> Repair:
         raise BadData(f"{expression!r} is not a jq expression: {error}") from error
     payloads: list[bytes | None] = []
     failed = []
-    for name, payload in rows.select("id", "payload").iter_rows():
+    read = unwrap(rows["payload"]) if unwrap else Unwrapped(rows["payload"])
+    for n, (name, payload) in enumerate(zip(rows["id"], read.payloads, strict=True)):
         try:
+            if n in read.unread:
+                raise ValueError(": ".join(read.unread[n]))
             made = program.input_text((payload or b"").decode()).text()
             if "\n" in made or not made:
                 raise ValueError("the expression must give exactly one value")

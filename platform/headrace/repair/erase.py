@@ -16,10 +16,12 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial, reduce
+from itertools import product
 from operator import or_
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA
 from headrace.core.errors import Fatal
 from headrace.lake import Erased
 from headrace.lake.delta import DeltaLakeTable
-from headrace.lake.suppression import MESSAGE, NO_JSON, PERSON, possible_ids
+from headrace.lake.suppression import MESSAGE, NO_JSON, PERSON, person_columns, possible_ids
 from headrace.streams.stream import Stream
 
 _FOUND = pl.Schema({**{name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}, "day": pl.Date()})
@@ -111,7 +113,7 @@ def erase(
         tell: Receives the receipt so far after every step, and when an error ends the erasure.
 
     Raises:
-        Retriable: A service is away; run it again.
+        Retriable: A service is away, or another erasure is at it; run it again.
         Fatal: The id is empty, the storage refuses, or a row is still there afterwards.
     """
     if not user_id.strip():
@@ -127,16 +129,21 @@ def erase(
 
     try:
         suppress(streams, user_id)
-        for stream in streams:
-            _erase_stream(stream, user_id, partial(_add, receipt.streams, noted))
+        # two at once would write the same kept versions, and each would undo what the other has done
+        with streams[0].warehouse.erasing() if streams else nullcontext(lambda: None) as still_alone:
+            for stream in streams:
+                _erase_stream(stream, user_id, partial(_add, receipt.streams, noted), still_alone)
         models: dict[str, int] = {}
         if streams:
             warehouse, settings = streams[0].warehouse, streams[0].settings
             left: dict[str, int] = {}
-            for database in (settings.dbt_schema, f"{settings.dbt_schema}_speed"):
-                models |= warehouse.erase(database, PERSON, user_id)
+            names = {PERSON, *(name for one in streams for name in person_columns(one.lake.good.shape()))}
+            for database, name in product(
+                (settings.dbt_schema, f"{settings.dbt_schema}_speed"), sorted(names)
+            ):
+                models |= warehouse.erase(database, name, user_id)
                 noted(models=dict(models))
-                left |= warehouse.erase(database, PERSON, user_id, only_count=True)
+                left |= warehouse.erase(database, name, user_id, only_count=True)
             if left:
                 raise Fatal(f"rows of this person are still in {', '.join(left)}; run it again")
         noted(finished=True)
@@ -175,7 +182,9 @@ def _change(streams: Iterable[Stream], change: Callable[[Stream], None]) -> None
         stream.lake.good.fence(mark)
 
 
-def _erase_stream(stream: Stream, user_id: str, tell: Callable[[StreamReceipt], None]) -> None:
+def _erase_stream(
+    stream: Stream, user_id: str, tell: Callable[[StreamReceipt], None], still_alone: Callable[[], None]
+) -> None:
     done = StreamReceipt(stream.name, still_in=tuple(spec.name for spec in stream.pipeline.sources))
     tell(done)
     stream.publish()  # unpublished versions still need the files that go
@@ -201,6 +210,7 @@ def _erase_stream(stream: Stream, user_id: str, tell: Callable[[StreamReceipt], 
     for table, erased in left:
         done = replace(done, files=done.files + table.forget(erased))
         tell(done)
+    still_alone()
     if _good(stream, user_id).height or _rejected(stream, user_id).height:
         raise Fatal(f"{stream.name}: rows of this person came in meanwhile; run it again")
     tell(replace(done, finished=True))
@@ -226,9 +236,17 @@ def _ends(stream: Stream, good: pl.DataFrame, rejected: pl.DataFrame) -> tuple[p
 
 
 def _good(stream: Stream, user_id: str) -> pl.DataFrame:
-    if PERSON not in stream.contract.table.schema:
-        return pl.DataFrame(schema=_FOUND)
-    return _rows(stream.lake.good, pl.col(PERSON).cast(pl.String) == user_id)  # an id may be a number
+    """Find rows that name the person in whichever column: it may have another name in a newer or older contract."""
+    names = person_columns(stream.lake.good.shape())
+
+    def condition(columns: Collection[str]) -> pl.Expr:
+        # an id may be a number; a version of before lacks columns
+        there = [
+            (pl.col(one).cast(pl.String) == user_id).fill_null(value=False) for one in names if one in columns
+        ]
+        return reduce(or_, there, pl.lit(value=False))
+
+    return _rows(stream.lake.good, condition) if names else pl.DataFrame(schema=_FOUND)
 
 
 def _rejected(stream: Stream, user_id: str) -> pl.DataFrame:
@@ -248,7 +266,7 @@ def _rejected(stream: Stream, user_id: str) -> pl.DataFrame:
             for payload, key in rows.select("payload", "_key").iter_rows()
         ]
 
-    return _rows(stream.lake.rejected, reduce(or_, hits), "payload", "_key", theirs=theirs)
+    return _rows(stream.lake.rejected, lambda _: reduce(or_, hits), "payload", "_key", theirs=theirs)
 
 
 def _is_json(payload: bytes | None) -> bool:
@@ -261,13 +279,14 @@ def _is_json(payload: bytes | None) -> bool:
 
 def _rows(
     table: DeltaLakeTable,
-    condition: pl.Expr,
+    condition: Callable[[Collection[str]], pl.Expr],
     *more: str,
     theirs: Callable[[pl.DataFrame], list[bool]] = lambda rows: [True] * rows.height,
 ) -> pl.DataFrame:
     """Read origins and days of the rows that meet a condition; memory holds one day at a time."""
     day, found = pl.col(table.table.partition).alias("day"), [pl.DataFrame(schema=_FOUND)]
-    for one in sorted(table.counts_by_day()):
-        rows = table.scan([one]).filter(condition).select(*ORIGIN_KEY, day, *more).collect()
+    # rows that only kept versions hold: an erasure was interrupted, or a restore took them out
+    for part in (*(table.scan([one]) for one in sorted(table.counts_by_day())), table.scan_kept()):
+        rows = part.filter(condition(part.collect_schema().names())).select(*ORIGIN_KEY, day, *more).collect()
         found.append(rows.filter(pl.Series(theirs(rows), dtype=pl.Boolean)).select(*_FOUND))
-    return pl.concat(found)
+    return pl.concat(found).unique(ORIGIN_KEY, maintain_order=True)

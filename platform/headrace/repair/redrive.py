@@ -19,6 +19,7 @@ import polars as pl
 from headrace.contracts import check_batch
 from headrace.core.batch import HEADERS, RECORD_SCHEMA, CheckedBatch, MicroBatch, Position, new_batch_id
 from headrace.flow.commit import land
+from headrace.lake.suppression import person_columns
 from headrace.repair.origins import Origins, hashes, short_id
 from headrace.repair.selection import redrive_cursor
 
@@ -117,7 +118,9 @@ class _Redrive:
             return done
         stream, name, table = self._stream, self._cursor, self._tables[1]
         before = Position({name: table.position([name]).get(name, 0)})
-        batch = MicroBatch(name, _messages(fresh, name), before, before.advanced({name: before[name] + 1}))
+        unwrap = stream.framing.or_plain if stream.framing else None
+        after = before.advanced({name: before[name] + 1})
+        batch = MicroBatch(name, _messages(fresh, name), before, after, unwrap=unwrap)
         found = check_batch(
             stream.contract, batch, batch_id=new_batch_id(batch), now=datetime.now(UTC), limits=stream.limits
         )
@@ -134,7 +137,8 @@ class _Redrive:
         if self._dry_run:
             suppressed, erased = stream.lake.suppressed(self._tables), 0
             if suppressed is not None:
-                _, kept, gone = suppressed.drop(found.rejected, found.good)
+                people = person_columns(stream.contract.table)
+                _, kept, gone = suppressed.drop(found.rejected, found.good, people)
                 found, erased = replace(found, good=kept), sum(gone.values())
             self._landed.add(batch.records["message_id"])
             return done + Redriven(len(batch), found.good.height, erased=erased)

@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from headrace.clients.registry import Access, SchemaRegistry, verified
 from headrace.clients.sqs import sqs_client
 from headrace.config.settings import Settings
 from headrace.contracts import Limits
 from headrace.core.batch import Table
+from headrace.core.extras import require
 from headrace.core.guard import Guard
 from headrace.flow.reads import Pace
 from headrace.formats import FileReader
+from headrace.formats.registered import Framing
 from headrace.lake.delta import DeltaLakeTable
 from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs, discover_for
 from headrace.producers import Producer
@@ -30,11 +33,23 @@ from headrace.warehouse.migrations.files import ProjectMigrations
 
 def lake_table(table: Table, settings: Settings, guard: Guard) -> DeltaLakeTable:
     """Open a table of the lake that the settings name."""
-    return DeltaLakeTable(settings.lake, table, settings.lake_storage_options, guard, sync=settings.lake_sync)
+    return DeltaLakeTable(
+        settings.lake,
+        table,
+        settings.lake_storage_options,
+        guard,
+        sync=settings.lake_sync,
+        version_days=settings.lake_version_days,
+    )
 
 
 def source_of(
-    spec: Spec, pipeline: Pipeline, settings: Settings, sqs: Any, share: int | None = None
+    spec: Spec,
+    pipeline: Pipeline,
+    settings: Settings,
+    sqs: Any,
+    share: int | None = None,
+    framing: Framing | None = None,
 ) -> Source:
     """Make the adapter of a declared source.
 
@@ -44,6 +59,7 @@ def source_of(
         settings: Where everything is.
         sqs: A boto3 SQS client, for queues.
         share: Only this run's share of a topic's partitions; None for all.
+        framing: Reads the messages of topics whose format is not JSON.
     """
     if isinstance(spec, Files):
         return FilesSource(
@@ -60,8 +76,33 @@ def source_of(
             group=f"{settings.kafka_group}-{pipeline.name}",
             security=settings.kafka_security,
             share=(0, 1) if share is None else (share, spec.runs),
+            unwrap=framing if spec.format == "confluent" else None,
         )
     return SqsSource(spec.queue, sqs, receivers=settings.sqs_receivers)
+
+
+def framed(pipeline: Pipeline) -> bool:
+    """Tell whether a pipeline has topics whose messages name a schema in a registry."""
+    return any(isinstance(spec, Kafka) and spec.format == "confluent" for spec in pipeline.sources)
+
+
+def framing(settings: Settings, guard: Guard) -> Framing:
+    """Make what reads messages by the schemas of the registry that the settings name.
+
+    Raises:
+        Fatal: The settings do not fit each other, or the extra is missing.
+        NotSet: They name no registry.
+    """
+    access = Access(
+        settings.schema_registry,
+        settings.schema_registry_user,
+        settings.schema_registry_password.get_secret_value(),
+        settings.schema_registry_token.get_secret_value(),
+        settings.schema_registry_ca_file,
+    )
+    require("registry", "a topic of format 'confluent'")
+    registry = SchemaRegistry(verified(access), guard)
+    return Framing(registry.schema, registry.close)
 
 
 def warehouse(

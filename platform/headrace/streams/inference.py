@@ -21,6 +21,7 @@ from headrace.contracts.verify import IDENTIFIER
 from headrace.core.atomic import write_atomically
 from headrace.core.errors import Fatal
 from headrace.pipelines import Files, Kafka, Pipeline, discover_for
+from headrace.pipelines.base import KafkaFormat
 from headrace.streams import samples
 from headrace.streams.adapters import limits_of
 from headrace.streams.samples import NamedFile, NamedTopic
@@ -91,10 +92,15 @@ def infer(
     sample = samples.sample(found, rows, settings)
     inferred = learn(sample, stream, datetime.now(UTC))
     contract = inferred.contract(target.place)
-    sources, more = _sources(found, stream, settings)
+    format: KafkaFormat = "confluent" if sample.framed else "json"
+    sources, more = _sources(found, stream, format)
     pipeline = Pipeline(
         load_contract(contract, stream),
-        (Kafka(found.name) if isinstance(found, NamedTopic) else Files(found.folder or stream),),
+        (
+            Kafka(found.name, format=format)
+            if isinstance(found, NamedTopic)
+            else Files(found.folder or stream),
+        ),
         owner="team:data",
         description="",
     )
@@ -171,11 +177,12 @@ def _write(path: Path, text: str) -> None:
         raise Fatal(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
 
 
-def _sources(found: NamedFile | NamedTopic, stream: str, settings: Settings) -> tuple[list[Call], list[str]]:
+def _sources(found: NamedFile | NamedTopic, stream: str, format: str) -> tuple[list[Call], list[str]]:
     """Declare the sources, and say which others there are."""
     if isinstance(found, NamedTopic):
         more = [f'Files("{stream}") would land files of the archive\'s folder {stream}/, too.']
-        return [Call("Kafka", (("", found.name),))], more
+        said = () if format == "json" else (("format", format),)
+        return [Call("Kafka", (("", found.name), *said))], more
     more = [
         f'Files of this folder of the archive land by themselves; Kafka("{stream}") would read a topic, too.'
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,17 +13,22 @@ import polars as pl
 from headrace.config.settings import Settings
 from headrace.contracts.inference.sample import Sample
 from headrace.core.batch import MicroBatch, Position
-from headrace.core.errors import BadData, Fatal
+from headrace.core.errors import BadData, Fatal, NotSet
+from headrace.core.guard import Guard
 from headrace.formats import FileReader
 from headrace.formats.records import Open
+from headrace.formats.registered import Framing
 from headrace.formats.sampling import sample_file
-from headrace.pipelines import Files, Pipeline
+from headrace.pipelines import Files, Kafka, Pipeline
 from headrace.sources.files.archive import Archive
 from headrace.sources.kafka.source import KafkaSource
+from headrace.streams import adapters
 from headrace.streams.trial import in_parts
 
 #: Bytes of messages that a sample of a topic holds at most.
 _HELD_BYTES = 64 << 20
+#: Bytes of Confluent's wire format before the body.
+_HEADER = 5
 #: Messages of one read; seconds without progress after which the rest of a topic is given up.
 _AT_ONCE, _PATIENCE_SECONDS, _WAIT_SECONDS = 20_000, 15.0, 1.0
 
@@ -90,16 +95,20 @@ def sample(what: NamedFile | NamedTopic, rows: int, settings: Settings) -> Sampl
     Raises:
         BadData: The file cannot be read, or the topic is empty.
         Fatal: There is no such topic.
+        NotSet: Its messages name schemas of a registry, and none is set.
         Retriable: The broker does not answer.
     """
     if isinstance(what, NamedFile):
         return sample_file(what.open, what.name, rows)
     found = Sample(f"topic {what.name}", "json", unit="messages")
     held = number = 0
-    with_total = Newest(what.name, rows, settings)
+    with_total, framing = Newest(what.name, rows, settings), None
     try:
         for batch in with_total:
-            for payload in batch.records["payload"]:
+            payloads = batch.records["payload"]
+            if not number and is_framed(payloads):
+                found.framed, framing = True, _framing(what.name, settings)
+            for payload in payloads if framing is None else _read_by(framing, payloads):
                 number += 1
                 found.add_message(number, payload)
                 held += len(payload or b"")
@@ -108,24 +117,49 @@ def sample(what: NamedFile | NamedTopic, rows: int, settings: Settings) -> Sampl
         found.total = with_total.total
     finally:
         with_total.close()
+        if framing is not None:
+            framing.close()
     if not found.total:
         raise BadData(f"topic {what.name!r} is empty: there is nothing to learn from it")
     return found
 
 
+def is_framed(payloads: pl.Series) -> bool:
+    """Tell whether messages are in Confluent's wire format: all but tombstones begin with a zero byte and an id."""
+    there = payloads.drop_nulls()
+    return len(there) > 0 and bool((there.bin.starts_with(b"\0") & (there.bin.size() > _HEADER)).all())
+
+
+def _framing(topic: str, settings: Settings) -> Framing:
+    if not settings.schema_registry_url:
+        raise NotSet(
+            f"the messages of topic {topic!r} are in Confluent's wire format, and no registry is set that has their"
+            " schemas: set HEADRACE_SCHEMA_REGISTRY_URL"
+        )
+    return adapters.framing(settings, Guard("registry", settings.retry_policy))
+
+
+def _read_by(framing: Framing, payloads: pl.Series) -> pl.Series:
+    """Turn messages into JSON by their schemas; those that cannot be read stay as they are."""
+    read = framing(payloads)
+    unread = pl.Series([*read.unread], dtype=pl.UInt32)
+    return read.payloads.scatter(unread, payloads.gather(unread)) if len(unread) else read.payloads
+
+
 class Newest:
     """The newest messages of every partition, read without a consumer group: nothing is committed."""
 
-    def __init__(self, topic: str, messages: int, settings: Settings) -> None:
+    def __init__(self, topic: str, messages: int, settings: Settings, framing: Framing | None = None) -> None:
         """Connect to nothing yet.
 
         Args:
             topic: Name of the topic.
             messages: Most messages to read; each partition gives its share.
             settings: Where the brokers are.
+            framing: Reads its messages, if they name schemas in a registry.
         """
         self._source = KafkaSource(
-            topic, settings.kafka_servers, group=None, security=settings.kafka_security
+            topic, settings.kafka_servers, group=None, security=settings.kafka_security, unwrap=framing
         )
         self._messages = messages
         self.total = 0
@@ -146,7 +180,7 @@ class Newest:
             end = pl.col("cursor").replace_strict(ends, return_dtype=pl.Int64)
             records = batch.records.filter(pl.col("offset") < end)
             if records.height:
-                yield MicroBatch(batch.source, records, batch.before, batch.after)
+                yield replace(batch, records=records)
 
     def close(self) -> None:
         """Close the connections."""
@@ -176,13 +210,26 @@ def batches(
 
     Raises:
         BadData: The file cannot be read, or its columns do not fit the contract.
+        Fatal: The messages name schemas of a registry, and the stream does not say so.
+        NotSet: No registry is set.
     """
     if isinstance(what, NamedTopic):
-        newest = Newest(what.name, 100_000 if rows is None else rows, settings)
+        declared = {s.topic: s.format for s in pipeline.sources if isinstance(s, Kafka)}
+        framed = declared.get(what.name) == "confluent"
+        framing = _framing(what.name, settings) if framed else None
+        newest = Newest(what.name, 100_000 if rows is None else rows, settings, framing)
         try:
-            yield from newest
+            for batch in newest:
+                if framing is None and is_framed(batch.records["payload"]):
+                    raise Fatal(
+                        f"the messages of topic {what.name!r} are in Confluent's wire format: declare it in the"
+                        f" pipeline of {pipeline.name!r} as Kafka({what.name!r}, format='confluent')"
+                    )
+                yield batch
         finally:
             newest.close()
+            if framing is not None:
+                framing.close()
         return
     format = next(
         (s.format for s in pipeline.sources if isinstance(s, Files) and s.folder == what.folder), None

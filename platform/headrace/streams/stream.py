@@ -11,6 +11,8 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+import polars as pl
+
 from headrace.config.settings import Settings
 from headrace.contracts import Limits
 from headrace.core.batch import Backlog, Position, Table
@@ -20,6 +22,7 @@ from headrace.flow.commit import StreamLake
 from headrace.flow.ingest import position_of
 from headrace.flow.publish import Published, another_history, version_of
 from headrace.flow.reads import Pace
+from headrace.formats.registered import Framing
 from headrace.lake.delta import DeltaLakeTable
 from headrace.lake.suppression import ERASURES, Erasures
 from headrace.pipelines import Pipeline, Spec, discover_for
@@ -83,6 +86,21 @@ class Stream:
         """
         return adapters.warehouse(self.settings, self._guards["warehouse"])
 
+    def as_of(self, moment: datetime, *, rejected: bool = False) -> pl.LazyFrame:
+        """Return the rows of the lake as they were known at a moment, however long ago, as a lazy frame.
+
+        Args:
+            moment: With its time zone.
+            rejected: Of the rejected table instead.
+
+        Raises:
+            Fatal: The moment has no time zone.
+            HistoryGone: The lake was restored since, and what it held at that moment is no longer kept.
+        """
+        if moment.tzinfo is None:
+            raise Fatal(f"{moment} has no time zone; a moment of the lake needs one, e.g. tzinfo=UTC")
+        return (self.lake.rejected if rejected else self.lake.good).as_of(moment)
+
     @property
     def limits(self) -> Limits:
         """What the check accepts beside the contract."""
@@ -108,8 +126,21 @@ class Stream:
             spec = self._spec(name)
             if spec.kind == "sqs" and self._sqs is None:
                 self._sqs = adapters.queue_client(self.settings)
-            self._sources[key] = adapters.source_of(spec, self.pipeline, self.settings, self._sqs, share)
+            self._sources[key] = adapters.source_of(
+                spec, self.pipeline, self.settings, self._sqs, share, self.framing
+            )
         return self._sources[key]
+
+    @cached_property
+    def framing(self) -> Framing | None:
+        """What reads messages by schemas in a registry; None for a stream without such a topic.
+
+        Raises:
+            Fatal: The settings of the registry cannot work, or the extra is missing.
+        """
+        if not adapters.framed(self.pipeline):
+            return None
+        return adapters.framing(self.settings, self._guards["registry"])
 
     def guarded(self, name: str, share: int | None = None) -> Source:
         """Return a source with retries and circuit breaker; arguments and errors as of ``source``."""
@@ -200,6 +231,8 @@ class Stream:
         for source in self._sources.values():
             source.close()
         self._sources.clear()
+        if (framing := self.__dict__.get("framing")) is not None:
+            framing.close()
         if "warehouse" in self.__dict__:
             self.warehouse.close()
 

@@ -10,19 +10,30 @@ https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from headrace.core.batch import Chunk, Table
-from headrace.core.errors import Fatal
+from headrace.core.errors import Fatal, Retriable
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, StaleDay
 from headrace.warehouse.cluster import Placement
-from headrace.warehouse.migrations.files import ProjectMigrations
-from headrace.warehouse.migrations.runner import Migrations, refuse
-from headrace.warehouse.server import ClickHouseConfig, Server
+from headrace.warehouse.earlier import copies, with_copies
+from headrace.warehouse.growth import Growth
+from headrace.warehouse.lock import ERASURES, MigrationLock
+from headrace.warehouse.migrations.files import ProjectMigrations, generated_for
+from headrace.warehouse.migrations.runner import Migrations, MigrationState, refuse
+from headrace.warehouse.server import (
+    INCOMPATIBLE_COLUMNS,
+    NO_SUCH_COLUMN,
+    ClickHouseConfig,
+    Refused,
+    Server,
+)
 
 _INSERT = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
@@ -31,6 +42,8 @@ _INSERT = {
     "min_insert_block_size_rows": 1 << 62,
     "min_insert_block_size_bytes": 0,
     "input_format_parquet_allow_missing_columns": 0,
+    # null where none may be is the type's default, as ever: the column's own may be made of columns that are not sent
+    "input_format_defaults_for_omitted_fields": 0,
 }
 #: Prefix of the tables in which a day is assembled before it is swapped in.
 _STAGING = "_staging_"
@@ -57,6 +70,7 @@ class ClickHouse:
         self._server = Server(config, retry)
         self._placement = Placement(config.warehouse_cluster)
         self._shapes: dict[str, ddl.Shape] | None = None
+        self._states: list[MigrationState] = []
         self._prepared: set[str] = set()
         self._looked_for_abandoned = False
 
@@ -91,52 +105,89 @@ class ClickHouse:
         return f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(table.name)}"
 
     def prepare(self, table: Table, /) -> None:
-        """Migrate the raw database, create the table if no migration did, and set how long rows are kept.
+        """Migrate the raw database, bring the table up to its contract, and set how long rows are kept.
 
         If nothing is to be done, this takes one round trip for all tables together.
 
         Raises:
-            Fatal: The migrations differ from those that were applied, or the table lacks a column of its
-                contract.
+            Fatal: The migrations differ from those that were applied, or the table cannot become by itself what
+                its contract wants; other tables are not held up by that.
             Retriable: Another process is migrating, and the wait for it took too long.
         """
         if table.name in self._prepared:
             return
-        if self._shapes is None:
-            self._shapes = self._migrated()
         raw, days = self._config.raw_database, self._config.raw_ttl_days
-        shape = self._shapes.get(table.name)
-        if shape is None:
+        if table.name not in self._looked() and table.version == 1:
             self._run(ddl.create_table(raw, table, days))
-        else:
-            self._refuse_lacking(table, shape)
-            if self._shapes[self._placement.local(table.name)].ttl != ddl.ttl(table, days):
-                self._run(ddl.set_ttl(raw, table, days))
+            self._shapes = None
+        elif self._lacks(table):
+            self.migrations.grow(table)
+            self._shapes = None
+        elif self._looked()[self._placement.local(table.name)].ttl != ddl.ttl(table, days):
+            self._run(ddl.set_ttl(raw, table, days))
         self._prepared.add(table.name)
+
+    def _lacks(self, table: Table) -> bool:
+        """Tell whether a table lacks something of its contract, or somebody died while changing it."""
+        shapes = self._looked()
+        begun = any(one.unfinished and generated_for(one.name)[0] == table.name for one in self._states)
+        return begun or bool(self.migrations.plan(table, self._states, shapes))
+
+    def grow(self, tables: Iterable[Table]) -> tuple[list[MigrationState], list[Fatal]]:
+        """Bring raw tables that exist up to their contracts; return what was applied, and what was refused.
+
+        One that is refused does not hold up the others.
+        """
+        done: list[MigrationState] = []
+        refused: list[Fatal] = []
+        for table in tables:
+            try:
+                if table.name in self._looked() and self._lacks(table):
+                    done += self.migrations.grow(table)
+                    self._shapes = None
+            except Fatal as error:
+                refused.append(error)
+        return done, refused
+
+    def plan(self, tables: Iterable[Table]) -> tuple[list[MigrationState], list[Growth]]:
+        """Return the state of every migration, and what raw tables lack of their contracts; changes nothing.
+
+        Of a table that lacks nothing there is no growth. One that does not exist yet would be made.
+        """
+        migrations = self.migrations
+        states, found = migrations.look(*ddl.SHAPES, database=self._config.raw_database)
+        shapes = ddl.shapes(*found) if found else {}
+        to_do = {one.version for one in states if one.to_do}
+        made = {
+            word for one in migrations.known if one.version in to_do for word in re.findall(r"\w+", one.text)
+        }
+        lacking = [
+            growth
+            for table in tables
+            if (table.name in shapes or table.name not in made)  # a file makes it
+            and (growth := migrations.plan(table, states, shapes))
+        ]
+        return states, [one.named(self._config.raw_database) for one in lacking]
 
     def _run(self, statement: str) -> None:
         for placed in self._placement.statements(statement):
             self._server.command(placed)
 
-    def _migrated(self) -> dict[str, ddl.Shape]:
-        """Apply pending migrations and return the shapes of the raw database's tables."""
+    def _looked(self) -> dict[str, ddl.Shape]:
+        """Return the shapes of the raw database's tables as of the last look; migrates before the first one."""
+        if self._shapes is None:
+            self._states, self._shapes = self._migrated()
+        return self._shapes
+
+    def _migrated(self) -> tuple[list[MigrationState], dict[str, ddl.Shape]]:
+        """Apply pending migrations; return the state of all and the shapes of the raw database's tables."""
         migrations, raw = self.migrations, self._config.raw_database
         states, found = migrations.look(*ddl.SHAPES, database=raw)
         refuse(states)
         if not found or any(one.to_do for one in states):
             migrations.up()
-            _, found = migrations.look(*ddl.SHAPES, database=raw)
-        return ddl.shapes(*found)
-
-    def _refuse_lacking(self, table: Table, shape: ddl.Shape) -> None:
-        for name in table.schema:
-            if name not in shape.columns:
-                raise Fatal(
-                    f"table {self._config.raw_database}.{table.name} at {self._server.where} has no column"
-                    f" {name!r}, which its contract names; add a migration with"
-                    f" ALTER TABLE {{{{raw}}}}.{ddl.quoted(table.name)} ADD COLUMN IF NOT EXISTS"
-                    f" {ddl.column(table, name)}"
-                )
+            states, found = migrations.look(*ddl.SHAPES, database=raw)
+        return states, ddl.shapes(*found)
 
     def published(self, table: Table, lake_id: str, /) -> Publication | None:
         """Return the last version that the warehouse holds completely."""
@@ -152,12 +203,42 @@ class ClickHouse:
         return Publication(lake_id, int(version), 0, (), fingerprint=str(fingerprint), epoch=int(epoch))
 
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
-        """Insert ``rows`` as one block per partition, once per token."""
+        """Insert ``rows`` as one block per partition, once per token; columns that they lack take their defaults."""
         self._insert(table.name, table, rows, token)
 
     def _insert(self, name: str, table: Table, rows: Chunk, token: str) -> None:
         settings = {**_INSERT, "insert_deduplication_token": token}
-        self._server.insert(self._config.raw_database, name, table.schema.names(), rows, settings)
+        columns = list(rows.columns or table.schema)
+        self._refuse_unknown(table, columns)
+        shape = self._looked().get(table.name)
+        if shape and (more := copies(table, shape.columns, columns)):
+            rows, columns = with_copies(rows, more), [*columns, *more]
+        try:
+            self._server.insert(self._config.raw_database, name, columns, rows, settings)
+        except Refused as error:
+            if error.code != NO_SUCH_COLUMN:
+                raise
+            self._shapes = None
+            raise Retriable(
+                f"raw table {table.name} has changed while rows were on their way: {error}"
+            ) from error
+
+    def _refuse_unknown(self, table: Table, columns: Collection[str]) -> None:
+        """Put off rows with columns that the warehouse has not got: leaving them out would lose their values."""
+
+        def unknown() -> list[str]:
+            shape = self._looked().get(table.name)
+            known = shape.columns if shape else {}
+            return [name for name in columns if name not in known or not known[name].takes_values]
+
+        if unknown():
+            self._shapes = None  # somebody else may have added them since
+        if missing := unknown():
+            raise Retriable(
+                f"publishing {table.name} waits: the lake has column {missing[0]!r}, which neither the contract of this"
+                f" process (version {table.version}) nor raw table {self._config.raw_database}.{table.name} knows;"
+                " a process with the newer contract publishes it: start one, or run 'headrace publish' with it"
+            )
 
     def record(self, table: Table, publication: Publication, /) -> None:
         """Record a version; the table keeps one row per version."""
@@ -219,6 +300,12 @@ class ClickHouse:
                 " SETTINGS allow_replace_partition_from_empty_source = 1" if place.cluster and staged else ""
             )
             self._server.command(f"ALTER TABLE {kept}{place.on} {swap}{empty}")
+        except Refused as error:
+            if error.code != INCOMPATIBLE_COLUMNS:
+                raise
+            raise Retriable(
+                f"raw table {table.name} has changed while {day} was assembled: {error}"
+            ) from error
         finally:
             self._drop(staging)
         [(rows,)] = self.query(
@@ -332,6 +419,14 @@ class ClickHouse:
         )
         return bool(count)
 
+    def erasing(self) -> AbstractContextManager[Callable[[], None]]:
+        """Keep erasures of one installation apart, on whatever machines: a later one waits for three minutes.
+
+        Yields a check that raises ``Retriable`` once another process has taken the lock.
+        """
+        self._looked()  # the database is there then
+        return MigrationLock(self._server, self._config.raw_database, table=ERASURES, unlock="").held()
+
     def erase(self, database: str, column: str, value: str, *, only_count: bool = False) -> dict[str, int]:
         """Delete the rows with a value from every table of a database that has the column.
 
@@ -343,6 +438,7 @@ class ClickHouse:
             SELECT t.name, c.type LIKE '%String%' FROM system.tables AS t INNER JOIN system.columns AS c
             ON c.database = t.database AND c.table = t.name
             WHERE t.database = {database:String} AND c.name = {column:String} AND t.engine LIKE '%MergeTree'
+            AND c.default_kind NOT IN ('EPHEMERAL', 'ALIAS')
             ORDER BY t.name
             """,
             database=database,

@@ -21,6 +21,7 @@ LOCAL = "_local"
 _NAME = r"`(?:[^`\\]|\\.)+`\.(?:`(?:[^`\\]|\\.)+`|\w+)"
 _CREATE = re.compile(rf"(?P<head>CREATE TABLE IF NOT EXISTS )(?P<name>{_NAME})(?P<body>.*)", re.DOTALL)
 _ALTER = re.compile(rf"(?P<head>ALTER TABLE )(?P<name>{_NAME})(?P<body>.*)", re.DOTALL)
+_OF_COLUMN = re.compile(r"\s*(ADD|MODIFY|RENAME|DROP|COMMENT|ALTER) COLUMN\b", re.IGNORECASE)
 _ENGINE = re.compile(r"^ENGINE = (?P<kind>\w*MergeTree)(?:\((?P<arguments>[^)]*)\))?$", re.MULTILINE)
 _ORDER = re.compile(r"^ORDER BY \(.*?`(?P<key>session_id|source)`", re.MULTILINE)
 
@@ -64,8 +65,11 @@ class Placement:
         if found := _ALTER.fullmatch(statement):
             head, name, body = found.groups()
             # bookkeeping tables, whose names begin with _, have no local table
-            table = name if "._" in name or ".`_" in name else self.local(name)
-            return [f"{head}{table}{self.on}{body}"]
+            if "._" in name or ".`_" in name:
+                return [f"{head}{name}{self.on}{body}"]
+            # a column is one of both tables; all else is of the one that holds the rows
+            tables = (self.local(name), name) if _OF_COLUMN.match(body) else (self.local(name),)
+            return [f"{head}{table}{self.on}{body}" for table in tables]
         raise Fatal(
             f"no statement for cluster {self.cluster!r} can be made of: {' '.join(statement.split())[:80]};"
             " begin it with CREATE TABLE IF NOT EXISTS or ALTER TABLE"

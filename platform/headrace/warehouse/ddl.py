@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -30,6 +32,7 @@ _TYPES: dict[pl.DataType, tuple[str, str]] = {
     UTC_MICROS: ("DateTime64(6, 'UTC')", "GCD, Delta, ZSTD(1)"),
     STRING_MAP: ("Map(LowCardinality(String), String)", "ZSTD(1)"),
 }
+_NEVER_NULL = ("Array(", "Map(", "Tuple(")
 #: Insert blocks whose tokens the table remembers. One lake version adds at most a few blocks per partition,
 #: and only the last version, which is not recorded yet, is ever sent again.
 DEDUPLICATION_WINDOW = 10_000
@@ -49,8 +52,32 @@ def quoted(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Quote a text as a string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """Quote a text as a string literal, in which no placeholder of a migration can be seen."""
+    text = text.replace("\\", "\\\\").replace("'", "\\'")
+    return "'" + text.replace("{{", "{\\x7b") + "'"
+
+
+def value(of: Any) -> str:
+    """Write a value of a column as an expression.
+
+    Raises:
+        TypeError: It is of a kind that no column has.
+    """
+    if of is None:
+        return "NULL"
+    if isinstance(of, bool):
+        return str(of).lower()
+    if isinstance(of, int | float | Decimal):
+        return literal(str(of)) if isinstance(of, Decimal) else repr(of)
+    if isinstance(of, str | bytes):
+        return literal(of if isinstance(of, str) else of.decode("latin-1"))
+    if isinstance(of, datetime | date):
+        return literal(of.isoformat(" ").partition("+")[0] if isinstance(of, datetime) else of.isoformat())
+    if isinstance(of, Mapping):
+        return f"map({', '.join(value(one) for pair in of.items() for one in pair)})"
+    if isinstance(of, Sequence):
+        return f"[{', '.join(map(value, of))}]"
+    raise TypeError(f"no column has a value like {of!r}")
 
 
 def clickhouse_type(
@@ -108,11 +135,43 @@ def column_type(table: Table, name: str) -> tuple[str, str]:
 
 
 def column(table: Table, name: str) -> str:
-    """Define one column: name, type, comment, codec."""
+    """Define one column: name, type, default, comment, codec."""
     kind, codec = column_type(table, name)
     comment = table.comments.get(name)
     said = f" COMMENT {literal(comment)}" if comment else ""
-    return f"{quoted(name)} {kind}{said} CODEC({codec})"
+    return f"{quoted(name)} {kind}{default(table, name)}{said} CODEC({codec})"
+
+
+def default(table: Table, name: str) -> str:
+    """Return what a column holds in rows that lack it, as a clause with a leading space; empty for its type's default.
+
+    A column that had other names takes the value that a row has under one of them.
+    """
+    earlier = [quoted(one) for one in table.renamed.get(name, ())]
+    kind = column_type(table, name)[0]
+    if name in table.fills:
+        fill = table.fills[name]
+        # what is empty is the default of lists, maps and tuples, and null that of what may be null
+        given = fill is not None and not kind.startswith(_NEVER_NULL)
+        last = [f"CAST({value(fill)}, {literal(kind)})"] if given or fill else []
+    else:
+        last = [] if not earlier or name in table.nullable else [f"defaultValueOfTypeName({literal(kind)})"]
+    found = ", ".join((*earlier, *last))
+    if not found:
+        return ""
+    return f" DEFAULT {found if len(earlier) + len(last) == 1 else f'coalesce({found})'}"
+
+
+def earlier_name(table: Table, name: str, earlier: str) -> str:
+    """Define a column under which rows come in whose writer knows the earlier name of another one; it stores nothing.
+
+    https://clickhouse.com/docs/sql-reference/statements/create/table#ephemeral
+    """
+    kind = column_type(replace(table, low_cardinality=frozenset()), name)[0]
+    if not kind.startswith(("Nullable(", *_NEVER_NULL)):
+        kind = f"Nullable({kind})"
+    empty = f"defaultValueOfTypeName({literal(kind)})"
+    return f"{quoted(earlier)} {kind} EPHEMERAL {empty} COMMENT {literal(f'earlier name of {name}')}"
 
 
 def create_table(database: str, table: Table, ttl_days: int = 0) -> str:
@@ -122,6 +181,7 @@ def create_table(database: str, table: Table, ttl_days: int = 0) -> str:
     migrations.
     """
     columns = [f"    {column(table, name)}" for name in table.schema]
+    columns += [f"    {earlier_name(table, name, one)}" for name, one in earlier_names(table)]
     columns += [f"    INDEX {quoted(f'{name}_range')} {quoted(name)} TYPE minmax" for name in table.ranges]
     order = ", ".join(quoted(c) for c in table.order_by)
     expires = f"TTL {ttl(table, ttl_days)}\n" if ttl_days else ""
@@ -148,33 +208,70 @@ def set_ttl(database: str, table: Table, days: int) -> str:
     return f"ALTER TABLE {name} " + (f"MODIFY TTL {ttl(table, days)}" if days else "REMOVE TTL")
 
 
+def earlier_names(table: Table) -> list[tuple[str, str]]:
+    """List columns with each earlier name of theirs; names that another column has now are left out."""
+    return [
+        (name, one) for name, before in table.renamed.items() for one in before if one not in table.schema
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnShape:
+    """A column in the warehouse.
+
+    Attributes:
+        type: Its type, as the server spells it.
+        kind: ``DEFAULT``, ``EPHEMERAL``, ``ALIAS``, ``MATERIALIZED``; empty for none of them.
+        expression: Expression of the default; empty for none.
+        in_key: Whether the sorting key or the partition is made of it.
+    """
+
+    type: str
+    kind: str = ""
+    expression: str = ""
+    in_key: bool = False
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it holds values that were inserted, under its own name."""
+        return self.kind in ("", "DEFAULT")
+
+    @property
+    def takes_values(self) -> bool:
+        """Whether an insert may name it."""
+        return self.is_stored or self.kind == "EPHEMERAL"
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Columns and expiry of a table in the warehouse.
 
     Attributes:
-        columns: Names of the columns.
+        columns: Columns by name.
         ttl: When rows expire, as the server spells it; empty for never.
     """
 
-    columns: frozenset[str]
+    columns: Mapping[str, ColumnShape]
     ttl: str
 
 
 #: Scalar queries whose answers ``shapes`` reads: columns and engines of the tables of a ``{database:String}``.
 SHAPES = (
-    "SELECT groupArray((table, name)) FROM system.columns WHERE database = {database:String}",
+    "SELECT groupArray((table, name, type, default_kind, default_expression, is_in_sorting_key OR is_in_partition_key))"
+    " FROM (SELECT * FROM system.columns WHERE database = {database:String} ORDER BY table, position)",
     "SELECT groupArray((name, engine_full)) FROM system.tables WHERE database = {database:String}",
 )
 _TTL = re.compile(r" TTL (?P<expression>.*?)(?: SETTINGS .*)?$", re.DOTALL)
 
 
-def shapes(columns: Iterable[tuple[str, str]], engines: Iterable[tuple[str, str]]) -> dict[str, Shape]:
+def shapes(
+    columns: Iterable[tuple[str, str, str, str, str, int]], engines: Iterable[tuple[str, str]]
+) -> dict[str, Shape]:
     """Return the shapes of tables by name, from the answers to ``SHAPES``."""
-    names: dict[str, set[str]] = {}
-    for table, name in columns:
-        names.setdefault(table, set()).add(name)
-    return {table: Shape(frozenset(names.get(table, ())), _ttl_of(engine)) for table, engine in engines}
+    found: dict[str, dict[str, ColumnShape]] = {}
+    for table, name, kind, default_kind, expression, in_key in columns:
+        found.setdefault(table, {})[name] = ColumnShape(kind, default_kind, expression, bool(in_key))
+    return {table: Shape(found.get(table, {}), _ttl_of(engine)) for table, engine in engines}
 
 
 def _ttl_of(engine: str) -> str:

@@ -1,4 +1,4 @@
-"""Lock migrations between machines, with a table in ClickHouse itself.
+"""Lock between machines, with a table in ClickHouse itself: for migrations, and for erasures.
 
 ``CREATE TABLE`` without ``IF NOT EXISTS`` is atomic: of two processes that start at once, the server refuses
 one. The table's comment names the owner. The owner inserts a heartbeat row every few seconds, with the server's
@@ -30,6 +30,8 @@ from headrace.warehouse import ddl
 from headrace.warehouse.server import TABLE_EXISTS, UNKNOWN_TABLE, Refused, Server
 
 TABLE = "_migrations_lock"
+#: Keeps erasures apart.
+ERASURES = "_erasures_lock"
 BEAT_SECONDS = 3.0
 #: Longer than a paused process or a short network failure lasts.
 STALE_SECONDS = 20.0
@@ -85,7 +87,7 @@ def _machine() -> str:
 
 
 class MigrationLock:
-    """The lock of one raw database.
+    """A lock of one raw database.
 
     Args:
         server: Where the lock is.
@@ -93,6 +95,8 @@ class MigrationLock:
         stale_seconds: Silence after which an owner counts as dead.
         wait_seconds: How long to wait for another owner.
         beat_seconds: Pause between two heartbeats.
+        table: Its table.
+        unlock: What a person may do where the owner is gone; empty for nothing.
 
     Attributes:
         owner: This process, as others see it.
@@ -106,9 +110,12 @@ class MigrationLock:
         stale_seconds: float = STALE_SECONDS,
         wait_seconds: float = WAIT_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
+        table: str = TABLE,
+        unlock: str = ", or, where that process is gone, run 'headrace migrate unlock'",
     ) -> None:
-        self._server, self._database = server, database
-        self._name = f"{ddl.quoted(database)}.{ddl.quoted(TABLE)}"
+        self._server, self._database, self._table, self._unlock = server, database, table, unlock
+        self._what = table.strip("_").removesuffix("_lock")
+        self._name = f"{ddl.quoted(database)}.{ddl.quoted(table)}"
         self._stale, self._wait, self._beat = stale_seconds, wait_seconds, beat_seconds
         self.owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), machine=_machine())
 
@@ -140,7 +147,7 @@ class MigrationLock:
             FROM system.tables WHERE database = {database:String} AND name = {name:String}
             """,
             database=self._database,
-            name=TABLE,
+            name=self._table,
         )
         if not found:
             return None
@@ -174,8 +181,8 @@ class MigrationLock:
             )(self._tried)
         except RetryError:
             raise Retriable(
-                f"the migrations of {self._database} are locked by {self.holder() or 'others, in turns'};"
-                " wait for it, or, where that process is gone, run 'headrace migrate unlock'"
+                f"the {self._what} of {self._database} are locked by {self.holder() or 'others, in turns'};"
+                f" wait for it{self._unlock}"
             ) from None
 
     def _tried(self) -> bool:
@@ -203,7 +210,7 @@ class MigrationLock:
         return True
 
     def _set_aside(self, dead: Owner) -> None:
-        aside = f"{ddl.quoted(self._database)}.{ddl.quoted(f'_migrations_dead_lock_{dead.token}')}"
+        aside = f"{ddl.quoted(self._database)}.{ddl.quoted(f'_{self._what}_dead_lock_{dead.token}')}"
         try:
             self._server.command(f"RENAME TABLE {self._name} TO {aside}")
         except Refused as error:
@@ -213,7 +220,7 @@ class MigrationLock:
     def _beat_until(self, ended: threading.Event) -> None:
         while not ended.wait(self._beat):
             try:
-                self._server.append(self._database, TABLE, {"token": self.owner.token})
+                self._server.append(self._database, self._table, {"token": self.owner.token})
             except HeadraceError:
                 continue  # if the failure lasts, the check before the next statement meets it too
 
@@ -221,8 +228,8 @@ class MigrationLock:
         holder = self.holder()
         if holder is None or holder.token != self.owner.token:
             raise Retriable(
-                f"this process lost the migration lock of {self._database} to {holder or 'nobody'}:"
-                " it was silent for too long, or somebody ran 'headrace migrate unlock'"
+                f"this process lost the lock of the {self._what} of {self._database} to {holder or 'nobody'}:"
+                " it was silent for too long, or somebody removed it; run it again"
             )
 
     def _release(self) -> None:
@@ -234,9 +241,9 @@ class MigrationLock:
         """Remove the lock, whoever holds it, and the remains of dead locks."""
         dead = self._server.query(
             "SELECT name FROM system.tables WHERE database = {database:String}"
-            " AND startsWith(name, '_migrations_dead_lock_')"
-            " AND metadata_modification_time < now() - INTERVAL 1 HOUR",
+            " AND startsWith(name, {prefix:String}) AND metadata_modification_time < now() - INTERVAL 1 HOUR",
             database=self._database,
+            prefix=f"_{self._what}_dead_lock_",
         )
-        for name in (TABLE, *(name for (name,) in dead)):
+        for name in (self._table, *(name for (name,) in dead)):
             self._server.command(f"DROP TABLE IF EXISTS {ddl.quoted(self._database)}.{ddl.quoted(name)} SYNC")

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.core.batch import Chunk, Table
+from headrace.core.errors import Retriable
 from headrace.warehouse.base import Publication, StaleDay
 
 
@@ -24,6 +25,8 @@ class MemoryWarehouse:
 
     def __init__(self) -> None:
         self._rows: dict[str, list[pl.DataFrame]] = {}
+        self._newest: dict[str, Table] = {}
+        self._columns: dict[str, set[str]] = {}
         self._tokens: set[tuple[str, str]] = set()
         self._publications: dict[tuple[str, str], dict[int, Publication]] = {}
         self._refreshes: dict[tuple[str, str], list[tuple[int, tuple[date, ...], datetime]]] = {}
@@ -32,8 +35,12 @@ class MemoryWarehouse:
         self.fail_after_insert = False
 
     def prepare(self, table: Table, /) -> None:
-        """Make room for the table."""
+        """Make room for the table, and for columns that it has not got yet."""
         self._rows.setdefault(table.name, [])
+        if table.version >= self._newest.setdefault(table.name, table).version:
+            self._newest[table.name] = table
+        earlier = (one for names in table.renamed.values() for one in names)
+        self._columns.setdefault(table.name, set()).update(table.schema, earlier)
 
     def published(self, table: Table, lake_id: str, /) -> Publication | None:
         """Return the last recorded version."""
@@ -46,6 +53,7 @@ class MemoryWarehouse:
 
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Add rows once per token."""
+        self._refuse_unknown(table, rows)
         fault, self.fail_next_insert = self.fail_next_insert, None
         if fault is not None and not self.fail_after_insert:
             raise fault
@@ -54,6 +62,11 @@ class MemoryWarehouse:
             self._rows[table.name].append(_frame(rows))
         if fault is not None:
             raise fault
+
+    def _refuse_unknown(self, table: Table, rows: Chunk) -> None:
+        unknown = [name for name in rows.columns if name not in self._columns[table.name]]
+        if unknown:
+            raise Retriable(f"publishing {table.name} waits: nobody who knows column {unknown[0]!r} was here")
 
     def record(self, table: Table, publication: Publication, /) -> None:
         """Record a version."""
@@ -76,7 +89,10 @@ class MemoryWarehouse:
     def replace_partition(self, table: Table, day: date, chunks: Iterable[Chunk], /) -> int:
         """Swap one day."""
         self.prepare(table)
-        fresh = [_frame(chunk) for chunk in chunks]
+        fresh = []
+        for chunk in chunks:
+            self._refuse_unknown(table, chunk)
+            fresh.append(_frame(chunk))
         kept = [rows.filter(pl.col(table.partition) != day) for rows in self._rows[table.name]]
         self._rows[table.name] = kept + fresh
         return sum(rows.height for rows in fresh)
@@ -106,9 +122,18 @@ class MemoryWarehouse:
         return (table.name, lake_id) in self._refreshes
 
     def rows(self, table: Table) -> pl.DataFrame:
-        """Return all rows of a table."""
+        """Return all rows of a table, with the columns of the newest contract and those of older ones."""
         parts = self._rows.get(table.name, [])
-        return pl.concat(parts) if parts else pl.DataFrame()
+        if not parts:
+            return pl.DataFrame()
+        newest = self._newest[table.name]
+        filled = [rows.with_columns(pl.lit(v).alias(n) for n, v in newest.fills.items() if n not in rows.columns)
+                  for rows in parts]  # fmt: skip
+        found = pl.concat(filled, how="diagonal_relaxed")
+        for name, earlier in newest.renamed.items():
+            both = [one for one in (name, *earlier) if one in found.columns]
+            found = found.with_columns(pl.coalesce(both).alias(name)).drop(*earlier, strict=False)
+        return found
 
     def counts_by_day(self, table: Table, /) -> dict[date, int]:
         """Count rows by partition."""

@@ -22,6 +22,7 @@ _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 _PART_BYTES = 1 << 20
 #: Server codes that a caller may expect.
 TABLE_EXISTS, UNKNOWN_TABLE, UNKNOWN_DATABASE = 57, 60, 81
+NO_SUCH_COLUMN, INCOMPATIBLE_COLUMNS = 16, 122
 
 
 class Refused(Fatal):

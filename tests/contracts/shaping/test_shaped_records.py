@@ -262,7 +262,8 @@ def test_a_contract_without_shaping_takes_no_part_of_this(
     from builders import event
     from headrace.contracts import EVENTS, METRICS, check
 
-    monkeypatch.setattr(check, "shaped", lambda *_: pytest.fail("the hot path is another"))
+    for way in ("read_shaped", "complete"):
+        monkeypatch.setattr(check, way, lambda *_: pytest.fail("the hot path is another"))
     assert EVENTS.shaping is METRICS.shaping is None
     assert EVENTS.read_columns == EVENTS.columns == EVENTS.fields
     assert judge(EVENTS, [event()]).good.height == 1

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from headrace.bench import shaping as bench
-from headrace.contracts import Contract, Time, field
+from headrace.contracts import Contract, Time, Was, field
 from headrace.contracts.schema import json_schema
 from headrace.core.batch import CheckedBatch
 
@@ -22,7 +22,9 @@ PAGE = (Path(__file__).parents[3] / "docs" / "contracts.md").read_text()
 @pytest.fixture
 def names() -> dict[str, Any]:
     """What the page's blocks define."""
-    found: dict[str, Any] = {"pa": pa, "pl": pl, "Contract": Contract, "Time": Time, "field": field}
+    found: dict[str, Any] = {
+        "pa": pa, "pl": pl, "Contract": Contract, "Time": Time, "Was": Was, "field": field,
+    }  # fmt: skip
     for block in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
         exec(compile(block, "contracts.md", "exec", dont_inherit=True), found)
     return found
@@ -37,7 +39,8 @@ def test_the_record_of_the_page_becomes_its_row(
     )
     row = found.good.row(0, named=True)
     shown: dict[str, str] = {}
-    for columns, values in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*) \|$", PAGE, flags=re.MULTILINE):
+    [shaping] = re.findall(r"^## Shape a field$.*?(?=^## )", PAGE, flags=re.MULTILINE | re.DOTALL)
+    for columns, values in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.*) \|$", shaping, flags=re.MULTILINE):
         shown |= zip(re.findall(r"\w+", columns), values.strip("`").split(", "), strict=True)
     assert shown.keys() == {column.name for column in names["CARTS"].columns}
     said = {name: "null" if row[name] is None else str(row[name]) for name in shown}

@@ -45,6 +45,7 @@ class Sample:
         binary: Columns of a Parquet file with bytes that are no text.
         longest: Bytes of the longest message.
         notes: Lines for people about the source itself.
+        framed: Whether the messages name schemas of a registry, and were read by them.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Sample:
     binary: set[str] = field(default_factory=set)
     longest: int = 0
     notes: list[str] = field(default_factory=list)
+    framed: bool = False
 
     def add_message(self, number: int, payload: bytes | None) -> None:
         """Add the records of one JSON message: an object, or an array of objects."""

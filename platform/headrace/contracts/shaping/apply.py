@@ -17,29 +17,41 @@ if TYPE_CHECKING:
     from headrace.contracts.base import Contract
 
 
-def shaped(
-    contract: Contract, records: pl.DataFrame, max_message_bytes: int, refusal: Refusal = never
+def read_shaped(
+    contract: Contract, payloads: pl.Series, max_message_bytes: int, refusal: Refusal = never
 ) -> Decoded:
-    """Decode messages and shape them; the counterpart of ``wire.decode.decode``.
+    """Decode messages to the columns that are read from them; the counterpart of ``wire.decode.decode``.
+
+    Args:
+        contract: What the records should be.
+        payloads: Binary, one per message.
+        max_message_bytes: Longer messages fail whole.
+        refusal: Called for each message that is an array.
+    """
+    shaping = contract.shaping
+    assert shaping is not None
+    return finished(contract, read(shaping.plan, contract.unknown, payloads, max_message_bytes, refusal))
+
+
+def complete(contract: Contract, records: pl.DataFrame, decoded: Decoded) -> None:
+    """Add what a contract computes to the columns that were read.
 
     Args:
         contract: What the records should be.
         records: ``MicroBatch.records``.
-        max_message_bytes: Longer messages fail whole.
-        refusal: Called for each message that is an array.
+        decoded: Its records; gets the other columns, and further reasons.
 
     Raises:
         Fatal: A derived field does not fit the contract's columns.
     """
     shaping = contract.shaping
     assert shaping is not None
-    parsed = read(shaping.plan, contract.unknown, records["payload"], max_message_bytes, refusal)
-    decoded = finished(contract, parsed)
-    decoded.rows = decoded.rows.with_columns(constants(shaping, decoded.rows.height))
+    if shaping.constants:
+        decoded.rows = decoded.rows.with_columns(constants(shaping, decoded.rows.height))
     compute(contract, shaping, records, decoded)
-    extra = [EXTRA] if contract.unknown == "keep" else []
-    decoded.rows = decoded.rows.select([column.name for column in contract.fields] + extra)
-    return decoded
+    wanted = [column.name for column in contract.fields] + ([EXTRA] if contract.unknown == "keep" else [])
+    if decoded.rows.columns != wanted:
+        decoded.rows = decoded.rows.select(wanted)
 
 
 def consequences(contract: Contract, cases: pl.DataFrame, reasons: pl.DataFrame) -> pl.DataFrame:

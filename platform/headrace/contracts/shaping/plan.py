@@ -75,6 +75,11 @@ class Plan:
     top: Level
     readings: tuple[Reading, ...]
 
+    def marking(self, names: frozenset[str]) -> Plan:
+        """Return the plan with these fields at the top of a message marked, too."""
+        fields = tuple(replace(f, marked=f.marked or f.name in names) for f in self.top.fields)
+        return replace(self, top=replace(self.top, fields=fields))
+
 
 def plan_of(columns: Sequence[tuple[Column, WireField, Shape]]) -> Plan:
     """Plan the reading of columns.

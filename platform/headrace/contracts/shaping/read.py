@@ -55,7 +55,9 @@ def read(
         found_kinds = as_kinds(tokens, {name: r.kind for name, r in kinds.items()}, failures)
         columns |= {name: _clean(reading, found_kinds[name]) for name, reading in kinds.items()}
     raw = Raw(pl.DataFrame(columns), pl.DataFrame(missing), parsed.raw.extra)
-    return Parsed(raw, parsed.message, parsed.index, failures, parsed.arrays, parsed.unknown)
+    return Parsed(
+        raw, parsed.message, parsed.index, failures, parsed.arrays, parsed.unknown, parsed.raw.missing
+    )
 
 
 @dataclass(slots=True)

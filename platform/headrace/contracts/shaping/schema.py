@@ -31,7 +31,9 @@ def sent_schema(contract: Contract, described: Mapping[str, dict[str, Any]]) -> 
     either = []
     for column in contract.read_columns:
         shape = column.shape or Shape()
-        schema = _as_sent(column, shape, described[column.name])
+        schema = described[column.name]
+        if not column.growth.retired:
+            schema = _as_sent(column, shape, schema)
         first, *others = shape.places(column.name)
         needed = not column.nullable and column.default is None
         if others:  # a null under one name is nothing, if another has the value
@@ -89,6 +91,8 @@ def _or_text(schema: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     if "anyOf" in schema:
         return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
+    if "type" not in schema:  # any value at all
+        return schema
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     found = {**schema, "type": [*kinds, *({"null"} - set(kinds))]}
     return {**found, "enum": [*schema["enum"], None]} if "enum" in schema else found

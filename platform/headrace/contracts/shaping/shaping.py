@@ -50,7 +50,7 @@ def shaping_of(contract: Contract) -> Shaping | None:
     made = {c.name: (c, s) for c, s in shapes if s.computed and s.constant is None}
     needs = {name: needs_of(shape) for name, (_, shape) in made.items()}
     return Shaping(
-        plan=plan_of(read),
+        plan=plan_of(read).marking(contract.marked),
         read=tuple(column for column, _, _ in read),
         constants=tuple((c, s) for c, s in shapes if s.constant is not None),
         computed=tuple(made[name] for name in in_order(needs)),

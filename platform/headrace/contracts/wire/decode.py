@@ -40,7 +40,8 @@ def finished(contract: Contract, parsed: Parsed) -> Decoded:
     strangers = Strangers(contract.unknown)
     rows = _rows(contract, parsed.raw, parsed.failures, strangers)
     unknown = added(parsed.unknown, strangers.counts) if strangers.counts else parsed.unknown
-    return Decoded(rows, parsed.message, parsed.index, parsed.failures, parsed.arrays, unknown)
+    absent = parsed.raw.missing if parsed.absent is None else parsed.absent
+    return Decoded(rows, parsed.message, parsed.index, parsed.failures, parsed.arrays, unknown, absent)
 
 
 def _rows(contract: Contract, raw: Raw, failures: Failures, strangers: Strangers) -> pl.DataFrame:

@@ -99,6 +99,7 @@ class Parsed:
         failures: Reasons, by row.
         arrays: Messages that are arrays of records; any other message is one record.
         unknown: Records by field that nobody looked for.
+        absent: Boolean, one column per marked field at the top of a message: true where the record lacks it.
     """
 
     raw: Raw
@@ -107,6 +108,7 @@ class Parsed:
     failures: Failures = field(default_factory=Failures)
     arrays: list[int] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    absent: pl.DataFrame | None = None
 
 
 @dataclass(slots=True)
@@ -121,6 +123,7 @@ class Decoded:
         failures: Reasons, by row.
         arrays: Messages that are arrays of records; any other message is one record.
         unknown: Records by field that the contract does not name.
+        absent: Boolean, one column per marked field at the top of a message: true where the record lacks it.
     """
 
     rows: pl.DataFrame
@@ -129,3 +132,4 @@ class Decoded:
     failures: Failures
     arrays: list[int] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    absent: pl.DataFrame = field(default_factory=pl.DataFrame)

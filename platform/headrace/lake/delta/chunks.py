@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.core.batch import Chunk, ParquetFile, Table
-from headrace.lake.arrow import arrow_schema
+from headrace.lake.layout import conform, same_columns
 
 #: Fewest rows of a chunk but the last; a chunk is one insert block in the warehouse.
 CHUNK_ROWS = 250_000
@@ -75,27 +75,36 @@ def chunks(files: Iterable[File], table: Table, opened: Opened) -> Iterator[Chun
 
 def _chunk(rows: int, parts: Sequence[_Part], table: Table, opened: Opened) -> Chunk:
     whole = _whole(parts[0].file, table, opened) if len(parts) == 1 and parts[0].groups is None else None
-    return Chunk(rows, partial(_read, parts, table, opened), whole)
+    return Chunk(rows, partial(_read, parts, table, opened), whole, tuple(table.schema))
 
 
 def _whole(file: File, table: Table, opened: Opened) -> ParquetFile | None:
-    """Return a file as it is if it has all columns, and all its rows were ingested on one day.
+    """Return a file as it is if it has just the table's columns, and all its rows were ingested on one day.
 
-    Files of other writers, such as those that delta-rs compacts, lack the partition's column.
+    Files of other writers, such as those that delta-rs compacts, lack the partition's column. Those of older contracts
+    lack others, or have narrower types or nulls that are filled.
     """
     with opened(file.path) as source:
         metadata = pq.read_metadata(source)
-    if set(metadata.schema.to_arrow_schema().names) != set(table.schema):
+    if not same_columns(metadata.schema.to_arrow_schema(), table):
         return None
     days: set[date] = set()
     for n in range(metadata.num_row_groups):
         group = metadata.row_group(n)
-        columns = (group.column(at) for at in range(group.num_columns))
-        [ingested] = [column for column in columns if column.path_in_schema == "_ingested_at"]
+        columns = {c.path_in_schema: c for c in map(group.column, range(group.num_columns))}
+        if any(_may_be_null(columns.get(name)) for name in table.fills):
+            return None
+        ingested = columns["_ingested_at"]
         if ingested.statistics is None or not ingested.statistics.has_min_max:
             return None
         days |= {ingested.statistics.min.date(), ingested.statistics.max.date()}
     return ParquetFile(partial(_pieces, file, opened), days.pop()) if len(days) == 1 else None
+
+
+def _may_be_null(column: pq.ColumnChunkMetaData | None) -> bool:
+    """Tell whether a column has nulls, or does not say; one of lists or structs does not."""
+    told = column is not None and column.statistics is not None and column.statistics.has_null_count
+    return not told or column.statistics.null_count > 0  # type: ignore[union-attr]
 
 
 def _pieces(file: File, opened: Opened) -> Iterator[bytes]:
@@ -105,14 +114,8 @@ def _pieces(file: File, opened: Opened) -> Iterator[bytes]:
 
 
 def _read(parts: Sequence[_Part], table: Table, opened: Opened) -> Iterator[pa.Table]:
-    schema = arrow_schema(table)
     for part in parts:
         with opened(part.file.path) as source:
             parquet = pq.ParquetFile(source)
             for n in part.groups or range(parquet.num_row_groups):
-                group = parquet.read_row_group(n)
-                day = pa.repeat(pa.scalar(part.file.day, pa.date32()), group.num_rows)
-                columns = [
-                    day if f.name == table.partition else group.column(f.name).cast(f.type) for f in schema
-                ]
-                yield pa.table(columns, schema=schema)
+                yield conform(parquet.read_row_group(n), table, part.file.day)

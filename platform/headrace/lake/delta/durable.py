@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 #: Key in the information of a commit: how many files and cursors it names, which reveals a commit that was cut off.
 ACTIONS = "headrace.actions"
-_NAMED = {"add", "remove", "txn"}
+_NAMED = {"add", "remove", "txn", "metaData"}
 #: Folder of a table with the torn ends of its log. Readers and vacuum skip names that begin with _.
 SET_ASIDE = "_set_aside"
 #: Commits before the newest that another process may not have synced: it was killed, or is still at it.

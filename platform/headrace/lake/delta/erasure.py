@@ -20,26 +20,17 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction, RemoveAction
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from deltalake.transaction import RemoveAction
 
 from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Table
-from headrace.core.errors import Conflict, HistoryGone, Retriable
+from headrace.core.errors import HistoryGone
 from headrace.lake.base import ERASED, Erased
 from headrace.lake.delta.chunks import File, chunks
+from headrace.lake.delta.kept_erasure import erase_kept
 from headrace.lake.delta.parquet import StagedFiles
-from headrace.lake.delta.storage import COMMIT_RETRIES, ERASURE, DeltaStorage, translated
+from headrace.lake.delta.rewriting import REPLACING, ROWS_AT_ONCE, replace_files
+from headrace.lake.delta.storage import ERASURE, DeltaStorage, translated
 
-#: Attempts to commit an erasure while others commit, too.
-ERASING = Retrying(
-    retry=retry_if_exception_type(Conflict),
-    stop=stop_after_attempt(12),
-    wait=wait_random_exponential(multiplier=0.1, max=5),
-    reraise=True,
-)
-#: Rows of the files that are rewritten at once: they stay in memory, as Parquet, until their commit.
-_ROWS_AT_ONCE = 4_000_000
 _KEY = {name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY}
 
 
@@ -73,7 +64,7 @@ def _without(
     Args:
         live: Files of a snapshot, with ``path``, ``size``, ``day`` and ``rows``.
         gone: ``ORIGIN_KEY`` of the rows, and ``ends``: whether the message then leaves nothing.
-        table: Their table.
+        table: Their table, with the columns that rewritten files have.
         opened: Opens a file by its path.
         kept: Collects the other rows.
         clean: Paths of files without such rows; the function adds to them.
@@ -98,7 +89,7 @@ def _without(
             for part in chunk:
                 whole = pl.DataFrame(pl.from_arrow(part)).cast(table.schema)  # type: ignore[arg-type]
                 kept.add(whole.join(gone, on=ORIGIN_KEY, how="anti", nulls_equal=True, maintain_order="left"))
-        if seen >= _ROWS_AT_ONCE:
+        if seen >= ROWS_AT_ONCE:
             break
     counts = pl.concat(messages).value_counts() if messages else pl.DataFrame()
     return Rewritten(rows, dict(counts.iter_rows()), removed, kept)
@@ -116,7 +107,7 @@ def erase(storage: DeltaStorage, origins: pl.DataFrame, tell: Callable[[Erased],
     gone, clean = gone.select(*ORIGIN_KEY, "ends").unique(ORIGIN_KEY), set[str]()
     erased = Erased()
     while gone.height:
-        for attempt in ERASING:
+        for attempt in REPLACING:
             with attempt:
                 done = _erase_some(storage, gone, days, clean)
         if not done.rows:
@@ -124,7 +115,8 @@ def erase(storage: DeltaStorage, origins: pl.DataFrame, tell: Callable[[Erased],
         erased = Erased(erased.rows + done.rows, (*erased.versions, *done.versions))
         tell(done)
     storage.sync(storage.newest().version())  # before the old files are removed
-    return replace(erased, files=tuple(_erased_files(storage)))
+    kept = erase_kept(storage, gone.select(ORIGIN_KEY), days, clean)
+    return replace(erased, files=tuple(dict.fromkeys([*_erased_files(storage), *kept])))
 
 
 def _erase_some(
@@ -139,43 +131,25 @@ def _erase_some(
         live = actions.select("path", "size_bytes", pl.col(day).alias("day"), "num_records")
         if days is not None:
             live = live.filter(pl.col("day").is_in(days))
-        found = _without(live, gone, storage.table, storage.opened, storage.stage(), clean)
+        kept_as = storage.layout(handle).kept
+        found = _without(live, gone, kept_as, storage.opened, storage.staged(kept_as), clean)
         if not found.rows:
             return Erased()
     kept = storage.retry(lambda: storage.write_files(found.kept, handle)) if found.kept.height else []
-    storage.retry(lambda: _replace(storage, handle, found, kept))
+    storage.retry(
+        lambda: replace_files(
+            storage, handle, found.removed, kept, {ERASURE: "true"}, lambda now: _moves(now, found.messages)
+        )
+    )
     return Erased(found.rows, versions=(int(handle.version()),))
 
 
-def _replace(storage: DeltaStorage, handle: DeltaTable, found: Rewritten, kept: list[AddAction]) -> None:
-    """Commit the removal of files together with the rows that remain of them.
-
-    delta-rs does not notice if a compaction removed one of the files first; both would then add their rows. So
-    nothing may come between the snapshot, in which all files are live, and the commit. If something did, it is
-    examined.
-    """
-    gone = {action.path for action in found.removed}
-    for _ in range(COMMIT_RETRIES):
-        with translated(storage.uri):
-            live = pl.DataFrame(handle.get_add_actions(flatten=True))
-            if not live.height or not gone <= {*live["path"]}:
-                raise Conflict(f"another writer rewrote files of {storage.uri} first")
-            moves = [
-                Transaction(ERASED + cursor, (handle.transaction_version(ERASED + cursor) or 0) + n)
-                for cursor, n in sorted(found.messages.items())
-            ]
-        try:
-            storage.commit(handle, [*kept, *found.removed], moves, {ERASURE: "true"}, retries=0)
-        except (Conflict, Retriable) as error:
-            if not isinstance(error.__cause__, CommitFailedError):
-                raise
-            with translated(storage.uri):
-                handle.update_incremental()
-        else:
-            with translated(storage.uri):
-                handle.update_incremental()
-            return
-    raise Conflict(f"others commit to {storage.uri} all the time")
+def _moves(handle: DeltaTable, messages: dict[str, int]) -> list[Transaction]:
+    """Count messages that leave nothing, beside those that left nothing before."""
+    return [
+        Transaction(ERASED + cursor, (handle.transaction_version(ERASED + cursor) or 0) + n)
+        for cursor, n in sorted(messages.items())
+    ]
 
 
 def _erased_files(storage: DeltaStorage) -> list[str]:

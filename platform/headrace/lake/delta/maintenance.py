@@ -12,6 +12,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from headrace.core.errors import Fatal
+from headrace.lake.delta import history
 from headrace.lake.delta.storage import COMMIT_RETRIES, LOG, DeltaStorage, translated
 
 #: Size below which files may be merged (delta-rs' default is 100 MiB).
@@ -40,7 +41,8 @@ def maintain(
 
     Rows, positions and publications stay as they are. Writers may go on meanwhile: if one of them erases from a
     day, that day is left for the next time. A reader of an old version that takes longer than ``keep`` finds
-    its files gone. So does a publisher that is further behind; it then takes the newest version whole.
+    its files gone. So does a publisher that is further behind; it then takes the newest version whole. The last
+    versions of days stay whole for the storage's ``version_days``.
 
     Args:
         storage: The table.
@@ -65,12 +67,19 @@ def maintain(
                     commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES),
                 )
         storage.sync(handle.version())  # before what it replaces is removed
-        removed = handle.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False)
+        stay = history.expire(storage)
+        removed = handle.vacuum(
+            retention_hours=hours,
+            enforce_retention_duration=False,
+            dry_run=False,
+            keep_versions=stay or None,
+            full=bool(storage.version_days),  # files of versions that have expired are in no log any longer
+        )
         handle.create_checkpoint()
         if storage.disk is not None:
             storage.disk.checkpoint(handle.version())
         if needed_since is None or needed_since > datetime.now(UTC) - keep_log:
-            handle.cleanup_metadata()
+            history.shorten_by_age(storage, keep_log)
     if needed:
         raise Fatal(
             f"no space left for {storage.uri}: putting its small files together takes up to {needed >> 20:,} MiB; free"

@@ -57,7 +57,7 @@ class StagedFiles:
     """
 
     def __init__(self, table: Table, described: Collection[str]) -> None:
-        self._table = table
+        self.table = table
         self._described = described
         self._files: dict[date, _File] = {}
         self.height = 0
@@ -65,9 +65,9 @@ class StagedFiles:
     def add(self, rows: pl.DataFrame, /) -> None:
         """Encode rows with the table's columns."""
         self.height += rows.height
-        for day, part in _days(rows, self._table.partition):
+        for day, part in _days(rows, self.table.partition):
             if day not in self._files:
-                self._files[day] = _File(self._table)
+                self._files[day] = _File(self.table)
             self._files[day].add(part, self._described)
 
     def write(self, filesystem: pafs.FileSystem) -> list[AddAction]:
@@ -79,7 +79,7 @@ class StagedFiles:
         Raises:
             OSError: The storage refuses; it may keep files that nobody will see.
         """
-        found, partition = [], self._table.partition
+        found, partition = [], self.table.partition
         for day, file in sorted(self._files.items()):
             path = f"{partition}={day}/part-{uuid.uuid4()}.zstd.parquet"
             content = file.content()

@@ -14,9 +14,20 @@ from deltalake import DeltaTable, Transaction
 
 from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Position
 from headrace.core.errors import HistoryGone
-from headrace.lake.base import ERASED, Staged
+from headrace.lake.base import ERASED, RESTORED, Staged
+from headrace.lake.delta import growth
+from headrace.lake.delta.history import RESTORES, before_restores
+from headrace.lake.delta.mixed import by_types
 from headrace.lake.delta.parquet import StagedFiles
-from headrace.lake.delta.storage import BATCHES, MARK, DeltaStorage, SentSince, translated
+from headrace.lake.delta.storage import (
+    BATCHES,
+    CONTRACT,
+    MARK,
+    DeltaStorage,
+    SentSince,
+    property_of,
+    translated,
+)
 
 
 class DeltaSnapshot:
@@ -54,9 +65,15 @@ class DeltaSnapshot:
             HistoryGone: An erasure or a vacuum has removed one of its files.
         """
         with translated(self._owner.uri):
-            dataset = self._owner.dataset(self._handle, days=days)
+            dataset, layout = self._owner.dataset(self._handle, days=days), self._owner.layout(self._handle)
+            needed, parts = layout.needed(columns), by_types(self._handle, dataset)
+            plain = layout.simple and parts[0].schema == dataset.schema and len(parts) == 1
+            wanted = list(columns) if plain else layout.select(columns)
             try:
-                return pl.DataFrame(pl.from_arrow(dataset.to_table(columns=list(columns))))
+                return pl.concat(
+                    pl.DataFrame(pl.from_arrow(part.to_table(columns=needed))).select(wanted)
+                    for part in parts
+                )
             except FileNotFoundError as error:
                 raise HistoryGone(f"{self._owner.uri} was rewritten while it was read: {error}") from None
 
@@ -106,10 +123,20 @@ class DeltaSnapshot:
     ) -> pl.DataFrame:
         """Return ``ORIGIN_KEY`` of the rows of these messages."""
         wanted = pl.col("_message_id").is_in(message_ids.implode())
-        return self._found(cursor, None, SentSince(sent, within) if sent is not None else None, wanted)
+        since = SentSince(sent, within) if sent is not None else None
+        found = [self._found(cursor, None, since, wanted)]
+        # a queue may hand out again what a restore took out; a redrive (without a window) may land it again
+        for before in before_restores(self._owner, self._handle) if within is not None else ():
+            found.append(self._found(cursor, None, since, wanted, before))
+        return pl.concat(found)
 
     def _found(
-        self, cursor: str, within: pc.Expression | None, sent: SentSince | None, wanted: pl.Expr
+        self,
+        cursor: str,
+        within: pc.Expression | None,
+        sent: SentSince | None,
+        wanted: pl.Expr,
+        handle: DeltaTable | None = None,
     ) -> pl.DataFrame:
         """Find rows of a cursor.
 
@@ -118,7 +145,7 @@ class DeltaSnapshot:
         """
         found = [pl.DataFrame(schema={name: ORIGIN_SCHEMA[name] for name in ORIGIN_KEY})]
         with translated(self._owner.uri):
-            dataset = self._owner.dataset(self._handle, sent, cursor)
+            dataset = self._owner.dataset(handle or self._handle, sent, cursor)
             for batch in dataset.to_batches(columns=ORIGIN_KEY, filter=within):
                 rows = pl.DataFrame(pl.from_arrow(batch))
                 found.append(rows.filter((pl.col("_cursor") == cursor) & wanted))
@@ -128,6 +155,32 @@ class DeltaSnapshot:
     def mark(self) -> str:
         """Mark of the last ``fence``; empty if there was none."""
         return str(self._handle.metadata().configuration.get(MARK, ""))
+
+    @property
+    def described(self) -> str:
+        """Description of the contract that changed the table last; empty if none is recorded."""
+        return property_of(self._handle, CONTRACT)
+
+    @property
+    def columns(self) -> pl.Schema:
+        """Columns of the table, with their dtypes."""
+        return self._owner.layout(self._handle).kept.schema
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Columns of the table that its contract does not name, now or earlier."""
+        layout = self._owner.layout(self._handle)
+        return tuple(name for name in layout.view.schema if name not in layout.own.schema)
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """Columns of the contract that the table lacks or has in a narrower type."""
+        return self._owner.layout(self._handle).lacking
+
+    def grow(self) -> None:
+        """Give the table the columns and types of its contract, and record it."""
+        self._offsets = {}  # the snapshot is then at a later version
+        growth.grow(self._owner, self._handle)
 
     def message_ids(self, cursor: str) -> pl.Series:
         """Return the ids of a cursor's messages, each once."""
@@ -143,6 +196,12 @@ class DeltaSnapshot:
     def erased(self, cursor: str, /) -> int:
         """Return how many messages of a cursor have left nothing because their person was erased."""
         return self.position([ERASED + cursor]).get(ERASED + cursor, 0)
+
+    def restored(self, cursor: str) -> int:
+        """Return how many messages of a cursor leave nothing in this table because a restore took them out."""
+        if RESTORES not in self._handle.metadata().configuration:
+            return 0
+        return self.position([RESTORED + cursor]).get(RESTORED + cursor, 0)
 
     def append(
         self,

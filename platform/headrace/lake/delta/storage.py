@@ -26,6 +26,7 @@ from headrace.core.errors import Conflict, Fatal, HistoryGone, Retriable
 from headrace.lake.arrow import arrow_schema
 from headrace.lake.delta.durable import ACTIONS, LocalDisk
 from headrace.lake.delta.parquet import StagedFiles, writer_properties
+from headrace.lake.layout import Layout, layout_of, reading_of, stored
 
 #: How often delta-rs itself retries a commit that races only with other cursors.
 COMMIT_RETRIES = 30
@@ -38,12 +39,25 @@ LOG = {
 }
 #: Marks the commits of erasures in the log.
 ERASURE = "headrace.erasure"
+#: Marks the commits of restores; says the moment.
+RESTORE = "headrace.restore"
 #: Names the micro-batches of a commit, with commas between them.
 BATCHES = "headrace.batch_id"
 #: Property of a table that ``fence`` changes.
 MARK = "headrace.mark"
+#: Property of a table: the description of the contract that changed it last.
+CONTRACT = "headrace.contract"
+#: Property of a table: how columns are read by those who do not know the contract that added them.
+READING = "headrace.columns"
+#: Property of a table: its columns whose old files are still to be rewritten, with commas between them.
+REWRITING = "headrace.rewriting"
 #: Parts of delta-rs' messages for a commit that another one made impossible, by its cursors or a change of the table.
 _RACED = ("oncurrent", "changed since last commit")
+
+
+def property_of(handle: DeltaTable, name: str) -> str:
+    """Return a property of a table; empty if it has none."""
+    return str(handle.metadata().configuration.get(name) or "")
 
 
 @contextmanager
@@ -98,6 +112,7 @@ class DeltaStorage:
         storage_options: Options as delta-rs takes them; empty for the local disk.
         retry: Makes the calls that open and commit, and may repeat one that raised ``Retriable``.
         sync: Whether a commit on the local disk is synced before anybody acts on it.
+        version_days: For how many days the last version of each day stays readable; 0 for none.
     """
 
     def __init__(
@@ -108,8 +123,10 @@ class DeltaStorage:
         retry: Callable[[Callable[[], Any]], Any] = lambda call: call(),
         *,
         sync: bool = True,
+        version_days: int = 30,
     ) -> None:
         self.table = table
+        self.version_days = version_days
         self.uri = f"{root.rstrip('/')}/{table.name}"
         self.options = dict(storage_options or {}) or None
         self.retry = retry
@@ -117,6 +134,9 @@ class DeltaStorage:
         self._repaired = False
         self.writer = writer_properties(table)
         self.schema = Schema.from_arrow(arrow_schema(table))
+        self._handle: DeltaTable | None = None
+        self._plain = layout_of(table, stored(arrow_schema(table)), "")
+        self._layout: tuple[str, str, Layout] | None = None  # the last one, with what it was made of
 
     def newest(self) -> DeltaTable:
         """Open a fresh handle.
@@ -158,9 +178,33 @@ class DeltaStorage:
                 configuration={
                     "delta.dataSkippingStatsColumns": ",".join(self.pruned_by()),
                     **LOG,
+                    **self.recorded(""),
                 },
+                raise_if_key_not_exists=False,  # of properties that are ours
             )
         return DeltaTable(self.uri, storage_options=self.options)
+
+    def recorded(self, reading: str) -> dict[str, str]:
+        """Return the properties that record the contract in the table, which has had this way of reading so far."""
+        said = {CONTRACT: self.table.description_json, READING: reading_of(self.table, reading)}
+        return {name: text for name, text in said.items() if text}
+
+    def layout(self, handle: DeltaTable) -> Layout:
+        """Compare the contract's columns with those of a handle's table; cheap while they stay the same."""
+        schema = handle.schema()
+        if schema == self.schema and not self.table.renamed and not self.table.fills:
+            return self._plain
+        made_of = schema.to_json(), property_of(handle, READING)
+        if self._layout is None or self._layout[:2] != made_of:
+            there = stored(pa.schema(schema.to_arrow()))
+            self._layout = *made_of, layout_of(self.table, there, made_of[1])
+        return self._layout[2]
+
+    def seen(self) -> Layout:
+        """Return the layout of the table as it was opened last; opens it if it never was."""
+        if self._handle is None:
+            self._handle = self.newest()
+        return self.layout(self._handle)
 
     def pruned_by(self) -> list[str]:
         """Return the columns with statistics in the log, by which reads skip files."""
@@ -174,22 +218,28 @@ class DeltaStorage:
                 self.disk.commits(version)
 
     def stage(self) -> StagedFiles:
-        """Begin to stage rows as Parquet in memory."""
-        return StagedFiles(self.table, self.pruned_by())
+        """Begin to stage rows as Parquet in memory, in the types of the table as it was opened last."""
+        return self.staged(self.seen().own)
+
+    def staged(self, table: Table) -> StagedFiles:
+        """Begin to stage rows with these columns."""
+        return StagedFiles(table, [name for name in self.pruned_by() if name in table.schema])
 
     def write_files(self, rows: StagedFiles, handle: DeltaTable) -> list[AddAction]:
         """Write staged rows as files, which no commit names yet, and return the actions that add them.
 
         Raises:
-            Fatal: The table has other columns than its contract.
+            Fatal: The table has not followed its contract (``headrace.lake.delta.growth``).
+            Conflict: The table was changed after the rows were staged, or they after it was opened.
         """
-        if handle.schema() != self.schema:
-            there, wanted = ({f.name: str(f.type) for f in s.fields} for s in (handle.schema(), self.schema))
-            other = [name for name in (*wanted, *there) if there.get(name) != wanted.get(name)]
-            raise Fatal(
-                f"{self.uri} has other columns than its contract: {', '.join(dict.fromkeys(other))}; change the table"
-                " with a Delta client, or land in another place (HEADRACE_LAKE_URI)"
-            )
+        layout = self.layout(handle)
+        if not layout.takes(rows.table):
+            if wrong := [*layout.lacking, *layout.refused]:
+                raise Fatal(
+                    f"{self.uri} has other columns than its contract: {', '.join(wrong)}; a run that lands changes"
+                    " it, if that breaks nobody: see 'headrace contracts check'"
+                )
+            raise Conflict(f"another process has changed the columns of {self.uri}")
         with translated(self.uri):
             added = rows.write(self.filesystem())
             if self.disk is not None:  # before a commit names them
@@ -266,13 +316,16 @@ class DeltaStorage:
         sent: SentSince | None = None,
         cursor: str | None = None,
         days: Collection[date] | None = None,
+        until: datetime | None = None,
     ) -> ds.FileSystemDataset:
         """Return a snapshot's live files, without those that cannot hold rows of ``sent``, ``cursor`` or ``days``.
+
+        Files whose rows were all ingested after ``until`` are left out, too.
 
         It is built from the log's columns: delta-rs' own ``to_pyarrow_dataset`` converts the statistics of each
         column of each file to Python, which takes milliseconds per file.
         """
-        schema, day = arrow_schema(self.table), self.table.partition
+        schema, day = arrow_schema(self.layout(handle).raw), self.table.partition
         actions = pl.DataFrame(handle.get_add_actions(flatten=True))
         if sent is not None:
             actions = sent.prune(actions)
@@ -281,6 +334,9 @@ class DeltaStorage:
             actions = actions.filter(within.fill_null(value=True))
         if days is not None and actions.height:
             actions = actions.filter(pl.col(f"partition.{day}").is_in(list(days)))
+        if until is not None and "min._ingested_at" in actions.columns:
+            earliest = pl.col("min._ingested_at").cast(pl.Datetime("us", "UTC"))
+            actions = actions.filter((earliest <= until).fill_null(value=True))
         parquet, filesystem = ds.ParquetFileFormat(), self.filesystem()
         columns = ["path", f"partition.{day}"] if actions.height else []
         fragments = [

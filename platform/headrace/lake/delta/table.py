@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,13 +22,14 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from headrace.core.batch import Chunk, Table
-from headrace.core.errors import HistoryGone
 from headrace.lake.base import Erased, Extent, LakeVersion
-from headrace.lake.delta import erasure, maintenance
+from headrace.lake.delta import erasure, history, kept_erasure, maintenance, versions
 from headrace.lake.delta.chunks import File, chunks
 from headrace.lake.delta.local_log import shorten
+from headrace.lake.delta.mixed import by_types
+from headrace.lake.delta.rewriting import REPLACING
 from headrace.lake.delta.snapshot import DeltaSnapshot
-from headrace.lake.delta.storage import BATCHES, ERASURE, MARK, DeltaStorage, translated
+from headrace.lake.delta.storage import BATCHES, ERASURE, MARK, RESTORE, DeltaStorage, translated
 
 #: Most rows that ``batches`` yields at a time.
 _BATCH_ROWS = 16_384
@@ -48,9 +50,9 @@ class DeltaLakeTable(DeltaStorage):
         retry: Callable[[Callable[[], Any]], Any] = lambda call: call(),
         *,
         sync: bool = True,
+        version_days: int = 30,
     ) -> None:
-        super().__init__(root, table, storage_options, retry, sync=sync)
-        self._handle: DeltaTable | None = None
+        super().__init__(root, table, storage_options, retry, sync=sync, version_days=version_days)
         self._shortened_at = 0
 
     @property
@@ -81,8 +83,10 @@ class DeltaLakeTable(DeltaStorage):
         rows = sum(f.rows for f in files)
         said = next((a["commitInfo"].get(BATCHES) for a in actions if "commitInfo" in a), None)
         batches = tuple(said.split(",")) if isinstance(said, str) and said else ()
+        # a restore may only put rows back: they are no new ones
+        rewritten = bool(removed) or any(RESTORE in a.get("commitInfo", ()) for a in actions)
         name = hashlib.sha256(commit).hexdigest()[:32]
-        return LakeVersion(version, rows, tuple(days), tuple(files), bool(removed), batches, name)
+        return LakeVersion(version, rows, tuple(days), tuple(files), rewritten, batches, name)
 
     def _day(self, action: Mapping[str, Any]) -> date | None:
         day = action["partitionValues"].get(self.table.partition)
@@ -101,7 +105,7 @@ class DeltaLakeTable(DeltaStorage):
 
     def read(self, added: LakeVersion, /) -> Iterator[Chunk]:
         """Read the added files in the order of their paths."""
-        yield from chunks(added.files, self.table, self.opened)  # type: ignore[arg-type]
+        yield from chunks(added.files, self.seen().view, self.opened)  # type: ignore[arg-type]
 
     def read_day(self, day: date, version: int, /) -> Iterator[Chunk]:
         """Read the partition's live files as of ``version``."""
@@ -111,7 +115,12 @@ class DeltaLakeTable(DeltaStorage):
         column = f"partition.{self.table.partition}"
         chosen = actions.filter(pl.col(column) == day).sort("path") if actions.height else actions
         files = [File(unquote(r["path"]), day, r["num_records"]) for r in chosen.iter_rows(named=True)]
-        yield from chunks(files, self.table, self.opened)
+        yield from chunks(files, self.seen().view, self.opened)
+
+    def shape(self) -> Table:
+        """Return the columns of the newest version, as they are read."""
+        self._handle = self.newest()
+        return self.seen().view
 
     def counts_by_day(self, version: int | None = None, /) -> dict[date, int]:
         """Count rows by partition from the log's statistics; reads no data."""
@@ -157,10 +166,7 @@ class DeltaLakeTable(DeltaStorage):
 
     def committed_at(self, version: int, /) -> datetime:
         """Return when a version was committed, by the committer's clock."""
-        said = next((a["commitInfo"] for a in self.actions(version) if "commitInfo" in a), None)
-        if said is None or "timestamp" not in said:
-            raise HistoryGone(f"version {version} of {self.uri} does not say when it was committed")
-        return datetime.fromtimestamp(said["timestamp"] / 1000, UTC)
+        return history.committed_at(self, version)
 
     def maintain(
         self, keep: timedelta, keep_log: timedelta, needed_since: datetime | None = None
@@ -183,11 +189,16 @@ class DeltaLakeTable(DeltaStorage):
         self._shortened_at = needed
         self.sync(needed)
         with translated(self.uri):
-            shorten(Path(self.uri) / "_delta_log", needed, keep, ERASURE.encode())
+            log = Path(self.uri) / "_delta_log"
+            shorten(log, needed, keep, ERASURE.encode(), lambda begin: history.keep_before(self, begin))
 
     def erase(self, origins: pl.DataFrame, /, tell: Callable[[Erased], object] = lambda done: None) -> Erased:
         """Rewrite the files that hold these rows, commit by commit."""
         return erasure.erase(self, origins, tell)
+
+    def scan_kept(self) -> pl.LazyFrame:
+        """Return the rows of files that only versions kept by the day name; rows may be there several times."""
+        return kept_erasure.scan_kept(self)
 
     def forget(self, erased: Erased, /) -> int:
         """Remove the old files of an erasure from storage."""
@@ -195,7 +206,7 @@ class DeltaLakeTable(DeltaStorage):
 
     def fence(self, mark: str, /) -> None:
         """Change a property of the table, which no commit from an older snapshot passes."""
-        for attempt in erasure.ERASING:
+        for attempt in REPLACING:
             with attempt, translated(self.uri):
                 self.newest().alter.set_table_properties({MARK: mark}, raise_if_not_exists=False)
 
@@ -208,15 +219,48 @@ class DeltaLakeTable(DeltaStorage):
 
         return bool(self.retry(look))
 
-    def scan(self, days: Collection[date] | None = None) -> pl.LazyFrame:
-        """Return the newest version as a lazy frame, for reading beside the protocol (counts, previews).
+    def versions(self, most: int = 20) -> versions.Versions:
+        """List the newest versions, ``most`` of them, and all that are kept; see ``versions.versions``."""
+        return versions.versions(self, most)
+
+    def at(self, version: int) -> pl.LazyFrame:
+        """Return a version as a lazy frame.
+
+        Raises:
+            HistoryGone: It can no longer be read.
+        """
+        return self.scan(handle=history.at_version(self, version))
+
+    def as_of(self, moment: datetime) -> pl.LazyFrame:
+        """Return the rows as they were known at a moment, however long ago, as a lazy frame.
+
+        A row is known from its ``_ingested_at`` on. Rows of people who were erased since are not there.
+
+        Args:
+            moment: With its time zone.
+
+        Raises:
+            HistoryGone: The table was restored since, and what it held at that moment is no longer kept.
+        """
+        rows = self.scan(handle=history.known_at(self, moment), until=moment)
+        return rows.filter(pl.col("_ingested_at") <= moment.astimezone(UTC))
+
+    def scan(
+        self,
+        days: Collection[date] | None = None,
+        handle: DeltaTable | None = None,
+        until: datetime | None = None,
+    ) -> pl.LazyFrame:
+        """Return a version as a lazy frame, for reading beside the protocol (counts, previews).
 
         Args:
             days: Only these partitions.
+            handle: The version; None for the newest.
+            until: Leaves out files whose rows were all ingested later.
         """
         # not pl.scan_delta: it splits the table's URI, and finds no files below a folder with a space in its name.
-        # Polars filters: pyarrow fails to compare strings with those that other writers stored as views.
-        return pl.scan_pyarrow_dataset(self.dataset(self.newest(), days=days), allow_pyarrow_filter=False)
+        handle = handle or self.newest()
+        return history.scan(self, handle, self.dataset(handle, days=days, until=until))
 
     def batches(
         self, days: Collection[date] | None = None, columns: Sequence[str] | None = None
@@ -228,10 +272,15 @@ class DeltaLakeTable(DeltaStorage):
             columns: Only these columns.
         """
         names = list(columns or self.table.schema.names())
-        dataset = self.dataset(self.newest(), days=days)
+        handle = self.newest()
+        layout, dataset = self.layout(handle), self.dataset(handle, days=days)
+        needed = layout.needed(names)
         with translated(self.uri):
-            for batch in dataset.to_batches(
-                columns=names, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-            ):
-                rows = pl.DataFrame(pl.from_arrow(batch))
-                yield rows.cast({name: self.table.schema[name] for name in names})  # type: ignore[arg-type]
+            every = (
+                part.to_batches(
+                    columns=needed, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+                )
+                for part in by_types(handle, dataset)
+            )
+            for batch in chain.from_iterable(every):
+                yield pl.DataFrame(pl.from_arrow(batch)).select(layout.select(names))

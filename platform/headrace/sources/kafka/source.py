@@ -15,7 +15,7 @@ Messages are columns from the fetched bytes on; see ``fetch`` and ``decode``.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -33,7 +33,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata
 
 from headrace.clients.kafka import connect, missing, refusal
-from headrace.core.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position
+from headrace.core.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position, Unwrapped
 from headrace.core.errors import Fatal, Inconclusive, Retriable
 from headrace.sources.kafka.buffer import PartitionBuffers
 from headrace.sources.kafka.fetch import whole_batches
@@ -79,6 +79,7 @@ class KafkaSource:
         group: Consumer group to which offsets are committed, for lag tools; None if nobody will acknowledge.
         security: Options as ``clients.kafka.client_options`` takes them.
         share: ``(n, of)``: only partitions whose number is n modulo ``of``.
+        unwrap: Turns messages into JSON; None if they are JSON.
     """
 
     replayable = True
@@ -91,6 +92,7 @@ class KafkaSource:
         group: str | None,
         security: Mapping[str, Any] | None = None,
         share: tuple[int, int] = (0, 1),
+        unwrap: Callable[[pl.Series], Unwrapped] | None = None,
     ) -> None:
         self.topic = topic
         self.name = f"kafka/{topic}"
@@ -98,6 +100,7 @@ class KafkaSource:
         self._group = group
         self._security = dict(security or {})
         self._share = share
+        self._unwrap = unwrap
         self._consumer: KafkaConsumer | None = None
         self._tried = False  # whether the consumer was asked to keep record batches whole
         self._admin: KafkaAdminClient | None = None
@@ -176,7 +179,7 @@ class KafkaSource:
             raise Retriable(f"topic {self.topic!r} was created again while it was read; start over")
         # a gap moves the position even if no message follows it, so that it is counted exactly once
         asked = before.advanced({gap.cursor: gap.first for gap in gaps})
-        return MicroBatch(self.name, records, asked, before.advanced(moved), None, gaps)
+        return MicroBatch(self.name, records, asked, before.advanced(moved), None, gaps, unwrap=self._unwrap)
 
     def _filled(
         self, consumer: KafkaConsumer, after: Position, max_messages: int, wait_seconds: float

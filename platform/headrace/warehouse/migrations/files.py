@@ -5,7 +5,8 @@ EXISTS`` and the like): ClickHouse has no transactions around DDL, so a migratio
 over.
 
 Migrations of a project have numbers of their own. In the history they are counted from ``PROJECT`` on, so that they
-come after Headrace's, whatever Headrace adds later.
+come after Headrace's, whatever Headrace adds later. Those that are generated from contracts are no files: they are
+counted from ``GENERATED`` on, and the history has their text.
 """
 
 from __future__ import annotations
@@ -25,17 +26,21 @@ from headrace.warehouse.migrations.script import statements
 FOLDER = Path(__file__).parent
 #: What is added to the number of a project's migration.
 PROJECT = 1_000_000
+#: What is added to the number of a migration that is generated from a contract.
+GENERATED = 2_000_000
 _NAME = re.compile(r"(?P<version>[0-9]{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")
+_GENERATED_NAME = re.compile(r"generated/[0-9]{4,}_(?P<table>.+)\.v(?P<version>[0-9]+)\.sql")
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One migration file.
+    """One migration, which is a file or generated.
 
     Attributes:
-        version: Number of the migration, from ``PROJECT`` on for one of a project.
-        name: Name of the file; ``migrations/`` before that of a project's.
+        version: Number of the migration, from ``PROJECT`` on for one of a project, from ``GENERATED`` on for a
+            generated one.
+        name: Name of the file; ``migrations/`` before that of a project's; see ``generated_name``.
         text: Content of the file, with Unix line ends.
     """
 
@@ -63,6 +68,23 @@ class Migration:
             return [placed for one in named for placed in placement.statements(one)]
         except Fatal as error:
             raise Fatal(f"migration {self.name}: {error}") from None
+
+
+def generated_name(number: int, table: str, version: int) -> str:
+    """Return the name in the history of a migration that is generated.
+
+    Args:
+        number: Its number, from ``GENERATED`` on.
+        table: The raw table that it changes.
+        version: Version of the contract to which it brings the table.
+    """
+    return f"generated/{number - GENERATED:04}_{table}.v{version}.sql"
+
+
+def generated_for(name: str) -> tuple[str, int]:
+    """Return raw table and version of the contract of a generated migration, from its name."""
+    found = _GENERATED_NAME.fullmatch(name)
+    return (found["table"], int(found["version"])) if found else ("", 0)
 
 
 def read_migrations(folder: Path = FOLDER) -> list[Migration]:

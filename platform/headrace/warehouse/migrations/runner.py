@@ -4,6 +4,10 @@ The history is the table ``_migrations``, with one row per attempt. The row is w
 first statement, and again as ``applied`` or ``failed`` after the last. A row that stays ``started`` belongs to
 a process that died. Like a failed attempt it starts over, which is safe because every statement can be
 repeated.
+
+Migrations that are generated from contracts are in the same history and run under the same lock. They are compared
+with the tables and not with files: what a table lacks still is generated anew, under the number of an attempt that
+did not end.
 """
 
 from __future__ import annotations
@@ -11,18 +15,28 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from headrace.core.batch import Table
 from headrace.core.errors import Fatal, HeadraceError, Retriable
-from headrace.warehouse import ddl
+from headrace.warehouse import ddl, views
 from headrace.warehouse.cluster import ONE_SERVER, Placement
+from headrace.warehouse.growth import Growth, created, growth, readers_of
 from headrace.warehouse.lock import MigrationLock
-from headrace.warehouse.migrations.files import PROJECT, Migration, ProjectMigrations, read_migrations
+from headrace.warehouse.migrations.files import (
+    GENERATED,
+    PROJECT,
+    Migration,
+    ProjectMigrations,
+    generated_for,
+    generated_name,
+    read_migrations,
+)
 from headrace.warehouse.server import UNKNOWN_DATABASE, UNKNOWN_TABLE, Refused, Server
 
 log = logging.getLogger(__name__)
@@ -42,16 +56,34 @@ CREATE TABLE IF NOT EXISTS {name}
     host String COMMENT 'who ran it',
     pid UInt32,
     headrace_version String,
+    text String COMMENT 'its statements as they were run',
     written_at DateTime64(6, 'UTC') DEFAULT now64(6)
 )
 ENGINE = ReplacingMergeTree(written_at)
 ORDER BY (version, started_at)
 COMMENT 'Migrations of this database, one row per attempt'
 """
+#: Histories of before this was noted.
+_TEXT = (
+    "ALTER TABLE {name} ADD COLUMN IF NOT EXISTS text String COMMENT 'its statements as they were run'"
+    " AFTER headrace_version"
+)
 #: For each version the attempt that applied it, or else the last attempt; one value, to be selected with others.
 _ATTEMPTS = """
     SELECT groupArray((version, name, checksum, state, statement, error, finished_at, headrace_version))
     FROM (SELECT * FROM {name} FINAL ORDER BY version, state = 'applied' DESC, written_at DESC LIMIT 1 BY version)
+"""
+
+
+#: Views of all databases, with their texts and columns, and a table's projections.
+_READERS = """
+    SELECT concat(v.database, '.', v.name), concat(any(v.as_select), ' ', arrayStringConcat(groupArray(c.name), ' '))
+    FROM system.tables AS v INNER JOIN system.columns AS c ON c.database = v.database AND c.table = v.name
+    WHERE v.engine LIKE '%View' AND position(v.as_select, {table:String}) > 0
+    GROUP BY v.database, v.name
+    UNION ALL
+    SELECT concat('projection ', name), concat(database, ' ', table, ' ', query) FROM system.projections
+    WHERE database = {database:String} AND table = {table:String}
 """
 
 
@@ -103,7 +135,12 @@ class MigrationState:
     @property
     def to_do(self) -> bool:
         """Whether ``up`` applies it."""
-        return self.state in ("pending", "failed", "interrupted")
+        return self.state in ("pending", "failed", "interrupted") and self.version < GENERATED
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is a generated one that whoever publishes next brings to its end."""
+        return self.state in ("failed", "interrupted") and self.version >= GENERATED
 
 
 def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[MigrationState]:
@@ -116,6 +153,9 @@ def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[Mig
         file, attempt = files.get(number), last.get(number)
         if file is None:
             assert attempt is not None
+            if number >= GENERATED:
+                found.append(_generated(attempt))
+                continue
             if attempt.state == "failed" and attempt.statement <= 1:
                 continue  # the file was withdrawn before any of its statements had an effect
             found.append(_without_file(attempt, newest))
@@ -124,6 +164,16 @@ def compare(known: Sequence[Migration], attempts: Sequence[Attempt]) -> list[Mig
         else:
             found.append(_with_both(file, attempt))
     return found
+
+
+def _generated(attempt: Attempt) -> MigrationState:
+    """Tell the state of a migration that has no file; one of a newer contract is nobody's mistake."""
+    state, said = attempt.state, ""
+    if state == "failed":
+        said = f"failed at statement {attempt.statement}: {attempt.error}"
+    elif state == "started":
+        state, said = "interrupted", "its process died or is still at it; whoever publishes next goes on"
+    return MigrationState(attempt.version, attempt.name, state, attempt.finished_at, said)
 
 
 def _without_file(attempt: Attempt, newest: int) -> MigrationState:
@@ -220,28 +270,125 @@ class Migrations:
         on = self._placement.on
         self._server.command(f"CREATE DATABASE IF NOT EXISTS {ddl.quoted(self._database)}{on}")
         with self.lock.held() as still_mine:
-            for statement in self._placement.statements(_HISTORY.format(name=self._name)):
-                self._server.command(statement)
+            self._make_history()
             states = self.status()
             refuse(states)
             files = {one.version: one for one in self.known}
             to_do = [one for one in states if one.to_do]
             for one in to_do:
                 if one.version >= PROJECT:
-                    self._make_tables()
+                    self._make_tables(still_mine)
                 self._apply(files[one.version], still_mine)
         return to_do
 
-    def _make_tables(self) -> None:
+    def _make_history(self) -> None:
+        for sql in (_HISTORY, _TEXT):
+            for statement in self._placement.statements(sql.format(name=self._name)):
+                self._server.command(statement)
+
+    def _make_tables(self, still_mine: Callable[[], None]) -> None:
         """Make the raw tables that do not exist yet, once: a migration of a project changes what is there."""
         project, self._project = self._project, None
-        for table in project.tables() if project else ():
+        tables = project.tables() if project else ()
+        if not tables:
+            return
+        _, found = self.look(*ddl.SHAPES, database=self._database)
+        there = ddl.shapes(*found)
+        for table in tables:
+            if table.name in there:
+                continue
+            if table.version > 1:
+                self._grow(table, still_mine)
+                continue
             for statement in self._placement.statements(
                 ddl.create_table(self._database, table, self._ttl_days)
             ):
                 self._server.command(statement)
 
-    def _apply(self, migration: Migration, still_mine: Callable[[], None]) -> None:
+    def plan(self, table: Table, states: Sequence[MigrationState], shapes: Mapping[str, ddl.Shape]) -> Growth:
+        """Work out what a raw table lacks of its contract; changes nothing.
+
+        Args:
+            table: The table.
+            states: What ``look`` returned.
+            shapes: The shapes of the raw database's tables.
+        """
+        if table.name not in shapes:
+            return created(table, self._ttl_days)
+        before = max([1, *_versions(table, states, "applied")])
+        parts = dict.fromkeys((self._placement.local(table.name), table.name))
+        found = Growth(table.name, table.version)
+        for name in parts:
+            columns = shapes[name].columns if name in shapes else {}
+            found += growth(
+                table, columns, before=before, readers=self._readers, together=not self._placement.cluster
+            )
+        return found
+
+    def _readers(self, table: str, column: str) -> Sequence[str]:
+        """Name the views and projections of the server that read a column; asked for few columns."""
+        found = self._server.query(_READERS, database=self._database, table=table)
+        return readers_of(self._database, [(name, text) for name, text in found])(table, column)
+
+    def grow(self, table: Table) -> list[MigrationState]:
+        """Bring a raw table up to its contract, under the lock; returns what was applied, one at most.
+
+        Raises:
+            Fatal: Something cannot be done by itself, or the server refused a statement.
+            Retriable: The server went away, or another process holds the lock; or a process with a newer contract
+                died while it changed the table.
+        """
+        on = self._placement.on
+        self._server.command(f"CREATE DATABASE IF NOT EXISTS {ddl.quoted(self._database)}{on}")
+        with self.lock.held() as still_mine:
+            self._make_history()
+            return self._grow(table, still_mine)
+
+    def _grow(self, table: Table, still_mine: Callable[[], None]) -> list[MigrationState]:
+        states, found = self.look(*ddl.SHAPES, database=self._database)
+        lacks = self.plan(table, states, ddl.shapes(*found))
+        if lacks.refused:
+            raise Fatal(lacks.named(self._database).refused[0])
+        begun = [one for one in states if one.unfinished and generated_for(one.name)[0] == table.name]
+        newer = [one for one in begun if generated_for(one.name)[1] > table.version]
+        if lacks and newer:
+            raise Retriable(
+                f"raw table {self._database}.{table.name} is half way to a newer version of its contract"
+                f" ({newer[-1].name} {newer[-1].state}), and this process has version {table.version}:"
+                " 'headrace publish' with the newer one ends it"
+            )
+        if not lacks:
+            for one in begun:
+                if one not in newer:
+                    self._refresh_views(table)
+                    self._end(one)
+            return []
+        number = begun[-1].version if begun else max([GENERATED, *(one.version for one in states)]) + 1
+        name = generated_name(number, table.name, table.version)
+        self._apply(Migration(number, name, lacks.text), still_mine, lambda: self._refresh_views(table))
+        for note in lacks.notes:
+            log.warning("%s", note)
+        return [MigrationState(number, name, "applied")]
+
+    def _refresh_views(self, table: Table) -> None:
+        if made := views.refresh(self._server, self._placement, self._database, table.name):
+            log.info("made again over %s.%s: %s", self._database, table.name, ", ".join(made))
+
+    def _end(self, begun: MigrationState) -> None:
+        """Note that nothing is left to do of a migration whose process died, or whose contract was taken back."""
+        [(text,)] = self._server.query(
+            f"SELECT argMax(text, written_at) FROM {self._name} WHERE version = {{version:UInt32}}",
+            version=begun.version,
+        )
+        migration = Migration(begun.version, begun.name, str(text))
+        self._note(migration, "applied", 0, datetime.now(UTC))
+
+    def _apply(
+        self,
+        migration: Migration,
+        still_mine: Callable[[], None],
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
         statements = migration.statements(self._database, self._placement)
         started = datetime.now(UTC)
         self._note(migration, "started", 0, started)
@@ -254,10 +401,12 @@ class Migrations:
                 with suppress(HeadraceError):
                     self._note(migration, "failed", number, started, str(error))
                 kind = Retriable if isinstance(error, Retriable) else Fatal
+                what = "it" if migration.version >= GENERATED else "this file"
                 raise kind(
                     f"migration {migration.name} failed at statement {number} of {len(statements)}: {error};"
-                    " the next 'headrace migrate up' starts this file over"
+                    f" the next 'headrace migrate up' starts {what} over"
                 ) from error
+        then()
         self._note(migration, "applied", len(statements), started)
         log.info("migrated %s to %s", self._database, migration.name)
 
@@ -276,8 +425,17 @@ class Migrations:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "headrace_version": version("headrace"),
+            "text": migration.text,
         }
         self._server.append(self._database, TABLE, row)
+
+
+def _versions(table: Table, states: Sequence[MigrationState], state: str) -> Iterator[int]:
+    """Yield the versions of its contract to which generated migrations have brought a table."""
+    for one in states:
+        name, number = generated_for(one.name) if one.version >= GENERATED else ("", 0)
+        if name == table.name and one.state == state:
+            yield number
 
 
 def refuse(states: Sequence[MigrationState]) -> None:
