@@ -12,6 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from headrace.contracts.dtypes import instance
+from headrace.contracts.growth.type_text import type_json
 from headrace.core.batch import ORIGIN_SCHEMA, Table
 from headrace.lake.delta import DeltaLakeTable
 
@@ -20,15 +22,21 @@ LANDED = datetime(2026, 6, 1, tzinfo=UTC)
 CURSOR = "test/0"
 
 
-def table(columns: Mapping[str, Any], version: int = 1, **more: Any) -> Table:
+def table(
+    columns: Mapping[str, Any], version: int = 1, required: frozenset[str] = frozenset(), **more: Any
+) -> Table:
     """A table of these columns, beside ``id``, its day and where rows came from."""
-    said = {"version": version, "columns": {name: str(dtype) for name, dtype in columns.items()}, **more}
+    fields = [
+        {"name": name, "type": type_json(instance(dtype)), "required": name in required}
+        for name, dtype in columns.items()
+    ]
+    said = {"version": version, "fields": fields, **more}
     return Table(
         name="things",
         schema=pl.Schema({"id": pl.String(), **columns, "day": pl.Date(), **ORIGIN_SCHEMA}),
         partition="day",
         order_by=("id",),
-        nullable=frozenset({*columns, "_offset", "_message_id", "_key"}),
+        nullable=frozenset({*columns, "_offset", "_message_id", "_key"}) - required,
         version=version,
         description_json=json.dumps(said, default=str),
         **more,
@@ -167,6 +175,14 @@ CHANGES = [
         {"legacy": "old"},
         {"legacy": None},
         {"legacy": "old"},
+    ),
+    Change(
+        "null allowed",
+        table({"x": pl.String()}, required=frozenset({"x"})),
+        table({"x": pl.String()}, 2),
+        {"x": "old"},
+        {"x": None},
+        {"x": "old"},
     ),
     Change(
         "a check",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from conftest import Stack
@@ -45,6 +45,9 @@ def versions(changes: Sequence[Change], name: str) -> list[Table]:
                 for one, n in parts
                 for column, old in named(one.renamed, n).items()
             },
+            required=frozenset(
+                column for one, n in parts for column in named(dict.fromkeys({*one.schema} - one.nullable), n)
+            ),
             retired=frozenset(column for one, n in parts for column in named(dict.fromkeys(one.retired), n)),
         )
         found.append(replace(made, name=name, nested=frozenset(made.schema)))
@@ -114,7 +117,11 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=12,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # an example is worth seconds: none is shrunk
+)
 @given(
     changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=2),
     steps=st.lists(STEP, min_size=3, max_size=12),
@@ -125,6 +132,7 @@ def test_whoever_lands_and_publishes_both_hold_every_row_once_as_the_newest_read
     config: Settings,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    note(f"{[change.name for change in changes]}, {steps}")
     root = str(tmp_path_factory.mktemp("lake"))
     made = [Process(root, one, config) for one in versions(changes, f"things_{next(_NUMBERS)}")]
     newest, expected, offset = made[-1], dict[int, dict[str, Any]](), 0

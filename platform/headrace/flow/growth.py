@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from headrace.contracts.growth.describe import described_table, text_of
+from headrace.contracts.growth.describe import described_table, ever_null, landed_types, text_of
 from headrace.contracts.growth.differences import READERS, Difference, differences
 from headrace.contracts.unknown import EXTRA
 from headrace.core.batch import Table
@@ -83,6 +83,29 @@ def follow(table: LakeTable) -> tuple[Snapshot, str]:
                     log.warning("contract %s: %s", table.table.name, one)
                 snapshot.grow()
     return snapshot, ""
+
+
+def as_recorded(table: Table, snapshot: Snapshot) -> Table:
+    """Return the columns of a table as they are read, in the types of the contract that changed it last.
+
+    The lake itself stores some types in wider ones, and does not say where null is allowed.
+    """
+    view, recorded = snapshot.view, snapshot.described
+    if not recorded or recorded == table.description_json:
+        return replace(view, nullable=table.nullable)
+    newest = json.loads(recorded)
+    types = landed_types(newest)
+
+    def type_of(name: str) -> pl.DataType:
+        names = (name, *view.renamed.get(name, ()))
+        return next((types[one] for one in names if one in types), view.schema[name])
+
+    return replace(
+        view,
+        schema=pl.Schema({name: type_of(name) for name in view.schema}),
+        nullable=table.nullable | ever_null(newest),
+        uuids=frozenset(field["name"] for field in newest["fields"] if field.get("wire") == "uuid"),
+    )
 
 
 def _by_columns(table: Table, snapshot: Snapshot) -> str:

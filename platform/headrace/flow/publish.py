@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 
 from headrace.core.batch import Chunk
 from headrace.core.errors import HeadraceError, HistoryGone
+from headrace.flow.growth import as_recorded
 from headrace.lake import LakeTable, LakeVersion
 from headrace.warehouse import Publication, Warehouse
 
@@ -90,14 +91,17 @@ def publish(
             another machine, which knows no lock of this one, may be working on it.
 
     Raises:
-        Retriable: The warehouse or the lake is away; the next call goes on from here.
+        Retriable: The warehouse or the lake is away, or a newer contract has to change the warehouse first; the next
+            call goes on from here.
     """
     with alone or nullcontext():
         warehouse.prepare(table.table)
         last = warehouse.published(table.table, table.id)
         # after the question: others may publish meanwhile, and never ahead of the lake
-        newest = table.open().version
+        snapshot = table.open()
+        newest = snapshot.version
         table.sync(newest)  # what is published must not be gone after a power cut, its number then another's
+        warehouse.expect(as_recorded(table.table, snapshot))
         if last is not None and (why := another_history(table, newest, last)):
             log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
             return _publish_whole(table, warehouse, newest, last.epoch + 1)

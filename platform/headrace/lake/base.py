@@ -107,6 +107,10 @@ class Snapshot(Protocol):
         """Columns of the table, of whatever contract, with their dtypes."""
 
     @property
+    def view(self) -> Table:
+        """Columns of the table as they are read; see ``LakeTable.shape``."""
+
+    @property
     def unknown(self) -> tuple[str, ...]:
         """Columns of the table that its contract does not name, now or earlier."""
 

@@ -308,6 +308,11 @@ class MemorySnapshot:
         return self._owner.layout(self.version).kept.schema
 
     @property
+    def view(self) -> Table:
+        """Columns of the table as they are read."""
+        return self._owner.layout(self.version).view
+
+    @property
     def unknown(self) -> tuple[str, ...]:
         """Columns that the contract does not name."""
         layout = self._owner.layout(self.version)

@@ -63,6 +63,13 @@ class Warehouse(Protocol):
             Fatal: Somebody has to look at the migrations or at the table first.
         """
 
+    def expect(self, rows: Table, /) -> None:
+        """Check that a prepared table takes rows of these columns and types, of whatever version of its contract.
+
+        Raises:
+            Retriable: Values would be changed on their way; a newer contract has to change the table first.
+        """
+
     def published(self, table: Table, lake_id: str, /) -> Publication | None:
         """Return the last version of a lake that the warehouse holds completely, in its last epoch.
 

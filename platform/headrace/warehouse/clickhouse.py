@@ -14,6 +14,7 @@ import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -22,8 +23,8 @@ from headrace.core.errors import Fatal, Retriable
 from headrace.warehouse import ddl
 from headrace.warehouse.base import Publication, StaleDay
 from headrace.warehouse.cluster import Placement
-from headrace.warehouse.earlier import copies, with_copies
-from headrace.warehouse.growth import Growth
+from headrace.warehouse.earlier import copies, lacks_members, with_copies
+from headrace.warehouse.growth import Growth, too_narrow
 from headrace.warehouse.lock import ERASURES, MigrationLock
 from headrace.warehouse.migrations.files import ProjectMigrations, generated_for
 from headrace.warehouse.migrations.runner import Migrations, MigrationState, refuse
@@ -47,6 +48,8 @@ _INSERT = {
 }
 #: Prefix of the tables in which a day is assembled before it is swapped in.
 _STAGING = "_staging_"
+#: What to do where this process' contract is too old for what has landed.
+_NEWER = "a process with the newer contract publishes it: start one, or run 'headrace publish' with it"
 #: Age after which a staging table counts as abandoned: even the largest day takes less time.
 _ABANDONED_SECONDS = 86_400
 
@@ -169,6 +172,22 @@ class ClickHouse:
         ]
         return states, [one.named(self._config.raw_database) for one in lacking]
 
+    def expect(self, rows: Table, /) -> None:
+        """Compare the columns of rows with the table's; looks at the server only if they seem not to fit."""
+
+        def narrow() -> dict[str, tuple[str, str]]:
+            shape = self._looked().get(rows.name)
+            return too_narrow(rows, shape.columns) if shape else {}
+
+        if narrow():
+            self._shapes = None  # somebody else may have widened them since
+        for name, (there, wanted) in narrow().items():
+            raise Retriable(
+                f"publishing {rows.name} waits: the lake's column {name!r} needs {wanted}, and raw table"
+                f" {self._config.raw_database}.{rows.name} has {there}; the contract of this process (version"
+                f" {rows.version}) is older than the lake's; {_NEWER}"
+            )
+
     def _run(self, statement: str) -> None:
         for placed in self._placement.statements(statement):
             self._server.command(placed)
@@ -213,6 +232,10 @@ class ClickHouse:
         shape = self._looked().get(table.name)
         if shape and (more := copies(table, shape.columns, columns)):
             rows, columns = with_copies(rows, more), [*columns, *more]
+        if shape and rows.parquet is not None and lacks_members(table, shape.columns, columns):
+            rows = replace(
+                rows, parquet=None
+            )  # of files the server asks for every member, of Arrow it does not
         try:
             self._server.insert(self._config.raw_database, name, columns, rows, settings)
         except Refused as error:
@@ -237,7 +260,7 @@ class ClickHouse:
             raise Retriable(
                 f"publishing {table.name} waits: the lake has column {missing[0]!r}, which neither the contract of this"
                 f" process (version {table.version}) nor raw table {self._config.raw_database}.{table.name} knows;"
-                " a process with the newer contract publishes it: start one, or run 'headrace publish' with it"
+                f" {_NEWER}"
             )
 
     def record(self, table: Table, publication: Publication, /) -> None:

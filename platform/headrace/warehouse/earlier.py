@@ -1,4 +1,8 @@
-"""Fill columns of earlier names that a raw table still has, because somebody reads them."""
+"""Fit rows of an earlier contract to a raw table that has grown.
+
+Columns of earlier names that the table still has, because somebody reads them, are filled; members that a struct has
+gained since are null.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import pyarrow as pa
 from headrace.core.batch import Chunk, Table
 from headrace.warehouse import ddl
 from headrace.warehouse.ddl import ColumnShape
-from headrace.warehouse.wider import bare
+from headrace.warehouse.wider import bare, narrows
 
 
 def copies(table: Table, columns: Mapping[str, ColumnShape], sent: Collection[str]) -> dict[str, str]:
@@ -26,6 +30,23 @@ def copies(table: Table, columns: Mapping[str, ColumnShape], sent: Collection[st
         if name in sent and earlier not in sent and name in columns and earlier in columns
         if columns[earlier].is_stored and bare(columns[earlier].type) == bare(columns[name].type)
     }
+
+
+def lacks_members(table: Table, columns: Mapping[str, ColumnShape], sent: Collection[str]) -> bool:
+    """Tell whether a struct of rows may lack members that the warehouse has.
+
+    Args:
+        table: The table as its contract has it.
+        columns: Columns that the warehouse has.
+        sent: Columns of rows that are about to be inserted.
+    """
+    structs = {
+        name: columns[name].type for name in sent if name in columns and "Tuple(" in columns[name].type
+    }
+    return any(
+        name not in table.schema or narrows(kind, ddl.column_type(table, name)[0])
+        for name, kind in structs.items()
+    )
 
 
 def with_copies(rows: Chunk, copied: Mapping[str, str]) -> Chunk:

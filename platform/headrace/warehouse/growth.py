@@ -249,6 +249,23 @@ class _Comparison:
         )
 
 
+def too_narrow(rows: Table, columns: Mapping[str, ColumnShape]) -> dict[str, tuple[str, str]]:
+    """Return the stored columns that cannot hold every value of rows, each with its type and that of the rows.
+
+    The server would not refuse such values: it wraps integers, and stores the type's default for null.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name in rows.schema:
+        there = columns.get(name)
+        if there is None or not there.is_stored:
+            continue
+        wanted, _ = ddl.column_type(rows, name)
+        needed = wider(there.type, wanted)
+        if needed is not None and not only_encoded(needed, there.type):
+            found[name] = there.type, wanted
+    return found
+
+
 def readers_of(database: str, views: Sequence[tuple[str, str]]) -> Readers:
     """Return who reads columns, judged by the words in the texts and columns of views.
 

@@ -42,6 +42,9 @@ class MemoryWarehouse:
         earlier = (one for names in table.renamed.values() for one in names)
         self._columns.setdefault(table.name, set()).update(table.schema, earlier)
 
+    def expect(self, rows: Table, /) -> None:
+        """Take rows of any types."""
+
     def published(self, table: Table, lake_id: str, /) -> Publication | None:
         """Return the last recorded version."""
         known = self._publications.get((table.name, lake_id), {})

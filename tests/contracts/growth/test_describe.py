@@ -11,10 +11,18 @@ import pytest
 from grown import ORDERS
 from headrace.contracts import EVENTS, METRICS, Contract
 from headrace.contracts.dtypes import landed
-from headrace.contracts.growth.describe import VERSIONED, described, described_table, text_of
+from headrace.contracts.growth.describe import (
+    VERSIONED,
+    described,
+    described_table,
+    ever_null,
+    landed_types,
+    text_of,
+)
 from headrace.contracts.growth.differences import at_version
 from headrace.contracts.growth.type_text import dtype_of_json, landed_json, spelled, type_json, written
 from headrace.core.errors import Fatal
+from headrace.warehouse.ddl import column_type
 from shaped import VISITS
 from wide import WIDE
 
@@ -27,6 +35,19 @@ def test_a_description_is_json_that_reads_back_as_itself(contract: Contract) -> 
     assert [one["name"] for one in found["fields"]] == [column.name for column in contract.fields]
     assert "\n" not in text_of(found)
     assert contract.table.description_json == text_of(found)
+
+
+@pytest.mark.parametrize("contract", [EVENTS, METRICS, VISITS, WIDE, ORDERS], ids=lambda one: one.name)
+def test_a_description_tells_what_lands(contract: Contract) -> None:
+    found, table = described(contract), contract.table
+    names = {column.name for column in contract.columns}
+    landing = {name: dtype for name, dtype in table.schema.items() if name in names}
+    assert {name: dtype for name, dtype in landed_types(found).items() if name in names} == landing
+    kinds = {name: column_type(table, name)[0] for name in landing}
+    by_description = replace(table, nullable=ever_null(found))
+    assert {name: column_type(by_description, name)[0] for name in landing} == kinds
+    newer = {**found, "fields": [{"name": "shape", "type": {"polygon": 4}}]}
+    assert landed_types(newer) == {}
 
 
 def test_a_description_has_what_a_record_is_judged_by() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.contracts.dtypes import instance, wires_of
-from headrace.contracts.growth.type_text import type_json
+from headrace.contracts.growth.type_text import dtype_of_json, landed_json, type_json
 from headrace.core.batch import ORIGIN_SCHEMA
+from headrace.core.errors import Fatal
 
 if TYPE_CHECKING:
     from headrace.contracts.base import Column, Contract
@@ -87,6 +89,26 @@ def described_table(name: str, schema: pl.Schema, partition: str) -> dict[str, A
         if column not in ORIGIN_SCHEMA and column != partition and wires_of(instance(dtype))
     ]
     return {"format": FORMAT, "contract": name, "fields": fields}
+
+
+def ever_null(description: Mapping[str, Any]) -> frozenset[str]:
+    """Return the fields of a description that are null in rows of some version; lists and maps are empty instead."""
+    return frozenset(
+        field["name"]
+        for field in description["fields"]
+        if not field.get("required")
+        or (field.get("since", 1) > 1 and "default" not in field)
+        or any("required" in was and not was["required"] for was in field.get("was", {}).values())
+    )
+
+
+def landed_types(description: Mapping[str, Any]) -> dict[str, pl.DataType]:
+    """Return the dtypes in which fields land, without those that only a newer Headrace knows."""
+    found: dict[str, pl.DataType] = {}
+    for field in description["fields"]:
+        with suppress(Fatal):
+            found[field["name"]] = dtype_of_json(landed_json(field["type"]))
+    return found
 
 
 def text_of(description: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable, Transaction
 
-from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Position
+from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Position, Table
 from headrace.core.errors import HistoryGone
 from headrace.lake.base import ERASED, RESTORED, Staged
 from headrace.lake.delta import growth
@@ -165,6 +165,11 @@ class DeltaSnapshot:
     def columns(self) -> pl.Schema:
         """Columns of the table, with their dtypes."""
         return self._owner.layout(self._handle).kept.schema
+
+    @property
+    def view(self) -> Table:
+        """Columns of the table as they are read."""
+        return self._owner.layout(self._handle).view
 
     @property
     def unknown(self) -> tuple[str, ...]:
