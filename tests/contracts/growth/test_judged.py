@@ -7,12 +7,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pandera.polars as pa
 import polars as pl
 import pytest
 
 from builders import NOW
 from grown import ORDERS
-from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch, violations
+from headrace.contracts import (
+    EVENTS,
+    METRICS,
+    Contract,
+    Limits,
+    Time,
+    Was,
+    check_batch,
+    field,
+    violations,
+)
 from headrace.contracts import check as checking
 from headrace.contracts.schema import json_schema
 from headrace.core.batch import CheckedBatch, MicroBatch
@@ -104,6 +115,27 @@ def test_a_record_is_refused_for_what_its_version_says(
     checked = check(ORDERS, record, *beside)
     assert reasons(checked) == [(version, why)]
     assert checked.good.height == len(beside)
+
+
+class Tagged(pa.DataFrameModel):
+    """Visits with tags, which are asked for since version 3."""
+
+    id: pl.String = field("key", required=True)
+    at: Time = field("when", required=True)
+    schema_version: pl.Int32 = field("which")
+    tags: pl.List(pl.Int64) = field("tags", since=2, was={2: Was(required=False)}, required=True)
+
+
+@pytest.mark.parametrize("beside", [(), (3,)], ids=["alone", "mixed"])
+def test_a_list_that_an_older_version_does_not_know_is_empty(beside: tuple[int, ...]) -> None:
+    contract = Contract(
+        "tagged", 3, Tagged, key="id", time="at", partition="day", order_by=("at",), claims="schema_version"
+    )
+    visit = {"id": "a", "at": "2026-01-01T00:00:00Z"}
+    old = [{**visit, "schema_version": version} for version in (1, 2)]
+    checked = check(contract, *old, *({**visit, "schema_version": n, "tags": [1]} for n in beside))
+    assert rows(checked, "tags") == [([],), ([],), *(([1],) for _ in beside)]
+    assert reasons(check(contract, {**visit, "schema_version": 3})) == [(3, {("required", "tags")})]
 
 
 def test_elements_of_one_array_may_be_of_all_versions() -> None:

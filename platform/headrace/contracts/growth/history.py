@@ -32,6 +32,7 @@ class Version:
         narrower: Columns that had another dtype, by their names of now: the dtype of then.
         defaults: Columns that had another default, by their names of now; None for none.
         emptied: Columns of lists and maps that were null, or empty, where they are the other now.
+        later: Columns of lists and maps of later versions, which are required now: empty, not null.
         schema: Its checks, for columns in the names and dtypes of now.
     """
 
@@ -42,6 +43,7 @@ class Version:
     narrower: Mapping[str, pl.DataType]
     defaults: Mapping[str, Any]
     emptied: tuple[str, ...]
+    later: tuple[str, ...]
     schema: pa.DataFrameSchema
 
 
@@ -128,6 +130,11 @@ def _version(contract: Contract, number: int) -> Version:
         defaults={now.name: old.default for now, old in pairs if _defaults_differ(now, old, contract)},
         emptied=tuple(
             now.name for now, old in pairs if now.wire in _EMPTY and _emptied(now) != _emptied(old)
+        ),
+        later=tuple(
+            c.name
+            for c in contract.read_columns
+            if c.name not in was and c.wire in _EMPTY and not _emptied(c)
         ),
         schema=_in_todays_columns(contract.schema, newest_of, then.schema),
     )

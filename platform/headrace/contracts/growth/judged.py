@@ -121,6 +121,8 @@ def _as_then(
     for name in then.emptied:
         sizes = decoded.rows[name].list.len()
         doubted |= (sizes.is_null() | (sizes == 0)).to_numpy()
+    for name in then.later:
+        _empty(name, decoded, rows)
     if rows is not None:
         doubted &= rows
     if doubted.any():
@@ -145,6 +147,15 @@ def _default(column: Column, default: object, decoded: Decoded, rows: _Mask | No
         values = pl.Series([default], dtype=column.dtype).new_from_index(0, decoded.rows.height)
         found = values.zip_with(pl.Series(lacking), decoded.rows[column.name])
         decoded.rows = decoded.rows.with_columns(found.alias(column.name))
+
+
+def _empty(name: str, decoded: Decoded, rows: _Mask | None) -> None:
+    """Put an empty list or map into the records that lack it."""
+    values = decoded.rows[name]
+    lacking = values.is_null() if rows is None else values.is_null() & pl.Series(rows)
+    if lacking.any():
+        empty = pl.Series([[]], dtype=values.dtype).new_from_index(0, len(values))
+        decoded.rows = decoded.rows.with_columns(empty.zip_with(lacking, values).alias(name))
 
 
 def _read_again(
