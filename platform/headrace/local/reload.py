@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, HeadraceError
@@ -14,7 +14,7 @@ from headrace.local.dagster_api import DagsterApi
 from headrace.models import sources
 from headrace.models import versions as dbt_versions
 from headrace.models.versions import Project
-from headrace.pipelines.modules import module_files
+from headrace.pipelines.modules import module_files, stamps, written
 
 _LOOK_SECONDS = 1.0
 #: Reload once the files have not changed for this long.
@@ -89,15 +89,8 @@ class Reloader:
             self._report(f"dbt's sources stay as they are: {error}")
 
     def _look(self) -> frozenset[tuple[str, int, int]]:
-        return frozenset(self._stat())
-
-    def _stat(self) -> Iterator[tuple[str, int, int]]:
-        files = [path for folder in self._settings.pipeline_folders for path in module_files(folder)]
-        files += dbt_versions.files(dbt_versions.dbt_folder(self._settings))
-        for path in files:
-            with contextlib.suppress(OSError):
-                found = path.stat()
-                yield str(path), found.st_mtime_ns, found.st_size
+        models = dbt_versions.files(dbt_versions.dbt_folder(self._settings))
+        return frozenset((*written(self._settings.pipeline_folders), *stamps(models)))
 
     def _pipelines(self) -> str:
         """Return the checksum of all files that may define pipelines."""

@@ -8,7 +8,7 @@ is ``contracts.clicks``. Installed packages come first, as on any ``sys.path``; 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import invalidate_caches
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
@@ -45,15 +45,19 @@ def module_files(folder: Path) -> list[Path]:
 
 def written(folders: Sequence[Path]) -> Stamps:
     """Return a value that changes whenever a file does that may hold the pipelines of these folders."""
+    return stamps(path for folder in folders for path in module_files(folder))
+
+
+def stamps(files: Iterable[Path]) -> Stamps:
+    """Return a value that changes whenever one of these files does."""
     found = []
-    for folder in folders:
-        for path in module_files(folder):
-            try:
-                state = path.stat()
-            except OSError:  # a dangling link
-                found.append((str(path), 0, 0))
-            else:
-                found.append((str(path), state.st_mtime_ns, state.st_size))
+    for path in files:
+        try:
+            state = path.stat()
+        except OSError:  # removed, or a dangling link
+            found.append((str(path), 0, 0))
+        else:
+            found.append((str(path), state.st_mtime_ns, state.st_size))
     return tuple(found)
 
 

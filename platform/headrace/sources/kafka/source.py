@@ -266,18 +266,25 @@ class KafkaSource:
         with _translated(self._servers):
             before, _ = self._seek(consumer, after, {})
             listed = consumer.end_offsets(list(self._partitions.values()))
-            ends = self._watermarks(consumer, _WATERMARK_SECONDS)
+            ends = self._watermarks(consumer, _WATERMARK_SECONDS, listed)
         waiting = {c: max(0, ends.get(c, listed[tp]) - before[c]) for c, tp in self._partitions.items()}
         return Backlog(sum(waiting.values()), by_cursor=waiting)
 
-    def _watermarks(self, consumer: KafkaConsumer, seconds: float) -> dict[str, int]:
+    def _watermarks(
+        self, consumer: KafkaConsumer, seconds: float, listed: Mapping[TopicPartition, int] | None = None
+    ) -> dict[str, int]:
         """Return the end offset of every partition for which the broker gives it within these seconds.
 
         Some brokers answer ListOffsets with the base offset of the last batch plus one, and give no watermark
         for partitions that did not fit into a fetch response. So the last message of every partition is
         fetched, which fits, and the watermark of that response counts. Leaves the consumer's place undefined.
+
+        Args:
+            consumer: Asks the broker.
+            seconds: How long to wait.
+            listed: What ListOffsets has said just now; None to ask.
         """
-        listed = consumer.end_offsets(list(self._partitions.values()))
+        listed = consumer.end_offsets(list(self._partitions.values())) if listed is None else listed
         first = consumer.beginning_offsets(list(self._partitions.values()))
         known = {c: listed[tp] for c, tp in self._partitions.items() if listed[tp] <= first[tp]}
         self._at = {}  # the next read seeks
