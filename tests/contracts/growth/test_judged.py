@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import pandera.polars as pa
 import polars as pl
@@ -123,7 +123,7 @@ class Tagged(pa.DataFrameModel):
     id: pl.String = field("key", required=True)
     at: Time = field("when", required=True)
     schema_version: pl.Int32 = field("which")
-    tags: pl.List(pl.Int64) = field("tags", since=2, was={2: Was(required=False)}, required=True)
+    tags: Annotated[pl.List, pl.Int64] = field("tags", since=2, was={2: Was(required=False)}, required=True)
 
 
 @pytest.mark.parametrize("beside", [(), (3,)], ids=["alone", "mixed"])
