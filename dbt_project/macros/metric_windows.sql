@@ -16,7 +16,9 @@ with readings_of_days as (
         window_time,
         metric_id,
         value
-    from {{ ref('int_metrics_deduplicated') }}
+    from (
+        {{ headrace.metrics_once(back=lookaround, ahead=0) }}
+    )
     where {{ headrace.in_rebuilt_days('metric_date', back=lookaround) }}
         and ({{ headrace.in_rebuilt_days('metric_date') }} or kind = 'counter')
 

@@ -12,7 +12,9 @@ with events as (
         session_id,
         groupArray(window_time) as times,
         groupUniqArray(event_date) as days
-    from {{ ref('int_events_deduplicated') }}
+    from (
+        {{ events_once(back=lookaround, ahead=lookaround) }}
+    )
     where {{ in_rebuilt_days('event_date', back=lookaround, ahead=lookaround) }}
     group by session_id
 

@@ -18,6 +18,8 @@ from headrace.contracts.metrics import METRICS
 FIRST_DAY = date(2024, 12, 29)  # the days reach over a new year
 DAYS = 7
 WAVES = 3
+#: Of the models, in days: less than there are, so that some repeats count.
+REPEAT_DAYS = 2
 #: When the first wave lands: days later, as a history does; each further wave a day after the one before.
 LANDED_AT = datetime(2025, 1, 20, 23, 59, tzinfo=UTC)
 _TYPES = ("page_view", "add_to_cart", "purchase", "signup", "search")
@@ -114,12 +116,16 @@ def _metrics(name: str, chance: random.Random) -> Iterator[Row]:
 
 
 def _arriving(made: Iterator[Row], chance: random.Random) -> Iterator[Row]:
-    """In some wave; one in five also again, in the same wave or another, with other content."""
+    """In some wave; one in five also again, in the same wave or another, with other content, some on other days."""
     for row in made:
         yield {**row, "wave": chance.choice([0, 0, *range(WAVES)])}
-        if chance.random() < 0.2:
+        while chance.random() < 0.2:
             other: Row = {"value": -1.0} if "metric_id" in row else {"channel": "other", "duration_ms": 1.0}
-            yield {**row, **other, "wave": chance.randrange(WAVES)}
+            moved = timedelta(days=chance.choice([0, 0, *range(-REPEAT_DAYS - 2, REPEAT_DAYS + 3)]))
+            at = row["occurred_at"] + moved
+            yield {**row, **other, "occurred_at": at, "wave": chance.randrange(WAVES)}
+            if chance.random() < 0.5:
+                row = {**row, "occurred_at": at}  # a chain: the next repeats this one
 
 
 def _landed(contract: Contract, rows: list[Row], wave: int) -> pl.DataFrame:
@@ -135,7 +141,8 @@ def _landed(contract: Contract, rows: list[Row], wave: int) -> pl.DataFrame:
             "_batch_id": f"wave-{wave}",
         }
         day = {contract.partition: row["occurred_at"].date()}
-        landed.append({**nothing, "schema_version": 1, **origin, **day, **row})
+        copies = 2 if n % 97 == 0 else 1  # of one origin: what is published twice counts once
+        landed += copies * [{**nothing, "schema_version": 1, **origin, **day, **row}]
     return pl.DataFrame(landed, schema=contract.landed_schema)
 
 

@@ -43,6 +43,7 @@ class Oracle:
         slow_ms: Threshold of a slow event.
         lookaround: Days that a session may go on after the day it starts.
         processing: Rows are placed by ``_ingested_at`` instead of ``occurred_at``.
+        repeat_days: Days that two rows with one id are apart at most, of which the first counts alone.
     """
 
     raw_events: pl.DataFrame
@@ -51,6 +52,7 @@ class Oracle:
     slow_ms: float = 2_500.0
     lookaround: int = 1
     processing: bool = False
+    repeat_days: int = 7
 
     def mart(self, name: str) -> pl.DataFrame:
         """A mart by its name."""
@@ -58,11 +60,18 @@ class Oracle:
         return found if isinstance(found, pl.DataFrame) else found()
 
     def _first(self, raw: pl.DataFrame, contract: Contract) -> pl.DataFrame:
-        """The first arrival of each id and day on which it happened, placed in time."""
+        """Each id once within ``repeat_days``, arrival by arrival, placed in time; copies of one origin are one."""
         day = contract.partition
-        once = raw.sort(ORDER_OF_ARRIVAL, nulls_last=True).unique(
-            [day, contract.key], keep="first", maintain_order=True
+        arrived = raw.sort(ORDER_OF_ARRIVAL, nulls_last=True).unique(
+            [contract.key, day, *ORDER_OF_ARRIVAL], keep="first", maintain_order=True
         )
+        days: dict[str, list[date]] = {}
+        counts = []
+        for key, on in arrived.select(contract.key, day).iter_rows():
+            before = days.setdefault(key, [])
+            counts.append(all(abs((on - other).days) > self.repeat_days for other in before))
+            before.append(on)
+        once = arrived.filter(pl.Series(counts, dtype=pl.Boolean))
         time = "_ingested_at" if self.processing else "occurred_at"
         return once.with_columns(window_time=pl.col(time), **{day: pl.col(time).dt.date()})
 
@@ -70,7 +79,16 @@ class Oracle:
     def events(self) -> pl.DataFrame:
         """Deduplicated events in order of time."""
         page = pl.coalesce(pl.col("page_url").str.replace(r"[?#].*$", ""), "screen_name")
-        return self._first(self.raw_events, EVENTS).with_columns(page=page).sort("window_time", "event_id")
+        return (
+            self._first(self.raw_events, EVENTS)
+            .with_columns(page=page)
+            .sort("window_time", "event_id", "occurred_at")
+        )
+
+    @cached_property
+    def metrics(self) -> pl.DataFrame:
+        """Deduplicated measurements in order of time."""
+        return self._first(self.raw_metrics, METRICS).sort("window_time", "metric_id", "value")
 
     @cached_property
     def events_history(self) -> pl.DataFrame:
@@ -240,7 +258,7 @@ class Oracle:
         return self._metric_windows(ROLLUPS)
 
     def _metric_windows(self, widths: Iterable[int]) -> pl.DataFrame:
-        ordered = self._first(self.raw_metrics, METRICS).sort("window_time", "metric_id")
+        ordered = self.metrics
         labels = [",".join(sorted(f"{d['key']}={d['value']}" for d in ds)) for ds in ordered["dimensions"]]
         of_series = ordered.select("name", "kind", pl.col("unit").fill_null(""), "source").rows()
         readings = ordered.select("metric_date", "window_time", "value").rows()

@@ -369,24 +369,30 @@ def test_what_arrives_between_two_models_of_a_build_fails_no_test_and_a_roll_up_
     assert failed() == {"metric_windows_rollups_add_up"}
 
 
-def test_an_id_on_two_days_is_two_events_and_a_warning(small: Warehouse) -> None:
+@pytest.mark.parametrize(("repeat_days", "events", "said"), [(0, 2, "warn"), (7, 1, "pass")])
+def test_an_id_on_two_days_is_one_event_unless_days_are_told_to_stand_alone(
+    small: Warehouse, repeat_days: int, events: int, said: str
+) -> None:
     noon = rows.midnight(rows.FIRST_DAY) + timedelta(hours=12)
     event = {"event_id": "e", "event_type": "click", "session_id": "s", "channel": "web"}
+    small.command(f"truncate table {small.raw}.events")
     small.load(
         EVENTS.table, rows.frame(EVENTS, [{**event, "occurred_at": noon + timedelta(days=n)} for n in (0, 1)])
     )
     outcome = small.dbt(
         "build",
+        "--full-refresh",
         "--select",
         "+tag:events",
         "--indirect-selection",
         "cautious",
         "--exclude-resource-type",
         "unit_test",
+        repeat_days=repeat_days,
     )
     assert outcome, outcome.error
-    assert outcome.statuses["event_ids_stay_on_one_day"] == "warn"
-    assert small.mart("session_metrics")["events"].to_list() == [2]
+    assert outcome.statuses["event_ids_stay_on_one_day"] == said
+    assert small.mart("session_metrics")["events"].to_list() == [events]
 
 
 def test_rejects_of_both_streams_are_united(small: Warehouse) -> None:
@@ -423,10 +429,11 @@ def test_rejects_of_both_streams_are_united(small: Warehouse) -> None:
 )
 def test_one_day_is_read_where_one_day_is_asked_for(built: Built, view: str, column: str) -> None:
     everything = f"explain estimate select * from {{db}}_intermediate.{view}"
-    readings = 4  # rows and repeated ids, of what was sent once and of what was sent again
-    assert built.warehouse.query(everything)["parts"].sum() > readings * rows.TRICKLE_DAYS
-    one_day = built.warehouse.query(f"{everything} where {column} = '{rows.FIRST_DAY - timedelta(days=9)}'")
-    assert one_day["parts"].to_list() == [readings]
+    # rows and hashes that came twice, of what was sent once and of what was sent again, and all hashes
+    readings, beside = 5, 2 * 7
+    assert built.warehouse.query(everything)["parts"].sum() > (readings + beside) * rows.TRICKLE_DAYS
+    one_day = built.warehouse.query(f"{everything} where {column} = '{rows.FIRST_DAY - timedelta(days=20)}'")
+    assert one_day["parts"].sum() == readings + beside
 
 
 def test_without_our_setting_a_history_load_meets_the_limit_on_partitions(built: Built) -> None:

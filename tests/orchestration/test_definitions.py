@@ -112,7 +112,7 @@ def test_lineage_goes_from_topic_to_mart(defs: Definitions) -> None:
     graph = defs.get_repository_def().asset_graph
     by_name = {key.to_user_string(): key for key in graph.get_all_asset_keys()}
     path = ["kafka/analytics_events", "lake/events", "warehouse/events", "staging/stg_events",
-            "intermediate/int_events_deduplicated", "marts/session_metrics", "marts/session_metrics_live",
+            "marts/session_metrics", "marts/session_metrics_live",
             "exposures/sessions"]  # fmt: skip
     for upstream, downstream in pairwise(path):
         assert by_name[upstream] in graph.get(by_name[downstream]).parent_keys, (upstream, downstream)

@@ -196,6 +196,32 @@ def test_both_deployments_fill_a_renamed_column(first: Make, raw: Settings, new_
     assert select(raw, "order_id, store") == [("1", "a"), ("2", "b"), ("3", "c")]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "value"),
+    [
+        (replace(FIRST, key="quantity"), replace(WIDE, key="quantity"), 1),
+        (replace(FIRST, key="shop"), replace(STORE, key="store"), "a"),
+        (replace(FIRST, key="order_id"), replace(renamed(old="order_id", new="id"), key="id"), "1"),
+    ],
+    ids=["widened", "renamed", "renamed beside the sorting key"],
+)
+def test_rows_of_before_and_after_have_one_hash_of_their_key(
+    first: Make, raw: Settings, before: Table, after: Table, value: Any
+) -> None:
+    for table in (before, after):
+        first().prepare(table)
+        assert not first().plan([table])[1], "nothing is left to do"
+    assert types(raw)["_key_hash"] == "UInt64 MATERIALIZED"
+    sent = {after.key: value, "order_date": DAY}
+    chunk = pl.DataFrame({**sent, **dict.fromkeys(("_cursor", "_batch_id", "_source"), "c")})
+    missing = [pl.lit(None).alias(name) for name in after.schema if name not in chunk.columns]
+    whole = chunk.with_columns(missing).select(after.schema.names()).cast(dict(after.schema))  # type: ignore[arg-type]
+    first().insert(after, Chunk.of(to_arrow(whole, after)), "again")
+    hashes = Server(raw).query(f"SELECT _key_hash FROM {raw.raw_database}.orders")
+    assert len(hashes) == 2 and len({*hashes}) == 1
+    assert Server(raw).query(f"SELECT cityHash64('{value}')") == hashes[:1]
+
+
 def test_old_rows_take_the_default_of_a_column_that_they_lack(first: Make, raw: Settings) -> None:
     first().prepare(CHANNEL)
     old = first()

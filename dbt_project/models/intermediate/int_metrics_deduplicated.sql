@@ -1,1 +1,2 @@
-{{ first_of_each(ref('stg_metrics'), 'metric_date' if in_event_time() else 'occurred_date', 'metric_id') }}
+{#- of any day; the marts take the days of their build from the same macro -#}
+{{ metrics_once() }}

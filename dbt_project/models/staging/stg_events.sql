@@ -1,6 +1,7 @@
 with source as (
 
-    select * from {{ source('raw', 'events') }}
+    -- * leaves out what ClickHouse works out by itself
+    select *, _key_hash from {{ source('raw', 'events') }}
 
 ),
 
@@ -31,7 +32,8 @@ renamed as (
         _message_id,
         _index,
         _ingested_at,
-        _batch_id
+        _batch_id,
+        _key_hash
     from source
 
 )

@@ -48,6 +48,12 @@ class OperationSettings(BaseModel):
         description="events that land later than this after they occurred count as late",
     )
     speed_days: int = Field(3, ge=1, le=30, description="days that the speed layer covers")
+    repeat_days: int = Field(
+        7,
+        ge=0,
+        le=30,
+        description="a producer's key counts once on days at most this far apart; a change needs a full refresh",
+    )
     slow_ms: float = Field(
         2_500.0, gt=0, description="threshold of the slow share in performance_metrics, ms"
     )

@@ -285,6 +285,7 @@ class Contract:
             fills={c.name: [] if c.wire in EMPTY else c.default for c in since if _filled(c)},
             retired=frozenset(c.name for c in self.columns if c.growth.retired is not None),
             description_json=text_of(described(self)),
+            key=self.key,
         )
 
     @cached_property

@@ -112,6 +112,7 @@ class Table:
         fills: Values of columns in rows that were written before the column existed; without one, null.
         retired: Columns that records no longer fill; new rows have null there.
         description_json: Plain description of the contract, recorded with the lake's table; empty for none.
+        key: The producer's key, whose hash the warehouse stores beside it; empty for none.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Table:
     fills: Mapping[str, Any] = field(default_factory=dict)
     retired: frozenset[str] = frozenset()
     description_json: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

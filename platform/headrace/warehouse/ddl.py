@@ -45,6 +45,9 @@ SETTINGS = {
     "min_bytes_for_wide_part": COMPACT_BYTES,
 }
 
+#: Column of every table of good rows: the hash of the producer's key, by which the models find what was sent again.
+KEY_HASH = "_key_hash"
+
 
 def quoted(name: str) -> str:
     """Quote an identifier in backticks."""
@@ -174,6 +177,15 @@ def earlier_name(table: Table, name: str, earlier: str) -> str:
     return f"{quoted(earlier)} {kind} EPHEMERAL {empty} COMMENT {literal(f'earlier name of {name}')}"
 
 
+def key_hash(table: Table) -> str:
+    """Define the column that holds the hash of the key; rows of before it was there are hashed as they are read.
+
+    It is of the key's text, which stays the same while the type widens. Hashes hardly compress, hence the codec.
+    """
+    made = f"cityHash64(toString({quoted(table.key)}))"
+    return f"{quoted(KEY_HASH)} UInt64 MATERIALIZED {made} COMMENT 'hash of {table.key}' CODEC(NONE)"
+
+
 def create_table(database: str, table: Table, ttl_days: int = 0) -> str:
     """Return the CREATE TABLE IF NOT EXISTS of a raw table.
 
@@ -182,6 +194,7 @@ def create_table(database: str, table: Table, ttl_days: int = 0) -> str:
     """
     columns = [f"    {column(table, name)}" for name in table.schema]
     columns += [f"    {earlier_name(table, name, one)}" for name, one in earlier_names(table)]
+    columns += [f"    {key_hash(table)}"] if table.key else []
     columns += [f"    INDEX {quoted(f'{name}_range')} {quoted(name)} TYPE minmax" for name in table.ranges]
     order = ", ".join(quoted(c) for c in table.order_by)
     expires = f"TTL {ttl(table, ttl_days)}\n" if ttl_days else ""

@@ -125,6 +125,8 @@ class _Comparison:
         for name in self._table.renamed:
             self._take_over(name)
             self._keep_up(name)
+        if self._table.key:
+            self._hash_key()
         return Growth(
             self._table.name,
             self._table.version,
@@ -192,6 +194,19 @@ class _Comparison:
             self._alter(
                 f"MODIFY COLUMN IF EXISTS {ddl.quoted(name)} {there.type}{ddl.default(self._table, name)}"
             )
+
+    def _hash_key(self) -> None:
+        """See to it that the hash of the key is stored, under whichever name the key has."""
+        there = self._columns.get(ddl.KEY_HASH)
+        if there is None:
+            self._alter(f"ADD COLUMN IF NOT EXISTS {ddl.key_hash(self._table)}")
+        elif self._is_older(re.findall(r"\w+", there.expression)):
+            self._alter(f"MODIFY COLUMN IF EXISTS {ddl.key_hash(self._table)}")
+
+    def _is_older(self, words: Sequence[str]) -> bool:
+        """Tell whether an expression names the key as it was called before, and not as it is now."""
+        key = self._table.key
+        return key not in words and any(one in words for one in self._table.renamed.get(key, ()))
 
     def _place(self, name: str) -> str:
         names = list(self._table.schema)

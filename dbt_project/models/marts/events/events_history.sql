@@ -23,5 +23,7 @@ select
     schema_version,
     _source,
     _ingested_at
-from {{ ref('int_events_deduplicated') }}
+from (
+    {{ events_once(back=0, ahead=0) }}
+)
 where {{ in_rebuilt_days('event_date') }}

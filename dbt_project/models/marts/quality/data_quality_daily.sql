@@ -1,19 +1,29 @@
 {{ config(materialized='view') }}
+{%- set streams = [('events', 'event_date'), ('metrics', 'metric_date')] %}
 
 with landed as (
 
-    {%- set streams = [('events', 'event_date', 'event_id'), ('metrics', 'metric_date', 'metric_id')] %}
     {%- set late_after = headrace.setting('lateness_seconds') | int %}
-    {%- for stream, day, id in streams if headrace.has_stream(stream) %}
+    {%- for stream, day in streams if headrace.has_stream(stream) %}
     select
         '{{ stream }}' as stream,
         {{ day }} as day,
         count() as landed,
-        uniqExact(occurred_date, {{ id }}) as distinct_ids,
         countIf(_ingested_at > occurred_at + toIntervalSecond({{ late_after }})) as late,
         quantiles(0.5, 0.99)(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as lags,
         max(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as longest
     from {{ ref('stg_' ~ stream) }}
+    group by day
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
+
+),
+
+counted as (
+
+    {%- for stream, day in streams if headrace.has_stream(stream) %}
+    select '{{ stream }}' as stream, {{ day }} as day, count() as counted
+    from {{ ref('int_' ~ stream ~ '_deduplicated') }}
     group by day
     {{ 'union all' if not loop.last }}
     {%- endfor %}
@@ -69,7 +79,7 @@ select
     days.stream as stream,
     days.day as day,
     landed.landed as landed,
-    toUInt64(landed.landed - landed.distinct_ids) as duplicates,
+    toUInt64(greatest(landed.landed - counted.counted, 0)) as duplicates,
     landed.late as late,
     if(landed.landed > 0, landed.lags[1], null) as lateness_p50_seconds,
     if(landed.landed > 0, landed.lags[2], null) as lateness_p99_seconds,
@@ -78,5 +88,6 @@ select
     by_reason.rejected_by_reason as rejected_by_reason
 from days
 left join landed on days.stream = landed.stream and days.day = landed.day
+left join counted on days.stream = counted.stream and days.day = counted.day
 left join rejected on days.stream = rejected.stream and days.day = rejected.day
 left join by_reason on days.stream = by_reason.stream and days.day = by_reason.day

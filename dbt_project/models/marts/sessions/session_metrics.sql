@@ -14,18 +14,22 @@ with events as (
         event_date,
         event_id,
         window_time,
+        occurred_at,
         event_type,
         channel,
         user_id,
         page,
         {{ funnel_steps_of('event_type') }} as steps
-    from {{ ref('int_events_deduplicated') }}
+    from (
+        {{ events_once(back=2 * lookaround, ahead=lookaround) }}
+    )
     where {{ in_rebuilt_days('event_date', back=2 * lookaround, ahead=lookaround) }}
 
 ),
 
 -- a session starts on a day that has none of its events on the lookaround_days before it; the event before
--- the first is taken to be of 1970
+-- the first is taken to be of 1970. In processing time two rows of one id may have landed together, of two days far
+-- apart: then occurred_at tells them apart
 placed as (
 
     select
@@ -36,7 +40,7 @@ placed as (
     from events
     window in_session as (
         partition by session_id
-        order by event_date, window_time, event_id
+        order by event_date, window_time, event_id, occurred_at
         rows between unbounded preceding and current row
     )
 
@@ -50,7 +54,7 @@ filed as (
         *,
         max(start_date) over (
             partition by session_id
-            order by event_date, window_time, event_id
+            order by event_date, window_time, event_id, occurred_at
             rows between unbounded preceding and current row
         ) as last_start_date,
         if(event_date - last_start_date <= {{ lookaround }}, last_start_date, event_date) as session_date

@@ -11,7 +11,10 @@ with newest as (
     select
         session_id,
         max(window_time) as last_seen_at,
-        argMax((event_id, event_type, channel, user_id, device_id, page), (window_time, event_id)) as latest
+        argMax(
+            (event_id, event_type, channel, user_id, device_id, page),
+            (window_time, event_id, occurred_at)
+        ) as latest
     from {{ ref('events_history') }}
     where {{ in_rebuilt_days('event_date') }}
     group by session_id

@@ -8,7 +8,7 @@
 
 with seen as (
 
-    select *
+    select *, (window_time, event_id, occurred_at) as place
     from {{ ref('events_history') }}
     where {{ in_rebuilt_days('event_date') }}
         and user_id is not null
@@ -20,7 +20,7 @@ newest as (
     select
         assumeNotNull(seen.user_id) as user_id,
         max(window_time) as last_seen_at,
-        argMax((event_id, event_type, channel, session_id, device_id, page), (window_time, event_id)) as latest
+        argMax((event_id, event_type, channel, session_id, device_id, page), place) as latest
     from seen
     group by user_id
 
