@@ -95,7 +95,9 @@ group by id_hash
 -#}
 {% macro first_of_days(relation, day, id, hash, reach, wanted, around=none, one_day=false) %}
 {%- set id_hash = headrace.id_hash('landed', id, hash) -%}
-{%- set row = id_hash ~ ' as id_hash, landed.' ~ id ~ ' as id, landed.' ~ day ~ ' as day, ' ~ headrace.landing() ~ ' as landing' -%}
+{%- set row -%}
+  {{ id_hash }} as id_hash, landed.{{ id }} as id, landed.{{ day }} as day, {{ headrace.landing() }} as landing
+{%- endset -%}
 {%- set came_again -%}
     select {{ id_hash }} as sent_again
     from {{ relation }} as landed
