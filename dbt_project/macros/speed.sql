@@ -41,35 +41,50 @@ select
     ) as landing
 from {{ headrace.raw_inserts(stream) }} as landed
 where {{ headrace.recent(reach) }}
+{%- if not headrace.setting('repeat_days') | int %}
+    and false
+{%- endif %}
 {% endmacro %}
 
 {#-
   A join for a materialized view over `landed`, rows of a raw table: finds the rows with the same key that landed by now.
-  In an insert, ClickHouse has its rows stand for the raw table, also in subqueries; those of before it are in `keys`, and
-  its own may or may not be there yet, which is the same, since rows are compared by when they landed.
+  In an insert, ClickHouse has its rows stand for the raw table, also in subqueries; those of before it are in `keys`. Its
+  own may or may not be there yet, and are left out there: so what is joined is empty, unless something was sent again.
+  Nothing is looked up where var repeat_days is 0.
 -#}
 {% macro seen_before(stream, day, keys, further=0) %}
+{%- if headrace.setting('repeat_days') | int %}
 {%- set raw = headrace.raw_inserts(stream) -%}
 left any join (
     select key_hash, groupArray((day, landing)) as days
     from (
         select key_hash, occurred_date as day, landing
         from {{ keys }}
-        where key_hash in (select _key_hash from {{ raw }} where {{ headrace.recent(further) }})
+        prewhere key_hash in (select _key_hash from {{ raw }} where {{ headrace.recent(further) }})
+        where cityHash64(landing) not in (
+            select cityHash64({{ headrace.landing() }}) from {{ raw }} where {{ headrace.recent(further) }}
+        )
         union all
         select _key_hash as key_hash, {{ day }} as day, {{ headrace.landing() }} as landing
         from {{ raw }}
         where {{ headrace.recent(further) }}
+            and _key_hash in (
+                select _key_hash from {{ raw }}
+                where {{ headrace.recent(further) }}
+                group by _key_hash
+                having count() > 1
+            )
     )
     group by key_hash
-    having min(landing) < max(landing)
     settings max_bytes_before_external_group_by = {{ 256 * 1024 * 1024 }}
 ) as seen
     on landed._key_hash = seen.key_hash
+{%- endif %}
 {%- endmacro %}
 
 {#- Condition on `landed`: no row that is seen_before landed before it for a day within var repeat_days. -#}
 {% macro is_first(day) -%}
+{%- if headrace.setting('repeat_days') | int -%}
 (
         empty(seen.days)
         or not arrayExists(
@@ -78,6 +93,9 @@ left any join (
             seen.days
         )
     )
+{%- else -%}
+true
+{%- endif -%}
 {%- endmacro %}
 
 {#-
