@@ -3,17 +3,13 @@
   {{ headrace.window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ headrace.setting('speed_days') | int + further }})
 {%- endmacro %}
 
-{#- How many days before the speed layer's reach a session may have begun. -#}
-{% macro before_sessions() %}
-  {{ return(2 * headrace.setting('lookaround_days') | int) }}
-{% endmacro %}
-
 {#-
   The keys of a raw table that repeats of what the speed layer folds may have: their hashes, days and when they landed.
   Ordered by hash, in granules of a thousand rows, so that the keys of an insert are looked up and not searched for.
 -#}
 {% macro speed_keys(stream, day) %}
-{%- set reach = headrace.before_sessions() + headrace.setting('repeat_days') | int -%}
+{#- sessions are folded 2 * lookaround_days further back than windows -#}
+{%- set reach = 2 * headrace.setting('lookaround_days') | int + headrace.setting('repeat_days') | int -%}
 {{
     config(
         materialized='materialized_view',

@@ -302,7 +302,9 @@ def test_an_event_sent_again_with_another_time_counts_once_in_its_session(
 ) -> None:
     """With 0 days nothing is looked up, and it counts until the batch layer has caught up."""
     warehouse = new_warehouse(f"sent_again_{repeat_days}")
-    assert warehouse.dbt("run", "--select", "+session_metrics_live", lateness_seconds=0, repeat_days=repeat_days)
+    assert warehouse.dbt(
+        "run", "--select", "+session_metrics_live", lateness_seconds=0, repeat_days=repeat_days
+    )
     events, metrics = recent(4, 100)
     for _ in range(2):
         warehouse.adapter.insert(EVENTS.table, Chunk.of(to_arrow(events, EVENTS.table)), "the same token")

@@ -1,5 +1,5 @@
 {#- a session is filed right where 2 * lookaround_days before it are known, so the table reaches that much further -#}
-{%- set further = before_sessions() -%}
+{%- set further = 2 * headrace.setting('lookaround_days') | int -%}
 {{
     config(
         materialized='materialized_view',
