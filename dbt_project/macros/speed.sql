@@ -3,13 +3,18 @@
   {{ headrace.window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ headrace.setting('speed_days') | int + further }})
 {%- endmacro %}
 
+{#- How many days around its own a key counts once in the speed layer: var repeat_days, at most var speed_repeat_days. -#}
+{% macro live_repeat_days() %}
+  {{ return([headrace.setting('repeat_days') | int, headrace.setting('speed_repeat_days') | int] | min) }}
+{% endmacro %}
+
 {#-
   The keys of a raw table that repeats of what the speed layer folds may have: their hashes, days and when they landed.
   Ordered by hash, in granules of a thousand rows, so that the keys of an insert are looked up and not searched for.
 -#}
 {% macro speed_keys(stream, day) %}
 {#- sessions are folded 2 * lookaround_days further back than windows -#}
-{%- set reach = 2 * headrace.setting('lookaround_days') | int + headrace.setting('repeat_days') | int -%}
+{%- set reach = 2 * headrace.setting('lookaround_days') | int + headrace.live_repeat_days() -%}
 {{
     config(
         materialized='materialized_view',
@@ -37,7 +42,7 @@ select
     ) as landing
 from {{ headrace.raw_inserts(stream) }} as landed
 where {{ headrace.recent(reach) }}
-{%- if not headrace.setting('repeat_days') | int %}
+{%- if not headrace.live_repeat_days() %}
     and false
 {%- endif %}
 {% endmacro %}
@@ -46,10 +51,10 @@ where {{ headrace.recent(reach) }}
   A join for a materialized view over `landed`, rows of a raw table: finds the rows with the same key that landed by now.
   In an insert, ClickHouse has its rows stand for the raw table, also in subqueries; those of before it are in `keys`. Its
   own may or may not be there yet, and are left out there: so what is joined is empty, unless something was sent again.
-  Nothing is looked up where var repeat_days is 0.
+  Nothing is looked up where live_repeat_days is 0.
 -#}
 {% macro seen_before(stream, day, keys, further=0) %}
-{%- if headrace.setting('repeat_days') | int %}
+{%- if headrace.live_repeat_days() %}
 {%- set raw = headrace.raw_inserts(stream) -%}
 left any join (
     select key_hash, groupArray((day, landing)) as days
@@ -78,13 +83,13 @@ left any join (
 {%- endif %}
 {%- endmacro %}
 
-{#- Condition on `landed`: no row that is seen_before landed before it for a day within var repeat_days. -#}
+{#- Condition on `landed`: no row that is seen_before landed before it for a day within live_repeat_days. -#}
 {% macro is_first(day) -%}
-{%- if headrace.setting('repeat_days') | int -%}
+{%- if headrace.live_repeat_days() -%}
 (
         empty(seen.days)
         or not arrayExists(
-            one -> abs(one.1 - landed.{{ day }}) <= {{ headrace.setting('repeat_days') | int }}
+            one -> abs(one.1 - landed.{{ day }}) <= {{ headrace.live_repeat_days() }}
                 and one.2 < {{ headrace.landing() }},
             seen.days
         )
