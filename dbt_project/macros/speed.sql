@@ -61,10 +61,10 @@ left any join (
     from (
         select key_hash, occurred_date as day, landing
         from {{ keys }}
-        prewhere key_hash in (select _key_hash from {{ raw }} where {{ headrace.recent(further) }})
-        where cityHash64(landing) not in (
-            select cityHash64({{ headrace.landing() }}) from {{ raw }} where {{ headrace.recent(further) }}
-        )
+        where key_hash in (select _key_hash from {{ raw }} where {{ headrace.recent(further) }})
+            and cityHash64(landing) not in (
+                select cityHash64({{ headrace.landing() }}) from {{ raw }} where {{ headrace.recent(further) }}
+            )
         union all
         select _key_hash as key_hash, {{ day }} as day, {{ headrace.landing() }} as landing
         from {{ raw }}
