@@ -25,7 +25,7 @@ _ORIGIN = {
     "_source": "the topic, queue or file",
     "_cursor": "the topic's partition, the queue or the folder",
     "_offset": "place of the message in its partition",
-    "_message_id": "the queue's id of the message",
+    "_message_id": "the id of a queue's message, or of one that came over HTTP",
     "_index": "place of the record in a message that holds several",
     "_key": "the message's key",
     "_headers": "the message's headers",
