@@ -101,8 +101,8 @@ def test_a_damaged_file_is_named_and_the_keys_of_before_remain(tmp_path: Path, t
 
 def test_the_first_key_is_made_once_and_read_by_its_owner_alone(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "c" / "keys.json")
-    path = first_key(keys, tmp_path / "c")
+    path = first_key(keys, tmp_path / "c" / "default.key")
     assert path is not None and path.stat().st_mode & 0o077 == 0
     assert keys.find(path.read_text().strip(), NOW) is not None
-    assert first_key(keys, tmp_path / "c") is None
+    assert first_key(keys, tmp_path / "c" / "default.key") is None
     assert json.loads((tmp_path / "c" / "keys.json").read_text())["version"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -42,17 +43,23 @@ class App:
 
     Args:
         service: Answers the requests.
+        body_seconds: Seconds within which a whole body is to come. Who is slower keeps a connection for nothing.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, body_seconds: float = 30.0) -> None:
+        self._service, self._body_seconds = service, body_seconds
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer one request."""
         if scope.proto != "http":
             return
         try:
-            body = await _body(exchange, scope.headers, self._service.sizes.body)
+            async with asyncio.timeout(self._body_seconds):
+                body = await _body(exchange, scope.headers, self._service.sizes.body)
+        except TimeoutError:
+            why = f"the body did not come within {self._body_seconds:g} s; send it again, or less at a time"
+            _send(exchange, refusal(Refused(408, why, 1)))
+            return
         except Refused as refused:
             _send(exchange, refusal(refused))
             return

@@ -29,6 +29,7 @@ _REFUSALS = {
     "400": "malformed; nothing of it was taken",
     "401": "no valid write key",
     "403": "the key is not for this stream, or not for pages of this origin",
+    "408": "the body did not come in time",
     "413": "too many bytes or events",
     "415": "unknown content type or encoding",
     "422": "another body has the same id; nothing was taken",

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from headrace.collector.topics import topic_of
 from headrace.collector.way import Far, Outlet, Seen, Way
-from headrace.core.errors import Fatal, HeadraceError
-from headrace.pipelines import Kafka, Pipeline
+from headrace.core.errors import HeadraceError
 from headrace.producers.kafka import KafkaProducer
 from headrace.sources.kafka.source import KafkaSource
 from headrace.streams.stream import Stream, streams
@@ -23,21 +23,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which the broker's silence about a message is an error.
 _TIMEOUT_SECONDS = 30.0
-
-
-def topic_of(pipeline: Pipeline) -> Kafka:
-    """Return the topic to which a stream's events go: the first of its sources that is one, with JSON in it.
-
-    Raises:
-        Fatal: It has none.
-    """
-    for spec in pipeline.sources:
-        if isinstance(spec, Kafka) and spec.format == "json":
-            return spec
-    raise Fatal(
-        f"stream {pipeline.name!r} has no topic with JSON among its sources; give it one, e.g."
-        f' Kafka("{pipeline.name}"), so that events which come over HTTP have a way'
-    )
 
 
 class KafkaFar:

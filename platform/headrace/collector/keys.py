@@ -203,15 +203,18 @@ class Keys:
             self.refresh()
 
 
-def first_key(keys: Keys, folder: Path) -> Path | None:
+def first_key(keys: Keys, path: Path) -> Path | None:
     """Make a key ``default`` where there is none yet, and return the file that only this user may read its secret from.
+
+    Args:
+        keys: The keys.
+        path: That file.
 
     Returns:
         None if there were keys.
     """
     if keys.all():
         return None
-    path = folder / "default.key"
     secret = keys.create("default")
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

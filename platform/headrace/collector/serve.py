@@ -23,7 +23,7 @@ from granian.server.embed import Server
 from headrace.collector.about import Client
 from headrace.collector.access import Access, Policy
 from headrace.collector.app import App
-from headrace.collector.dispatch import Dispatcher, KafkaFar, topic_of
+from headrace.collector.dispatch import Dispatcher, KafkaFar
 from headrace.collector.door import Door
 from headrace.collector.ids import Ids
 from headrace.collector.judge import warm
@@ -35,6 +35,7 @@ from headrace.collector.progress import LakeProgress
 from headrace.collector.receipts import Progress
 from headrace.collector.routes.operation import Operation
 from headrace.collector.service import Service, Sizes
+from headrace.collector.topics import topic_of
 from headrace.core.errors import Fatal
 from headrace.core.lanes import cursor_of, spread
 from headrace.pipelines import Pipeline, discover_for
@@ -150,7 +151,9 @@ def opened(settings: Settings) -> Iterator[Collector]:
         )
         service = Service(door, streams, access, client, meters, durable.id, sizes, pages)
         dispatcher.start()
-        yield Collector(App(service), door, durable, ids, dispatcher, meters, streams)
+        yield Collector(
+            App(service, settings.collector_body_seconds), door, durable, ids, dispatcher, meters, streams
+        )
 
 
 def _streams(
@@ -165,7 +168,10 @@ def _streams(
 
 def _access(settings: Settings) -> Access:
     keys = Keys(settings.collector_keys_file)
-    if not settings.collector_anonymous and (made := first_key(keys, settings.collector_folder)) is not None:
+    if (
+        not settings.collector_anonymous
+        and (made := first_key(keys, settings.collector_first_key)) is not None
+    ):
         log.warning("a first write key 'default' was made; %s has it", made)
     policy = Policy(
         settings.collector_anonymous,

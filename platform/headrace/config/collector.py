@@ -52,6 +52,9 @@ class CollectorSettings(BaseModel):
     collector_body_bytes: int = Field(
         4 << 20, ge=1_024, le=64 << 20, description="longest body of a request, decompressed"
     )
+    collector_body_seconds: float = Field(
+        30.0, gt=0, le=600, description="for how long a body may take to come; a slower one is refused"
+    )
     collector_event_bytes: int = Field(
         131_072, ge=1_024, description="longest event; the whole request is refused for a longer one"
     )

@@ -258,6 +258,11 @@ class Settings(CollectorSettings, OperationSettings, IngestSettings, ServiceSett
         return self.collector_keys or self.home / "collector" / "keys.json"
 
     @property
+    def collector_first_key(self) -> Path:
+        """File of the key that the collector makes where there is none yet."""
+        return self.collector_folder / "default.key"
+
+    @property
     def archive_uri(self) -> str:
         """Folder or URI of the archive's root."""
         return self.archive or str(self.home / "archive")

@@ -1,14 +1,16 @@
-"""The bytes of an entry: a head of 24 bytes, and a body, each with a checksum of its own.
+"""The bytes of an entry: a head of 28 bytes, and a body, each with a checksum of its own.
 
-The head is ``magic, length of the body, number, checksum of the body, checksum of the head``, little-endian; the body
-is ``length of the stream's name, length of the ids, name, ids, payload``. Checksums are CRC32C. With a head of its own
-checksum, an entry whose body was damaged still says which number it had and where the next one begins.
+The head is ``magic, length of the body, number, seconds since 1970, checksum of the body, checksum of the head``,
+little-endian; the body is ``length of the stream's name, length of the ids, name, ids, payload``. Checksums are CRC32C.
+With a head of its own checksum, an entry whose body was damaged still says which number it had and where the next one
+begins. The time is when it was appended, so that who looks at a log knows how long an entry has waited.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -20,7 +22,7 @@ ID_BYTES = 24
 MOST_BYTES = 256 << 20
 
 _MAGIC = b"HRLE"
-_HEAD = struct.Struct("<4sIQII")
+_HEAD = struct.Struct("<4sIQIII")
 _CHECKED = _HEAD.size - 4  # bytes of the head that its checksum covers
 _PARTS = struct.Struct("<HI")
 #: Bytes of the shortest frame.
@@ -45,6 +47,23 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What can be told of an entry without its payload.
+
+    Attributes:
+        number: Its number.
+        at: When it was appended, in seconds since 1970.
+        stream: Name of its stream.
+        bytes: Bytes of its frame.
+    """
+
+    number: int
+    at: int
+    stream: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hole:
     """Bytes that are no entry.
 
@@ -59,13 +78,19 @@ class Hole:
     followed: bool
 
 
-def encoded(first: int, entries: Iterable[Entry]) -> bytes:
+def encoded(first: int, entries: Iterable[Entry], now: float | None = None) -> bytes:
     """Return the frames of entries, whose numbers begin with ``first``.
+
+    Args:
+        first: That number.
+        entries: The entries.
+        now: Time of their heads, in seconds since 1970; None for this moment.
 
     Raises:
         ValueError: An entry is longer than ``MOST_BYTES``, or its stream's name than 65,535 bytes.
     """
     pieces: list[bytes] = []
+    at = int(time.time() if now is None else now)
     for number, entry in enumerate(entries, first):
         name = entry.stream.encode()
         length = _PARTS.size + len(name) + len(entry.ids) + len(entry.payload)
@@ -73,7 +98,7 @@ def encoded(first: int, entries: Iterable[Entry]) -> bytes:
             raise ValueError(f"an entry of {length:,} bytes; a log takes entries of {MOST_BYTES:,} at most")
         parts = _PARTS.pack(len(name), len(entry.ids)) + name
         checksum = crc32c(entry.payload, crc32c(entry.ids, crc32c(parts)))
-        head = _HEAD.pack(_MAGIC, length, number, checksum, 0)[:_CHECKED]
+        head = _HEAD.pack(_MAGIC, length, number, at, checksum, 0)[:_CHECKED]
         pieces += [head, crc32c(head).to_bytes(4, "little"), parts, entry.ids, entry.payload]
     return b"".join(pieces)
 
@@ -87,7 +112,7 @@ def entries_at(data: bytes, at: int, most: int) -> tuple[list[tuple[int, Entry]]
     names: dict[bytes, str] = {}
     end = len(data)
     while most > 0 and at + _HEAD.size <= end:
-        magic, length, number, checksum, own = _HEAD.unpack_from(data, at)
+        magic, length, number, _, checksum, own = _HEAD.unpack_from(data, at)
         begin = at + _HEAD.size
         stop = begin + length
         if magic != _MAGIC or stop > end or length < _PARTS.size or crc32c(data[at : at + _CHECKED]) != own:
@@ -112,7 +137,7 @@ def whole_until(data: bytes, at: int, number: int) -> tuple[int, int]:
     """Pass over whole entries; returns the place behind them, and the number after the last one."""
     end = len(data)
     while at + _HEAD.size <= end:
-        magic, length, found, checksum, own = _HEAD.unpack_from(data, at)
+        magic, length, found, _, checksum, own = _HEAD.unpack_from(data, at)
         begin = at + _HEAD.size
         stop = begin + length
         if magic != _MAGIC or stop > end or length < _PARTS.size or crc32c(data[at : at + _CHECKED]) != own:
@@ -144,11 +169,29 @@ def skip(data: bytes, until: int) -> int:
     return min(at, len(data))
 
 
+def heads(data: bytes) -> Iterator[Head]:
+    """Yield what the heads of a segment say, in order; what is no entry is passed over. Checks no body."""
+    at = 0
+    while True:
+        if (head := _head(data, at)) is None or at + _HEAD.size + head[0] > len(data):
+            hole = hole_at(data, at)
+            if not hole.followed:
+                return
+            at = hole.end
+            continue
+        length, number = head
+        named, _ = _PARTS.unpack_from(data, at + _HEAD.size)
+        name_at = at + _HEAD.size + _PARTS.size
+        name = bytes(data[name_at : name_at + named]).decode(errors="replace")
+        yield Head(number, _HEAD.unpack_from(data, at)[3], name, _HEAD.size + length)
+        at += _HEAD.size + length
+
+
 def _head(data: bytes, at: int) -> tuple[int, int] | None:
     """Return length of the body, and number; None if there is no head."""
     if at + _HEAD.size > len(data):
         return None
-    magic, length, number, _, own = _HEAD.unpack_from(data, at)
+    magic, length, number, _, _, own = _HEAD.unpack_from(data, at)
     if magic != _MAGIC or crc32c(data[at : at + _CHECKED]) != own:
         return None
     return length, number
