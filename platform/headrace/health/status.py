@@ -185,10 +185,6 @@ def inspect(stream: Stream) -> StreamStatus:
         found["rejected_rows"] = sum(stream.lake.rejected.counts_by_day().values())
         found["last_landed"] = last_landed(stream)
         found["set_aside"] = torn_ends(stream)
-        found["held"] = waits = held(stream)
-        landing = verdicts.acknowledged_events_land(waits, max_behind(stream), datetime.now(UTC))
-        if not landing.passed:
-            problems.append(landing.description)
         rate = reject_rate(stream)
         if not rate.passed:
             said = f"{rate.description}; see 'headrace rejects list {stream.name}'"
@@ -205,6 +201,14 @@ def inspect(stream: Stream) -> StreamStatus:
             problems.append(f"{equal.description}, or run 'headrace backfill'")
     except HeadraceError as error:
         unread[part] = _state(error)
+        if str(error) not in problems:
+            problems.append(str(error))
+    try:
+        found["held"] = waits = held(stream)
+        landing = verdicts.acknowledged_events_land(waits, max_behind(stream), datetime.now(UTC))
+        if not landing.passed:
+            problems.append(landing.description)
+    except HeadraceError as error:
         if str(error) not in problems:
             problems.append(str(error))
     return StreamStatus(
