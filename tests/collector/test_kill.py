@@ -9,7 +9,6 @@ from http.client import HTTPException
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from builders import event, eventually
 from collector.server import Server, collector
@@ -78,7 +77,8 @@ def killed(home: Path, window: str, nth: int) -> tuple[Server, dict[str, str]]:
 
 def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     """Each start is the recovery from the window before."""
-    home, told = tmp_path / "home", {}
+    home = tmp_path / "home"
+    told: dict[str, str] = {}
     for window in WINDOWS:
         dead, acknowledged = killed(home, window, 4)
         told |= acknowledged
