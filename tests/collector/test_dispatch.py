@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from builders import eventually
 from collector.topics import Topic, entry
 from headrace.collector import way
-from headrace.collector.dispatch import Dispatcher, topic_of
+from headrace.collector.dispatch import Dispatcher
 from headrace.collector.ids import Ids
 from headrace.collector.log import DurableLog, Entry
+from headrace.collector.topics import topic_of
 from headrace.contracts import EVENTS
 from headrace.core.errors import Fatal
 from headrace.pipelines import Kafka, Pipeline, Sqs
