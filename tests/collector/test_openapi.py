@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
-import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -19,7 +18,7 @@ from collector.server import collector
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 #: Requests per route.
-EXAMPLES = 8
+EXAMPLES = 5
 
 
 def test_the_description_is_what_it_does(tmp_path: Path) -> None:
@@ -44,13 +43,14 @@ def test_the_description_is_what_it_does(tmp_path: Path) -> None:
         assert "defect" not in server.said.read_text()
 
 
-@pytest.mark.parametrize("wrong", [{}, {"authorization": "Bearer hr_wrong"}])
-def test_without_a_key_no_route_takes_anything(tmp_path: Path, wrong: dict[str, str]) -> None:
+def test_without_a_key_no_route_takes_anything(tmp_path: Path) -> None:
     with collector(tmp_path / "home") as server:
         schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
         for found in schema.get_all_operations():
             operation: Any = found.ok()  # type: ignore[union-attr]
-            if operation.method.upper() == "POST":
+            if operation.method.upper() != "POST":
+                continue
+            for wrong in ({}, {"authorization": "Bearer hr_wrong"}):
                 answer = operation.Case(headers=wrong, body={}, media_type="application/json").call()
                 assert answer.status_code in (400, 401, 415), (operation.path, answer.status_code)
         assert server.stop() == 0

@@ -45,6 +45,12 @@ def described(targets: Mapping[str, Target]) -> dict[str, Any]:
         **components,
         **{f"record.{name}": json_schema(target.contract) for name, target in targets.items()},
         "Answer": _answer(),
+        "Status": {
+            "type": "object",
+            "description": "google.rpc.Status, as OpenTelemetry wants it",
+            "required": ["message"],
+            "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
+        },
         "Error": {
             "type": "object",
             "required": ["status", "error", "message"],
@@ -110,8 +116,17 @@ def _taking(path: str, name: str, targets: Mapping[str, Target]) -> dict[str, An
         "operationId": f"post_{path.strip('/').replace('/', '_') or 'root'}",
         "summary": said,
         "requestBody": {"required": True, "content": _bodies(name, targets)},
-        "responses": answers | {status: _content(text, "Error") for status, text in _REFUSALS.items()},
+        "responses": answers | _refusals(name),
     }
+
+
+def _refusals(name: str) -> dict[str, Any]:
+    found = {status: _content(text, "Error") for status, text in _REFUSALS.items()}
+    if name == "otlp_metrics":  # what is refused before its body was read, is so in the usual way
+        either = {"anyOf": [{"$ref": f"#/components/schemas/{one}"} for one in ("Status", "Error")]}
+        for one in found.values():
+            one["content"] = {_JSON: {"schema": either}, "application/x-protobuf": {}}
+    return found
 
 
 def _bodies(name: str, targets: Mapping[str, Target]) -> dict[str, Any]:
