@@ -174,7 +174,7 @@ def test_failing_preparation_is_a_failed_start(make: Make, mark: Marked) -> None
 
 def test_a_service_that_is_not_vital_fails_alone(make: Make, mark: Marked) -> None:
     told: list[str] = []
-    door = make("door", "raise SystemExit('no room')", vital=False)
+    door = make("door", "raise SystemExit('no room')", vital=False, ready=lambda: False)
     with Supervisor([make("a", WAITS, mark.word), door], report=told.append) as supervisor:
         assert state_of(supervisor, "door") is State.FAILED
         assert state_of(supervisor, "a") is State.RUNNING
