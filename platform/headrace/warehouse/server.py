@@ -32,7 +32,7 @@ class Refused(Fatal):
         code: ClickHouse's error code; -1 if it gave none.
     """
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
 
