@@ -35,6 +35,6 @@ def collect(
     config = settings()
     at, on = host or config.collector_host, port or config.collector_port
     with serve.opened(config) as collector:
-        names = ", ".join(sorted(collector.targets))
+        names = ", ".join(sorted(collector.targets)) or "for no stream yet"
         said = f"collecting {names} on http://{at}:{on}; /docs lists the routes"
         serve.run(collector.app, at, on, lambda: logging.getLogger(__name__).info(said))

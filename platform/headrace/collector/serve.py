@@ -81,11 +81,7 @@ class Collector:
 
 
 def pipelines_of(settings: Settings) -> dict[str, Pipeline]:
-    """Return the streams that may be sent to: those that have a topic with JSON among their sources.
-
-    Raises:
-        Fatal: There is none.
-    """
+    """Return the streams that may be sent to: those that have a topic with JSON among their sources."""
     found = {}
     for name, pipeline in discover_for(settings).pipelines.items():
         try:
@@ -95,7 +91,7 @@ def pipelines_of(settings: Settings) -> dict[str, Pipeline]:
         else:
             found[name] = pipeline
     if not found:
-        raise Fatal("there is no stream to collect for; 'headrace status' names files that do not load")
+        log.warning("no stream has a topic that takes JSON, so every event is refused; see 'headrace status'")
     return found
 
 

@@ -184,8 +184,10 @@ class Service:
         streams = {draft.stream for draft in drafts}
         for stream in streams:
             if stream not in self._targets:
+                known = ", ".join(sorted(self._targets)) or "none that have a topic"
                 raise Refused(
-                    400, f"there is no stream {stream[:80]!r}; there are {', '.join(sorted(self._targets))}"
+                    400,
+                    f"there is no stream {stream[:80]!r}; there are {known}",
                 )
         self._access.admit(request, key, streams, len(drafts))
         headers = request.headers
