@@ -15,7 +15,7 @@ import pytest
 from deltalake import DeltaTable
 
 from builders import NOW, event
-from growing import CHANGES, LANDED, Change
+from growing import CHANGES, LANDED, Change, dated
 from growing import rows as rows_for
 from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import ORIGIN_KEY, MicroBatch
@@ -35,17 +35,6 @@ def commit(table: DeltaLakeTable, first: int, end: int, at: datetime = NOW) -> N
         batch = MicroBatch.of("test", [event(event_id=f"e-{n}")], cursor=CURSOR, offset=[n])
         good = check_batch(EVENTS, batch, batch_id="b", now=at, limits=Limits()).good
         dated(table, snapshot.append(good, {CURSOR: n + 1}, str(n)), at)
-
-
-def dated(table: DeltaLakeTable, version: int, at: datetime) -> None:
-    """Have a commit say that it was made at a time, and its file, too."""
-    file = Path(table.uri) / "_delta_log" / f"{version:020d}.json"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    for line in lines:
-        if "commitInfo" in line:
-            line["commitInfo"]["timestamp"] = int(at.timestamp() * 1000)
-    file.write_text("\n".join(map(json.dumps, lines)) + "\n")
-    os.utime(file, (at.timestamp(),) * 2)
 
 
 def aged(table: DeltaLakeTable, days: int) -> None:
