@@ -15,6 +15,7 @@
     'lateness_seconds': 600,
     'speed_days': 3,
     'repeat_days': 7,
+    'speed_repeat_days': 30,
     'conversion_event_types': ['purchase', 'signup', 'order'],
     'funnel_steps': [
       {'name': 'visit', 'event_types': ['page_view', 'screen_view', 'page_load', 'app_open']},
@@ -44,8 +45,10 @@
     {%- if value is not integer or value is boolean or not 1 <= value <= 86400 -%}
       {%- set wrong.said = "is " ~ value ~ "; expected 1 to 86400" -%}
     {%- endif -%}
-  {%- elif name in ('lookaround_days', 'lateness_seconds', 'speed_days', 'repeat_days', 'retention_days') -%}
-    {%- set least = 0 if name in ('lookaround_days', 'lateness_seconds', 'repeat_days') else 1 -%}
+  {%- elif name in (
+    'lookaround_days', 'lateness_seconds', 'speed_days', 'repeat_days', 'speed_repeat_days', 'retention_days'
+  ) -%}
+    {%- set least = 1 if name in ('speed_days', 'retention_days') else 0 -%}
     {%- if value is not integer or value is boolean or value < least -%}
       {%- set wrong.said = "is " ~ value ~ "; expected a whole number from " ~ least ~ " on" -%}
     {%- endif -%}

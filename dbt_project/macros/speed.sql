@@ -3,6 +3,102 @@
   {{ headrace.window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ headrace.setting('speed_days') | int + further }})
 {%- endmacro %}
 
+{#- How many days around its own a key counts once in the speed layer: var repeat_days, at most var speed_repeat_days. -#}
+{% macro live_repeat_days() %}
+  {{ return([headrace.setting('repeat_days') | int, headrace.setting('speed_repeat_days') | int] | min) }}
+{% endmacro %}
+
+{#-
+  The keys of a raw table that repeats of what the speed layer folds may have: their hashes, days and when they landed.
+  Ordered by hash, in granules of a thousand rows, so that the keys of an insert are looked up and not searched for.
+-#}
+{% macro speed_keys(stream, day) %}
+{#- sessions are folded 2 * lookaround_days further back than windows -#}
+{%- set reach = 2 * headrace.setting('lookaround_days') | int + headrace.live_repeat_days() -%}
+{{
+    config(
+        materialized='materialized_view',
+        tags=[stream, 'speed'],
+        engine='MergeTree',
+        partition_by='toMonday(window_date)',
+        order_by=['key_hash'],
+        ttl='window_date + toIntervalDay(' ~ (headrace.setting('speed_days') | int + reach + 1) ~ ')',
+        settings={
+            headrace.deduplication_window(): 10000,
+            'index_granularity': 1024,
+            'min_compress_block_size': 8192,
+            'ttl_only_drop_parts': 1,
+        },
+    )
+}}
+
+select
+    {{ headrace.window_date('landed.' ~ day) }} as window_date,
+    _key_hash as key_hash,
+    landed.{{ day }} as occurred_date,
+    cast(
+        {{ headrace.landing() }},
+        'Tuple(DateTime64(6, \'UTC\'), String, UInt8, Int64, UInt8, String, Int32)'
+    ) as landing
+from {{ headrace.raw_inserts(stream) }} as landed
+where {{ headrace.recent(reach) }}
+{%- if not headrace.live_repeat_days() %}
+    and false
+{%- endif %}
+{% endmacro %}
+
+{#-
+  A join for a materialized view over `landed`, rows of a raw table: finds the rows with the same key that landed by now.
+  In an insert, ClickHouse has its rows stand for the raw table, also in subqueries; those of before it are in `keys`. Its
+  own may or may not be there yet, and are left out there: so what is joined is empty, unless something was sent again.
+  Nothing is looked up where live_repeat_days is 0.
+-#}
+{% macro seen_before(stream, day, keys, further=0) %}
+{%- if headrace.live_repeat_days() %}
+{%- set raw = headrace.raw_inserts(stream) -%}
+left any join (
+    select key_hash, groupArray((day, landing)) as days
+    from (
+        select key_hash, occurred_date as day, landing
+        from {{ keys }}
+        where key_hash in (select _key_hash from {{ raw }} where {{ headrace.recent(further) }})
+            and cityHash64(landing) not in (
+                select cityHash64({{ headrace.landing() }}) from {{ raw }} where {{ headrace.recent(further) }}
+            )
+        union all
+        select _key_hash as key_hash, {{ day }} as day, {{ headrace.landing() }} as landing
+        from {{ raw }}
+        where {{ headrace.recent(further) }}
+            and _key_hash in (
+                select _key_hash from {{ raw }}
+                where {{ headrace.recent(further) }}
+                group by _key_hash
+                having count() > 1
+            )
+    )
+    group by key_hash
+    settings max_bytes_before_external_group_by = {{ 256 * 1024 * 1024 }}
+) as seen
+    on landed._key_hash = seen.key_hash
+{%- endif %}
+{%- endmacro %}
+
+{#- Condition on `landed`: no row that is seen_before landed before it for a day within live_repeat_days. -#}
+{% macro is_first(day) -%}
+{%- if headrace.live_repeat_days() -%}
+(
+        empty(seen.days)
+        or not arrayExists(
+            one -> abs(one.1 - landed.{{ day }}) <= {{ headrace.live_repeat_days() }}
+                and one.2 < {{ headrace.landing() }},
+            seen.days
+        )
+    )
+{%- else -%}
+true
+{%- endif -%}
+{%- endmacro %}
+
 {#-
   The watermark of every day that was built, as far back as the speed layer reaches: the time at which its last build
   began to read, less lateness_seconds. It is kept by day, since days are rebuilt apart from each other.

@@ -28,7 +28,14 @@ SHARDED = {
     "sessions_latest", "user_days", "users_latest",
 }  # fmt: skip
 VIEWS = {"conversion_funnel", "daily_active_users", "user_retention"}
-SPEED = {"speed_event_windows", "speed_metric_windows", "speed_performance_windows", "speed_sessions"}
+SPEED = {
+    "speed_event_keys",
+    "speed_event_windows",
+    "speed_metric_keys",
+    "speed_metric_windows",
+    "speed_performance_windows",
+    "speed_sessions",
+}
 
 
 @dataclass

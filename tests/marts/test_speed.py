@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -69,13 +70,12 @@ def load(warehouse: Warehouse, landed: tuple[pl.DataFrame, pl.DataFrame]) -> Non
     warehouse.load(METRICS.table, landed[1])
 
 
-def build(warehouse: Warehouse) -> None:
+def build(warehouse: Warehouse, **variables: object) -> None:
     """Rebuild all days, and note it as an ingest platform does."""
     days = [(NOW - timedelta(days=n)).date() for n in (3, 2, 1, 0)]
     began = datetime.now(UTC)
-    assert warehouse.dbt(
-        "run", "--select", "tag:daily", start_date=str(days[0]), end_date=str(days[-1]), lateness_seconds=0
-    )
+    span = {"start_date": str(days[0]), "end_date": str(days[-1]), "lateness_seconds": 0}
+    assert warehouse.dbt("run", "--select", "tag:daily", **span, **variables)
     for contract in (EVENTS, METRICS):
         warehouse.adapter.refreshed(contract.table, "lake", 1, days, began)
 
@@ -135,6 +135,98 @@ def test_a_repeated_insert_is_folded_once_and_a_repeated_event_until_the_batch_l
     build(warehouse)
     assert warehouse.query(counted)["n"].to_list() == [events.height]
     assert_equal(warehouse.mart("event_metrics_live"), Oracle(events, metrics).mart("event_metrics"))
+
+
+def again(landed: pl.DataFrame, day: str, days: int, seconds: int) -> pl.DataFrame:
+    """What landed, sent once more: for another day, with other content, landing later."""
+    moved = timedelta(days=days)
+    other: dict[str, object] = {"channel": "chat"} if "channel" in landed.columns else {"value": -1.0}
+    return landed.with_columns(
+        pl.col("occurred_at") + moved,
+        pl.col(day) + moved,
+        pl.col("_ingested_at") + timedelta(seconds=seconds),
+        **{name: pl.lit(value).cast(landed.schema[name]) for name, value in other.items()},
+    )
+
+
+def sent_again(seed: int) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
+    """Events and measurements as they are published, with repeats within a day of each and beyond."""
+    published = []
+    for contract, landed in zip((EVENTS, METRICS), recent(seed, 300), strict=True):
+        day, newest = contract.partition, landed["_ingested_at"].max()
+        early = landed.filter(pl.col("occurred_at") < NOW - timedelta(days=1, minutes=5)).head(20)
+        late = landed.filter(pl.col("occurred_at") > NOW - timedelta(hours=20)).head(60)
+        blocks = [
+            landed,
+            pl.concat([again(late.head(20), day, -1, 60), again(late.head(10), day, 0, 61)]),
+            again(late.tail(20), day, -2, 62),  # too far apart: they count
+            again(early, day, 1, 63),
+            # a block of its own repeats, of which the second row landed first
+            pl.concat([again(one.tail(30), day, 0, second) for one, second in ((landed, 99), (landed, 98))])
+            .with_columns(pl.col(contract.key) + "-new"),
+        ]  # fmt: skip
+        assert newest is not None and sum(map(len, blocks)) > landed.height
+        published.append(blocks)
+    return published[0], published[1]
+
+
+def publish(warehouse: Warehouse, blocks: tuple[list[pl.DataFrame], list[pl.DataFrame]]) -> None:
+    for contract, parts in zip((EVENTS, METRICS), blocks, strict=True):
+        for n, part in enumerate(parts):
+            for _ in range(2):  # the publisher repeats what it is not sure of
+                chunk = Chunk.of(to_arrow(part, contract.table))
+                warehouse.adapter.insert(contract.table, chunk, f"{contract.name}:{n}")
+
+
+def test_a_repeat_on_another_day_counts_once_before_the_batch_layer_has_caught_up(
+    new_warehouse: Callable[..., Warehouse],
+) -> None:
+    once = {"lateness_seconds": 0, "repeat_days": 1}
+    warehouse = new_warehouse("other_days")
+    assert warehouse.dbt("run", **once)
+    blocks = sent_again(6)
+    publish(warehouse, blocks)
+    landed = pl.concat(blocks[0]), pl.concat(blocks[1])
+    oracle = Oracle(*landed, repeat_days=1)
+    by_reach = [Oracle(*landed, repeat_days=days).events.height for days in (0, 1, 7)]
+    assert landed[0].height > by_reach[0] > by_reach[1] > by_reach[2], "not every kind of repeat is there"
+    for name in FAMILIES:
+        assert warehouse.mart(name).is_empty(), "the batch layer has built nothing yet"
+        assert_equal(warehouse.mart(f"{name}_live"), oracle.mart(name))
+    build(warehouse, repeat_days=1)
+    for name in FAMILIES:
+        assert_equal(warehouse.mart(f"{name}_live"), oracle.mart(name))
+    everything = warehouse.query("select count() as n from {db}_speed.speed_event_keys")
+    assert everything["n"].to_list() == [landed[0].height]
+
+
+def test_views_that_are_made_anew_leave_the_same_out(new_warehouse: Callable[..., Warehouse]) -> None:
+    once = {"lateness_seconds": 0, "repeat_days": 1}
+    warehouse = new_warehouse("made_anew")
+    blocks = sent_again(8)
+    publish(warehouse, blocks)
+    assert warehouse.dbt("run", **once)
+    oracle = Oracle(pl.concat(blocks[0]), pl.concat(blocks[1]), repeat_days=1)
+    for name in FAMILIES:
+        assert_equal(
+            warehouse.query(f"select * from {{db}}_speed.{name}_speed order by all"), oracle.mart(name)
+        )
+
+
+def test_a_speed_layer_that_looks_for_no_repeats_is_seen(
+    project_copy: Path, new_warehouse: Callable[..., Warehouse]
+) -> None:
+    macro = project_copy / "macros/speed.sql"
+    correct = macro.read_text()
+    macro.write_text(correct.replace("and one.2 < {{", "and one.2 > {{"))
+    assert macro.read_text() != correct
+    warehouse = new_warehouse("careless", project_copy)
+    assert warehouse.dbt("run", "--select", "+event_metrics_live", lateness_seconds=0, repeat_days=1)
+    blocks = sent_again(6)
+    publish(warehouse, blocks)
+    oracle = Oracle(pl.concat(blocks[0]), pl.concat(blocks[1]), repeat_days=1)
+    with pytest.raises(AssertionError):
+        assert_equal(warehouse.mart("event_metrics_live"), oracle.mart("event_metrics"))
 
 
 def test_history_is_left_to_the_batch_layer(warehouse: Warehouse) -> None:
@@ -204,11 +296,14 @@ def test_a_session_that_goes_on_past_the_watermark_is_one_row_with_all_its_event
     assert_equal(warehouse.mart("session_metrics"), Oracle(both, nothing).mart("session_metrics"))
 
 
-def test_a_repeated_event_counts_once_in_its_session_unless_its_time_is_another(
-    new_warehouse: Callable[..., Warehouse],
+@pytest.mark.parametrize(("repeat_days", "speed_repeat_days"), [(1, 30), (0, 30), (7, 0)])
+def test_an_event_sent_again_with_another_time_counts_once_in_its_session(
+    new_warehouse: Callable[..., Warehouse], repeat_days: int, speed_repeat_days: int
 ) -> None:
-    warehouse = new_warehouse("sent_again")
-    assert warehouse.dbt("run", lateness_seconds=0)
+    """With 0 days of either, nothing is looked up, and it counts until the batch layer has caught up."""
+    warehouse = new_warehouse(f"sent_again_{repeat_days}_{speed_repeat_days}")
+    variables = {"repeat_days": repeat_days, "speed_repeat_days": speed_repeat_days}
+    assert warehouse.dbt("run", "--select", "+session_metrics_live", lateness_seconds=0, **variables)
     events, metrics = recent(4, 100)
     for _ in range(2):
         warehouse.adapter.insert(EVENTS.table, Chunk.of(to_arrow(events, EVENTS.table)), "the same token")
@@ -219,14 +314,17 @@ def test_a_repeated_event_counts_once_in_its_session_unless_its_time_is_another(
         pl.col("occurred_at") + timedelta(microseconds=1), pl.col("_ingested_at") + timedelta(seconds=1)
     )
     warehouse.load(EVENTS.table, moved)
-    off = warehouse.mart("session_metrics_live")
-    keys = ["session_date", "session_id"]
-    pairs = off.join(exact, on=keys, suffix="_exact", validate="1:1")
-    assert pairs.height == off.height == exact.height
+    live = warehouse.mart("session_metrics_live")
+    keys = warehouse.query("select count() as n from {db}_speed.speed_event_keys")["n"].item()
+    if repeat_days and speed_repeat_days:
+        assert_equal(live, exact)
+        assert keys == events.height + 20 + moved.height
+        return
+    pairs = live.join(exact, on=["session_date", "session_id"], suffix="_exact", validate="1:1")
+    assert pairs.height == live.height == exact.height
     more = pairs["events"].cast(pl.Int64) - pairs["events_exact"]
     assert more.min() == 0 and more.sum() == moved.height, "off by the repeats, and in no other session"
-    build(warehouse)
-    assert_equal(warehouse.mart("session_metrics_live"), exact)
+    assert keys == 0
 
 
 def test_sessions_are_filed_right_as_far_back_as_the_speed_layer_answers(

@@ -11,7 +11,7 @@
 }}
 
 select
-    {{ window_date('metric_date') }} as metric_date,
+    {{ window_date('landed.metric_date') }} as metric_date,
     {{ window_start(window_time(), headrace.setting('window_seconds') | int) }} as window_start,
     name as metric_name,
     kind,
@@ -19,6 +19,8 @@ select
     source,
     mapSort(dimensions) as dimensions,
     groupArrayState(({{ window_time() }}, metric_id, value)) as arrived
-from {{ raw_inserts('metrics') }}
+from {{ raw_inserts('metrics') }} as landed
+{{ seen_before('metrics', 'metric_date', ref('speed_metric_keys')) }}
 where {{ recent() }}
+    and {{ is_first('metric_date') }}
 group by metric_date, window_start, metric_name, kind, unit, source, dimensions

@@ -11,7 +11,7 @@
 }}
 
 select
-    {{ window_date('event_date') }} as event_date,
+    {{ window_date('landed.event_date') }} as event_date,
     {{ window_start(window_time(), headrace.setting('window_seconds') | int) }} as window_start,
     coalesce({{ page() }}, '') as page,
     channel,
@@ -19,7 +19,9 @@ select
     quantilesExactInclusiveState(0.5, 0.75, 0.95, 0.99)(assumeNotNull(duration_ms)) as quantiles,
     maxSimpleState(assumeNotNull(duration_ms)) as max_ms,
     sumSimpleState(toUInt64(assumeNotNull(duration_ms) > {{ headrace.setting('slow_ms') }})) as slow_events
-from {{ raw_inserts('events') }}
+from {{ raw_inserts('events') }} as landed
+{{ seen_before('events', 'event_date', ref('speed_event_keys')) }}
 where {{ recent() }}
+    and {{ is_first('event_date') }}
     and duration_ms is not null
 group by event_date, window_start, page, channel

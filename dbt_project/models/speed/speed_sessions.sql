@@ -15,10 +15,12 @@
 -- one array instead of a state for each column of the mart: states of argMin, argMax and uniqExact cost ten times as
 -- much to fold. user_id is a column, so that the rows of a person can be found and deleted
 select
-    {{ window_date('event_date') }} as event_date,
+    {{ window_date('landed.event_date') }} as event_date,
     session_id,
     coalesce(user_id, '') as user_id,
     groupArrayState(({{ window_time() }}, event_id, event_type, channel, {{ page() }})) as arrived
-from {{ raw_inserts('events') }}
+from {{ raw_inserts('events') }} as landed
+{{ seen_before('events', 'event_date', ref('speed_event_keys'), further) }}
 where {{ recent(further) }}
+    and {{ is_first('event_date') }}
 group by event_date, session_id, user_id

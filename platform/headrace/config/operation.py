@@ -54,6 +54,12 @@ class OperationSettings(BaseModel):
         le=30,
         description="a producer's key counts once on days at most this far apart; a change needs a full refresh",
     )
+    speed_repeat_days: int = Field(
+        30,
+        ge=0,
+        le=30,
+        description="live windows look repeat_days back for what was sent again, at most this far; 0: not at all",
+    )
     slow_ms: float = Field(
         2_500.0, gt=0, description="threshold of the slow share in performance_metrics, ms"
     )

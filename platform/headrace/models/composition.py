@@ -27,7 +27,15 @@ PACKAGE = "dbt_packages/headrace"
 #: Macros that a project of the user's own must hold, see ``root/headrace.sql`` of the package.
 _OVERRIDES = "root/headrace.sql"
 #: Vars of the package whose values Python needs, too; they are settings, and Headrace hands them to dbt.
-SETTINGS = ("window_time", "window_seconds", "slow_ms", "lateness_seconds", "speed_days", "repeat_days")
+SETTINGS = (
+    "window_time",
+    "window_seconds",
+    "slow_ms",
+    "lateness_seconds",
+    "speed_days",
+    "repeat_days",
+    "speed_repeat_days",
+)
 _LEFT_OUT = ("target", "logs", "__pycache__", ".*", "*~", "#*", "*.swp", "*.tmp")
 _IGNORED = shutil.ignore_patterns(*_LEFT_OUT)
 

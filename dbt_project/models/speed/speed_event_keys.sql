@@ -1,0 +1,1 @@
+{{ speed_keys('events', 'event_date') }}

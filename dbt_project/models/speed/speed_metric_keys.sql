@@ -1,0 +1,1 @@
+{{ speed_keys('metrics', 'metric_date') }}
