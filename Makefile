@@ -2,7 +2,7 @@
 # this folder.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up check test docs test-services ui-test chaos sabotage busy-hour bench lint format clean
+.PHONY: help install demo up check test test-long docs test-services ui-test chaos sabotage busy-hour bench lint format clean
 
 # uv from the PATH, or one of our own in .tools
 UV_VERSION := 0.13.9
@@ -53,10 +53,13 @@ check: install .tools/docs/.installed ## Lint, types, docs and fast tests: the i
 	@$(SITE)
 	@"$(RUN)python" -m pytest $(PYTEST_ARGS) $(FAST)
 
-test: install .tools/docs/.installed ## All tests
+test: install .tools/docs/.installed ## Lint, types, docs and all tests but the long ones: what CI asks of every change, ~15 min
 	@$(LINT)
 	@$(SITE)
 	@"$(RUN)python" -m pytest $(PYTEST_ARGS)
+
+test-long: install ## The long tests: whole platforms, wheels, histories by the hundred; ~40 min
+	@"$(RUN)python" -m pytest -m "long and not ui" $(PYTEST_ARGS)
 
 # Apache Kafka, SeaweedFS (S3), ElasticMQ (SQS), Apicurio Registry and Postgres, where Java and the registries are at hand
 FETCH = "$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services

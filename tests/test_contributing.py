@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 #: The tests of the suite that every source has to pass, and the two of the document itself.
@@ -45,6 +47,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_source_that_the_document_adds_passes_the_suite_of_sources(tmp_path: Path) -> None:
     test = installed(tmp_path)
     done = run(tmp_path, "pytest", "-n", "0", "-p", "no:cacheprovider", str(test))
@@ -53,6 +56,7 @@ def test_the_source_that_the_document_adds_passes_the_suite_of_sources(tmp_path:
     assert int(said[1]) >= LEAST, done.stdout
 
 
+@pytest.mark.long
 def test_a_source_that_loses_a_message_fails_the_suite(tmp_path: Path) -> None:
     """The negative control of the one above."""
     test = installed(tmp_path)
@@ -66,6 +70,7 @@ def test_a_source_that_loses_a_message_fails_the_suite(tmp_path: Path) -> None:
     assert "test_a_stream_lands_from_it_exactly_once" in done.stdout
 
 
+@pytest.mark.long
 def test_the_code_of_the_document_is_clean(tmp_path: Path) -> None:
     test = installed(tmp_path)
     adapter = tmp_path / "platform" / "headrace" / "sources" / "outbox.py"

@@ -116,6 +116,7 @@ def test_commands_are_found_without_their_comments_and_only_in_blocks_without_a_
     assert len(found) >= 9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "block", [block for block in BLOCKS if {*block} - LEFT_OUT], ids=lambda block: str(block[0])
 )

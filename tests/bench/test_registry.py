@@ -17,6 +17,7 @@ def here(task: Any, *arguments: Any) -> Any:
     return task(*arguments)
 
 
+@pytest.mark.long
 def test_both_ways_land_the_same_events(stack: Stack) -> None:
     found = registry.measure(stack.settings, Console(quiet=True), events=500, repetitions=1, run=here)
     assert found.wrong == []

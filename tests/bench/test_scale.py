@@ -23,6 +23,7 @@ from headrace.bench.throughput import seed_topic
 from headrace.cli import app
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backlog", [300, 600, 1_234])
 def test_a_topic_that_is_repeated_lands_once_in_full(stack: Stack, backlog: int) -> None:
     found = draining(stack.settings, seed_topic(stack.settings, 300, 0, None), backlog)

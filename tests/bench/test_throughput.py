@@ -54,6 +54,7 @@ def test_live_events_are_good_and_as_long_as_they_say(judge: Callable[..., Check
     assert 380 <= len(made["payload"][0]) <= 420
 
 
+@pytest.mark.long
 def test_every_measurement_is_there_and_reconciles(stack: Stack) -> None:
     found = measure(
         stack.settings,
@@ -93,6 +94,7 @@ def test_malformed_messages_are_told_from_good_ones(stack: Stack, seeded: Seeded
     assert landing(stack.settings, seeded, "delta")["delta"].wrong == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

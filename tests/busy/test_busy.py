@@ -142,6 +142,7 @@ def _is_red(check: HealthCheck, stream: Stream) -> bool:
     return not check.measure(stream, None).passed
 
 
+@pytest.mark.long
 def test_no_check_is_red_beside_those_who_never_pause_and_every_fault_is_found(traffic: Traffic) -> None:
     looking, named = traffic.open(), judges(traffic)
     assert set(named) == {*QUICK, *SLOW}

@@ -19,6 +19,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield running
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cell", SHORT, ids=lambda cell: cell.name)
 def test_every_acknowledged_message_is_there_exactly_once(cell: Cell, bench: Bench) -> None:
     outcome = run(bench, cell)
@@ -37,6 +38,7 @@ def test_what_is_not_at_hand_is_skipped_with_the_reason(
     assert "HEADRACE_TEST_KAFKA is not set" in report.line(outcome)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cell", SHORT_CONTROLS, ids=lambda cell: cell.name)
 def test_a_broken_protocol_is_caught(cell: Cell, bench: Bench) -> None:
     outcome = run(bench, cell)

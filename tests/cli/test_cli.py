@@ -32,6 +32,7 @@ def answer(*arguments: str, env: dict[str, str]) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_a_file_goes_all_the_way_to_an_answer(stack: Stack, tmp_path: Path) -> None:
     env = {
         **stack.environment,
@@ -85,6 +86,7 @@ with file_lock(Path(sys.argv[1]), "publishing", Patience(9, 9)):
 """
 
 
+@pytest.mark.long
 def test_a_frozen_publisher_keeps_nobody_from_landing_and_is_named(stack: Stack, tmp_path: Path) -> None:
     env = {
         **stack.environment,
@@ -127,6 +129,7 @@ def test_a_frozen_publisher_keeps_nobody_from_landing_and_is_named(stack: Stack,
     assert rows == [{"n": 5}]
 
 
+@pytest.mark.long
 def test_files_that_are_dropped_into_the_archive_land_and_a_broken_one_is_named(
     stack: Stack, tmp_path: Path
 ) -> None:
@@ -198,6 +201,7 @@ def test_a_query_cannot_change_anything(stack: Stack) -> None:
     assert "readonly" in done.stderr.lower()
 
 
+@pytest.mark.long
 def test_the_doctor_finds_what_is_wrong(stack: Stack) -> None:
     well = headrace("doctor", "--json", env=stack.environment)
     assert well.returncode == 0, well.stdout
@@ -225,6 +229,7 @@ def test_help_lists_the_commands() -> None:
         assert command in text
 
 
+@pytest.mark.long
 def test_a_rejected_record_is_listed_shown_repaired_and_redriven_once(stack: Stack, tmp_path: Path) -> None:
     env = {
         **stack.environment,
@@ -257,6 +262,7 @@ def test_a_rejected_record_is_listed_shown_repaired_and_redriven_once(stack: Sta
     assert "'zzz' names no rejected rows" in unknown.stderr
 
 
+@pytest.mark.long
 def test_migrations_are_shown_run_and_unlocked(stack: Stack) -> None:
     env = {**stack.environment, "HEADRACE_RAW_DATABASE": "raw_cli_migrate"}
     before = answer("migrate", "status", env=env)
@@ -273,6 +279,7 @@ def test_migrations_are_shown_run_and_unlocked(stack: Stack) -> None:
     assert answer("migrate", "unlock", env=env) == {"holder": None}
 
 
+@pytest.mark.long
 def test_what_contracts_need_is_planned_shown_and_run(stack: Stack) -> None:
     database = "raw_cli_plan"
     env = {**stack.environment, "HEADRACE_RAW_DATABASE": database}
@@ -301,6 +308,7 @@ def test_what_contracts_need_is_planned_shown_and_run(stack: Stack) -> None:
     assert "'duration_ms'" in headrace("migrate", "up", env=env).stderr
 
 
+@pytest.mark.long
 def test_an_edited_migration_turns_status_and_doctor_red(stack: Stack) -> None:
     database = "raw_cli_edited"
     env = {**stack.environment, "HEADRACE_RAW_DATABASE": database}
@@ -337,6 +345,7 @@ def test_a_lock_that_lives_is_removed_by_force_alone(stack: Stack) -> None:
     assert headrace("migrate", env=env).stdout.count("unlock")
 
 
+@pytest.mark.long
 def test_one_of_many_people_is_erased(stack: Stack, tmp_path: Path) -> None:
     env = {
         **stack.environment,

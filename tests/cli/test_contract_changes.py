@@ -52,6 +52,7 @@ def headrace(shop: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run_text("contracts", *arguments, env=env)
 
 
+@pytest.mark.long
 def test_differences_are_a_table_of_80_columns(shop: Path) -> None:
     edit(shop, SECOND, RETIRED, TIGHTER)
     done = headrace(shop, "diff", "orders", "--against", "HEAD")

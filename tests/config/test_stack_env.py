@@ -68,6 +68,7 @@ def test_one_that_cannot_be_read_is_named(home: Path) -> None:
         load_settings()
 
 
+@pytest.mark.long
 def test_the_doctor_names_it_and_looks_at_the_rest(home: Path) -> None:
     (home / "stack.env").write_bytes(DAMAGED["binary"][0])
     found = {finding.what: finding for finding in doctor.examine()}

@@ -125,6 +125,7 @@ messages: Any = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(payloads=st.lists(messages, max_size=12))
 def test_no_message_vanishes_or_doubles_whatever_it_holds(payloads: list[bytes | None]) -> None:
@@ -162,6 +163,7 @@ values: Any = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("contract", [EVENTS, METRICS], ids=lambda contract: contract.name)
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())

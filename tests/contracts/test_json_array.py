@@ -149,6 +149,7 @@ messages: Any = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payloads=st.lists(messages, max_size=12), at_once=st.integers(1, 30))
 def test_a_batch_of_crowded_messages_is_checked_in_parts(

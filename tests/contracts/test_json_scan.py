@@ -134,6 +134,7 @@ def records(draw: Any, contract: Contract) -> bytes:
     return f"{space}{{{space}{inner}{space}}}{space}".encode("utf-8", "surrogatepass")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("contract", [EVENTS, METRICS, WIDE], ids=lambda c: c.name)
 @settings(max_examples=75, deadline=None)
 @given(data=st.data())
@@ -176,6 +177,7 @@ def test_a_number_is_the_nearest_double(number: str) -> None:
     compare(EVENTS, [record])
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(number=st.from_regex(r"\A-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,19}|\.0{1,40})?([eE][+-]?[0-9]{1,2})?\Z"))
 @example("1.0")

@@ -61,6 +61,7 @@ def expected(name: str, text: str | None) -> tuple[Any, set[tuple[str, str]]]:
     return found, why
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_value_lands_as_the_oracle_says_or_with_its_reasons(data: st.DataObject) -> None:

@@ -57,6 +57,7 @@ def test_a_command_that_needs_the_embedded_stack_says_which_extra(command: str, 
     assert not home.exists(), "nothing was begun"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "status", "said"),
     [
@@ -76,6 +77,7 @@ def test_a_server_needs_nothing_of_the_embedded_stack(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_the_definitions_load_without_the_embedded_stack(tmp_path: Path) -> None:
     done = run(LOCAL, "from headrace.orchestration.definitions import defs; print(type(defs))", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -37,6 +37,7 @@ def taken_ports() -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_ports: None) -> None:
     home = tmp_path / f"a home with spaces {uuid.uuid4().hex}"
     env = {n: v for n, v in os.environ.items() if not n.startswith(("HEADRACE_", "DAGSTER_", "AWS_"))}
@@ -87,6 +88,7 @@ def test_the_demo_reconciles_and_leaves_nothing_behind(tmp_path: Path, taken_por
     assert not left
 
 
+@pytest.mark.long
 def test_up_lands_live_traffic_until_it_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -286,6 +286,7 @@ def test_a_source_that_is_away_is_retriable_and_nothing_is_lost() -> None:
     exactly_once(lake, 4)
 
 
+@pytest.mark.long
 @settings(max_examples=80, deadline=None)
 @given(
     kind=st.sampled_from([MemoryLog, MemoryQueue]),

@@ -197,6 +197,7 @@ def orders(steps: int) -> Iterator[tuple[int, ...]]:
         yield tuple(int(at in mine) for at in range(2 * steps))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [MemoryLog, MemoryQueue])
 @pytest.mark.parametrize("judges", [(LENIENT, STRICT), (LENIENT, BETWEEN), (BETWEEN, STRICT)])
 def test_every_interleaving_of_two_writers(

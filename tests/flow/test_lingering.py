@@ -105,6 +105,7 @@ def runs(source: Trickle, pace: Pace, into: StreamLake) -> list[float]:
     return began
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(min_value=0.5, max_value=400), min_size=1, max_size=60))
 def test_no_trickle_makes_more_than_twenty_runs_an_hour(gaps: list[float]) -> None:
@@ -117,6 +118,7 @@ def test_no_trickle_makes_more_than_twenty_runs_an_hour(gaps: list[float]) -> No
     assert into.good.rows().height == len(arrivals)  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_message_every_ten_seconds_keeps_its_run_which_asks_seldom() -> None:
     with clock() as now:
         source, into = Trickle(now, [now.now + 10 * n for n in range(1, 361)]), lake()

@@ -66,6 +66,7 @@ def payloads(count: int, first: int = 0) -> list[bytes]:
     return [b"bad" if n % 5 == 4 else event(event_id=str(n)) for n in range(first, first + count)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("on", ["memory", "delta"])
 @pytest.mark.parametrize("landing", [-20, 0, 20, 900], ids=lambda days: f"landed {days} days off")
 @pytest.mark.parametrize("again", [-30, 0, 30], ids=lambda days: f"again {days} days off")
@@ -86,6 +87,7 @@ def test_120_of_120_are_dropped_whatever_the_clocks_say(
     assert (found.messages, found.repeated, found.good, found.rejected) == (120, 120, 0, 0)
 
 
+@pytest.mark.long
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(-400, 400), st.booleans()), min_size=1, max_size=6))
 @settings(max_examples=60, deadline=None)
 def test_clocks_that_jump_both_ways_double_nothing(steps: list[tuple[int, int, bool]]) -> None:

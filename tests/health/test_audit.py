@@ -65,6 +65,7 @@ STEPS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("of", "step"), sorted(STEPS, key=str))
 def test_a_writer_between_any_two_steps_changes_nothing(
     stream: Stream, lands: Callable[[], None], monkeypatch: pytest.MonkeyPatch, of: type, step: str

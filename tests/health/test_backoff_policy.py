@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +82,7 @@ def test_numbers_do_not_make_another_cause() -> None:
     assert first != cause_of("Fatal", "run 4f1c2a9e-aa41 wrote 312 of 400 rows")
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=50)
 @given(st.floats(0.1, 120), st.floats(0.5, 30))
 def test_a_job_that_always_fails_is_launched_a_few_times_an_hour(seconds: float, look: float) -> None:

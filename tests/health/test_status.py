@@ -187,6 +187,7 @@ def headrace(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[st
     return run_text(*words, env={**kept, **env}, timeout=120)
 
 
+@pytest.mark.long
 def test_a_failed_check_turns_the_exit_status(stack: Stack, home: Path) -> None:
     @asset(key=["lake", "events"])
     def lake() -> None:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from builders import eventually
 from installed import ROOT, Installation
 from staying import staying
@@ -68,6 +70,7 @@ def by_hour(file: Path) -> dict[int, int]:
     return dict(Counter(at.astimezone(UTC).hour for at in times))
 
 
+@pytest.mark.long
 def test_a_newcomer_gets_from_an_unseen_file_to_a_chart(installation: Installation, tmp_path: Path) -> None:
     person = {
         f"GIT_{who}_{what}": "a@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")

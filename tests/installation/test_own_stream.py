@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from builders import eventually
@@ -85,6 +86,7 @@ def edit(file: Path, *changes: tuple[str, str]) -> None:
     file.write_text(text)
 
 
+@pytest.mark.long
 def test_from_an_unseen_file_to_a_mart_of_ones_own(installation: Installation, tmp_path: Path) -> None:
     shop = tmp_path / "my shop"
 
@@ -149,6 +151,7 @@ def test_from_an_unseen_file_to_a_mart_of_ones_own(installation: Installation, t
     assert "2 passed" in done.stdout
 
 
+@pytest.mark.long
 def test_the_example_lands_through_the_whole_platform(installation: Installation, tmp_path: Path) -> None:
     shop = tmp_path / "shop"
     installation.run("headrace", "init", str(shop), cwd=tmp_path, env=PERSON)

@@ -48,6 +48,7 @@ def environment(installation: Installation, shop: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 def test_the_project_is_named_and_its_models_parse(installation: Installation, shop: Path) -> None:
     done = installation.run("headrace", "doctor", "--json", cwd=shop / "dbt" / "models", check=False)
     found = {one["what"]: one for one in json.loads(done.stdout)}
@@ -72,6 +73,7 @@ def test_dagster_shows_own_models_with_lineage_partitions_and_checks(
     assert not [key for key in graph if key.endswith("/event_metrics")]
 
 
+@pytest.mark.long
 def test_dagster_and_dg_load_the_project(installation: Installation, shop: Path) -> None:
     env = environment(installation, shop)
     assert env["DAGSTER_HOME"] == str(shop / ".headrace" / "dagster")
@@ -81,6 +83,7 @@ def test_dagster_and_dg_load_the_project(installation: Installation, shop: Path)
     assert "orders_daily" in installation.run("dg", "list", "defs", "--json", cwd=shop, env=env).stdout
 
 
+@pytest.mark.long
 def test_plain_dbt_parses_and_compiles_offline(installation: Installation, shop: Path) -> None:
     dbt = shop / "dbt"
     nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}

@@ -6,6 +6,8 @@ import json
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from installed import ROOT, Installation, files_below
 
 
@@ -28,6 +30,7 @@ def test_no_checkout_is_on_the_path(installation: Installation, tmp_path: Path) 
     assert not [one for one in path if one.startswith(str(ROOT)) and "site-packages" not in one]
 
 
+@pytest.mark.long
 def test_commands_work_without_a_project_and_say_where_state_goes(
     installation: Installation, tmp_path: Path
 ) -> None:

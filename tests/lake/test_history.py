@@ -177,6 +177,7 @@ def offsets(table: DeltaLakeTable, version: int) -> list[int]:
     return sorted(DeltaTable(table.uri, version=version).to_pyarrow_table()["_offset"].to_pylist())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("log", ["whole", "short"])
 @pytest.mark.parametrize("compacted", [False, True])
 def test_an_erasure_reaches_kept_versions_and_leaves_everybody_else(
@@ -236,6 +237,7 @@ def restored(table: DeltaLakeTable, target: Target) -> None:
     restore(table, target, lambda wanted: wanted.clear(), lambda rows: rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("who", ["new", "old"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_tables_that_have_grown_since_go_back_and_forget(change: Change, who: str, tmp_path: Path) -> None:

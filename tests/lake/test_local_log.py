@@ -115,6 +115,7 @@ def test_a_log_without_checkpoints_stays_whole(tmp_path: Path, batch_of: Batch) 
     assert len([*log_of(young).glob("*.json")]) == 6
 
 
+@pytest.mark.long
 def test_publishing_shortens_what_is_published(stack: Stack, batch_of: Batch) -> None:
     settings = stack.settings.model_copy(update={"lake_log_commits": 10})
     with own_stream(settings, Kafka("none")) as stream:

@@ -85,6 +85,7 @@ class _CutAtEachAcknowledgement:
         source.acknowledge = acknowledge  # type: ignore[method-assign]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [MemoryLog, MemoryQueue])
 @pytest.mark.parametrize("sync", [True, False])
 def test_what_a_source_was_told_of_is_on_the_disk(
@@ -218,6 +219,7 @@ def test_a_torn_end_of_the_log_is_set_aside_and_its_numbers_are_used_again(
     assert not caplog.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["checkpoint", "commit and checkpoint", "hint"])
 @pytest.mark.parametrize("left", [lambda _: b"", lambda b: b[: len(b) // 2], lambda b: bytes(len(b))])
 def test_a_torn_checkpoint_is_not_trusted(

@@ -50,6 +50,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[P
     thread.join()
 
 
+@pytest.mark.long
 def test_changes_are_loaded_and_touches_are_not(watched: tuple[Path, Ui, list[str]]) -> None:
     folder, ui, said = watched
     (folder / "pipelines" / "orders_pipeline.py").write_text("pipeline = 3\n")

@@ -36,6 +36,7 @@ def build(warehouse: Warehouse, days: set[date], chance: random.Random, **variab
         assert outcome, outcome.error
 
 
+@pytest.mark.long
 def test_any_history_in_any_order_equals_the_reference(new_warehouse: Callable[..., Warehouse]) -> None:
     chance = random.Random(0)
     warehouse = new_warehouse("histories")
@@ -69,6 +70,7 @@ def test_any_history_in_any_order_equals_the_reference(new_warehouse: Callable[.
         assert_frame_equal(warehouse.mart(name), mart, check_exact=True)
 
 
+@pytest.mark.long
 def test_in_processing_time_rows_are_placed_by_their_landing(new_warehouse: Callable[..., Warehouse]) -> None:
     chance, processing = random.Random(9), {"window_time": "processing", **REPEATS}
     warehouse = new_warehouse("processing")

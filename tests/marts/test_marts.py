@@ -101,6 +101,7 @@ def test_a_session_across_midnight_is_one_row(built: Built) -> None:
     assert (found["ended_at"].dt.date() > found["session_date"]).any()
 
 
+@pytest.mark.long
 def test_days_in_any_order_any_number_of_times_equal_a_full_build(
     new_warehouse: Callable[..., Warehouse],
 ) -> None:
@@ -129,6 +130,7 @@ def test_days_in_any_order_any_number_of_times_equal_a_full_build(
         assert_frame_equal(warehouse.mart(name), found, check_exact=True)
 
 
+@pytest.mark.long
 def test_an_earlier_first_day_moves_users_to_its_cohort_on_all_later_days(
     new_warehouse: Callable[..., Warehouse],
 ) -> None:
@@ -170,12 +172,14 @@ def test_an_earlier_first_day_moves_users_to_its_cohort_on_all_later_days(
     assert days[1] not in warehouse.mart("cohort_days")["activity_date"], "nobody is left there"
 
 
+@pytest.mark.long
 def test_a_full_refresh_takes_all_days_whatever_the_vars_say(built: Built) -> None:
     day = rows.FIRST_DAY
     rebuild(built.warehouse, day, day, "--select", "tag:daily", "--full-refresh")
     built.assert_whole()
 
 
+@pytest.mark.long
 def test_a_late_day_reaches_as_far_as_the_models_declare(built: Built) -> None:
     warehouse, late = built.warehouse, rows.days()[2]
     for contract in LANDED:
@@ -195,6 +199,7 @@ def test_a_late_day_reaches_as_far_as_the_models_declare(built: Built) -> None:
     built.assert_whole()
 
 
+@pytest.mark.long
 def test_an_emptied_day_is_cleared_and_no_other(
     built: Built, project_copy: Path, new_warehouse: Callable[..., Warehouse]
 ) -> None:
@@ -234,6 +239,7 @@ ROWS_HOLD = {f"{mart}{live}_rows_hold" for mart in DAMAGED for live in ("", "_li
 ADDED_UP = {f"{mart}_rollups_add_up" for mart in ("event_metrics", "performance_metrics", "metric_windows")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rows_instead", "caught_by"),
     [
@@ -298,6 +304,7 @@ def test_tests_notice_wrong_rows(built: Built, rows_instead: dict[str, str], cau
     built.assert_whole()
 
 
+@pytest.mark.long
 def test_what_arrives_while_models_are_built_fails_no_test_and_what_was_left_out_does(
     new_warehouse: Callable[..., Warehouse],
 ) -> None:
@@ -327,6 +334,7 @@ def test_what_arrives_while_models_are_built_fails_no_test_and_what_was_left_out
     assert failed() == {"events_history_holds_every_event", "session_metrics_hold_every_event"}
 
 
+@pytest.mark.long
 def test_what_arrives_between_two_models_of_a_build_fails_no_test_and_a_roll_up_that_is_wrong_does(
     new_warehouse: Callable[..., Warehouse],
 ) -> None:
@@ -369,6 +377,7 @@ def test_what_arrives_between_two_models_of_a_build_fails_no_test_and_a_roll_up_
     assert failed() == {"metric_windows_rollups_add_up"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("repeat_days", "events", "said"), [(0, 2, "warn"), (7, 1, "pass")])
 def test_an_id_on_two_days_is_one_event_unless_days_are_told_to_stand_alone(
     small: Warehouse, repeat_days: int, events: int, said: str

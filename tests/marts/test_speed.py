@@ -120,6 +120,7 @@ def test_sessions_are_put_together_without_a_sort_of_all_of_them(warehouse: Ware
     assert warehouse.query(of_one)["rows"].sum() == 0
 
 
+@pytest.mark.long
 def test_a_repeated_insert_is_folded_once_and_a_repeated_event_until_the_batch_layer_corrects_it(
     new_warehouse: Callable[..., Warehouse],
 ) -> None:
@@ -178,6 +179,7 @@ def publish(warehouse: Warehouse, blocks: tuple[list[pl.DataFrame], list[pl.Data
                 warehouse.adapter.insert(contract.table, chunk, f"{contract.name}:{n}")
 
 
+@pytest.mark.long
 def test_a_repeat_on_another_day_counts_once_before_the_batch_layer_has_caught_up(
     new_warehouse: Callable[..., Warehouse],
 ) -> None:
@@ -200,6 +202,7 @@ def test_a_repeat_on_another_day_counts_once_before_the_batch_layer_has_caught_u
     assert everything["n"].to_list() == [landed[0].height]
 
 
+@pytest.mark.long
 def test_views_that_are_made_anew_leave_the_same_out(new_warehouse: Callable[..., Warehouse]) -> None:
     once = {"lateness_seconds": 0, "repeat_days": 1}
     warehouse = new_warehouse("made_anew")
@@ -259,6 +262,7 @@ def test_history_is_left_to_the_batch_layer(warehouse: Warehouse) -> None:
     assert warehouse.query(live)["n"].to_list() == [1]
 
 
+@pytest.mark.long
 def test_a_session_that_goes_on_past_the_watermark_is_one_row_with_all_its_events(
     new_warehouse: Callable[..., Warehouse],
 ) -> None:
@@ -296,6 +300,7 @@ def test_a_session_that_goes_on_past_the_watermark_is_one_row_with_all_its_event
     assert_equal(warehouse.mart("session_metrics"), Oracle(both, nothing).mart("session_metrics"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("repeat_days", "speed_repeat_days"), [(1, 30), (0, 30), (7, 0)])
 def test_an_event_sent_again_with_another_time_counts_once_in_its_session(
     new_warehouse: Callable[..., Warehouse], repeat_days: int, speed_repeat_days: int

@@ -38,6 +38,7 @@ def test_what_was_parsed_last_is_brought_along_unless_what_is_there_is_newer(tmp
     assert own.read_bytes() == b"parsed for another port"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "sql", ["sum(sipHash64(number)) as n from numbers(1000000000000000)", "nonsense from"]
 )

@@ -103,6 +103,7 @@ def nodes(settings: Settings) -> dict[str, Any]:
     return models.read(models.manifest(settings))["nodes"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.long
 def test_models_of_both_packages_are_parsed_without_dbt_deps(settings: Settings) -> None:
     found = nodes(settings)
     assert {"model.shop.revenue", "model.shop.stg_orders", "model.headrace.metric_windows"} <= set(found)
@@ -150,6 +151,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("file", "text", "place", "said"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_in_the_project_is_named_and_the_last_good_version_is_used(
     settings: Settings, shop: Path, file: str, text: str, place: str, said: str
@@ -265,6 +267,7 @@ def test_every_public_macro_and_test_is_documented_with_its_arguments() -> None:
     assert all(one["description"] for one in said)
 
 
+@pytest.mark.long
 def test_days_of_a_model_of_ones_own_are_replaced_whole(settings: Settings, stack: Stack) -> None:
     """A day that has become empty is empty in the mart: dbt-clickhouse's own way leaves it as it was."""
     config = settings.model_copy(

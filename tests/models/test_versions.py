@@ -133,6 +133,7 @@ def test_what_dbt_says_becomes_file_line_and_reason(
     assert str(explain(output, project, changed)) == f"dbt_project/{place}: {said}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("edit", "place", "said"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_named_with_file_and_line_and_the_last_good_version_is_used(
     settings: Settings, edit: Edit, place: str, said: str
@@ -150,6 +151,7 @@ def test_a_mistake_is_named_with_file_and_line_and_the_last_good_version_is_used
     assert dbt_versions.current(settings) == good, "repaired"
 
 
+@pytest.mark.long
 def test_what_was_refused_is_not_parsed_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     append("{% if %}\n")(settings.project_dir / "dbt_project")
     found = dbt_versions.current(settings)
@@ -159,6 +161,7 @@ def test_what_was_refused_is_not_parsed_again(settings: Settings, monkeypatch: p
     assert dbt_versions.current(settings) == found
 
 
+@pytest.mark.long
 def test_what_is_not_the_projects_fault_is_tried_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ def test_what_is_not_the_projects_fault_is_tried_again(
     assert dbt_versions.current(settings).problem is None
 
 
+@pytest.mark.long
 def test_a_model_that_renders_for_ever_is_stopped_and_named(settings: Settings) -> None:
     append(LOOP)(settings.project_dir / "dbt_project")
     found = dbt_versions.current(settings.model_copy(update={"parse_seconds": 15.0}))
@@ -182,6 +186,7 @@ def test_a_model_that_renders_for_ever_is_stopped_and_named(settings: Settings) 
     assert str(found.problem).startswith(f"dbt_project/{MART}: dbt did not parse the project within 15 s")
 
 
+@pytest.mark.long
 def test_a_new_home_with_a_broken_project_has_no_models_and_says_so(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -211,6 +216,7 @@ def test_without_a_project_or_with_one_that_cannot_be_read_the_place_is_named(
     assert "set HEADRACE_PROJECT_DIR" in str(dbt_versions.current(fresh).problem)
 
 
+@pytest.mark.long
 def test_a_setting_that_is_in_the_models_makes_another_version(settings: Settings) -> None:
     before = dbt_versions.current(settings).usable
     wider = dbt_versions.current(settings.model_copy(update={"window_seconds": 120})).usable
@@ -234,6 +240,7 @@ def test_versions_do_not_pile_up(settings: Settings, tmp_path: Path) -> None:
     assert len(list(versions.iterdir())) == 2 * dbt_versions._KEPT
 
 
+@pytest.mark.long
 def test_a_version_that_dagster_refuses_is_not_used(settings: Settings) -> None:
     good = dbt_versions.current(settings)
     append("\n-- parses\n")(settings.project_dir / "dbt_project")

@@ -51,6 +51,7 @@ def test_figures_keep_their_kind() -> None:
     }
 
 
+@pytest.mark.long
 def test_bad_data_goes_no_further_and_its_check_says_why(defs: Definitions, adopted: Settings) -> None:
     """A day whose raw rows are not those of the lake: the blocking check fails, and no mart is built of it."""
     adopted.export()
@@ -86,6 +87,7 @@ def test_bad_data_goes_no_further_and_its_check_says_why(defs: Definitions, adop
     assert "2026-02-11" in instance.get_materialized_partitions(AssetKey(["marts", "event_metrics"]))
 
 
+@pytest.mark.long
 def test_freshness_is_judged_after_the_build_and_the_reject_rate_with_each_ingest_run(
     defs: Definitions, adopted: Settings
 ) -> None:

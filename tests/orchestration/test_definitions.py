@@ -202,6 +202,7 @@ def keys_of(defs: Definitions) -> set[str]:
     return {key.to_user_string() for key in defs.get_repository_def().asset_graph.get_all_asset_keys()}
 
 
+@pytest.mark.long
 def test_a_broken_model_is_shown_and_takes_nothing_down(stack: Stack, tmp_path: Path) -> None:
     shutil.copytree(stack.settings.project_dir / "dbt_project", tmp_path / "dbt_project")
     config = stack.settings.model_copy(update={"project_dir": tmp_path})
@@ -357,6 +358,7 @@ def checked(defs: Definitions) -> dict[str, bool]:
     }
 
 
+@pytest.mark.long
 def test_models_that_are_no_marts_are_checked_by_the_health_job_for_the_last_days(
     deployed: ExecuteInProcessResult, defs: Definitions, adopted: Settings
 ) -> None:

@@ -105,6 +105,7 @@ def headrace(env: dict[str, str], *arguments: str) -> Any:
     return json.loads(done.stdout) if done.stdout else done.stderr
 
 
+@pytest.mark.long
 def test_one_contract_and_one_file_make_a_stream_while_the_platform_runs(
     up: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

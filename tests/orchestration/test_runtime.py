@@ -306,6 +306,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("is_broken", "late"), [(False, 0), (True, 0), (True, 0.3)])
 def test_a_fork_server_that_does_not_answer_is_noticed(is_broken: bool, late: float, tmp_path: Path) -> None:
     """Also one that has ended before anything is asked of it."""

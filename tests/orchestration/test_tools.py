@@ -38,12 +38,14 @@ def run(stack: Stack, tmp_path: Path):  # type: ignore[no-untyped-def]
     return done
 
 
+@pytest.mark.long
 def test_dg_checks_and_lists_the_definitions(run) -> None:  # type: ignore[no-untyped-def]
     assert "All definitions loaded successfully" in run("dg", "check", "defs", cwd=ROOT / "platform")
     listed = json.dumps(json.loads(run("dg", "list", "defs", "--json", cwd=ROOT / "platform")))
     assert "lake/events" in listed and "hourly_upkeep" in listed
 
 
+@pytest.mark.long
 def test_dagster_materialises_an_asset_of_the_workspace(run, stack: Stack) -> None:  # type: ignore[no-untyped-def]
     producer = KafkaProducer(stack.settings.kafka_bootstrap_servers, "metrics")
     producer.send([b"not a metric"])

@@ -99,6 +99,7 @@ def views(stream: Stream) -> set[str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_others", [False, True], ids=["ours", "with files of a DELETE"])
 def test_one_of_many_is_gone_and_everything_goes_on(stream: Stream, by_others: bool) -> None:
     ordinary(stream)
@@ -291,6 +292,7 @@ def test_what_a_refused_record_may_name() -> None:
     assert "7" in possible_ids(b'{"a": "\\ud800", "user_id": "7"}', None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["publish", "forget", "models"])
 def test_what_was_done_is_in_the_receipt_whatever_fails_later(
     stream: Stream, monkeypatch: pytest.MonkeyPatch, step: str, tmp_path: Path

@@ -126,6 +126,7 @@ def test_a_broken_pipeline_file_is_named_and_takes_nobody_down(house: House, mis
     assert re.search(mistake.named, said, re.DOTALL), said
 
 
+@pytest.mark.long
 def test_all_of_them_at_once_are_named_wherever_a_person_looks(house: House) -> None:
     mistakes = [*FILES, *UNTAGGED]
     files = {path: content for mistake in mistakes for path, content in mistake.files.items()}
@@ -146,6 +147,7 @@ def assets(defs: Definitions) -> set[str]:
     return {key.to_user_string() for key in defs.get_repository_def().asset_graph.get_all_asset_keys()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mistake", MODELS, ids=str)
 def test_ingestion_does_not_depend_on_the_models(house: House, mistake: Mistake) -> None:
     with planted(house.place("models"), mistake.files):
@@ -172,6 +174,7 @@ def test_a_broken_migration_is_named(tmp_path: Path, mistake: Mistake) -> None:
     assert re.search(mistake.named, str(refused.value))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_a_wrong_setting_is_one_line_that_names_it(house: House, setting: Setting) -> None:
     done = subprocess.run(
@@ -185,6 +188,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(house: House, setting: Settin
     assert re.search(setting.named, said), said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mistake", STATE, ids=str)
 def test_a_spoilt_file_of_state_stops_nobody(house: House, mistake: Mistake) -> None:
     with planted(house.settings.home, mistake.files):

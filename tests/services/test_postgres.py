@@ -94,6 +94,7 @@ def test_runs_events_and_checks_are_in_postgres_and_nothing_is_in_sqlite(home: P
     assert not list(home.rglob("*.db"))
 
 
+@pytest.mark.long
 def test_a_run_of_dagsters_own_command_is_there_too(home: Path, url: str) -> None:
     (home / "code.py").write_text("from dagster import asset\n\n\n@asset\ndef told_by_command():\n    pass\n")
     dagster = Path(sys.executable).with_name("dagster")

@@ -177,6 +177,7 @@ def read(source: KafkaSource, limit: int) -> pl.DataFrame:
     return pl.concat(frames).sort("cursor", "offset")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", CODECS)
 def test_both_ways_read_the_broker_alike(
     stack: Stack, codec: str, stocked: Callable[[KafkaSource], KafkaSource]

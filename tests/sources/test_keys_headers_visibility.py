@@ -106,6 +106,7 @@ def test_sqs_attributes_are_kept_as_headers(queue: tuple[str, object], tmp_path:
     assert origins(into) == {"with": (None, pairs), "without": (None, []), "rejected": (None, [])}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kept", [True, False])
 def test_messages_in_work_stay_hidden(
     queue: tuple[str, object], kept: bool, monkeypatch: pytest.MonkeyPatch

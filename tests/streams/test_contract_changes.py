@@ -74,6 +74,7 @@ def against(revision: str) -> Compared:
     return orders(compare(settings(), revision))
 
 
+@pytest.mark.long
 def test_work_in_progress_beside_a_revision(project: Path) -> None:
     same = against("HEAD")
     assert (same.differences, same.breaking, same.version, same.before) == ((), False, 1, 1)

@@ -28,6 +28,7 @@ def documented() -> list[Callable[[], None]]:
     return [value for name, value in names.items() if name.startswith("test_")]
 
 
+@pytest.mark.long
 def test_what_the_docs_say_holds_and_a_wrong_model_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def table(tmp_path: Path, batch_of: Batch) -> DeltaLakeTable:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [1, 2, 4], ids=lambda n: f"{n} records lost")
 def test_rows_that_are_there_are_not_inserted_again(
     warehouse: Any, table: DeltaLakeTable, lost: int, monkeypatch: pytest.MonkeyPatch

@@ -334,6 +334,7 @@ ODD_METRICS = [
 ODD_MESSAGES = [b"\xff\x00bad", None, b"", event(channel="?"), metric(value="x", kind="y"), b"[1, 2]"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("contract", "payloads", "rejected"),
     [(EVENTS, ODD_EVENTS, False), (METRICS, ODD_METRICS, False), (EVENTS, ODD_MESSAGES, True)],

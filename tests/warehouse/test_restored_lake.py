@@ -85,6 +85,7 @@ def agrees(lake: Lake, warehouse: Any) -> None:
     assert warehouse.counts_by_day(EVENTS.table) == lake.table.counts_by_day()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 5])
 def test_what_lands_after_a_restore_is_published(
     lake: Lake, warehouse: Any, after: int, caplog: pytest.LogCaptureFixture

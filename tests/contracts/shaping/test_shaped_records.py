@@ -74,6 +74,7 @@ def records(draw: Any) -> dict[str, Any]:
     return {**base, **found}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["plain", "array", "escaped"])
 @settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some=st.lists(records(), min_size=1, max_size=6))
@@ -182,6 +183,7 @@ RICH = json.dumps({
 }).encode()  # fmt: skip
 
 
+@pytest.mark.long
 @settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(

@@ -25,6 +25,7 @@ NAMES = [("at", "ts", "Time Stamp"), ("user", "User Name"), ("price", "Price, EU
 VALID = jsonschema.Draft202012Validator(json_schema(VISITS), format_checker=jsonschema.FormatChecker())
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(record=records())
 def test_a_record_that_lands_fits_the_schema(

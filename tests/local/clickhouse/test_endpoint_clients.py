@@ -230,6 +230,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.long
 def test_dbt_build_twice(endpoint: Any, database: str, tmp_path: Path) -> None:
     profile = f"""
 tiny:
