@@ -100,6 +100,7 @@ def test_the_checks_are_these() -> None:
         ("lake", "unknown_fields", "warning", False, False),
         ("lake", "reject_rate", None, False, False),
         ("lake", "lag", "warning", False, False),
+        ("lake", "acknowledged_events_land", "error", False, False),
         ("lake", "freshness", "error", False, True),
         ("warehouse", "parity_with_lake", "error", True, False),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from builders import event
 from headrace.core.errors import Fatal
 from headrace.local import broker, processes, queue, stack, stack_files
 from headrace.local.embedded import USUAL_PORTS
@@ -179,11 +182,21 @@ def test_a_port_lost_in_the_race_is_replaced(home: Path, monkeypatch: pytest.Mon
 # Its life in the background
 
 
+def takes_events(home: Path) -> bool:
+    """Send an event over HTTP with the first key, and say whether it was taken."""
+    url = stack.env(home)["HEADRACE_COLLECTOR_URL"]
+    key = (home / "collector" / "default.key").read_text().strip()
+    told = urllib.request.Request(f"{url}/v1/analytics/track", event(), {"authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(told, timeout=30) as answer:
+        return bool(json.load(answer)["accepted"] == 1)
+
+
 def test_up_status_down(home: Path) -> None:
     told: list[str] = []
     rows = stack.up(home, report=told.append)
     assert stack.healthy(rows)
-    assert [line.split()[0] for line in told] == ["broker", "queue", "clickhouse"]
+    assert [line.split()[0] for line in told] == ["broker", "queue", "clickhouse", "collector"]
+    assert takes_events(home)
     supervisor = supervisor_of(home)
     assert os.getsid(supervisor.pid) != os.getsid(0), "must survive this terminal"
     family = [supervisor, *supervisor.children(recursive=True)]
@@ -230,7 +243,7 @@ def test_a_killed_service_comes_back_with_its_topics(home: Path) -> None:
         now = services_of(home)
         return stack.healthy(list(now.values())) and all(row.restarts == 1 for row in now.values())
 
-    eventually(back, 30, "the return of all services")
+    eventually(back, 90, "the return of all services")
     after = services_of(home)
     assert all(
         after[name].pid != row.pid and after[name].address == row.address for name, row in before.items()

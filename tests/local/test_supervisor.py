@@ -172,6 +172,18 @@ def test_failing_preparation_is_a_failed_start(make: Make, mark: Marked) -> None
     assert mark.gone()
 
 
+def test_a_service_that_is_not_vital_fails_alone(make: Make, mark: Marked) -> None:
+    told: list[str] = []
+    door = make("door", "raise SystemExit('no room')", vital=False, ready=lambda: False)
+    with Supervisor([make("a", WAITS, mark.word), door], report=told.append) as supervisor:
+        assert state_of(supervisor, "door") is State.FAILED
+        assert state_of(supervisor, "a") is State.RUNNING
+        assert not mark.gone()
+    assert len(told) == 1 and "no room" in told[0]
+    with pytest.raises(ServiceFailed, match="no room"):  # the control: a vital one ends all
+        Supervisor([make("a", WAITS, mark.word), replace(door, vital=True)]).start()
+
+
 def test_port_must_be_the_services_own(make: Make, free_port: int, mark: Marked) -> None:
     """A stranger on the port answers the probe; that is not readiness."""
     with socket.create_server(("127.0.0.1", free_port)):

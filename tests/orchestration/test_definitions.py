@@ -49,6 +49,8 @@ def test_the_catalogue(defs: Definitions) -> None:
         "exposures/sessions",
         "files/events",
         "files/metrics",
+        "http/events",
+        "http/metrics",
         "intermediate/int_events_deduplicated",
         "intermediate/int_metrics_deduplicated",
         "kafka/analytics_events",
@@ -113,7 +115,7 @@ def test_the_catalogue(defs: Definitions) -> None:
 def test_lineage_goes_from_topic_to_mart(defs: Definitions) -> None:
     graph = defs.get_repository_def().asset_graph
     by_name = {key.to_user_string(): key for key in graph.get_all_asset_keys()}
-    path = ["kafka/analytics_events", "lake/events", "warehouse/events", "staging/stg_events",
+    path = ["http/events", "kafka/analytics_events", "lake/events", "warehouse/events", "staging/stg_events",
             "marts/session_metrics", "marts/session_metrics_live",
             "exposures/sessions"]  # fmt: skip
     for upstream, downstream in pairwise(path):

@@ -12,12 +12,14 @@ from rich.markup import escape
 from headrace.cli import (
     alerts,
     bench,
+    collect,
     contract_changes,
     contracts,
     data,
     dbt,
     init,
     inspect,
+    keys,
     lake,
     migrate,
     query,
@@ -32,6 +34,7 @@ for command in (
     running.demo,
     running.up,
     running.env,
+    collect.collect,
     data.send,
     data.ingest,
     data.publish,
@@ -46,6 +49,7 @@ app.add_typer(running.stack_app, name="stack")
 contracts.app.command("diff")(contract_changes.diff)
 contracts.app.command("check")(contract_changes.check)
 contracts.app.command("export")(contract_changes.export)
+app.add_typer(keys.app, name="keys")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(lake.app, name="lake")

@@ -19,7 +19,8 @@ from headrace.core.errors import Fatal, HeadraceError, Retriable
 def send(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
     to: Annotated[
-        Literal["kafka", "sqs"], typer.Option(help="Service that receives the messages.")
+        Literal["kafka", "sqs", "http"],
+        typer.Option(help="Service that receives the messages; http: a collector."),
     ] = "kafka",
     stream: Annotated[str, typer.Option(help="Stream of the records.")] = "events",
     topic: Annotated[str | None, typer.Option(help="Topic or queue; default: the stream's own.")] = None,
@@ -60,8 +61,12 @@ def send(
 
 def _producer(pipeline: Any, to: str, name: str | None, config: Any) -> Any:
     from headrace.pipelines import Kafka, Sqs
-    from headrace.streams.adapters import producer
+    from headrace.streams.adapters import http_producer, producer
 
+    if to == "http":
+        if name:
+            raise Fatal("a collector has streams, not topics; leave --topic away")
+        return http_producer(config, pipeline.name)
     declared = {type(spec): spec for spec in pipeline.sources}
     kind, called = (Kafka, "topic") if to == "kafka" else (Sqs, "queue")
     framed = [s.topic for s in pipeline.sources if isinstance(s, Kafka) and s.format == "confluent"]

@@ -16,7 +16,7 @@ from headrace.core import extras
 from headrace.core.errors import Fatal
 
 stack_app = typer.Typer(
-    no_args_is_help=True, help="Run only the backing services: broker, queue, ClickHouse."
+    no_args_is_help=True, help="Run only the backing services: broker, queue, ClickHouse; and the collector."
 )
 UiPort = Annotated[
     int | None, typer.Option(min=1, max=65_535, help="Port of the UI; default 3000 or a free one.")
@@ -65,13 +65,16 @@ def stack_up(
     broker_port: Annotated[int | None, typer.Option(help="Exactly this port for the broker.")] = None,
     queue_port: Annotated[int | None, typer.Option(help="Exactly this port for the queue.")] = None,
     clickhouse_port: Annotated[int | None, typer.Option(help="Exactly this port for ClickHouse.")] = None,
+    collector_port: Annotated[int | None, typer.Option(help="Exactly this port for the collector.")] = None,
 ) -> None:
     """Start the backing services, or report that they run already."""
     extras.require("local", "'headrace stack up'")
     from headrace.config.settings import home_folder
     from headrace.local import stack
 
-    ports = stack.Ports(broker=broker_port, queue=queue_port, clickhouse=clickhouse_port)
+    ports = stack.Ports(
+        broker=broker_port, queue=queue_port, clickhouse=clickhouse_port, collector=collector_port
+    )
     stack.up(home_folder(), foreground, ports=ports, report=say)
 
 

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from headrace.config import project as projects
 from headrace.config import stack_env
+from headrace.config.collector import CollectorSettings
 from headrace.config.ingestion import IngestSettings
 from headrace.config.operation import OperationSettings, listed
 from headrace.config.project import Project
@@ -132,7 +133,7 @@ def _of_stack() -> dict[str, stack_env.Line]:
     return stack_env.variables(home_folder(), {_variable(name) for name in Settings.model_fields})
 
 
-class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings):
+class Settings(CollectorSettings, OperationSettings, IngestSettings, ServiceSettings, BaseSettings):
     """All settings with their units. The environment variable of a setting is ``HEADRACE_`` plus its name."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
@@ -245,6 +246,21 @@ class Settings(OperationSettings, IngestSettings, ServiceSettings, BaseSettings)
     def lake(self) -> str:
         """URI of the lake's root, without a trailing slash."""
         return (self.lake_uri or str(self.home / "lake")).rstrip("/")
+
+    @property
+    def collector_folder(self) -> Path:
+        """Folder of the collector's log and index."""
+        return self.collector_log or self.home / "collector"
+
+    @property
+    def collector_keys_file(self) -> Path:
+        """File of the write keys' digests."""
+        return self.collector_keys or self.home / "collector" / "keys.json"
+
+    @property
+    def collector_first_key(self) -> Path:
+        """File of the key that the collector makes where there is none yet."""
+        return self.collector_folder / "default.key"
 
     @property
     def archive_uri(self) -> str:

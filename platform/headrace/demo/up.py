@@ -46,7 +46,7 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
     own = {"HEADRACE_LAKE_URI": lake} if lake else {}  # other commands use this lake, too
     with ExitStack() as stack:
         with console.status("starting broker, queue and warehouse"):
-            services, settings = stack.enter_context(backing_services(home, own, report=report))
+            services, settings = stack.enter_context(backing_services(home, own, report, door=True))
         with console.status("starting Dagster"):
             reloader = Reloader(settings, report)
             if reloader.project.problem:
@@ -66,6 +66,7 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
             )
             traffic.start()
         view.show_address(platform.ui, console)
+        view.show_door(settings, console)
         console.print(f"[dim]state and logs in {home}; ask with: headrace status, headrace query SQL[/]")
         with stop_on_signals(platform.dagster.request_stop):
             platform.dagster.watch()

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from headrace.config.settings import Settings
     from headrace.demo.progress import Progress, Result
     from headrace.demo.reconcile import Mart
 
@@ -202,6 +203,19 @@ def _checks(result: Result) -> RenderableType:
     own = [c for c in ran if c.description and c not in failed]
     lines += [f"    [dim]{c.asset} {c.name}: {c.description}[/]" for c in own]
     return Group(*(Text.from_markup(line) for line in lines))
+
+
+def show_door(settings: Settings, console: Console) -> None:
+    """Print where events go over HTTP and where its first key is; nothing where no collector runs."""
+    if not settings.collector_url:
+        return
+    first = settings.collector_first_key
+    own_keys = settings.collector_keys_file.exists() and not first.exists()
+    key = "keys: headrace keys list" if own_keys else f"its first key is in {first}"
+    console.print(
+        f"HTTP        [bold cyan]{settings.collector_url}[/]   [dim]/docs lists the routes; {escape(key)}[/]",
+        soft_wrap=True,
+    )
 
 
 def show_address(ui: str, console: Console) -> None:

@@ -24,9 +24,10 @@ from headrace.contracts import Contract, Limits
 from headrace.contracts.unknown import added, noted
 from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, CheckedBatch, Gap, MicroBatch, Position
 from headrace.core.errors import Conflict
+from headrace.core.lanes import lanes_in, taken
 from headrace.flow.growth import follow
 from headrace.flow.validate import validate
-from headrace.lake import ERASED, LakeTable, Snapshot
+from headrace.lake import AGAIN, ERASED, LakeTable, Snapshot
 from headrace.lake.suppression import Erasures, Suppressed, person_columns
 
 log = logging.getLogger(__name__)
@@ -220,6 +221,7 @@ class Commit:
         self.tables, self.landed = tables, Landed()
         self._contract, self._lake, self._suppressed = contract, lake, lake.suppressed(tables)
         self._erased: Counter[str] = Counter()
+        self._again: Counter[str] = Counter()
         self._staged = lake.rejected.stage(), lake.good.stage()
         self._before: Mapping[str, int] = {}
         self._moved: dict[str, int] = {}
@@ -229,6 +231,8 @@ class Commit:
         """Stage a batch minus the records already in the lake."""
         known = AlreadyLanded.of(batch, *self.tables)
         rejected, good = known.filter_out(checked.rejected), known.filter_out(checked.good)
+        if batch.lanes is not None:
+            rejected, good = self._next_of_lanes(batch, known.position, rejected, good)
         new, erased = _messages(good, rejected), Counter[str]()
         if self._suppressed is not None:
             rejected, good, dropped = self._suppressed.drop(
@@ -254,6 +258,39 @@ class Commit:
             unknown=checked.unknown if good.height or rejected.height else {},
         )
 
+    def _next_of_lanes(
+        self, batch: MicroBatch, landed: Position, *tables: pl.DataFrame
+    ) -> tuple[pl.DataFrame, ...]:
+        """Keep of messages that their senders number those that are next, and go along with them.
+
+        Where another writer, or one that crashed, is ahead in the rejected table, the same messages may have come to it
+        by way of other offsets, which a broker has lost since.
+        """
+        rejected, good = self.tables
+        lanes = lanes_in(batch)
+        position = good.position(lanes).advanced({c: n for c, n in self._moved.items() if c in lanes})
+        found = taken(batch, position, landed)
+        self._moved |= found.moved
+        self._again.update(found.again)
+        if found.early:
+            log.warning(
+                "%s: %d messages came before one that they follow, and are left to be sent again: %s",
+                batch.source,
+                sum(found.early.values()),
+                ", ".join(found.early),
+            )
+        tables = tuple(found.filter_out(rows) for rows in tables)
+        judged = rejected.position(lanes)
+        unsure = [c for c in lanes if judged.get(c, 0) > position.get(c, 0)]
+        if unsure:
+            ids = batch.records["message_id"].filter(batch.lanes["lane"].is_in(unsure))  # type: ignore[index]
+            there = rejected.origins_sent(ids).select("_message_id", "_index").unique()
+            tables = tuple(
+                rows.join(there, on=["_message_id", "_index"], how="anti", maintain_order="left")
+                for rows in tables
+            )
+        return tables
+
     def commit(self) -> None:
         """Commit the rejected rows, then the good ones.
 
@@ -265,6 +302,7 @@ class Commit:
         if self._staged[0].height:
             self._overtake()
         erased = {ERASED + cursor: n for cursor, n in self._erased.items()}
+        erased |= {AGAIN + cursor: n for cursor, n in self._again.items()}
         notes: tuple[dict[str, str], ...] = ({}, noted(self.landed.unknown))
         for table, staged, counted, note in zip(self.tables, self._staged, ({}, erased), notes, strict=True):
             now = table.position([*self._moved, *counted])  # never backwards

@@ -79,7 +79,8 @@ class Group:
             assert checked is not None
             del read
             self.full = len(batch) >= self.batch_messages
-            self.batch = replace(self.batch or batch, records=batch.records.clear(), after=batch.after)
+            held = replace(self.batch or batch, records=batch.records.clear(), after=batch.after)
+            self.batch = replace(held, lanes=None)
             yield batch, checked
             del batch, checked  # not to be held while more is waited for
 

@@ -50,6 +50,7 @@ class Audit:
             some days were counted.
         erased: Messages that erasures may have removed, by cursor.
         restored: Messages that a restore took out and that are out still, by cursor.
+        again: Messages left out because their sender sent them again, or is to do so, by cursor.
     """
 
     messages: int
@@ -63,11 +64,13 @@ class Audit:
     missing: Ranges = field(default_factory=dict)
     erased: dict[str, int] = field(default_factory=dict)
     restored: dict[str, int] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=dict)
 
     @property
     def absent(self) -> dict[str, int]:
-        """Messages that may be missing below the positions, by cursor: erased, or taken out by a restore."""
-        return {c: self.erased.get(c, 0) + self.restored.get(c, 0) for c in {*self.erased, *self.restored}}
+        """Messages that may be missing below the positions, by cursor: erased, restored away or sent again."""
+        every = (self.erased, self.restored, self.again)
+        return {c: sum(one.get(c, 0) for one in every) for c in set().union(*every)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,7 @@ def _audit(lake: StreamLake[DeltaLakeTable], days: Collection[date] | None, more
         missing=missing_ranges(messages, position) if days is None else {},
         erased={c: n for c in cursors if (n := snapshot.erased(c) + refused.erased(c))},
         restored={c: n for c in cursors if (n := snapshot.restored(c) + refused.restored(c))},
+        again={c: n for c in cursors if (n := snapshot.sent_again(c))},
     )
 
 

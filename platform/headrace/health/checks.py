@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
+from headrace.collector.held import held
+from headrace.collector.topics import collected
 from headrace.config.settings import Settings
 from headrace.contracts import unknown, violations
 from headrace.core.errors import Fatal, HeadraceError, Inconclusive
@@ -86,7 +88,7 @@ def health_checks(pipeline: Pipeline, settings: Settings) -> list[HealthCheck]:
     limits = pipeline.thresholds
     rate, error_rate = reject_limits(pipeline, settings)
     lag = settings.max_lag_messages if limits.lag is None else limits.lag
-    behind = limits.behind or timedelta(seconds=settings.max_behind_seconds)
+    behind = limits.behind or _usual_behind(settings)
     found = [
         HealthCheck(
             "every_message_once",
@@ -140,12 +142,29 @@ def health_checks(pipeline: Pipeline, settings: Settings) -> list[HealthCheck]:
             blocking=True,
         ),
     ]
+    if collected(pipeline):
+        landing = HealthCheck(
+            "acknowledged_events_land",
+            "lake",
+            f"What the collector acknowledged over HTTP is in the lake within {behind}.",
+            lambda stream, _: acknowledged_events_land(stream, behind),
+        )
+        found.insert(-2, landing)
     strangers = limits.warn_only - {check.name for check in found}
     if strangers:
         raise Fatal(f"pipeline {pipeline.name!r}: warn_only names no check {min(strangers)!r}")
     return [
         replace(check, severity="warning") if check.name in limits.warn_only else check for check in found
     ]
+
+
+def max_behind(stream: Stream) -> timedelta:
+    """Take the age after which what waits is late, of a stream's pipeline or of the settings."""
+    return stream.pipeline.thresholds.behind or _usual_behind(stream.settings)
+
+
+def _usual_behind(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.max_behind_seconds)
 
 
 def reject_limits(pipeline: Pipeline, settings: Settings) -> tuple[float, float]:
@@ -165,6 +184,17 @@ def reject_rate(stream: Stream, now: datetime | None = None) -> Verdict:
         now: The time (UTC).
     """
     return verdicts.reject_rate(arrived(stream, now), *reject_limits(stream.pipeline, stream.settings))
+
+
+def acknowledged_events_land(stream: Stream, within: timedelta, now: datetime | None = None) -> Verdict:
+    """Judge whether a stream's events over HTTP reach the lake in time, also after their collector died.
+
+    Args:
+        stream: The stream.
+        within: Oldest age that is allowed.
+        now: The time (UTC).
+    """
+    return verdicts.acknowledged_events_land(held(stream), within, now or datetime.now(UTC))
 
 
 def freshness_with_grace(

@@ -22,6 +22,7 @@ from headrace.config.shipped import checkout
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import BadData, HeadraceError
 from headrace.core.guard import Guard
+from headrace.health import door
 from headrace.health.freshness import unpublished_versions
 from headrace.health.status import torn_ends
 from headrace.models import sources
@@ -200,6 +201,12 @@ def _migrated(config: Settings) -> str:
     return f"all {len(found)} applied"
 
 
+def collector(config: Settings) -> Iterator[Finding]:
+    """Ask the collector whether it takes events, where one is to run or has run with this home folder."""
+    if found := door.look(config):
+        yield Finding("collector", found.well, found.said)
+
+
 def services(config: Settings) -> Iterator[Finding]:
     """Look at every stream's sources, lake and warehouse."""
     for stream in streams(config, retry=False).values():
@@ -243,5 +250,6 @@ PROBES: tuple[Probe, ...] = (
     alert_channels,
     dagster_storage,
     migrations,
+    collector,
     services,
 )

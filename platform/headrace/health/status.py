@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 
 from headrace import alerts
 from headrace.alerts import Problem, length
+from headrace.collector.held import Held, held
 from headrace.config.settings import Settings
 from headrace.core.errors import Fatal, HeadraceError, NotSet, Retriable
 from headrace.core.guard import Circuit, circuits
 from headrace.health import verdicts
 from headrace.health.backoff import Pause
 from headrace.health.check_history import Evaluation, last_evaluations
-from headrace.health.checks import reject_rate
+from headrace.health.checks import max_behind, reject_rate
+from headrace.health.door import Door, look
 from headrace.health.freshness import last_landed, unpublished_versions
 from headrace.health.parity import parity
 from headrace.health.run_history import pauses
@@ -46,6 +48,7 @@ class StreamStatus:
         unpublished_versions: Lake versions that are not in the warehouse yet.
         touched_days: Stale days: days whose models are older than their rows.
         touched_since: Time since which the oldest of them is stale (UTC).
+        held: What the collector's log holds that the lake does not have; None if there is no such log.
         set_aside: Torn ends of the lake's logs that a power cut left; empty for none.
         problems: Faults that need a person, one line each.
         warnings: Faults that can wait, one line each.
@@ -62,6 +65,7 @@ class StreamStatus:
     unpublished_versions: int | None = None
     touched_days: int | None = None
     touched_since: datetime | None = None
+    held: Held | None = None
     set_aside: str = ""
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -85,6 +89,7 @@ class Health:
         problems: Faults that belong to no stream, one line each.
         failing: Jobs that fail and are tried again after pauses.
         project: Root of the user's project; empty if there is none.
+        door: The collector; None where there is none.
     """
 
     streams: list[StreamStatus]
@@ -94,6 +99,7 @@ class Health:
     problems: list[str] = field(default_factory=list)
     failing: list[Pause] = field(default_factory=list)
     project: str = ""
+    door: Door | None = None
 
     @property
     def failed(self) -> list[Evaluation]:
@@ -108,6 +114,7 @@ class Health:
             self.problems
             or self.failing
             or any(not stream.healthy for stream in self.streams)
+            or (self.door is not None and not self.door.well)
             or any(one.state == "open" for one in self.services)
             or any(check.severity == "error" for check in self.failed)
             or any(alert.severity == "error" for alert in self.alerts)
@@ -153,6 +160,7 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
         problems,
         failing,
         str(config.project.root) if config.project else "",
+        look(config),
     )
 
 
@@ -193,6 +201,14 @@ def inspect(stream: Stream) -> StreamStatus:
             problems.append(f"{equal.description}, or run 'headrace backfill'")
     except HeadraceError as error:
         unread[part] = _state(error)
+        if str(error) not in problems:
+            problems.append(str(error))
+    try:
+        found["held"] = waits = held(stream)
+        landing = verdicts.acknowledged_events_land(waits, max_behind(stream), datetime.now(UTC))
+        if not landing.passed:
+            problems.append(landing.description)
+    except HeadraceError as error:
         if str(error) not in problems:
             problems.append(str(error))
     return StreamStatus(
@@ -239,6 +255,12 @@ def lines(health: Health, now: datetime | None = None) -> Iterator[Line]:
         yield from (("", "", one) for one in said)
         yield from ((WRONG, "", problem) for problem in stream.problems)
         yield from ((WARNING, "", warning) for warning in stream.warnings)
+    if health.door is not None:
+        yield (
+            (WELL if health.door.open else WRONG if health.door.expected else WARNING),
+            "collector",
+            health.door.said,
+        )
     yield from _of_checks(health, now)
     yield from _of_runs(health.failing)
     yield from _of_alerts(health.alerts, now)
@@ -257,6 +279,8 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
         f"lake       version {stream.lake_version}, {stream.lake_rows or 0:,} rows, "
         f"{stream.rejected_rows or 0:,} rejected{landed}"
     )
+    if stream.held is not None:
+        yield f"over HTTP  {_held(stream.held, now)}"
     if stream.set_aside:
         yield f"           {stream.set_aside}"
     if stream.warehouse_rows is None:
@@ -270,6 +294,13 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
     yield "marts      " + (
         f"{_count(stream.touched_days, 'day')} to refresh{waits}" if stream.touched_days else "up to date"
     )
+
+
+def _held(found: Held, now: datetime) -> str:
+    if found.since is None:
+        return "all that was acknowledged is in the lake"
+    waits = "1 request waits" if found.entries == 1 else f"{found.entries:,} requests wait"
+    return f"{waits} for the lake, the oldest for {length(now - found.since)}"
 
 
 def _unread(stream: StreamStatus, part: str) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from headrace.alerts import length
+from headrace.collector.held import Held
 from headrace.contracts import unknown
 from headrace.core.batch import Position
 from headrace.health.audit import Audit, Skipped
@@ -241,6 +242,33 @@ def freshness(found: Freshness, behind: timedelta, now: datetime) -> Verdict:
         passed=not said,
         description="; ".join(said) or "nothing waits for long",
         metadata={"landed_at": found.landed_at or "never"},
+    )
+
+
+def acknowledged_events_land(found: Held | None, within: timedelta, now: datetime) -> Verdict:
+    """Judge how long the oldest event waits that was acknowledged over HTTP and is not in the lake.
+
+    Args:
+        found: What the collector's log holds beyond the lake; None if there is no such log.
+        within: Oldest age that is allowed.
+        now: The time (UTC).
+    """
+    if found is None:
+        return Verdict(passed=True, description="no collector has run here")
+    if found.since is None:
+        return Verdict(
+            passed=True, description="the lake has all that was acknowledged", metadata={"entries": 0}
+        )
+    waits = now - found.since
+    noun = "request" if found.entries == 1 else "requests"
+    said = f"events of {found.entries:,} {noun} are not in the lake, the oldest for {length(waits)}"
+    late = waits > within
+    if late:
+        said += "; see 'headrace status', the collector's log, and the runs of this stream"
+    return Verdict(
+        passed=not late,
+        description=said,
+        metadata={"entries": found.entries, "bytes": found.bytes, "since": found.since},
     )
 
 

@@ -3,6 +3,6 @@
 ``delta`` is the adapter; ``memory`` is its twin for tests. ``suppression`` lists the people who were erased.
 """
 
-from headrace.lake.base import ERASED, RESTORED, Erased, Extent, LakeTable, LakeVersion, Snapshot
+from headrace.lake.base import AGAIN, ERASED, RESTORED, Erased, Extent, LakeTable, LakeVersion, Snapshot
 
-__all__ = ["ERASED", "RESTORED", "Erased", "Extent", "LakeTable", "LakeVersion", "Snapshot"]
+__all__ = ["AGAIN", "ERASED", "RESTORED", "Erased", "Extent", "LakeTable", "LakeVersion", "Snapshot"]

@@ -14,6 +14,10 @@ from headrace.core.batch import Chunk, Position, Table
 #: Prefix of a cursor that counts the messages of another one that left nothing, because their person was erased.
 ERASED = "headrace.erased/"
 
+#: Prefix of a cursor that counts the messages of another one that left nothing, because their sender sent them again,
+#: or has yet to send them again after others (``headrace.core.lanes``).
+AGAIN = "headrace.again/"
+
 #: Prefix of a cursor that counts the messages of another one that left something before a restore took it out.
 RESTORED = "headrace.restored/"
 
@@ -151,6 +155,12 @@ class Snapshot(Protocol):
             within: How long after that a message may be redelivered. Only for rows that Headrace wrote before
                 2026-12: their batch ids do not say when the messages were sent, so the time of landing decides.
         """
+
+    def origins_sent(self, message_ids: pl.Series, /) -> pl.DataFrame:
+        """Return ``ORIGIN_KEY`` of the rows of messages that their senders number, from whatever cursor they came."""
+
+    def sent_again(self, cursor: str, /) -> int:
+        """Return how many messages of a cursor have left nothing because their sender sends them again."""
 
     def erased(self, cursor: str, /) -> int:
         """Return how many messages of a cursor have left nothing in this table because their person was erased."""

@@ -13,7 +13,7 @@ import polars as pl
 from headrace.core.batch import ORIGIN_KEY, Chunk, Position, Table, sent_stamp
 from headrace.core.errors import Conflict, Fatal, HistoryGone
 from headrace.lake.arrow import arrow_schema, to_arrow
-from headrace.lake.base import ERASED, Erased, Extent, LakeVersion, Staged
+from headrace.lake.base import AGAIN, ERASED, Erased, Extent, LakeVersion, Staged
 from headrace.lake.layout import Layout, layout_of, reading_of, stored
 
 
@@ -352,6 +352,15 @@ class MemorySnapshot:
         if sent is not None:
             rows = rows.filter(pl.col("_batch_id") >= sent_stamp(sent))
         return rows.filter(pl.col("_message_id").is_in(message_ids.implode())).select(ORIGIN_KEY)
+
+    def origins_sent(self, message_ids: pl.Series, /) -> pl.DataFrame:
+        """Return the rows of messages."""
+        rows = self._owner.rows(self.version)
+        return rows.filter(pl.col("_message_id").is_in(message_ids.implode())).select(ORIGIN_KEY)
+
+    def sent_again(self, cursor: str, /) -> int:
+        """Return the count as of this snapshot."""
+        return self.position([AGAIN + cursor]).get(AGAIN + cursor, 0)
 
     def erased(self, cursor: str, /) -> int:
         """Return the count as of this snapshot."""

@@ -16,7 +16,7 @@ from typing import Literal
 from headrace.config.settings import child_environment
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import Fatal
-from headrace.local import broker, probes, processes, queue, stack_files
+from headrace.local import broker, collecting, probes, processes, queue, stack_files
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service
 from headrace.local.supervisor import Supervisor, start_on_free_ports
@@ -40,6 +40,7 @@ class Ports:
     broker: int | None = None
     queue: int | None = None
     clickhouse: int | None = None
+    collector: int | None = None
 
     def asked(self, service: str) -> int | None:
         """Return the requested port of a service."""
@@ -64,6 +65,7 @@ class EmbeddedStack:
         topics: Partitions by topic, created whenever the broker starts.
         queues: Queue names, created whenever the queue service starts.
         report: Receives a line whenever a person should know of a change.
+        door: Run the collector in front of the broker, too. It is no backing service: its failure is only reported.
         handles_sigterm: The caller stops the stack in order when this process gets SIGTERM. Then
             ``headrace stack down`` may send it.
 
@@ -81,11 +83,13 @@ class EmbeddedStack:
         topics: Mapping[str, int] | None = None,
         queues: tuple[str, ...] = QUEUES,
         report: Callable[[str], None] = lambda _: None,
+        door: bool = False,
         handles_sigterm: bool = False,
     ) -> None:
         self.home = home.expanduser().absolute()
         self.endpoints: dict[str, str] = {}
         self._ports, self._report, self._handles_sigterm = ports or Ports(), report, handles_sigterm
+        self._names = (*USUAL_PORTS, collecting.NAME) if door else (*USUAL_PORTS,)
         self._topics, self._queues = dict(TOPICS if topics is None else topics), queues
         self._password = secrets.token_urlsafe(24)
         self._chosen: dict[str, int] = {}
@@ -142,12 +146,12 @@ class EmbeddedStack:
         return fd
 
     def _start(self) -> None:
-        asked = {name for name in USUAL_PORTS if self._ports.asked(name) is not None}
+        asked = {name for name in self._names if self._ports.asked(name) is not None}
         start_on_free_ports(self._on_ports, asked, self._report)
 
     def _on_ports(self, lost: Collection[int]) -> Supervisor:
         """Make the services on ports that are free now."""
-        self._chosen = {name: self._choose(name, lost) for name in USUAL_PORTS}
+        self._chosen = {name: self._choose(name, lost) for name in self._names}
         self.endpoints = self._endpoints()
         supervisor = Supervisor(
             self._services(),
@@ -163,18 +167,19 @@ class EmbeddedStack:
     def _choose(self, service: str, lost: Collection[int]) -> int:
         asked = self._ports.asked(service)
         if asked is None:
-            return processes.pick_port(USUAL_PORTS[service], {*lost, *self._asked_ports()})
+            usual = USUAL_PORTS.get(service) or collecting.usual_port()
+            return processes.pick_port(usual, {*lost, *self._asked_ports()})
         processes.require_free(asked, service)
         return asked
 
     def _asked_ports(self) -> set[int]:
-        return {port for name in USUAL_PORTS if (port := self._ports.asked(name))}
+        return {port for name in self._names if (port := self._ports.asked(name))}
 
     def _services(self) -> list[Service]:
         environment = child_environment()
         bootstrap = self.endpoints["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"]
         sqs_url = self.endpoints["HEADRACE_SQS_ENDPOINT_URL"]
-        return [
+        found = [
             broker.broker_service(
                 self.home,
                 self._chosen[broker.NAME],
@@ -189,9 +194,12 @@ class EmbeddedStack:
             ),
             clickhouse_service(self.home, self._chosen[CLICKHOUSE], environment, self._password),
         ]
+        if (port := self._chosen.get(collecting.NAME)) is not None:
+            found.append(collecting.collector_service(self.home, port, {**environment, **self.endpoints}))
+        return found
 
     def _endpoints(self) -> dict[str, str]:
-        return {
+        found = {
             "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{self._chosen[broker.NAME]}",
             "HEADRACE_SQS_ENDPOINT_URL": f"http://{LOOPBACK}:{self._chosen[queue.NAME]}",
             "HEADRACE_SQS_REGION": queue.REGION,
@@ -203,6 +211,9 @@ class EmbeddedStack:
             "HEADRACE_CLICKHOUSE_PASSWORD": self._password,
             "HEADRACE_LAKE_URI": str(self.home / "lake"),
         }
+        if (port := self._chosen.get(collecting.NAME)) is not None:
+            found["HEADRACE_COLLECTOR_URL"] = collecting.address(port)
+        return found
 
     def _keep_files(self) -> None:
         """Write ``stack.env`` and ``stack.json`` again where they were removed or damaged.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config.settings import Settings, adopt, child_environment, load_settings
+from headrace.local import collecting
 from headrace.local.dagster import Dagster
 from headrace.local.embedded import EmbeddedStack
 from headrace.local.topology import topics_and_queues
@@ -35,7 +36,11 @@ class Platform:
 
 @contextmanager
 def backing_services(
-    home: Path, tuning: dict[str, str] | None = None, report: Callable[[str], None] = lambda _: None
+    home: Path,
+    tuning: dict[str, str] | None = None,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    door: bool = False,
 ) -> Iterator[tuple[EmbeddedStack, Settings]]:
     """Run the embedded stack of ``home``, and point this process's settings at it.
 
@@ -43,9 +48,17 @@ def backing_services(
         home: Folder for state, logs and lake.
         tuning: More environment variables (``HEADRACE_*``) for this process and its children.
         report: Receives a line whenever a service dies or returns.
+        door: Run the collector, too, if its extra is installed.
     """
     topics, queues = topics_and_queues(load_settings(with_stack=False))
-    stack = EmbeddedStack(home, topics=topics, queues=queues, report=report, handles_sigterm=True)
+    stack = EmbeddedStack(
+        home,
+        topics=topics,
+        queues=queues,
+        report=report,
+        door=door and collecting.installed(report),
+        handles_sigterm=True,
+    )
     with stack as endpoints:
         yield stack, adopt({**endpoints, "HEADRACE_HOME": str(stack.home), **(tuning or {})})
 

@@ -35,6 +35,7 @@ class Service:
         stop_grace: Time between SIGTERM and SIGKILL, s.
         restarts: How often it may die in a row, each time within a minute, before everything stops.
         hint: Next step in a failure's message, besides reading the log.
+        vital: Whether its failure ends the others; if not, it is only reported.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Service:
     stop_grace: float = 5.0
     restarts: int = 5
     hint: str = ""
+    vital: bool = True
 
 
 class State(enum.StrEnum):

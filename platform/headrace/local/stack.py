@@ -21,7 +21,7 @@ import psutil
 
 from headrace.config.settings import child_environment, load_settings
 from headrace.core.errors import Fatal, HeadraceError
-from headrace.local import processes, stack_files
+from headrace.local import collecting, processes, stack_files
 from headrace.local.embedded import USUAL_PORTS, AlreadyRuns, EmbeddedStack, Ports, supervisor_lives
 from headrace.local.service import State, log_tail
 from headrace.local.supervisor import stop_on_signals
@@ -152,7 +152,13 @@ def _row(
 def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
     topics, queues = topics_and_queues(load_settings(with_stack=False))
     stack = EmbeddedStack(
-        home, ports=ports, topics=topics, queues=queues, report=report, handles_sigterm=True
+        home,
+        ports=ports,
+        topics=topics,
+        queues=queues,
+        report=report,
+        door=collecting.installed(report),
+        handles_sigterm=True,
     )
     with stop_on_signals(stack.request_stop), stack:
         for row in status(home):
@@ -230,7 +236,15 @@ def _serve(home: Path, ports: Ports) -> int:
 
     ready = False
     topics, queues = topics_and_queues(load_settings(with_stack=False))
-    stack = EmbeddedStack(home, ports=ports, topics=topics, queues=queues, report=say, handles_sigterm=True)
+    stack = EmbeddedStack(
+        home,
+        ports=ports,
+        topics=topics,
+        queues=queues,
+        report=say,
+        door=collecting.installed(say),
+        handles_sigterm=True,
+    )
     try:
         with stop_on_signals(stack.request_stop), stack:
             ready = True
@@ -289,10 +303,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="the embedded stack's background supervisor")
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--home", type=Path, required=True)
-    for name in USUAL_PORTS:
+    names = (*USUAL_PORTS, collecting.NAME)
+    for name in names:
         parser.add_argument(f"--{name}-port", type=int)
     given = parser.parse_args()
-    return _serve(given.home, Ports(**{name: getattr(given, f"{name}_port") for name in USUAL_PORTS}))
+    return _serve(given.home, Ports(**{name: getattr(given, f"{name}_port") for name in names}))
 
 
 if __name__ == "__main__":

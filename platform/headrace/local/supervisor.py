@@ -99,7 +99,7 @@ class Supervisor:
         self.stop()
 
     def start(self) -> None:
-        """Start all services and return when every one is ready."""
+        """Start all services and return when every one is ready, or has failed without being vital."""
         pending = set(self._runs)
         try:
             for run in self._runs.values():
@@ -291,6 +291,10 @@ class Supervisor:
             error = ServiceFailed(run.service, f"could not be supervised: {error!r}")
         self._set(run, State.FAILED)
         assert isinstance(error, HeadraceError)
+        if not run.service.vital:
+            self._report(str(error))
+            self._events.put(run.service.name)
+            return
         self._events.put(error)
         self._stopping.set()  # no more restarts anywhere; the owner joins in stop()
         for other in self._runs.values():

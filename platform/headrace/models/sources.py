@@ -31,7 +31,7 @@ _ORIGIN = {
     "_source": "Origin - the source, e.g. kafka/analytics_events.",
     "_cursor": "Origin - what the offset counts within.",
     "_offset": "Origin - the message's offset; null for queues.",
-    "_message_id": "Origin - the message's id; null for sources with offsets.",
+    "_message_id": "Origin - the id of a queue's message, or of one that came over HTTP; null for others.",
     "_index": "Origin - place of the record within an array message, else 0.",
     "_key": "Origin - the message's key.",
     "_headers": "Origin - the message's headers, in their order.",

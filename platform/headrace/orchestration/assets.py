@@ -17,12 +17,13 @@ from dagster import (
     asset,
 )
 
+from headrace.collector.topics import collected, topic_of
 from headrace.config.settings import Settings
 from headrace.core.locks import introduce
 from headrace.orchestration import metadata, resume
 from headrace.orchestration.ingest_report import IngestReport
 from headrace.orchestration.ingest_run import Drain, ingest_run
-from headrace.orchestration.keys import lake_key, rejected_key, source_key, tags_of, warehouse_key
+from headrace.orchestration.keys import http_key, lake_key, rejected_key, source_key, tags_of, warehouse_key
 from headrace.orchestration.partitions import days_of
 from headrace.orchestration.resources import Streams
 from headrace.pipelines import Pipeline
@@ -31,10 +32,12 @@ from headrace.streams.stream import Stream
 
 
 def source_specs(pipeline: Pipeline, file: Path) -> list[AssetSpec]:
-    """Declare the external assets in which messages wait."""
-    return [
+    """Declare the external assets in which messages wait, and the collector in front of the topic to which it sends."""
+    door = topic_of(pipeline) if collected(pipeline) else None
+    found = [
         AssetSpec(
             source_key(spec),
+            deps=[http_key(pipeline)] if spec is door else [],
             group_name="sources",
             kinds={spec.kind},
             owners=[pipeline.owner],
@@ -44,6 +47,20 @@ def source_specs(pipeline: Pipeline, file: Path) -> list[AssetSpec]:
         )
         for spec in pipeline.sources
     ]
+    return found if door is None else [_http_spec(pipeline, file), *found]
+
+
+def _http_spec(pipeline: Pipeline, file: Path) -> AssetSpec:
+    return AssetSpec(
+        http_key(pipeline),
+        group_name="sources",
+        kinds={"http"},
+        owners=[pipeline.owner],
+        tags=tags_of(pipeline),
+        description=f"What `headrace collect` takes of {pipeline.name} over HTTP, and keeps until the lake has it. "
+        "Observed while its log holds any.",
+        metadata=metadata.code(file),
+    )
 
 
 def rejected_spec(pipeline: Pipeline, file: Path, settings: Settings) -> AssetSpec:

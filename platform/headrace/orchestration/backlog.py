@@ -18,13 +18,14 @@ from dagster import (
     sensor,
 )
 
+from headrace.collector.held import held
 from headrace.config.settings import Settings
 from headrace.core.batch import Backlog, Position
 from headrace.core.errors import HeadraceError
 from headrace.health.freshness import unpublished_since
 from headrace.orchestration import metadata
 from headrace.orchestration.backoff import Backoff
-from headrace.orchestration.keys import STREAM, source_key, tags_of
+from headrace.orchestration.keys import STREAM, http_key, source_key, tags_of
 from headrace.orchestration.resources import Streams
 from headrace.orchestration.runtime.types import Job
 from headrace.orchestration.sensors import ACTIVE, SOURCE, active, instance_of, seconds
@@ -67,6 +68,7 @@ def backlog_sensor(
             tick = _Tick(instance_of(context), job.name, stream, settings, pauses, noted)
             for spec in pipeline.sources:
                 tick.look_at(spec)
+            tick.look_at_door()
             if not tick.requests:
                 tick.look_for_unpublished()
         return tick.result()
@@ -84,6 +86,7 @@ class _Noted:
     def __init__(self) -> None:
         self._observed: dict[str, tuple[float, int]] = {}
         self._looked_at: float | None = None
+        self._asked_at: float | None = None
 
     def worth_observing(self, source: str, waiting: int) -> bool:
         """Tell whether a backlog is worth an observation: at its first look, then once a minute if it changed."""
@@ -91,6 +94,14 @@ class _Noted:
         if now - at < _NOTED_SECONDS or waiting == before:
             return False
         self._observed[source] = (now, waiting)
+        return True
+
+    def worth_asking(self) -> bool:
+        """Tell whether the collector's log was not looked at within the last minute."""
+        now = time.monotonic()
+        if self._asked_at is not None and now - self._asked_at < _NOTED_SECONDS:
+            return False
+        self._asked_at = now
         return True
 
     def worth_looking(self) -> bool:
@@ -148,6 +159,19 @@ class _Tick:
                 self._seen.append(f"{label}: 0")
         if looked is not None and self._noted.worth_observing(spec.name, looked[0].waiting):
             self._events.append(AssetObservation(source_key(spec), metadata=metadata.backlog(*looked)))
+
+    def look_at_door(self) -> None:
+        """Note what the collector's log holds, once a minute at most, because that reads the log."""
+        if not self._noted.worth_asking():
+            return
+        try:
+            found = held(self._stream)
+        except HeadraceError as error:
+            self._seen.append(str(error))
+            return
+        if found is not None and self._noted.worth_observing("http", found.entries):
+            key = http_key(self._stream.pipeline)
+            self._events.append(AssetObservation(key, metadata=metadata.held(found)))
 
     def look_for_unpublished(self) -> None:
         """Request a run if the warehouse was away when the last one ended, and no message makes another."""

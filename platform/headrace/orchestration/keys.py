@@ -14,6 +14,11 @@ def source_key(spec: Spec) -> AssetKey:
     return AssetKey(spec.name.split("/"))
 
 
+def http_key(pipeline: Pipeline) -> AssetKey:
+    """Make the asset key of what the collector takes of a stream."""
+    return AssetKey(["http", pipeline.name])
+
+
 def lake_key(pipeline: Pipeline) -> AssetKey:
     """Make the asset key of a lake table."""
     return AssetKey(["lake", pipeline.name])

@@ -16,6 +16,7 @@ from dagster import (
     TableSchema,
 )
 
+from headrace.collector.held import Held
 from headrace.core.batch import Backlog, Table, is_map
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -25,7 +26,7 @@ _ORIGIN = {
     "_source": "the topic, queue or file",
     "_cursor": "the topic's partition, the queue or the folder",
     "_offset": "place of the message in its partition",
-    "_message_id": "the queue's id of the message",
+    "_message_id": "the id of a queue's message, or of one that came over HTTP",
     "_index": "place of the record in a message that holds several",
     "_key": "the message's key",
     "_headers": "the message's headers",
@@ -81,6 +82,17 @@ def code_at(file: Path, line: int | None) -> dict[str, Any]:
     """Link a line of a file."""
     reference = LocalFileCodeReference(file_path=str(file), line_number=line or 1, label=file.name)
     return {"dagster/code_references": CodeReferencesMetadataValue(code_references=[reference])}
+
+
+def held(found: Held) -> dict[str, MetadataValue]:
+    """Show what the collector's log holds that the lake does not have."""
+    shown: dict[str, MetadataValue] = {
+        "waiting": MetadataValue.int(found.entries),
+        "bytes": MetadataValue.int(found.bytes),
+    }
+    if found.since is not None:
+        shown["oldest"] = MetadataValue.timestamp(found.since)
+    return shown
 
 
 def backlog(found: Backlog, position: Mapping[str, int]) -> dict[str, MetadataValue]:

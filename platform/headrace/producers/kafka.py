@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -145,11 +146,54 @@ class KafkaProducer:
                 else:
                     produce(topic, payload, key)
             except BufferError:
-                self._wait_for_room(topic, payload, key, keyless)
+                if key is None:
+                    self._wait_for_room(partial(produce, topic, payload, None, keyless))
+                else:
+                    self._wait_for_room(partial(produce, topic, payload, key))
             except KafkaException as error:
                 self._failure = self._failure or error.args[0]
                 self._raise_failure()
         poll(0)
+        self._raise_failure()
+
+    def send_in_lane(
+        self, lane: int, payload: bytes, headers: list[tuple[str, bytes]], told: Callable[[int, int], object]
+    ) -> None:
+        """Hand over a message to the lane's partition; waits as ``send`` does, and raises as it does.
+
+        Args:
+            lane: Messages of a lane stay in their order.
+            payload: Body of the message.
+            headers: Names and values.
+            told: Called with partition and offset once the broker has the message, while this client polls.
+        """
+
+        def answered(error: KafkaError | None, message: Message) -> None:
+            self._answered(error, message)
+            if error is None:
+                told(int(message.partition() or 0), int(message.offset() or 0))
+
+        partition = self._partitions[lane % len(self._partitions)]
+        produce = partial(
+            self._client.produce,
+            self._topic,
+            payload,
+            None,
+            partition,
+            headers=headers,
+            on_delivery=answered,
+        )
+        try:
+            produce()
+        except BufferError:
+            self._wait_for_room(produce)
+        except KafkaException as error:
+            self._failure = self._failure or error.args[0]
+        self._raise_failure()
+
+    def poll(self, seconds: float = 0.0) -> None:
+        """Look at what the broker has answered, waiting for it at most so long; raises as ``send`` does."""
+        self._client.poll(seconds)
         self._raise_failure()
 
     def flush(self) -> None:
@@ -164,13 +208,10 @@ class KafkaProducer:
             self._client.purge()
             self._client.poll(0)
 
-    def _wait_for_room(self, topic: str, payload: bytes | None, key: bytes | None, keyless: int) -> None:
+    def _wait_for_room(self, produce: Callable[[], None]) -> None:
         def fits() -> bool:
             try:
-                if key is None:
-                    self._client.produce(topic, payload, None, keyless)
-                else:
-                    self._client.produce(topic, payload, key)
+                produce()
             except BufferError:
                 return False
             return True

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from headrace.core.batch import Backlog, Gap, MicroBatch, Position
+import polars as pl
+
+from headrace.core.batch import HEADERS, Backlog, Gap, MicroBatch, Position
+from headrace.core.lanes import numbered
+
+#: Names and values of a message's headers.
+Headers = Sequence[tuple[str, bytes]]
 
 
 class MemoryLog:
@@ -19,11 +26,16 @@ class MemoryLog:
     def __init__(self, name: str, partitions: int = 1) -> None:
         self.name = f"memory/{name}"
         self._messages: list[list[bytes | None]] = [[] for _ in range(partitions)]
+        self._headers: list[dict[int, Headers]] = [{} for _ in range(partitions)]
         self._begin = [0] * partitions
         self.acknowledged = Position()
 
-    def publish(self, payloads: Sequence[bytes | None], partition: int = 0) -> None:
-        """Append messages to a partition."""
+    def publish(
+        self, payloads: Sequence[bytes | None], partition: int = 0, headers: Sequence[Headers] = ()
+    ) -> None:
+        """Append messages to a partition, with the headers of each, if they have any."""
+        first = len(self._messages[partition])
+        self._headers[partition].update(enumerate(headers, first))
         self._messages[partition].extend(payloads)
 
     def trim(self, begin: int, partition: int = 0) -> None:
@@ -49,7 +61,7 @@ class MemoryLog:
             if end > start[cursor]:
                 moved[cursor] = end
         before = Position(start)
-        return MicroBatch.of(
+        batch = MicroBatch.of(
             self.name,
             [payload for _, _, payload in rows],
             cursor=[cursor for cursor, _, _ in rows],
@@ -59,6 +71,11 @@ class MemoryLog:
             after=before.advanced(moved),
             gaps=tuple(gaps),
         )
+        number = {cursor: n for n, cursor in enumerate(self.cursors())}
+        headers = [self._headers[number[cursor]].get(offset) for cursor, offset, _ in rows]
+        found = [None if one is None else [{"key": k, "value": v} for k, v in one] for one in headers]
+        records, lanes = numbered(batch.records.with_columns(headers=pl.Series(found, dtype=HEADERS)))
+        return replace(batch, records=records, lanes=lanes)
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Store the position, for tests to look at."""

@@ -12,6 +12,7 @@ from headrace.clients.sqs import sqs_client
 from headrace.config.settings import Settings
 from headrace.contracts import Limits
 from headrace.core.batch import Table
+from headrace.core.errors import NotSet
 from headrace.core.extras import require
 from headrace.core.guard import Guard
 from headrace.flow.reads import Pace
@@ -20,6 +21,7 @@ from headrace.formats.registered import Framing
 from headrace.lake.delta import DeltaLakeTable
 from headrace.pipelines import Files, Kafka, Pipeline, Spec, Sqs, discover_for
 from headrace.producers import Producer
+from headrace.producers.http import HttpProducer
 from headrace.producers.kafka import KafkaProducer
 from headrace.producers.sqs import SqsProducer
 from headrace.sources import Source
@@ -150,6 +152,23 @@ def producer(settings: Settings, spec: Kafka | Sqs) -> Producer:
         access_key_id=settings.aws_access_key_id,
         secret_access_key=secret.get_secret_value() if secret else None,
     )
+
+
+def http_producer(settings: Settings, stream: str) -> HttpProducer:
+    """Make a producer for a collector.
+
+    Raises:
+        NotSet: There is no write key.
+    """
+    key = settings.collector_key.get_secret_value()
+    own = settings.collector_folder / "default.key"
+    if not key and own.exists():
+        key = own.read_text().strip()
+    if not key:
+        raise NotSet("no HEADRACE_COLLECTOR_KEY is set: make a key with 'headrace keys create', and set it")
+    host, port = settings.collector_host, settings.collector_port
+    near = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return HttpProducer(settings.collector_url or f"http://{near}:{port}", stream, key)
 
 
 def limits_of(pipeline: Pipeline, settings: Settings) -> Limits:

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, Transaction
 
 from headrace.core.batch import ORIGIN_KEY, ORIGIN_SCHEMA, Position, Table
 from headrace.core.errors import HistoryGone
-from headrace.lake.base import ERASED, RESTORED, Staged
+from headrace.lake.base import AGAIN, ERASED, RESTORED, Staged
 from headrace.lake.delta import growth
 from headrace.lake.delta.history import RESTORES, before_restores
 from headrace.lake.delta.mixed import by_types
@@ -130,15 +130,19 @@ class DeltaSnapshot:
             found.append(self._found(cursor, None, since, wanted, before))
         return pl.concat(found)
 
+    def origins_sent(self, message_ids: pl.Series, /) -> pl.DataFrame:
+        """Return ``ORIGIN_KEY`` of the rows of messages; looks through all files."""
+        return self._found(None, None, None, pl.col("_message_id").is_in(message_ids.implode()))
+
     def _found(
         self,
-        cursor: str,
+        cursor: str | None,
         within: pc.Expression | None,
         sent: SentSince | None,
         wanted: pl.Expr,
         handle: DeltaTable | None = None,
     ) -> pl.DataFrame:
-        """Find rows of a cursor.
+        """Find rows of a cursor; None searches all cursors.
 
         pyarrow compares numbers and times; Polars compares strings, for the reason given in
         ``DeltaLakeTable.scan``.
@@ -148,7 +152,8 @@ class DeltaSnapshot:
             dataset = self._owner.dataset(handle or self._handle, sent, cursor)
             for batch in dataset.to_batches(columns=ORIGIN_KEY, filter=within):
                 rows = pl.DataFrame(pl.from_arrow(batch))
-                found.append(rows.filter((pl.col("_cursor") == cursor) & wanted))
+                of_cursor = pl.lit(value=True) if cursor is None else pl.col("_cursor") == cursor
+                found.append(rows.filter(of_cursor & wanted))
         return pl.concat(found)
 
     @property
@@ -197,6 +202,10 @@ class DeltaSnapshot:
                     pl.DataFrame(pl.from_arrow(batch)).filter(pl.col("_cursor") == cursor)["_message_id"]
                 )
         return pl.concat(found).unique()
+
+    def sent_again(self, cursor: str, /) -> int:
+        """Return how many messages of a cursor have left nothing because their sender sends them again."""
+        return self.position([AGAIN + cursor]).get(AGAIN + cursor, 0)
 
     def erased(self, cursor: str, /) -> int:
         """Return how many messages of a cursor have left nothing because their person was erased."""

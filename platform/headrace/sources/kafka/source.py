@@ -35,6 +35,7 @@ from kafka.structs import OffsetAndMetadata
 from headrace.clients.kafka import connect, missing, refusal
 from headrace.core.batch import RECORD_SCHEMA, Backlog, Gap, MicroBatch, Position, Unwrapped
 from headrace.core.errors import Fatal, Inconclusive, Retriable
+from headrace.core.lanes import numbered
 from headrace.sources.kafka.buffer import PartitionBuffers
 from headrace.sources.kafka.fetch import whole_batches
 
@@ -179,7 +180,9 @@ class KafkaSource:
             raise Retriable(f"topic {self.topic!r} was created again while it was read; start over")
         # a gap moves the position even if no message follows it, so that it is counted exactly once
         asked = before.advanced({gap.cursor: gap.first for gap in gaps})
-        return MicroBatch(self.name, records, asked, before.advanced(moved), None, gaps, unwrap=self._unwrap)
+        records, lanes = numbered(records)
+        after = before.advanced(moved)
+        return MicroBatch(self.name, records, asked, after, None, gaps, unwrap=self._unwrap, lanes=lanes)
 
     def _filled(
         self, consumer: KafkaConsumer, after: Position, max_messages: int, wait_seconds: float

@@ -1,0 +1,90 @@
+"""Commands for the collector's write keys."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from headrace.cli.shared import Json, emit
+
+app = typer.Typer(no_args_is_help=True, help="Make and end the keys with which one sends to the collector.")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")]
+
+
+def _keys() -> Any:
+    from headrace.collector.keys import Keys
+    from headrace.config.settings import settings
+
+    return Keys(settings().collector_keys_file)
+
+
+@app.command("create")
+def create(
+    name: Name,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Only this stream; may be repeated. Default: all.")
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Pages of this origin may use it, e.g. https://shop.example; may be repeated."),
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0, help="Events per second, on average; 0: no limit.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print it, this once: only its digest is kept."""
+    origins = [one.rstrip("/") for one in origin or ()]
+    secret = _keys().create(name, streams=stream or (), origins=origins, rate=rate)
+    emit({"name": name, "key": secret}, as_json, [escape(secret)])
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the keys, also those that were revoked."""
+    found = _keys().all()
+    value = [
+        {
+            "name": key.name,
+            "begins": [digest.begins for digest in key.digests],
+            "streams": sorted(key.streams),
+            "origins": sorted(key.origins),
+            "rate": key.rate,
+            "created": key.created.isoformat(),
+            "revoked": key.revoked and key.revoked.isoformat(),
+        }
+        for key in found
+    ]
+    lines = [
+        f"{key.name:<20} {key.digests[0].begins}…  {', '.join(sorted(key.streams)) or 'all streams'}"
+        + (f"  from {', '.join(sorted(key.origins))}" if key.origins else "")
+        + (f"  {key.rate:g} events/s" if key.rate else "")
+        + (f"  revoked {key.revoked:%Y-%m-%d %H:%M} UTC" if key.revoked else "")
+        for key in found
+    ]
+    emit(
+        value,
+        as_json,
+        [escape(line) for line in lines] or ["there are no keys yet; 'headrace keys create NAME'"],
+    )
+
+
+@app.command("revoke")
+def revoke(name: Name, as_json: Json = False) -> None:
+    """End a key at once; a running collector notices within a second."""
+    _keys().revoke(name)
+    emit({"revoked": name}, as_json, [f"key {escape(name)} is revoked"])
+
+
+@app.command("rotate")
+def rotate(
+    name: Name,
+    hours: Annotated[
+        float, typer.Option(min=0, help="For how many hours the key of before works on.")
+    ] = 24.0,
+    as_json: Json = False,
+) -> None:
+    """Give a key another secret and print it; ids of events stay unique across the two."""
+    secret = _keys().rotate(name, timedelta(hours=hours))
+    emit({"name": name, "key": secret}, as_json, [escape(secret)])

@@ -1,0 +1,1 @@
+"""Take events over HTTP, keep them in a durable log, and send them on until the lake holds them."""

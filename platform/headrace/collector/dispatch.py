@@ -1,0 +1,170 @@
+"""Send a log's entries to the topics of their streams, and remove from it what the lake holds."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from headrace.collector.topics import topic_of
+from headrace.collector.way import Far, Outlet, Seen, Way
+from headrace.core.errors import HeadraceError
+from headrace.producers.kafka import KafkaProducer
+from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.stream import Stream, streams
+
+if TYPE_CHECKING:
+    from headrace.collector.ids import Ids
+    from headrace.collector.log import DurableLog
+    from headrace.config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which the broker's silence about a message is an error.
+_TIMEOUT_SECONDS = 30.0
+
+
+class KafkaFar:
+    """A stream's topic and its lake. For one thread."""
+
+    def __init__(self, stream: Stream) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            stream: For this thread alone.
+        """
+        self._stream = stream
+
+    def outlet(self) -> Outlet:
+        """Connect a producer."""
+        settings, topic = self._stream.settings, topic_of(self._stream.pipeline).topic
+        return KafkaProducer(settings.kafka_servers, topic, settings.kafka_security, _TIMEOUT_SECONDS)
+
+    def look(self, lanes: list[str]) -> Seen:
+        """Read the newest positions; those of lanes and of offsets are of one version."""
+        cursors = self._topic().cursors()
+        good = self._stream.lake.good
+        position = good.open().position([*lanes, *cursors])
+        topic = cursors[0].rpartition("/")[0] if cursors else ""
+        read = {int(c.rpartition("/")[2]): position[c] for c in cursors if c in position}
+        return Seen({c: position[c] for c in lanes if c in position}, read, topic)
+
+    def held(self) -> Mapping[int, tuple[int, int]]:
+        """Ask for begin and end of each partition."""
+        offsets = self._topic().offsets()
+        return {int(cursor.rpartition("/")[2]): both for cursor, both in offsets.items()}
+
+    def _topic(self) -> KafkaSource:
+        return self._stream.kafka(topic_of(self._stream.pipeline).name)
+
+    def close(self) -> None:
+        """Release every connection."""
+        self._stream.close()
+
+
+def fars_of(settings: Settings) -> dict[str, Far]:
+    """Return topic and lake of every stream of this installation; they connect on first use."""
+    return {name: KafkaFar(stream) for name, stream in streams(settings, retry=False).items()}
+
+
+class Dispatcher:
+    """The ways of all streams, and the removal of what has landed.
+
+    Entries of a stream that is no more stay in the log, and are named.
+    """
+
+    def __init__(self, durable: DurableLog, ids: Ids, fars: Mapping[str, Far]) -> None:
+        """Start nothing yet.
+
+        Args:
+            durable: The log.
+            ids: Its index: nothing leaves the log that the index does not hold for good.
+            fars: Topic and lake of each stream.
+        """
+        self._log, self._ids = durable, ids
+        self._landed = threading.Event()
+        self._fars = dict(fars)
+        self._stopping = threading.Event()
+        self._named: set[str] = set()
+        self.ways = {name: Way(durable, name, far, self._landed.set) for name, far in fars.items()}
+        self._remover = threading.Thread(target=self._remove, name="collector-removal", daemon=True)
+
+    def start(self) -> None:
+        """Send, and remove, until ``stop``."""
+        for way in self.ways.values():
+            way.start()
+        self._remover.start()
+
+    def stop(self) -> None:
+        """Stop; a no-op if it was never started."""
+        self._stopping.set()
+        self._landed.set()
+        for way in self.ways.values():
+            way.stop()
+        if self._remover.is_alive():
+            self._remover.join()
+        for far in self._fars.values():
+            far.close()
+
+    def in_topic(self, stream: str, number: int) -> bool:
+        """Tell whether the broker, or the lake, has an entry, as far as is known."""
+        way = self.ways.get(stream)
+        return way is not None and way.in_topic(number)
+
+    @property
+    def landed(self) -> int:
+        """Number below which the lake holds every entry."""
+        strange = self._strange()
+        ends = [way.landed for way in self.ways.values()] + [first for _, first in strange]
+        return min(ends, default=0)
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Why entries do not reach their topics at the moment, a line each."""
+        stuck = [f"{way.stream}: {way.problem}" for way in self.ways.values() if way.problem]
+        gone = [
+            f"the log holds entries of stream {name!r} from {first} on, and there is no such stream; bring it back, or"
+            " move the log away"
+            for name, first in self._strange()
+        ]
+        return [*stuck, *gone]
+
+    def _strange(self) -> list[tuple[str, int]]:
+        found: dict[str, int] = {}
+        for way in list(self.ways.values()):
+            for name, first in list(way.others.items()):
+                if name not in self.ways:
+                    found[name] = min(first, found.get(name, first))
+        return sorted(found.items())
+
+    def _remove(self) -> None:
+        while not self._stopping.is_set():
+            self._landed.wait()
+            self._landed.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self.remove_landed()
+            except HeadraceError as error:
+                log.error("%s", error)
+            except Exception:
+                log.exception("nothing was removed from the log")
+            self._stopping.wait(1.0)
+
+    def remove_landed(self) -> None:
+        """Remove what the lake and, for good, the index hold.
+
+        Raises:
+            Retriable: The disk fails.
+        """
+        for name, first in self._strange():
+            if name not in self._named:
+                self._named.add(name)
+                log.error("stream %r is no more, and the log holds entries of it from %d on", name, first)
+        before = self.landed
+        segments = self._log.segments()
+        if len(segments) > 1 and segments[1].first <= before:  # there is a segment to remove
+            if self._ids.synced < before:
+                self._ids.sync()
+            self._log.remove(min(before, self._ids.synced))

@@ -1,0 +1,297 @@
+"""Run a collector: open its log and index, put the door in front of them, and serve HTTP until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from headrace.collector.about import Client
+from headrace.collector.access import Access, Policy
+from headrace.collector.app import App
+from headrace.collector.dispatch import Dispatcher, KafkaFar
+from headrace.collector.door import Door
+from headrace.collector.ids import Ids
+from headrace.collector.judge import warm
+from headrace.collector.keys import Keys, first_key
+from headrace.collector.log import DurableLog
+from headrace.collector.meters import Meters
+from headrace.collector.prepare import Target, targets
+from headrace.collector.progress import LakeProgress
+from headrace.collector.receipts import Progress
+from headrace.collector.routes.operation import Operation
+from headrace.collector.service import Service, Sizes
+from headrace.collector.topics import topic_of
+from headrace.core.errors import Fatal
+from headrace.core.lanes import cursor_of, spread
+from headrace.pipelines import Pipeline, discover_for
+from headrace.streams.adapters import limits_of
+from headrace.streams.stream import Stream
+
+if TYPE_CHECKING:
+    from headrace.config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Connections that wait to be taken, and that are served at a time.
+_BACKLOG, _CONNECTIONS = 2_048, 16_384
+#: Milliseconds for the headers of a request.
+_HEADER_MILLISECONDS = 30_000
+#: Seconds from the call that serves to its listening, at most.
+_READY_SECONDS = 0.1
+#: Seconds for which a thread keeps Python's lock while others wait: the committer must not wait for the loop.
+_SWITCH_SECONDS = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """A collector that is open and serves nothing yet.
+
+    Attributes:
+        app: The ASGI application.
+        door: Takes events.
+        log: The log.
+        ids: The index.
+        dispatcher: Sends what the log holds to topics.
+        meters: What is counted.
+        targets: The streams by name.
+    """
+
+    app: App
+    door: Door
+    log: DurableLog
+    ids: Ids
+    dispatcher: Dispatcher
+    meters: Meters
+    targets: Mapping[str, Target]
+
+
+def pipelines_of(settings: Settings) -> dict[str, Pipeline]:
+    """Return the streams that may be sent to: those that have a topic with JSON among their sources."""
+    found = {}
+    for name, pipeline in discover_for(settings).pipelines.items():
+        try:
+            topic_of(pipeline)
+        except Fatal as error:
+            log.warning("stream %r is not collected for: %s", name, error)
+        else:
+            found[name] = pipeline
+    if not found:
+        log.warning("no stream has a topic that takes JSON, so every event is refused; see 'headrace status'")
+    return found
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Collector]:
+    """Open a collector; when it is left, what waits is committed and everything closed.
+
+    Args:
+        settings: Where everything is.
+
+    Raises:
+        Busy: Another process has its log.
+        Fatal: Log, index or keys cannot be opened.
+    """
+    with ExitStack() as held:
+        pipelines = pipelines_of(settings)
+        streams = targets({name: (p.contract, limits_of(p, settings)) for name, p in pipelines.items()})
+        warm(streams)
+        folder = settings.collector_folder
+        durable = DurableLog(folder / "log", limit_bytes=settings.collector_log_bytes)
+        held.callback(durable.close)
+        ids = Ids(folder / "ids", timedelta(days=settings.collector_repeat_days))
+        held.callback(ids.close)
+        if added := ids.catch_up(durable):
+            log.info("%s entries of the log were added to the index", f"{added:,}")
+        dispatcher = Dispatcher(
+            durable, ids, {name: KafkaFar(s) for name, s in _streams(pipelines, settings, held)}
+        )
+        held.callback(dispatcher.stop)
+        meters = Meters()
+        door = Door(
+            durable,
+            ids,
+            streams,
+            meters,
+            group_seconds=settings.collector_group_ms / 1_000,
+            message_bytes=settings.max_message_bytes // 2,
+        )
+        held.callback(door.close)
+        access = _access(settings)
+        progress = LakeProgress(
+            dict(_streams(pipelines, settings, held)),
+            lambda number: spread(number, durable.lanes),
+            [cursor_of(durable.id, lane) for lane in range(durable.lanes)],
+            dispatcher.in_topic,
+        )
+        pages = _operation(streams, door, durable, dispatcher, access, meters, progress).pages
+        client = Client(settings.collector_address, settings.collector_user_agent)
+        sizes = Sizes(
+            settings.collector_body_bytes,
+            min(settings.collector_event_bytes, settings.max_message_bytes),
+            settings.collector_batch_events,
+        )
+        service = Service(door, streams, access, client, meters, durable.id, sizes, pages)
+        dispatcher.start()
+        yield Collector(
+            App(service, settings.collector_body_seconds), door, durable, ids, dispatcher, meters, streams
+        )
+
+
+def _streams(
+    pipelines: Mapping[str, Pipeline], settings: Settings, held: ExitStack
+) -> Iterator[tuple[str, Stream]]:
+    """Yield streams with adapters of their own, which are closed in the end: each is for one thread."""
+    for name, pipeline in pipelines.items():
+        stream = Stream(pipeline, settings, retry=False)
+        held.callback(stream.close)
+        yield name, stream
+
+
+def _access(settings: Settings) -> Access:
+    keys = Keys(settings.collector_keys_file)
+    if (
+        not settings.collector_anonymous
+        and (made := first_key(keys, settings.collector_first_key)) is not None
+    ):
+        log.warning("a first write key 'default' was made; %s has it", made)
+    policy = Policy(
+        settings.collector_anonymous,
+        frozenset(settings.collector_origins),
+        settings.collector_key_rate,
+        settings.collector_address_rate,
+        settings.collector_proxies,
+    )
+    return Access(keys, policy)
+
+
+def _operation(
+    streams: Mapping[str, Target],
+    door: Door,
+    durable: DurableLog,
+    dispatcher: Dispatcher,
+    access: Access,
+    meters: Meters,
+    progress: Progress,
+) -> Operation:
+    from headrace.collector import description
+
+    @cache
+    def described() -> dict[str, Any]:
+        return description.described(streams)
+
+    def gauges() -> dict[str, tuple[str, float]]:
+        return {
+            "headrace_collector_log_bytes": (
+                "Bytes of the log that the lake does not have yet.",
+                durable.bytes,
+            ),
+            "headrace_collector_waiting_entries": (
+                "Entries that the lake does not have yet, as far as is known.",
+                max(0, durable.next - max(dispatcher.landed, durable.oldest)),
+            ),
+            "headrace_collector_problems": (
+                "Streams whose entries do not reach their topics.",
+                len(dispatcher.problems),
+            ),
+        }
+
+    return Operation(
+        durable.id,
+        progress,
+        access,
+        meters,
+        gauges,
+        lambda: door.broken,
+        described,
+        lambda: description.page(described()),
+    )
+
+
+async def serve(app: App, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or SIGINT; requests that are under way are answered first.
+
+    Granian's embedded server in this very process: what kills the process kills all of it, and its log is free.
+
+    Args:
+        app: The application.
+        host: Address to listen on.
+        port: Port to listen on.
+        ready: Called once it listens.
+
+    Raises:
+        Fatal: The address cannot be had.
+    """
+    _bindable(host, port)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    server = Server(
+        app,
+        host,
+        port,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
+        websockets=False,
+        backlog=_BACKLOG,
+        backpressure=_CONNECTIONS,
+        log_enabled=False,
+    )
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, server.stop)
+    loop.call_later(_READY_SECONDS, ready)
+    await server.serve()
+
+
+def run(app: App, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve as ``serve`` does, in a loop of its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(app, host, port, ready))
+
+
+def _bindable(host: str, port: int) -> None:
+    """Find out whether an address can be had: the server itself would say it in its own words, and stay.
+
+    Raises:
+        Fatal: It cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as tried:
+        try:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, port))
+        except OSError as error:
+            raise Fatal(
+                f"the collector cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose"
+                " another HEADRACE_COLLECTOR_HOST or HEADRACE_COLLECTOR_PORT"
+            ) from error
+
+
+class JsonLines(logging.Formatter):
+    """Formats each record of the log as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return json.dumps(said)

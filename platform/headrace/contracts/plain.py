@@ -1,0 +1,228 @@
+"""Recognise single records that a contract surely accepts, in about a microsecond each.
+
+``check_batch`` judges in columns: what a batch costs before its first record is some milliseconds, which is nothing
+for ten thousand records and too much for one that somebody waits for. So a struct of msgspec's is derived from a
+contract, which takes only records of which there is no doubt. What it does not take is for ``check_batch`` to judge;
+nothing is rejected here.
+
+Accepted records are written anew, so a spelling of a value that only one of the two readers knows cannot matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+import polars as pl
+
+from headrace.contracts.base import Column, Contract
+from headrace.contracts.builtin_checks import builtin
+from headrace.contracts.check import Limits
+from headrace.contracts.dtypes import INT_RANGE
+from headrace.core.batch import STRING_MAP, UTC_MICROS
+
+#: Times beyond these are left to ``check_batch``: near the ends of a calendar, zones matter.
+_FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+#: Values of a column that are remembered as accepted; beyond that they are forgotten, not distrusted.
+_MOST_KNOWN = 4_096
+_BOUNDS = {
+    "greater_than_or_equal_to": ("min_value", "ge"),
+    "less_than_or_equal_to": ("max_value", "le"),
+    "greater_than": ("min_value", "gt"),
+    "less_than": ("max_value", "lt"),
+}
+_ABSENT = msgspec.UNSET
+
+
+class Plain:
+    """Reads records that a contract surely accepts. ``of`` makes one; one thread reads, another may call ``learn``.
+
+    Attributes:
+        key: Attribute of a record with the contract's key.
+        time: Attribute with the contract's time.
+        names: Attribute by field.
+    """
+
+    def __init__(self, contract: Contract, limits: Limits, members: list[tuple[str, Any, Any]]) -> None:
+        """Derive the decoder; ``of`` says whether a contract has one."""
+        self._limits = limits
+        self.names = {column.name: member[0] for column, member in zip(contract.fields, members, strict=True)}
+        self.key, self.time = self.names[contract.key], self.names[contract.time]
+        struct = msgspec.defstruct(
+            "Plain",
+            members,
+            gc=False,
+            omit_defaults=True,
+            forbid_unknown_fields=True,
+            kw_only=True,
+            rename={attribute: name for name, attribute in self.names.items()},
+        )
+        self._decode = msgspec.json.Decoder(struct).decode
+        self._encode = msgspec.json.Encoder().encode
+        fields = contract.fields
+        self._objects = [(self.names[c.name], _longest(contract, c)) for c in fields if c.wire == "object"]
+        self._times = [self.names[c.name] for c in fields if c.wire == "time"]
+        matched = [c.name for c in fields if "str_matches" in dict(_checks(contract, c) or ())]
+        self._known: dict[str, set[str]] = {name: set() for name in matched}
+        self._patterns = [(self.names[name], known) for name, known in self._known.items()]
+
+    @classmethod
+    def of(cls, contract: Contract, limits: Limits) -> Plain | None:
+        """Return the decoder of a contract; None if only ``check_batch`` can judge its records."""
+        schema = contract.schema
+        if contract.transform or contract.shaping or contract.history or schema.checks or schema.unique:
+            return None
+        members = [_member(contract, n, column) for n, column in enumerate(contract.fields)]
+        found = [member for member in members if member is not None]
+        return cls(contract, limits, found) if len(found) == len(members) else None
+
+    def read(self, raw: bytes | msgspec.Raw) -> Any:
+        """Return a record of which only its time remains to be judged; None if there is any doubt.
+
+        Args:
+            raw: JSON in UTF-8.
+        """
+        try:
+            record = self._decode(raw)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        for attribute, known in self._patterns:
+            value = getattr(record, attribute)
+            if value is not _ABSENT and value is not None and value not in known:
+                return None
+        for attribute, most in self._objects:
+            value = getattr(record, attribute)
+            if value is not _ABSENT and not _is_object(value, most):
+                return None
+        for attribute in self._times:
+            value = getattr(record, attribute)
+            if isinstance(value, datetime) and not _FIRST <= value < _LAST:
+                return None
+        return record
+
+    def timely(self, record: Any, now: datetime) -> bool:
+        """Tell whether a record's time lies in the window that is accepted at a moment."""
+        time: datetime = getattr(record, self.time)
+        return self._limits.event_time_min <= time <= now + self._limits.event_time_ahead
+
+    def write(self, record: Any) -> bytes:
+        """Return a record as JSON; its members may have been set."""
+        return self._encode(record)
+
+    def learn(self, good: pl.DataFrame) -> None:
+        """Note values that ``check_batch`` has accepted where a pattern is asked for.
+
+        Patterns are Rust's to read, not Python's, so a value is trusted once it has passed.
+
+        Args:
+            good: ``CheckedBatch.good``.
+        """
+        for name, known in self._known.items():
+            found = {value for value in good[name].unique().to_list() if value is not None}
+            if len(known) + len(found) > _MOST_KNOWN:
+                known.clear()
+            known.update(found)
+
+
+def _member(contract: Contract, number: int, column: Column) -> tuple[str, Any, Any] | None:
+    """Return attribute, type and default of a column's member; None if it is not for msgspec to judge."""
+    checks = _checks(contract, column)
+    kind = None if checks is None else _kind(contract, column, checks)
+    if kind is None:
+        return None
+    may_lack = column.nullable or column.default is not None
+    if column.nullable and kind is not msgspec.Raw:
+        kind = kind | None
+    return (
+        f"f{number}",
+        kind | msgspec.UnsetType if may_lack else kind,
+        _ABSENT if may_lack else msgspec.NODEFAULT,
+    )
+
+
+def _kind(contract: Contract, column: Column, checks: list[tuple[str, Mapping[str, Any]]]) -> Any:
+    """Return the type that takes only values which pass all checks of a column; None if there is none."""
+    names = {name for name, _ in checks}
+    if column.name == contract.claims:
+        return Literal[contract.version] if not checks else None
+    if column.wire == "string" and column.dtype == pl.String():
+        return _text(column, checks, names)
+    if column.wire in ("number", "integer") and names <= set(_BOUNDS) and len(names) == len(checks):
+        return _number(column, checks)
+    if checks and not (column.wire == "object" and names == {"str_length"}):
+        return None
+    if column.wire == "object" and column.dtype == pl.String():
+        return msgspec.Raw
+    if column.wire == "time" and column.dtype == UTC_MICROS:
+        return Annotated[datetime, msgspec.Meta(tz=True)]
+    if column.wire == "boolean":
+        return bool
+    return dict[str, str] if column.dtype == STRING_MAP else None
+
+
+def _text(column: Column, checks: list[tuple[str, Mapping[str, Any]]], names: set[str]) -> Any:
+    if len(names) != len(checks) or not names <= {"str_length", "str_matches", "isin"}:
+        return None
+    said = dict(checks)
+    if "isin" in said:
+        allowed = said["isin"]["allowed_values"]
+        return Literal[tuple(allowed)] if names == {"isin"} and all(map(_is_text, allowed)) else None
+    if "str_matches" in said and not column.low_cardinality:
+        return None  # its values hardly repeat, so there is nothing to remember
+    length = said.get("str_length", {})
+    if length.get("exact_value") is not None:
+        return None
+    return Annotated[
+        str, msgspec.Meta(min_length=length.get("min_value"), max_length=length.get("max_value"))
+    ]
+
+
+def _number(column: Column, checks: list[tuple[str, Mapping[str, Any]]]) -> Any:
+    bounds = {_BOUNDS[name][1]: said[_BOUNDS[name][0]] for name, said in checks}
+    if any(isinstance(bound, bool) or not isinstance(bound, int | float) for bound in bounds.values()):
+        return None
+    if column.dtype == pl.Float64():
+        return Annotated[float, msgspec.Meta(**bounds)] if bounds else float
+    if column.dtype not in INT_RANGE:
+        return None
+    low, high = INT_RANGE[column.dtype]
+    if bounds or high > 2**63 - 1:
+        return None
+    return Annotated[int, msgspec.Meta(ge=low, le=high)]
+
+
+def _checks(contract: Contract, column: Column) -> list[tuple[str, Mapping[str, Any]]] | None:
+    """Return name and arguments of a column's checks; None if one of them is not built in."""
+    asked = contract.schema.columns[column.name]
+    found = [builtin(check) for check in asked.checks]
+    if asked.unique or any(one is None for one in found):
+        return None
+    return [one for one in found if one is not None]
+
+
+def _longest(contract: Contract, column: Column) -> int:
+    said = dict(_checks(contract, column) or ()).get("str_length", {})
+    if said.get("exact_value") is not None or (said.get("min_value") or 0) > 2:
+        return 0  # every object is in doubt
+    most = said.get("max_value")
+    return 2**31 if most is None else int(most)
+
+
+def _is_object(value: msgspec.Raw, most: int) -> bool:
+    """Tell whether a value surely is an object of at most some characters, whose text any reader takes."""
+    raw = bytes(value)
+    if not raw.startswith(b"{") or len(raw) > most:
+        return False
+    if b"\\u" not in raw:
+        return True
+    try:  # a reader that skips a text does not see half of a surrogate pair in it
+        msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -1,0 +1,64 @@
+"""Run the collector in front of the embedded broker, so that events may come over HTTP from the start."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from headrace.config.settings import load_settings
+from headrace.core import extras
+from headrace.core.errors import MissingExtra
+from headrace.local import broker, probes
+from headrace.local.processes import LOOPBACK
+from headrace.local.service import Service
+
+NAME = "collector"
+_READY_SECONDS = 120.0  # on a busy machine most of it is imports
+_GRACE_SECONDS = 10.0  # to answer what is under way, and to close log and index
+
+
+def installed(report: Callable[[str], None]) -> bool:
+    """Tell whether the collector's extra is installed; report it if not."""
+    try:
+        extras.require("collector", "taking events over HTTP")
+    except MissingExtra as error:
+        report(str(error))
+        return False
+    return True
+
+
+def usual_port() -> int:
+    """Return the port that the settings name."""
+    return load_settings(with_stack=False).collector_port
+
+
+def address(port: int) -> str:
+    """Return the address of the collector on a port."""
+    return f"http://{LOOPBACK}:{port}"
+
+
+def collector_service(home: Path, port: int, environment: Mapping[str, str]) -> Service:
+    """Describe the collector on ``127.0.0.1:port`` as a service, with log, index and keys in ``home/collector``.
+
+    Args:
+        home: Folder of the stack.
+        port: Port to listen on.
+        environment: Environment with the addresses of the stack's services. A lake that the settings name is used.
+    """
+    lake = load_settings(with_stack=False).lake_uri
+    own = {"HEADRACE_HOME": str(home), **({"HEADRACE_LAKE_URI": lake} if lake else {})}
+    command = ("collect", "--host", LOOPBACK, "--port", str(port))
+    return Service(
+        name=NAME,
+        argv=(sys.executable, "-P", "-m", "headrace.cli", *command),
+        env={**environment, **own},
+        log=home / "logs" / f"{NAME}.log",
+        cwd=home,
+        ready=lambda: probes.http_ok(port, "/readyz"),
+        port=port,
+        needs=(broker.NAME,),
+        ready_within=_READY_SECONDS,
+        stop_grace=_GRACE_SECONDS,
+        vital=False,
+    )
