@@ -12,9 +12,10 @@ import pytest
 from headrace.core.errors import Fatal
 from headrace.local import dagster
 from headrace.local.dagster import Dagster
+from headrace.local.free_ports import start_on_free_ports
 from headrace.local.processes import pick_port
 from headrace.local.service import Service, ServiceFailed, State
-from headrace.local.supervisor import Supervisor, start_on_free_ports
+from headrace.local.supervisor import Supervisor
 
 Script = Callable[..., list[str]]
 

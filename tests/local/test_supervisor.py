@@ -184,6 +184,47 @@ def test_a_service_that_is_not_vital_fails_alone(make: Make, mark: Marked) -> No
         Supervisor([make("a", WAITS, mark.word), replace(door, vital=True)]).start()
 
 
+def test_a_service_that_is_not_vital_comes_back_however_often_it_died(
+    make: Make, mark: Marked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.local.supervisor.AGAIN_SECONDS", 0.1)
+    told: list[str] = []
+    broken = tmp_path / "broken"
+    source = f"import pathlib, sys; pathlib.Path({str(broken)!r}).exists() and sys.exit('broken'); {WAITS}"
+    log = tmp_path / "logs" / "door.log"
+    door = make("door", source, vital=False, restarts=1, ready=lambda: log.read_bytes() == b"up\n")
+    with Supervisor([make("a", WAITS, mark.word), door], report=told.append) as supervisor:
+        broken.touch()
+        os.kill(service_of(supervisor, "door"), signal.SIGKILL)
+        eventually(lambda: any("started again every" in line for line in told), what="giving up")
+        eventually(lambda: supervisor.status()[1].restarts >= 1)
+        said = len(told)
+        broken.unlink()
+        eventually(lambda: told[-1:] == ["door is ready again"], what="the door")
+        assert len(told) == said + 1, "what goes on failing is not said again and again"
+        assert "was ended by SIGKILL; starting it again" in told[0]
+        assert state_of(supervisor, "door") is State.RUNNING
+        assert state_of(supervisor, "a") is State.RUNNING
+        os.kill(service_of(supervisor, "door"), signal.SIGKILL)
+        eventually(lambda: told[-1] == "door is ready again" and len(told) == said + 3, what="the door again")
+    assert mark.gone()
+
+
+def test_a_service_that_is_not_vital_and_never_came_up_does_later(
+    make: Make, mark: Marked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.local.supervisor.AGAIN_SECONDS", 0.1)
+    told: list[str] = []
+    room = tmp_path / "room"
+    source = f"import pathlib, sys; pathlib.Path({str(room)!r}).exists() or sys.exit('no room'); {WAITS}"
+    door = make("door", source, vital=False, ready=room.exists)
+    with Supervisor([make("a", WAITS, mark.word), door], report=told.append) as supervisor:
+        assert state_of(supervisor, "a") is State.RUNNING
+        assert len(told) == 1 and "no room" in told[0]
+        room.touch()
+        eventually(lambda: told[1:] == ["door is ready again"], what="the door")
+
+
 def test_port_must_be_the_services_own(make: Make, free_port: int, mark: Marked) -> None:
     """A stranger on the port answers the probe; that is not readiness."""
     with socket.create_server(("127.0.0.1", free_port)):

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from headrace.config.shipped import prepare_dagster
+from headrace.local.free_ports import start_on_free_ports
 from headrace.local.processes import LOOPBACK, pick_port, require_free
 from headrace.local.service import Service, Status
-from headrace.local.supervisor import Supervisor, start_on_free_ports
+from headrace.local.supervisor import Supervisor
 
 USUAL_UI_PORT = 3000
 _WEBSERVER = "webserver"

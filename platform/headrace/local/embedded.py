@@ -17,9 +17,10 @@ from headrace.config.settings import child_environment
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import Fatal
 from headrace.local import broker, collecting, probes, processes, queue, stack_files
+from headrace.local.free_ports import start_on_free_ports
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service
-from headrace.local.supervisor import Supervisor, start_on_free_ports
+from headrace.local.supervisor import Supervisor
 
 CLICKHOUSE = "clickhouse"
 CLICKHOUSE_USER = "headrace"

@@ -35,7 +35,7 @@ class Service:
         stop_grace: Time between SIGTERM and SIGKILL, s.
         restarts: How often it may die in a row, each time within a minute, before everything stops.
         hint: Next step in a failure's message, besides reading the log.
-        vital: Whether its failure ends the others; if not, it is only reported.
+        vital: Whether its failure ends the others; if not, it is reported, and the service is started again for ever.
     """
 
     name: str

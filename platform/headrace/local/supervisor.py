@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -33,16 +32,14 @@ __all__ = [
     "State",
     "Status",
     "Supervisor",
-    "start_on_free_ports",
     "stop_on_signals",
 ]
 
 GUARD = Path(__file__).with_name("guard.py")
 SETTLED_SECONDS = 60.0  # a service that lived this long restarts with a new count
+AGAIN_SECONDS = 30.0  # between two starts of a service that is not vital and does not come up
 _NOTICE_SECONDS = 0.5
 _JOIN_SECONDS = 0.5  # a thread whose service has ended may still wait in a client's connect
-_PORTS_TRIED = 5  # starts, each on other ports
-_IN_USE = re.compile(r"addr(ess)?\s*(is\s*|already\s*)*in\s*use|port \d+ .*is taken", re.IGNORECASE)
 _STOP_MARGIN = 15.0  # the guard's own bounds are shorter; beyond this the guard itself is stuck
 
 
@@ -58,6 +55,7 @@ class _Run:
     since: float | None = None
     restarts: int = 0
     was_ready: bool = False
+    given_up: bool = False  # not vital, and down; said so
     settled: threading.Event = field(default_factory=threading.Event)  # was ready once, or failed for good
 
 
@@ -99,7 +97,7 @@ class Supervisor:
         self.stop()
 
     def start(self) -> None:
-        """Start all services and return when every one is ready, or has failed without being vital."""
+        """Start all services and return when every one is ready, or is down without being vital."""
         pending = set(self._runs)
         try:
             for run in self._runs.values():
@@ -167,22 +165,41 @@ class Supervisor:
             for need in run.service.needs:
                 self._runs[need].settled.wait()
             while not self._stopping.is_set():
-                retrying = tenacity.Retrying(
-                    retry=tenacity.retry_if_exception_type(_Died),
-                    stop=tenacity.stop_after_attempt(run.service.restarts + 1)
-                    | tenacity.stop_when_event_set(self._stopping),
-                    wait=tenacity.wait_exponential(multiplier=0.25, max=10),
-                    sleep=tenacity.sleep_using_event(self._stopping),
-                    before_sleep=lambda state: self._tell_restart(run, state),
-                    reraise=True,
-                )
-                retrying(self._live, run)
+                try:
+                    self._retrying(run)(self._live, run)
+                except HeadraceError as error:
+                    if run.service.vital or self._stopping.is_set():
+                        raise
+                    self._give_up(run, error)
         except Exception as error:  # any error must be reported, because nobody else catches it
             self._fail(run, error)
         else:
             self._set(run, State.STOPPED)
         finally:
             run.settled.set()
+
+    def _retrying(self, run: _Run) -> tenacity.Retrying:
+        starts = 1 if run.given_up else run.service.restarts + 1
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Died),
+            stop=tenacity.stop_after_attempt(starts) | tenacity.stop_when_event_set(self._stopping),
+            wait=tenacity.wait_exponential(multiplier=0.25, max=10),
+            sleep=tenacity.sleep_using_event(self._stopping),
+            before_sleep=lambda state: self._tell_restart(run, state),
+            reraise=True,
+        )
+
+    def _give_up(self, run: _Run, error: HeadraceError) -> None:
+        """Leave a service that is not vital down for a while, and the others alone."""
+        if not run.given_up:
+            self._report(
+                f"{_failure(run, error)}; it is started again every {AGAIN_SECONDS:g} s until it stays"
+            )
+        run.given_up = True
+        self._set(run, State.FAILED)
+        run.settled.set()
+        self._events.put(run.service.name)
+        self._stopping.wait(AGAIN_SECONDS)
 
     def _live(self, run: _Run) -> None:
         """Run the service once. Return when it is to stop, or when it died after a life that was long enough."""
@@ -201,9 +218,9 @@ class Supervisor:
         if self._stopping.is_set():
             return
         self._set(run, State.RUNNING)
-        if run.was_ready:
+        if run.was_ready or run.given_up:
             self._report(f"{service.name} is ready again")
-        run.was_ready = True
+        run.was_ready, run.given_up = True, False
         run.settled.set()
         self._events.put(service.name)
         process, born = run.process, time.monotonic()
@@ -285,17 +302,13 @@ class Supervisor:
         if isinstance(error, _Died) and self._stopping.is_set():
             self._set(run, State.STOPPED)
             return
-        if isinstance(error, _Died):
-            error = ServiceFailed(run.service, f"died {run.service.restarts + 1} times in a row: it {error}")
-        elif not isinstance(error, HeadraceError):
-            error = ServiceFailed(run.service, f"could not be supervised: {error!r}")
         self._set(run, State.FAILED)
-        assert isinstance(error, HeadraceError)
-        if not run.service.vital:
-            self._report(str(error))
+        failure = _failure(run, error)
+        if not run.service.vital:  # a defect: its own failures are dealt with in _care
+            self._report(str(failure))
             self._events.put(run.service.name)
             return
-        self._events.put(error)
+        self._events.put(failure)
         self._stopping.set()  # no more restarts anywhere; the owner joins in stop()
         for other in self._runs.values():
             self._release(other)
@@ -306,44 +319,16 @@ class Supervisor:
         self._changed()
 
 
+def _failure(run: _Run, error: Exception) -> HeadraceError:
+    if isinstance(error, _Died):
+        return ServiceFailed(run.service, f"died {run.service.restarts + 1} times in a row: it {error}")
+    if isinstance(error, HeadraceError):
+        return error
+    return ServiceFailed(run.service, f"could not be supervised: {error!r}")
+
+
 class _Asked(Fatal):
     """A stop was requested."""
-
-
-def start_on_free_ports(
-    make: Callable[[Collection[int]], Supervisor], asked: Collection[str], report: Callable[[str], None]
-) -> Supervisor:
-    """Start services whose ports were free when they were picked.
-
-    Seconds pass until a service binds its port, and another process may be faster. Everything is then started again
-    on other ports.
-
-    Args:
-        make: Makes the services. It avoids the ports that it is given: those were lost before.
-        asked: Names of services that must have the very port they were given.
-        report: Receives a line for each port that was lost.
-
-    Raises:
-        ServiceFailed: A service does not become ready, for another reason.
-        Fatal: Another process has a port that was asked for, or five starts lost one.
-    """
-    lost: set[int] = set()
-    while True:
-        supervisor = make(lost)
-        try:
-            supervisor.start()
-        except ServiceFailed as failure:
-            port = failure.port
-            if port is None or (not _IN_USE.search(failure.tail) and processes.port_is_free(port)):
-                raise
-            if failure.service in asked:
-                raise processes.taken(port, failure.service) from failure
-            lost.add(port)
-            if len(lost) >= _PORTS_TRIED:
-                raise Fatal(f"no port stays free for the {failure.service}; try again") from failure
-            report(f"port {port} was taken meanwhile; trying another one for the {failure.service}")
-        else:
-            return supervisor
 
 
 @contextlib.contextmanager
