@@ -166,6 +166,36 @@ def test_entries_of_a_stream_that_is_no_more_stay_and_are_named(place: Place) ->
     assert next(e.stream for _, e in place.log.read(30)) == "gone"
 
 
+def test_a_stream_that_appears_while_it_runs_lands(place: Place) -> None:
+    place.append(20)
+    orders = Topic()
+    place.dispatcher.follow("orders", orders)
+    place.log.append([entry(str(n), "orders") for n in range(20)])
+    eventually(
+        lambda: orders.ingest() or orders.landed() == [str(n) for n in range(20)],  # type: ignore[func-returns-value]
+        WITHIN,
+        "landing of the new stream",
+    )
+    place.appended = 20
+    place.expect_all_once()
+    assert not place.dispatcher.problems
+
+
+def test_a_stream_that_gets_another_topic_lands_there_from_where_it_was(place: Place) -> None:
+    place.append(20)
+    place.expect_all_once()
+    place.topic.losing = True
+    place.append(20)
+    eventually(lambda: place.dispatcher.in_topic("events", 39), WITHIN, "acknowledgement")
+    other = Topic()
+    other.lake = place.topic.lake  # the same lake behind it
+    place.dispatcher.follow("events", other)
+    place.topic = other
+    place.append(20)
+    place.expect_all_once()
+    eventually(lambda: len(place.log.segments()) == 1, WITHIN, "removal")
+
+
 def test_a_log_that_is_an_older_copy_is_not_sent(tmp_path: Path) -> None:
     place = Place(tmp_path / "a", Topic())
     place.append(10)

@@ -14,14 +14,18 @@ import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+from kafka import KafkaAdminClient
 
 from builders import event
+from collector.test_reload import write
+from headrace.config.settings import load_settings
 from headrace.core.errors import Fatal
-from headrace.local import broker, processes, queue, stack, stack_files
+from headrace.local import broker, processes, queue, stack, stack_files, topology
 from headrace.local.embedded import USUAL_PORTS
 from headrace.local.service import State
 
@@ -183,12 +187,39 @@ def test_a_port_lost_in_the_race_is_replaced(home: Path, monkeypatch: pytest.Mon
 
 
 def takes_events(home: Path) -> bool:
-    """Send an event over HTTP with the first key, and say whether it was taken."""
+    """Send an event over HTTP with the first key, and say whether it was taken, now or before."""
     url = stack.env(home)["HEADRACE_COLLECTOR_URL"]
     key = (home / "collector" / "default.key").read_text().strip()
     told = urllib.request.Request(f"{url}/v1/analytics/track", event(), {"authorization": f"Bearer {key}"})
     with urllib.request.urlopen(told, timeout=30) as answer:
-        return bool(json.load(answer)["accepted"] == 1)
+        said = json.load(answer)
+        return bool(said["accepted"] + said["repeated"] == 1)
+
+
+@pytest.mark.long
+def test_a_collector_comes_back_and_a_new_stream_gets_its_topic(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("HEADRACE_PIPELINES", str(own))
+    wanted = partial(topology.topics_and_queues, load_settings(with_stack=False))
+    with stack.EmbeddedStack(home, report=told.append, wanted=wanted, door=True) as endpoints:
+        eventually(lambda: takes_events(home), 120, "an event")
+        before = services_of(home)
+        kill_9(psutil.Process(before["collector"].pid))
+        eventually(lambda: "collector is ready again" in told, 120, "the collector")
+        assert told[0].startswith("collector was ended by SIGKILL; starting it again in")
+        assert takes_events(home)
+        write(own)
+        servers = endpoints["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"]
+        eventually(
+            lambda: "orders" in KafkaAdminClient(bootstrap_servers=servers).list_topics(), 120, "a topic"
+        )
+        assert [line for line in told[2:] if "created" not in line] == []
+        after = services_of(home)
+        assert [before[n].pid for n in USUAL_PORTS] == [after[n].pid for n in USUAL_PORTS]
 
 
 def test_up_status_down(home: Path) -> None:

@@ -12,12 +12,11 @@ from headrace.collector.way import Far, Outlet, Seen, Way
 from headrace.core.errors import HeadraceError
 from headrace.producers.kafka import KafkaProducer
 from headrace.sources.kafka.source import KafkaSource
-from headrace.streams.stream import Stream, streams
+from headrace.streams.stream import Stream
 
 if TYPE_CHECKING:
     from headrace.collector.ids import Ids
     from headrace.collector.log import DurableLog
-    from headrace.config.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +62,6 @@ class KafkaFar:
         self._stream.close()
 
 
-def fars_of(settings: Settings) -> dict[str, Far]:
-    """Return topic and lake of every stream of this installation; they connect on first use."""
-    return {name: KafkaFar(stream) for name, stream in streams(settings, retry=False).items()}
-
-
 class Dispatcher:
     """The ways of all streams, and the removal of what has landed.
 
@@ -85,23 +79,48 @@ class Dispatcher:
         self._log, self._ids = durable, ids
         self._landed = threading.Event()
         self._fars = dict(fars)
-        self._stopping = threading.Event()
+        self._started, self._stopping = False, threading.Event()
+        self._changing = threading.Lock()
         self._named: set[str] = set()
         self.ways = {name: Way(durable, name, far, self._landed.set) for name, far in fars.items()}
         self._remover = threading.Thread(target=self._remove, name="collector-removal", daemon=True)
 
     def start(self) -> None:
         """Send, and remove, until ``stop``."""
-        for way in self.ways.values():
-            way.start()
+        with self._changing:
+            self._started = True
+            for way in self.ways.values():
+                way.start()
         self._remover.start()
+
+    def follow(self, stream: str, far: Far) -> None:
+        """Send a stream's entries to another far end from now on; what the lake there lacks is sent again.
+
+        Args:
+            stream: The stream; it may be new, as long as no entry of it was appended since the start.
+            far: Topic and lake; closed in the end, or when others follow.
+        """
+        with self._changing:
+            if self._stopping.is_set():
+                far.close()
+                return
+            before = self.ways.get(stream)
+            if before is not None:
+                before.stop()
+                self._fars[stream].close()
+            self._fars[stream] = far
+            way = Way(self._log, stream, far, self._landed.set)
+            self.ways = {**self.ways, stream: way}
+            if self._started:
+                way.start()
 
     def stop(self) -> None:
         """Stop; a no-op if it was never started."""
         self._stopping.set()
         self._landed.set()
-        for way in self.ways.values():
-            way.stop()
+        with self._changing:
+            for way in self.ways.values():
+                way.stop()
         if self._remover.is_alive():
             self._remover.join()
         for far in self._fars.values():

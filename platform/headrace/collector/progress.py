@@ -44,10 +44,24 @@ class LakeProgress:
         cursors: Sequence[str],
         in_topic: Callable[[str, int], bool],
     ) -> None:
-        self._streams, self._lane_of = streams, lane_of
+        self._streams, self._lane_of = dict(streams), lane_of
         self._cursors, self._in_topic = list(cursors), in_topic
         self._seen: dict[str, _Seen] = {}
         self._lock = threading.Lock()
+
+    def follow(self, name: str, stream: Stream) -> None:
+        """Look into lake and warehouse of a stream as it is now; it is closed in the end."""
+        with self._lock:
+            before, self._streams[name] = self._streams.get(name), stream
+            self._seen.pop(name, None)
+            if before is not None:
+                before.close()
+
+    def close(self) -> None:
+        """Release every connection."""
+        with self._lock:
+            for stream in self._streams.values():
+                stream.close()
 
     def stages(self, stream: str, numbers: Sequence[int], /) -> list[Stage]:
         """Return how far each entry of a stream is; one of a stream that is no more is as far as its topic.

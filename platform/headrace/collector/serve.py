@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -26,20 +26,19 @@ from headrace.collector.app import App
 from headrace.collector.dispatch import Dispatcher, KafkaFar
 from headrace.collector.door import Door
 from headrace.collector.ids import Ids
-from headrace.collector.judge import warm
 from headrace.collector.keys import Keys, first_key
 from headrace.collector.log import DurableLog
 from headrace.collector.meters import Meters
-from headrace.collector.prepare import Target, targets
+from headrace.collector.prepare import Target
 from headrace.collector.progress import LakeProgress
 from headrace.collector.receipts import Progress
+from headrace.collector.reload import Streams
 from headrace.collector.routes.operation import Operation
 from headrace.collector.service import Service, Sizes
 from headrace.collector.topics import topic_of
 from headrace.core.errors import Fatal
 from headrace.core.lanes import cursor_of, spread
-from headrace.pipelines import Pipeline, discover_for
-from headrace.streams.adapters import limits_of
+from headrace.pipelines import Pipeline
 from headrace.streams.stream import Stream
 
 if TYPE_CHECKING:
@@ -80,21 +79,6 @@ class Collector:
     targets: Mapping[str, Target]
 
 
-def pipelines_of(settings: Settings) -> dict[str, Pipeline]:
-    """Return the streams that may be sent to: those that have a topic with JSON among their sources."""
-    found = {}
-    for name, pipeline in discover_for(settings).pipelines.items():
-        try:
-            topic_of(pipeline)
-        except Fatal as error:
-            log.warning("stream %r is not collected for: %s", name, error)
-        else:
-            found[name] = pipeline
-    if not found:
-        log.warning("no stream has a topic that takes JSON, so every event is refused; see 'headrace status'")
-    return found
-
-
 @contextmanager
 def opened(settings: Settings) -> Iterator[Collector]:
     """Open a collector; when it is left, what waits is committed and everything closed.
@@ -107,9 +91,7 @@ def opened(settings: Settings) -> Iterator[Collector]:
         Fatal: Log, index or keys cannot be opened.
     """
     with ExitStack() as held:
-        pipelines = pipelines_of(settings)
-        streams = targets({name: (p.contract, limits_of(p, settings)) for name, p in pipelines.items()})
-        warm(streams)
+        streams = Streams(settings)
         folder = settings.collector_folder
         durable = DurableLog(folder / "log", limit_bytes=settings.collector_log_bytes)
         held.callback(durable.close)
@@ -117,15 +99,13 @@ def opened(settings: Settings) -> Iterator[Collector]:
         held.callback(ids.close)
         if added := ids.catch_up(durable):
             log.info("%s entries of the log were added to the index", f"{added:,}")
-        dispatcher = Dispatcher(
-            durable, ids, {name: KafkaFar(s) for name, s in _streams(pipelines, settings, held)}
-        )
+        dispatcher = Dispatcher(durable, ids, {})
         held.callback(dispatcher.stop)
         meters = Meters()
         door = Door(
             durable,
             ids,
-            streams,
+            streams.judged,
             meters,
             group_seconds=settings.collector_group_ms / 1_000,
             message_bytes=settings.max_message_bytes // 2,
@@ -133,11 +113,12 @@ def opened(settings: Settings) -> Iterator[Collector]:
         held.callback(door.close)
         access = _access(settings)
         progress = LakeProgress(
-            dict(_streams(pipelines, settings, held)),
+            {},
             lambda number: spread(number, durable.lanes),
             [cursor_of(durable.id, lane) for lane in range(durable.lanes)],
             dispatcher.in_topic,
         )
+        held.callback(progress.close)
         pages = _operation(streams, door, durable, dispatcher, access, meters, progress).pages
         client = Client(settings.collector_address, settings.collector_user_agent)
         sizes = Sizes(
@@ -145,21 +126,32 @@ def opened(settings: Settings) -> Iterator[Collector]:
             min(settings.collector_event_bytes, settings.max_message_bytes),
             settings.collector_batch_events,
         )
-        service = Service(door, streams, access, client, meters, durable.id, sizes, pages)
+        service = Service(door, streams.targets, access, client, meters, durable.id, sizes, pages)
+        ways = _Ways(settings, dispatcher, progress)
+        ways.follow(streams.pipelines)
         dispatcher.start()
-        yield Collector(
-            App(service, settings.collector_body_seconds), door, durable, ids, dispatcher, meters, streams
-        )
+        held.callback(streams.stop)
+        streams.watch(ways.follow)
+        app = App(service, settings.collector_body_seconds)
+        yield Collector(app, door, durable, ids, dispatcher, meters, streams.targets)
 
 
-def _streams(
-    pipelines: Mapping[str, Pipeline], settings: Settings, held: ExitStack
-) -> Iterator[tuple[str, Stream]]:
-    """Yield streams with adapters of their own, which are closed in the end: each is for one thread."""
-    for name, pipeline in pipelines.items():
-        stream = Stream(pipeline, settings, retry=False)
-        held.callback(stream.close)
-        yield name, stream
+class _Ways:
+    """Gives each stream its way to the lake, and a look at how far it is; another one where topic or table change."""
+
+    def __init__(self, settings: Settings, dispatcher: Dispatcher, progress: LakeProgress) -> None:
+        self._settings, self._dispatcher, self._progress = settings, dispatcher, progress
+        self._ends: dict[str, tuple[object, ...]] = {}
+
+    def follow(self, pipelines: Mapping[str, Pipeline]) -> None:
+        for name, pipeline in pipelines.items():
+            end = topic_of(pipeline), pipeline.contract.table.name, pipeline.contract.rejected_table.name
+            if self._ends.get(name) == end:
+                continue
+            # each stream is for one thread
+            self._dispatcher.follow(name, KafkaFar(Stream(pipeline, self._settings, retry=False)))
+            self._progress.follow(name, Stream(pipeline, self._settings, retry=False))
+            self._ends[name] = end
 
 
 def _access(settings: Settings) -> Access:
@@ -180,7 +172,7 @@ def _access(settings: Settings) -> Access:
 
 
 def _operation(
-    streams: Mapping[str, Target],
+    streams: Streams,
     door: Door,
     durable: DurableLog,
     dispatcher: Dispatcher,
@@ -190,9 +182,12 @@ def _operation(
 ) -> Operation:
     from headrace.collector import description
 
-    @cache
+    @lru_cache(1)
+    def as_of(loads: int) -> dict[str, Any]:
+        return description.described(streams.targets)
+
     def described() -> dict[str, Any]:
-        return description.described(streams)
+        return as_of(streams.loads)
 
     def gauges() -> dict[str, tuple[str, float]]:
         return {

@@ -77,7 +77,7 @@ class Service:
 
     Args:
         door: Takes the events.
-        targets: The streams by name.
+        targets: The streams by name; may change meanwhile.
         access: Lets requests in.
         client: Says what is known of clients.
         meters: Counts requests.
@@ -182,13 +182,7 @@ class Service:
         if len(drafts) > sizes.events:
             raise Refused(413, f"{len(drafts):,} events are more than {sizes.events:,}; send fewer at a time")
         streams = {draft.stream for draft in drafts}
-        for stream in streams:
-            if stream not in self._targets:
-                known = ", ".join(sorted(self._targets)) or "none that have a topic"
-                raise Refused(
-                    400,
-                    f"there is no stream {stream[:80]!r}; there are {known}",
-                )
+        targets = {stream: self._target(stream) for stream in streams}
         self._access.admit(request, key, streams, len(drafts))
         headers = request.headers
         about = self._client.about(headers.get("user-agent", ""), self._access.address(request))
@@ -198,7 +192,7 @@ class Service:
         seen = Seen(datetime.now(UTC), key.name, parsed.sent, about, request_id)
         events = []
         for place, draft in enumerate(drafts):
-            event = self._targets[draft.stream].event(draft, seen, place)
+            event = targets[draft.stream].event(draft, seen, place)
             if len(event.payload) > sizes.event:
                 raise Refused(
                     413,
@@ -206,6 +200,13 @@ class Service:
                 )
             events.append(event)
         return events
+
+    def _target(self, stream: str) -> Target:
+        target = self._targets.get(stream)
+        if target is None:
+            known = ", ".join(sorted(self._targets)) or "none that have a topic"
+            raise Refused(400, f"there is no stream {stream[:80]!r}; there are {known}")
+        return target
 
     def _cross_origin(self, request: Request, origin: str, response: Response) -> None:
         """Let a page of an allowed origin read the answer."""

@@ -30,6 +30,9 @@ USUAL_PORTS = {broker.NAME: broker.USUAL_PORT, queue.NAME: queue.USUAL_PORT, CLI
 TOPICS = {"analytics_events": 4, "metrics": 4}
 QUEUES = ("analytics_events", "metrics")
 
+#: Partitions by topic, and names of queues.
+Wanted = tuple[Mapping[str, int], tuple[str, ...]]
+
 _KEEP_SECONDS = 2.0
 _PREVIOUS_ENDS_WITHIN = 20.0  # seconds; longer than any service's grace
 
@@ -65,6 +68,8 @@ class EmbeddedStack:
         ports: Ports to listen on, always on 127.0.0.1.
         topics: Partitions by topic, created whenever the broker starts.
         queues: Queue names, created whenever the queue service starts.
+        wanted: Returns topics and queues as they should be by now, asked again and again: those that are new are
+            created.
         report: Receives a line whenever a person should know of a change.
         door: Run the collector in front of the broker, too. It is no backing service: its failure is only reported.
         handles_sigterm: The caller stops the stack in order when this process gets SIGTERM. Then
@@ -83,6 +88,7 @@ class EmbeddedStack:
         ports: Ports | None = None,
         topics: Mapping[str, int] | None = None,
         queues: tuple[str, ...] = QUEUES,
+        wanted: Callable[[], Wanted] | None = None,
         report: Callable[[str], None] = lambda _: None,
         door: bool = False,
         handles_sigterm: bool = False,
@@ -92,6 +98,7 @@ class EmbeddedStack:
         self._ports, self._report, self._handles_sigterm = ports or Ports(), report, handles_sigterm
         self._names = (*USUAL_PORTS, collecting.NAME) if door else (*USUAL_PORTS,)
         self._topics, self._queues = dict(TOPICS if topics is None else topics), queues
+        self._wanted = wanted
         self._password = secrets.token_urlsafe(24)
         self._chosen: dict[str, int] = {}
         self._supervisor: Supervisor | None = None
@@ -115,6 +122,10 @@ class EmbeddedStack:
                 self._write_info()
                 stack_files.write_env(self.home, self.endpoints)
             threading.Thread(target=self._keep_files, name="keep-stack-files", daemon=True).start()
+            if self._wanted is not None:
+                threading.Thread(
+                    target=self._follow, args=(self._wanted,), name="follow-streams", daemon=True
+                ).start()
         except BaseException:
             self._stop()
             raise
@@ -235,6 +246,28 @@ class EmbeddedStack:
                         self._report(
                             f"{stack_files.env_file(self.home)} was lost or damaged, and is written again"
                         )
+
+    def _follow(self, wanted: Callable[[], Wanted]) -> None:
+        """Create the topics and queues of streams that are added while the stack runs."""
+        said = ""
+        while not self._ended.wait(_KEEP_SECONDS):
+            try:
+                topics, queues = wanted()
+                topics = {name: n for name, n in topics.items() if name not in self._topics}
+                queues = tuple(name for name in queues if name not in self._queues)
+                if not topics and not queues:
+                    continue
+                broker.create_topics(self.endpoints["HEADRACE_KAFKA_BOOTSTRAP_SERVERS"], topics)
+                queue.create_queues(self.endpoints["HEADRACE_SQS_ENDPOINT_URL"], queues)
+            except (
+                Exception
+            ) as error:  # the next look tries again; a file of the user's own may raise anything
+                if str(error) != said:
+                    said = str(error)
+                    self._report(f"topics and queues of new streams were not created: {said}")
+            else:
+                self._topics, self._queues = {**self._topics, **topics}, (*self._queues, *queues)
+                self._report(f"created for new streams: {', '.join((*topics, *queues))}")
 
     def _note(self) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end running services

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headrace.config.settings import Settings, adopt, child_environment, load_settings
@@ -50,11 +51,13 @@ def backing_services(
         report: Receives a line whenever a service dies or returns.
         door: Run the collector, too, if its extra is installed.
     """
-    topics, queues = topics_and_queues(load_settings(with_stack=False))
+    wanted = partial(topics_and_queues, load_settings(with_stack=False))
+    topics, queues = wanted()
     stack = EmbeddedStack(
         home,
         topics=topics,
         queues=queues,
+        wanted=wanted,
         report=report,
         door=door and collecting.installed(report),
         handles_sigterm=True,

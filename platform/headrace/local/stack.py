@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -150,12 +151,14 @@ def _row(
 
 
 def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
-    topics, queues = topics_and_queues(load_settings(with_stack=False))
+    wanted = partial(topics_and_queues, load_settings(with_stack=False))
+    topics, queues = wanted()
     stack = EmbeddedStack(
         home,
         ports=ports,
         topics=topics,
         queues=queues,
+        wanted=wanted,
         report=report,
         door=collecting.installed(report),
         handles_sigterm=True,
@@ -235,12 +238,14 @@ def _serve(home: Path, ports: Ports) -> int:
             tell("message", text)
 
     ready = False
-    topics, queues = topics_and_queues(load_settings(with_stack=False))
+    wanted = partial(topics_and_queues, load_settings(with_stack=False))
+    topics, queues = wanted()
     stack = EmbeddedStack(
         home,
         ports=ports,
         topics=topics,
         queues=queues,
+        wanted=wanted,
         report=say,
         door=collecting.installed(say),
         handles_sigterm=True,
