@@ -17,13 +17,15 @@ from typing import Any
 
 from kafka import KafkaAdminClient
 
+from chaos.door import Door, HttpPort
 from chaos.durable import Durable, Durables
 from chaos.faults import kill_service
 from chaos.judge import Evidence, Judgement, Message, Records, Row, judge
 from chaos.launcher import Launcher, Worker
 from chaos.matrix import DURABLE, QUEUES, Cell
 from chaos.producer import PARTITIONS, KafkaPort, Port, Sender, SqsPort, held, waiting
-from chaos.reader import TABLES, Lake, Reader, Warehouse
+from chaos.reader import Lake, Reader, Warehouse
+from chaos.rows import TABLES, Naming, by_id, by_origin
 from chaos.windows import INSIDE
 from headrace.local.broker import create_topics
 from headrace.local.embedded import EmbeddedStack
@@ -114,7 +116,7 @@ class Bench:
             self._stop()
             self._stack = ExitStack()
             self._start()
-        durable = self.durables.get(cell.source) if cell.source in DURABLE else None
+        durable = self.durables.get(cell.broker) if cell.broker in DURABLE else None
         self._cells += 1
         arena = Arena(self, cell, self._cells, durable)
         try:
@@ -131,7 +133,7 @@ class Arena:
         self.folder = bench.root / f"cell-{number}"
         self.folder.mkdir(parents=True)
         self.name = f"chaos_{number}"
-        self.kafka = cell.source not in QUEUES
+        self.kafka = cell.broker not in QUEUES
         self.source = f"{'kafka' if self.kafka else 'sqs'}/{self.name}"
         self.lake = self.folder / "lake"
         self.lake.mkdir()
@@ -152,6 +154,7 @@ class Arena:
         self.offsets: int | None = None  # end minus begin, where it must be asked early
         self.whole = False  # several incarnations of the topic
         self._jobs = 0
+        self.door = Door(self.folder / "door") if cell.door else None
         self.sender: Sender | None = None
         self.reader: Reader | None = None
         self._seen: tuple[dict[str, list[Row]], dict[str, list[Row]]] | None = None
@@ -167,7 +170,8 @@ class Arena:
         if self.reader:
             self.reader.finish()
             self.objections += self.reader.objections
-        self.reader = Reader(self.lake if lake else None, self.warehouse, self.database)
+        naming = by_id() if self.door else None
+        self.reader = Reader(self.lake if lake else None, self.warehouse, self.database, naming)
         self.reader.start()
 
     def create(self) -> None:
@@ -188,11 +192,13 @@ class Arena:
     def produce(self, messages: int) -> Sender:
         """A producer that has begun to send."""
         port: Port
-        if self.kafka:
+        if self.door:
+            port = HttpPort(self.door.url, self.door.key)
+        elif self.kafka:
             port = KafkaPort(self.settings["kafka_bootstrap_servers"], self.name)
         else:
             port = SqsPort(self.services["sqs_endpoint_url"], self.name)
-        sender = Sender(port, messages, tombstones=self.kafka)
+        sender = Sender(port, messages, tombstones=self.kafka and not self.door)
         sender.start()
         return sender
 
@@ -351,9 +357,14 @@ class Arena:
             servers = self.settings["kafka_bootstrap_servers"]
             self.offsets = held(servers, self.name, self.sender.acknowledged)
 
+    @property
+    def naming(self) -> Naming:
+        """What tells rows apart."""
+        return by_id() if self.door else by_origin(whole=self.whole)
+
     def landed_whole(self, known: Mapping[Message, Records]) -> set[Message]:
         """Messages of which the lake holds every record."""
-        lake = Lake(self.lake, whole=self.whole)
+        lake = Lake(self.lake, self.naming)
         good, rejected = (Counter(row[:2] for row in set(lake.rows(table))) for table in TABLES)
         return {m for m, r in known.items() if (good[m], rejected[m]) == (r.good, r.rejected)}
 
@@ -364,12 +375,12 @@ class Arena:
         lake: dict[str, list[Row]] = {table: [] for table in TABLES}
         there: dict[str, list[Row]] = {table: [] for table in TABLES}
         try:
-            if self.kafka and not self.whole:
+            if self.kafka and not (self.whole or self.door):
                 self.ask_offsets()
             elif not self.kafka and (left := waiting(self.services["sqs_endpoint_url"], self.name)):
                 self.objections.append(f"{left} messages are still in the queue")
-            lake = {table: Lake(self.lake, whole=self.whole).rows(table) for table in TABLES}
-            warehouse = Warehouse(self.warehouse, self.database, whole=self.whole)
+            lake = {table: Lake(self.lake, self.naming).rows(table) for table in TABLES}
+            warehouse = Warehouse(self.warehouse, self.database, self.naming)
             there = {table: warehouse.rows(table) for table in TABLES}
             warehouse.drop()
             warehouse.close()
@@ -392,7 +403,7 @@ class Arena:
                 *lake.values(),
                 *there.values(),
                 forgotten=self.forgotten,
-                objections=[*self.objections, *self.reader.objections],
+                objections=[*self.objections, *self.sender.objections, *self.reader.objections],
                 unreadable=self.unreadable,
                 window_hit=bool(self.hits),
             )

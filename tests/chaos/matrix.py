@@ -11,6 +11,19 @@ SOURCES = ("kafka", "sqs")
 INGEST = ("before_write", "between_tables", "mid_write", "written_not_acknowledged")
 PUBLISH = ("mid_publish", "published_not_recorded")
 PLACES = (10, 50, 90)
+#: Of a collector, in the order in which a request passes them.
+DOOR_WINDOWS = (
+    "before_append",
+    "before_sync",
+    "before_index",
+    "before_answer",
+    "before_dispatch",
+    "after_dispatch",
+    "before_look",
+    "before_index_sync",
+    "before_removal",
+    "in_removal",
+)
 #: Brokers and queues that keep what they acknowledged (``durable.py``): their own kill -9 must cost nothing.
 DURABLE = {"apache": "broker", "tansu-s3": "broker", "elasticmq": "queue"}
 QUEUES = ("sqs", "elasticmq")
@@ -21,7 +34,8 @@ class Cell:
     """One run of the chaos suite.
 
     Attributes:
-        source: ``kafka`` or ``sqs``, the embedded ones; or a key of ``DURABLE``.
+        source: ``kafka`` or ``sqs``, the embedded ones; a key of ``DURABLE``; ``http`` for a collector in front of
+            the embedded broker, ``http/apache`` for one in front of that.
         window: Where the fault strikes: a name of ``windows.WINDOWS``, or a service.
         action: What happens there.
         at: Per cent of the way.
@@ -41,6 +55,16 @@ class Cell:
     scenario: str = "fault"
     contract: str = ""
     expect: Verdict = Verdict.VERIFIED
+
+    @property
+    def door(self) -> bool:
+        """Whether producers send to a collector."""
+        return self.source.startswith("http")
+
+    @property
+    def broker(self) -> str:
+        """Where what was sent is read from."""
+        return (self.source.partition("/")[2] or "kafka") if self.door else self.source
 
     @property
     def name(self) -> str:
@@ -64,6 +88,7 @@ def matrix() -> list[Cell]:
         *_rolling(),
         *_restores(),
         *_services(),
+        *_door(),
         *_durable(),
         *controls(),
     ]
@@ -134,6 +159,7 @@ def _services() -> Iterator[Cell]:
 
 
 def _durable() -> Iterator[Cell]:
+    yield Cell("http/apache", "broker", "kill", 50, scenario="door_broker_kill")
     for source, service in DURABLE.items():  # one after the other: they do not all fit beside each other
         for at in PLACES:
             yield Cell(source, service, "kill", at, scenario="source_kill")
@@ -141,6 +167,30 @@ def _durable() -> Iterator[Cell]:
             yield Cell(source, window, "kill", 50)
             if source == "apache":
                 yield Cell(source, window, "freeze", 50, scenario="zombie")
+
+
+def _door() -> Iterator[Cell]:
+    """A collector is struck, or what it needs; a fifth of the requests come twice or three times."""
+    for window in DOOR_WINDOWS:
+        yield Cell("http", window, "kill", 50, scenario="door_fault")
+    for at in PLACES:
+        yield Cell("http", "collector", "kill", at, scenario="door_kill")
+        yield Cell("http", "machine", "power_cut", at, scenario="door_power_cut")
+    yield Cell("http", "collector", "freeze", 50, scenario="door_freeze")
+    yield Cell("http", "broker", "forgets", 50, scenario="door_forgetful")
+    yield Cell("http", "broker", "away", 10, scenario="door_outage")
+    yield Cell("http", "broker", "away", 600, scenario="door_outage")
+    yield Cell("http", "log", "full_disk", 50, scenario="door_full_disk")
+
+
+def door_controls() -> Iterator[Cell]:
+    """A collector that breaks its word."""
+    yield Cell("http", "answers_first", "kill", 50, scenario="door_fault", expect=Verdict.VIOLATED)
+    yield Cell("http", "before_index", "kill_and_forget", 50, scenario="door_fault", expect=Verdict.VIOLATED)
+    yield Cell(
+        "http", "broker", "forgets_what_was_cut", 50, scenario="door_forgetful", expect=Verdict.VIOLATED
+    )
+    yield Cell("http", "machine", "unsynced", 50, scenario="door_power_cut", expect=Verdict.VIOLATED)
 
 
 def controls() -> Iterator[Cell]:
@@ -155,6 +205,7 @@ def controls() -> Iterator[Cell]:
                 source, "mid_write", action, scenario="rolling", contract="new", expect=Verdict.VIOLATED
             )
     yield Cell("sqs", "machine", "unsynced", 50, scenario="power_cut", expect=Verdict.VIOLATED)
+    yield from door_controls()
 
 
 #: The short form: one of each kind.
@@ -168,10 +219,15 @@ SHORT = (
     Cell("kafka", "swap_staged", "kill", 50, op="swap", beside=("land",)),
     Cell("kafka", "clickhouse", "kill", 10, scenario="service_kill"),
     Cell("kafka", "growing", "kill", 1, scenario="rolling", contract="new"),
+    Cell("http", "before_index", "kill", 50, scenario="door_fault"),
+    Cell("http", "machine", "power_cut", 50, scenario="door_power_cut"),
 )
 SHORT_CONTROLS = (
     Cell("kafka", "mid_write", "double_lake", expect=Verdict.VIOLATED),
     Cell("kafka", "mid_write", "drop_lake", expect=Verdict.VIOLATED),
     Cell("sqs", "published_not_recorded", "double_warehouse", expect=Verdict.VIOLATED),
     Cell("sqs", "published_not_recorded", "drop_warehouse", expect=Verdict.VIOLATED),
+    *door_controls(),
 )
+#: What is done by controls that lose; the others double.
+LOSES = ("drop_lake", "drop_warehouse", "kill", "forgets_what_was_cut", "unsynced")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -42,7 +43,13 @@ def message(n: int, *, tombstones: bool) -> tuple[bytes | None, Records]:
 
 
 class Port(Protocol):
-    """One connection to a broker, for one thread."""
+    """One connection to a broker, for one thread.
+
+    Attributes:
+        objections: What it was answered and must never be.
+    """
+
+    objections: Sequence[str]
 
     def send(self, payloads: list[tuple[bytes | None, Records]]) -> dict[Message, Records]:
         """Send all; returns those that were acknowledged. What was not may have arrived or not."""
@@ -53,6 +60,8 @@ class Port(Protocol):
 
 class KafkaPort:
     """Sends round the partitions of a topic."""
+
+    objections: Sequence[str] = ()
 
     def __init__(self, servers: str, topic: str) -> None:
         self._topic, self._sent = topic, 0
@@ -97,6 +106,8 @@ class KafkaPort:
 class SqsPort:
     """Sends to a queue in parallel batches of ten."""
 
+    objections: Sequence[str] = ()
+
     def __init__(self, endpoint: str, queue: str) -> None:
         self._queue, self._client = queue, sqs_client(endpoint)
         self._url = self._client.get_queue_url(QueueName=queue)["QueueUrl"]
@@ -127,7 +138,7 @@ class Sender(threading.Thread):
 
     def __init__(self, port: Port, count: int, *, tombstones: bool) -> None:
         super().__init__(daemon=True, name="producer")
-        self._port, self._count, self._tombstones = port, count, tombstones
+        self.port, self._count, self._tombstones = port, count, tombstones
         self._finish, self._go = threading.Event(), threading.Event()
         self._idle = threading.Event()
         self._go.set()
@@ -135,6 +146,11 @@ class Sender(threading.Thread):
         self.attempted = 0
         self.extra: list[tuple[bytes | None, Records]] = []  # sent with the next chunk
         self.failure: Exception | None = None
+
+    @property
+    def objections(self) -> Sequence[str]:
+        """What it was answered and must never be."""
+        return self.port.objections
 
     @property
     def enough(self) -> bool:
@@ -148,7 +164,7 @@ class Sender(threading.Thread):
             self.failure = error
         finally:
             self._idle.set()
-            self._port.close()
+            self.port.close()
 
     def _send_all(self) -> None:
         while not (self._finish.is_set() and self.enough and not self.extra):
@@ -162,7 +178,7 @@ class Sender(threading.Thread):
             chunk = [*(message(n, tombstones=self._tombstones) for n in numbers), *self.extra]
             self.extra = []
             self.attempted += _CHUNK
-            self.acknowledged |= self._port.send(chunk)
+            self.acknowledged |= self.port.send(chunk)
             pause = _TRICKLE if self.enough else _QUICK
             self._finish.wait(
                 max(0.0, pause - (time.monotonic() - began)) if not self._finish.is_set() else 0

@@ -16,27 +16,17 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from chaos.judge import Row
+from chaos.rows import TABLES, Naming, by_origin
 
-TABLES = ("events", "events_rejected")
-_ORIGIN = ["_cursor", "_offset", "_message_id", "_index"]
 _PAUSE = 0.3
 _UNKNOWN = ("UNKNOWN_TABLE", "UNKNOWN_DATABASE", "ode: 60", "ode: 81")
 
 
-def row_of(whole: bool, cursor: str, offset: int | None, message_id: str | None, index: int) -> Row:
-    """An origin as the judge knows it: partition or queue, offset or message id, place in the message.
-
-    With ``whole``, the partition carries its topic's id, to tell a recreated topic from the one before.
-    """
-    place = "/".join(cursor.split("/")[-2 if whole else -1 :])
-    return (place, message_id if offset is None else offset, index)  # type: ignore[return-value]
-
-
 class Lake:
-    """Origins in a lake, by plain Delta and Parquet reads; each file is read once."""
+    """Rows of a lake, by plain Delta and Parquet reads; each file is read once."""
 
-    def __init__(self, root: Path, *, whole: bool = False) -> None:
-        self.root, self._whole = root, whole
+    def __init__(self, root: Path, naming: Naming | None = None) -> None:
+        self.root, self._naming = root, naming or by_origin()
         self._files: dict[str, list[Row]] = {}
 
     def rows(self, table: str) -> list[Row]:
@@ -47,13 +37,13 @@ class Lake:
             return []
         actions = pl.DataFrame(handle.get_add_actions(flatten=True))
         paths = [f"{table}/{unquote(p)}" for p in actions["path"]] if actions.height else []
-        return [row for path in paths for row in self._read(path)]
+        return [row for path in paths for row in self._read(table, path)]
 
-    def _read(self, path: str) -> list[Row]:
+    def _read(self, table: str, path: str) -> list[Row]:
         if path not in self._files:
-            columns = pq.ParquetFile(self.root / path).read(_ORIGIN).to_pydict()
-            origins = zip(*(columns[c] for c in _ORIGIN))
-            self._files[path] = [row_of(self._whole, *origin) for origin in origins]
+            wanted = self._naming.columns[table]
+            columns = pq.ParquetFile(self.root / path).read(wanted).to_pydict()
+            self._files[path] = self._naming.rows(table, zip(*(columns[c] for c in wanted)))
         return self._files[path]
 
     def committed(self, table: str, file: str) -> bool:
@@ -63,10 +53,10 @@ class Lake:
 
 
 class Warehouse:
-    """Origins in a warehouse, with a connection of its own, for one thread."""
+    """Rows of a warehouse, with a connection of its own, for one thread."""
 
-    def __init__(self, settings: dict[str, Any], database: str, *, whole: bool = False) -> None:
-        self.database, self._whole = database, whole
+    def __init__(self, settings: dict[str, Any], database: str, naming: Naming | None = None) -> None:
+        self.database, self._naming = database, naming or by_origin()
         self._client = clickhouse_connect.get_client(
             host=settings["clickhouse_host"],
             port=settings["clickhouse_port"],
@@ -86,15 +76,9 @@ class Warehouse:
             raise
 
     def rows(self, table: str) -> list[Row]:
-        """Every row's origin."""
-        found = self._query(f"SELECT {', '.join(_ORIGIN)} FROM {self.database}.{table}")
-        return [row_of(self._whole, *row) for row in found]
-
-    def counts(self, table: str) -> tuple[int, int]:
-        """Rows, and distinct origins, at one instant."""
-        origin = ", ".join(_ORIGIN)
-        found = self._query(f"SELECT count(), uniqExact(tuple({origin})) FROM {self.database}.{table}")
-        return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
+        """Every row, at one instant."""
+        columns = ", ".join(self._naming.columns[table])
+        return self._naming.rows(table, self._query(f"SELECT {columns} FROM {self.database}.{table}"))
 
     def drop(self) -> None:
         """Remove the whole database."""
@@ -105,11 +89,14 @@ class Warehouse:
 
 
 class Reader(threading.Thread):
-    """Polls until ``finish``. No origin is ever there twice, and no count ever falls, or it objects."""
+    """Polls until ``finish``. No row is ever there twice, and no count ever falls, or it objects."""
 
-    def __init__(self, lake: Path | None, settings: dict[str, Any], database: str) -> None:
+    def __init__(
+        self, lake: Path | None, settings: dict[str, Any], database: str, naming: Naming | None = None
+    ) -> None:
         super().__init__(daemon=True, name="reader")
-        self._lake = Lake(lake, whole=True) if lake else None
+        self._naming = naming or by_origin(whole=True)
+        self._lake = Lake(lake, self._naming) if lake else None
         self._settings, self._database = settings, database
         self._warehouse: Warehouse | None = None
         self._finish = threading.Event()
@@ -136,16 +123,17 @@ class Reader(threading.Thread):
                 both = [row for found in rows.values() for row in found]
                 self._see("lake, both tables", len(both), len(set(both)))
                 self.landed = len({row[:2] for row in both})
-            self._warehouse = self._warehouse or Warehouse(self._settings, self._database)
+            self._warehouse = self._warehouse or Warehouse(self._settings, self._database, self._naming)
             for table in TABLES:
-                self._see(f"warehouse {table}", *self._warehouse.counts(table))
+                there = self._warehouse.rows(table)
+                self._see(f"warehouse {table}", len(there), len(set(there)))
             self.looks += 1
         except (ClickHouseError, DeltaError, OSError):
             self.away += 1
 
     def _see(self, where: str, rows: int, distinct: int) -> None:
         if rows != distinct:
-            self._object(f"the reader saw {rows - distinct} origins twice in {where}")
+            self._object(f"the reader saw {rows - distinct} rows twice in {where}")
         if rows < self._highest[where]:
             self._object(f"the reader saw {where} fall from {self._highest[where]} to {rows} rows")
         self._highest[where] = max(rows, self._highest[where])

@@ -16,6 +16,7 @@ from typing import Any
 
 from deltalake import DeltaTable
 
+from chaos import door_cells
 from chaos.arena import Arena, Bench
 from chaos.disk import Disk
 from chaos.endpoint import Endpoint
@@ -23,7 +24,8 @@ from chaos.faults import Network, broker_behind, free_port
 from chaos.judge import Judgement, Records, Verdict
 from chaos.launcher import Launcher, Refused, Worker
 from chaos.matrix import Cell
-from chaos.reader import TABLES, Lake
+from chaos.reader import Lake
+from chaos.rows import TABLES
 from chaos.worker import EXIT_FATAL
 from services.fetch import Missing
 
@@ -448,4 +450,4 @@ SCENARIOS: dict[str, Callable[[Arena], None]] = {
         stricter,
         wrong_clock,
     )
-}
+} | door_cells.SCENARIOS

@@ -9,7 +9,7 @@ import pytest
 from chaos import durable, report
 from chaos.arena import Bench, Size
 from chaos.judge import Verdict
-from chaos.matrix import SHORT, SHORT_CONTROLS, Cell
+from chaos.matrix import LOSES, SHORT, SHORT_CONTROLS, Cell
 from chaos.runner import run
 
 
@@ -43,4 +43,4 @@ def test_what_is_not_at_hand_is_skipped_with_the_reason(
 def test_a_broken_protocol_is_caught(cell: Cell, bench: Bench) -> None:
     outcome = run(bench, cell)
     assert outcome.judgement.verdict == Verdict.VIOLATED, report.line(outcome)
-    assert outcome.judgement.lost if "drop" in cell.action else outcome.judgement.doubled
+    assert outcome.judgement.lost if cell.action in LOSES else outcome.judgement.doubled

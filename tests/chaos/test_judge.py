@@ -10,7 +10,7 @@ import pytest
 from chaos import report
 from chaos.judge import Evidence, Judgement, Message, Records, Row, Verdict, judge
 from chaos.matrix import DURABLE, Cell, controls, matrix
-from chaos.reader import row_of
+from chaos.rows import by_id, by_origin
 from chaos.runner import Outcome
 
 GOOD: list[Row] = [("0", 0, 0), ("0", 1, 0), ("1", 0, 0), ("1", 2, 0)]
@@ -98,9 +98,16 @@ def test_what_a_broker_forgot_is_no_loss_only_where_it_was_named() -> None:
 
 
 def test_origins_of_a_topic_and_of_a_queue() -> None:
-    assert row_of(False, "kafka/t/id/3", 7, None, 0) == ("3", 7, 0)
-    assert row_of(True, "kafka/t/id/3", 7, None, 0) == ("id/3", 7, 0)
-    assert row_of(False, "sqs/q", None, "m-1", 2) == ("q", "m-1", 2)
+    assert by_origin().rows("events", [("kafka/t/id/3", 7, None, 0)]) == [("3", 7, 0)]
+    assert by_origin(whole=True).rows("events", [("kafka/t/id/3", 7, None, 0)]) == [("id/3", 7, 0)]
+    assert by_origin().rows("events", [("sqs/q", None, "m-1", 2)]) == [("q", "m-1", 2)]
+
+
+def test_rows_that_came_over_http_are_named_by_their_producers_id() -> None:
+    assert by_id().rows("events", [("e-1",)]) == [("http", "e-1", 0)]
+    assert by_id().rows("events_rejected", [('{"event_id": "e-2", "channel": "fax"}',)]) == [
+        ("http", "e-2", 0)
+    ]
 
 
 def test_the_matrix_has_at_least_sixty_cells_and_no_two_of_one_name() -> None:

@@ -33,6 +33,7 @@ from deltalake.exceptions import DeltaError
 
 import headrace.flow.validate
 import headrace.lake.delta.chunks
+from chaos.collecting import collect
 from chaos.contracts import CONTRACTS
 from chaos.windows import ChaosStream, Failpoint, watch_growth, watch_restores, watch_swaps
 from headrace.config.settings import load_settings
@@ -168,7 +169,7 @@ def enlarge(run: Run) -> None:
 
 
 OPS: dict[str, Callable[[Run], None]] = {
-    f.__name__: f for f in (keep, land, publish, swap, compact, restore, enlarge)
+    f.__name__: f for f in (keep, land, publish, swap, compact, restore, enlarge, collect)
 }
 
 
