@@ -111,12 +111,34 @@ class Room:
         address: str = "192.0.2.77",
     ) -> Response:
         """Send a request; an object is sent as JSON, and ``key=None`` sends no key."""
+        request = self.request(path, body, headers, method=method, query=query, key=key, address=address)
+        return self.answers([request])[0]
+
+    def answers(self, requests: Sequence[Request]) -> list[Response]:
+        """Send requests beside each other."""
+
+        async def all_of_them() -> list[Response]:
+            return list(await asyncio.gather(*map(self.service.answer, requests)))
+
+        return self.loop.run_until_complete(all_of_them())
+
+    def request(
+        self,
+        path: str,
+        body: bytes | object = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "POST",
+        query: str = "",
+        key: str | None = "",
+        address: str = "192.0.2.77",
+    ) -> Request:
+        """A request as ``send`` sends it."""
         data = body if isinstance(body, bytes) else msgspec.json.encode(body)
         given = {"content-type": "application/json"} if body != b"" else {}
         if key is not None:
             given["authorization"] = f"Bearer {key or self.secret}"
-        request = Request(method, path, query, {**given, **(headers or {})}, data, address)
-        return self.loop.run_until_complete(self.service.answer(request))
+        return Request(method, path, query, {**given, **(headers or {})}, data, address)
 
     def said(self, path: str, body: bytes | object = b"", **named: object) -> dict[str, object]:
         """Send a request that must be taken, and return its answer."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from builders import EVENT, METRIC
 from collector.doubles import Room, room
 from collector.test_routes import JSON
+from headrace.collector.http import Response
 from headrace.collector.routes import otlp
 from headrace.collector.service import TAKING
 
@@ -55,6 +58,11 @@ CONTENTS = [
     "application/cloudevents-batch+json", otlp.PROTOBUF, "", "application/x-www-form-urlencoded",
 ]  # fmt: skip
 BODIES = 400
+#: What a body may be answered with.
+CLEAR = (200, 202, 207, 400, 413, 415, 422)
+#: So many are sent beside each other; FUZZ_BODIES=1000000 FUZZ_SEED=1 tries more than fits a test run.
+FLOOD, SEED = int(os.environ.get("FUZZ_BODIES", "2000")), int(os.environ.get("FUZZ_SEED", "21"))
+TOGETHER = 200
 
 
 @pytest.fixture
@@ -67,7 +75,7 @@ def judged(one: Room, path: str, body: bytes, content: str, **headers: str) -> N
     """Send a body; hold that the answer is a clear one and the log holds nothing but JSON."""
     before = len(one.log.entries)
     response = one.send(path, body, {"content-type": content, **headers})
-    assert response.status in (200, 202, 207, 400, 413, 415, 422), (response.status, path, content, body)
+    assert response.status in CLEAR, (response.status, path, content, body)
     assert response.status < 400 or len(one.log.entries) == before
     for entry in one.log.entries[before:]:
         value = msgspec.json.decode(entry.payload)
@@ -108,6 +116,36 @@ def test_damaged_bodies(one: Room) -> None:
     for _ in range(BODIES):
         judged(one, random_.choice(paths), damaged(random_, random_.choice(SEEDS)), random_.choice(CONTENTS))
     assert len(one.log.entries) > BODIES / 50, "hardly anything was taken: this tries the refusals alone"
+
+
+@pytest.mark.timeout(900 if FLOOD <= 10_000 else 0)
+def test_damaged_bodies_beside_each_other(one: Room) -> None:
+    """Each is answered clearly, and the log holds as many events as were told that they are in it."""
+    random_, paths, told = random.Random(SEED), sorted(TAKING), 0
+    for sent in range(0, FLOOD, TOGETHER):
+        requests = [
+            one.request(
+                random_.choice(paths), damaged(random_, random_.choice(SEEDS)), {"content-type": content}
+            )
+            for content in random_.choices(CONTENTS, k=min(TOGETHER, FLOOD - sent))
+        ]
+        before = len(one.log.entries)
+        for request, response in zip(requests, one.answers(requests), strict=True):
+            assert response.status in CLEAR, (response.status, request.path, request.body)
+            told += taken(response)
+        for entry in one.log.entries[before:]:
+            value = msgspec.json.decode(entry.payload)
+            assert len(entry.ids) == 24 * (len(value) if isinstance(value, list) else 1)
+    counted = re.findall(r'outcome="(?:accepted|rejected)"} (\d+)', one.meters.text({}))
+    assert sum(len(entry.ids) // 24 for entry in one.log.entries) == sum(map(int, counted)) >= told > 0
+
+
+def taken(response: Response) -> int:
+    """How many events a native answer says are new in the log; other protocols' answers do not say."""
+    if response.status >= 400 or response.content_type != "application/json":
+        return 0
+    said = msgspec.json.decode(response.body)
+    return int(said.get("accepted", 0)) + int(said.get("rejected", 0)) if isinstance(said, dict) else 0
 
 
 def test_any_json_to_every_route(one: Room) -> None:
