@@ -31,8 +31,7 @@ _LEFT_BYTES = 1 << 20
 def door_fault(arena: Arena) -> None:
     """It dies in its window; another goes on with its log."""
     window, forgetful = arena.cell.window, arena.cell.action == "kill_and_forget"
-    victim = _collector(arena, window, _NTH.get(window, 1))
-    arena.open()
+    victim = _opened(arena, window, _NTH.get(window, 1))
     worker = arena.start("keep")
     arena.until(lambda: victim.state == "exit", f"the window {window}")
     if victim.code == -signal.SIGKILL:
@@ -42,8 +41,7 @@ def door_fault(arena: Arena) -> None:
 
 def door_kill(arena: Arena) -> None:
     """kill -9 when so much has landed."""
-    victim = _collector(arena)
-    arena.open()
+    victim = _opened(arena)
     worker = arena.start("keep")
     _landed(arena)
     arena.thaw(victim, kill=True)
@@ -53,8 +51,7 @@ def door_kill(arena: Arena) -> None:
 
 def door_freeze(arena: Arena) -> None:
     """It is stopped for a while, and goes on."""
-    door = _collector(arena)
-    arena.open()
+    door = _opened(arena)
     worker = arena.start("keep")
     _landed(arena)
     door.send(signal.SIGSTOP)
@@ -70,8 +67,7 @@ def door_power_cut(arena: Arena) -> None:
     assert arena.door is not None
     with Disk(arena.folder / "disk.img", arena.folder / "disk", megabytes=128) as disk:
         arena.door.home = disk.folder / "door"
-        victim = _collector(arena, "unsynced" if arena.cell.action == "unsynced" else "")
-        arena.open()
+        victim = _opened(arena, "unsynced" if arena.cell.action == "unsynced" else "")
         sender = arena.sender
         assert sender is not None
         enough = arena.size.messages * arena.cell.at // 100
@@ -87,8 +83,7 @@ def door_power_cut(arena: Arena) -> None:
 def door_forgetful(arena: Arena) -> None:
     """kill -9 of a broker that keeps its messages in memory: nothing is lost, because the log has them still."""
     cuts = arena.cell.action == "forgets_what_was_cut"
-    door = _collector(arena, "cuts_at_the_broker" if cuts else "")
-    arena.open()
+    door = _opened(arena, "cuts_at_the_broker" if cuts else "")
     worker = arena.start("keep")
     _landed(arena)
     sender = arena.sender
@@ -108,8 +103,7 @@ def door_forgetful(arena: Arena) -> None:
 def door_outage(arena: Arena) -> None:
     """The broker does not answer for so many seconds; the door stays open."""
     seconds = arena.cell.at
-    door = _collector(arena)
-    arena.open()
+    door = _opened(arena)
     worker = arena.start("keep", stop="away")
     arena.until(lambda: arena.reader is not None and arena.reader.landed > 100, "landing")
     sender = arena.sender
@@ -133,8 +127,7 @@ def door_outage(arena: Arena) -> None:
 
 def door_broker_kill(arena: Arena) -> None:
     """kill -9 of a broker that keeps what it acknowledged."""
-    door = _collector(arena)
-    arena.open()
+    door = _opened(arena)
     worker = arena.start("keep")
     _landed(arena)
     assert arena.durable is not None
@@ -149,8 +142,7 @@ def door_full_disk(arena: Arena) -> None:
     assert arena.door is not None
     with Disk(arena.folder / "disk.img", arena.folder / "disk", megabytes=128) as disk:
         arena.door.home = disk.folder / "door"
-        door = _collector(arena)
-        arena.open()
+        door = _opened(arena)
         worker = arena.start("keep")
         _landed(arena)
         filler = disk.folder / "filler"
@@ -174,6 +166,14 @@ def _fill(file: Path) -> None:
             except OSError:
                 size //= 2
         os.fsync(filler.fileno())
+
+
+def _opened(arena: Arena, window: str = "", nth: int = 1) -> Worker:
+    """The topic, a collector in front of it, producers who send to it, and a reader."""
+    arena.create()
+    door = _collector(arena, window, nth)
+    arena.open()
+    return door
 
 
 def _collector(arena: Arena, window: str = "", nth: int = 1) -> Worker:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from headrace.core.atomic import write_atomically
+from headrace.core.atomic import make_folder, write_atomically
 
 WRITER = """
 import sys
@@ -49,3 +51,27 @@ def test_what_cannot_be_written_leaves_the_old_content_and_nothing_beside_it(
             write_atomically(path, b"new")
     assert [one.name for one in tmp_path.iterdir()] == ["state.json"]
     assert path.read_bytes() == b"old"
+
+
+def test_what_is_synced_was_synced_before_and_after_it_got_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append("name")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_atomically(tmp_path / "a" / "b" / "state.json", "new", synced=True)
+    assert done == ["folder", "folder", "file", "name", "folder"], "of a, of b, the content, its name"
+    done.clear()
+    write_atomically(tmp_path / "a" / "other.json", "new")
+    make_folder(tmp_path / "c")
+    assert done == ["name"]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteOptions
 
 from headrace.collector.log import ID_BYTES
+from headrace.core.atomic import make_folder
 from headrace.core.errors import Fatal, Retriable
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Ids:
         """
         self.folder = folder
         seconds = max(1, round(keep.total_seconds()))
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, synced=True)
         try:
             self._rows = Rdict(str(folder), _options(), access_type=AccessType.with_ttl(seconds))
         except Exception as error:

@@ -194,7 +194,7 @@ class Keys:
             change(keys)
             document = {"version": 1, "keys": [_plain(key) for key in keys.values()]}
             try:
-                write_atomically(self._path, json.dumps(document, indent=1), 0o600)
+                write_atomically(self._path, json.dumps(document, indent=1), 0o600, synced=True)
             except OSError as error:
                 raise Fatal(
                     f"keys {self._path} cannot be written: {error.strerror}; make room or fix its permissions"

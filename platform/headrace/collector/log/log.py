@@ -26,9 +26,9 @@ from headrace.collector.log.segments import (
     segment_path,
     segments_in,
     set_aside,
-    sync_folder,
     write_identity,
 )
+from headrace.core.atomic import make_folder, sync_folder
 from headrace.core.errors import Fatal, Retriable
 from headrace.core.locks import Patience, file_lock
 
@@ -90,6 +90,10 @@ class DurableLog:
         self.damaged: list[Damage] = []
         self._descriptor = -1
         with ExitStack() as held:
+            try:
+                make_folder(folder, synced=True)
+            except OSError as error:
+                raise self._translated(error, "cannot be opened") from error
             held.enter_context(file_lock(folder / "lock", f"the collector's log {folder}", _PATIENCE))
             try:
                 self._open(lanes)

@@ -12,13 +12,13 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from crc32c import crc32c
 
 from headrace.collector.log.frames import hole_at, whole_until
+from headrace.core.atomic import write_atomically
 from headrace.core.errors import Fatal
 
 _NAME = re.compile(r"(\d{20})\.log")
@@ -102,15 +102,6 @@ class Disk:
         os.ftruncate(descriptor, size)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def segment_path(folder: Path, first: int) -> Path:
     """Return the path of the segment whose first entry has this number."""
     return folder / f"{first:020d}.log"
@@ -162,7 +153,7 @@ def set_aside(folder: Path, name: str, data: bytes) -> Path:
     kept = folder / SET_ASIDE / name
     if not kept.exists():
         kept.parent.mkdir(exist_ok=True)
-        _write_synced(kept, data)
+        write_atomically(kept, data, 0o600, synced=True)
     return kept
 
 
@@ -205,26 +196,11 @@ def write_identity(folder: Path, identity: Identity) -> None:
     said = {**asdict(identity), "format": _FORMAT}
     text = json.dumps({**said, "checksum": crc32c(_plain(said))})
     for name in _IDENTITY:
-        _write_synced(folder / name, text.encode())
+        write_atomically(folder / name, text, synced=True)
 
 
 def _plain(said: dict[str, object]) -> bytes:
     return json.dumps(said, sort_keys=True).encode()
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        sync_folder(path.parent)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
 
 
 def within(number: int, ranges: Iterable[tuple[int, int]]) -> bool:
