@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.atomic import write_atomically
+from headrace.warehouse.ddl import KEY_HASH
 
 if TYPE_CHECKING:
     from headrace.core.batch import Table
@@ -72,7 +73,7 @@ def write(manifest: Path, tables: Iterable[Table]) -> None:
         manifest: Path of the manifest.
         tables: The raw tables, which are the project's sources.
     """
-    _write(manifest, {table.name: list(table.schema) for table in tables})
+    _write(manifest, _stored(tables))
 
 
 def write_beside(manifest: Path, tables: Iterable[Table]) -> None:
@@ -81,8 +82,13 @@ def write_beside(manifest: Path, tables: Iterable[Table]) -> None:
     Raises:
         subprocess.CalledProcessError: It failed; the reason is on standard error.
     """
-    columns = json.dumps({table.name: list(table.schema) for table in tables})
+    columns = json.dumps(_stored(tables))
     subprocess.run([sys.executable, "-m", __name__, str(manifest)], input=columns, text=True, check=True)
+
+
+def _stored(tables: Iterable[Table]) -> dict[str, list[str]]:
+    """Return the columns of raw tables in the warehouse, by name."""
+    return {table.name: [*table.schema, *([KEY_HASH] if table.key else [])] for table in tables}
 
 
 def _write(manifest: Path, tables: dict[str, list[str]]) -> None:
