@@ -45,7 +45,7 @@ def test_commits_are_counted_and_maintained(stack: Stack, monkeypatch: pytest.Mo
     monkeypatch.setattr(bench, "_WINDOW", 4)
     made, took, daily = committing(stack.settings, 8)
     assert [one.commits for one in made] == [4, 8]
-    assert min(one.milliseconds for one in made) > 0
+    assert min(one.milliseconds for one in made) > 0 and min(one.cpu_milliseconds for one in made) > 0
     assert took > 0
     assert daily == 8, "of eight commits some days apart; today goes on"
 
@@ -61,7 +61,7 @@ def test_the_command_fails_when_rows_are_wrong(
 ) -> None:
     one = DrainResult(1_000_000, (Checkpoint(1_000_000, 4.0, 6.0, 1, 2),), ())
     ten = replace(one, backlog=10_000_000, marks=(Checkpoint(10_000_000, 44.0, 6.0, 1, 2),), wrong=wrong)
-    commits = (CommitCost(500, 10.0), CommitCost(1_000, 12.0), CommitCost(1_500, 11.0))
+    commits = (CommitCost(500, 9.0, 10.0), CommitCost(1_000, 30.0, 12.0), CommitCost(1_500, 90.0, 11.0))
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setattr(bench, "scale", lambda *_, **__: ScaleResult((one, ten), commits, 1.0))
     for options in ([], ["--json"]):

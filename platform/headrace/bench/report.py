@@ -241,15 +241,26 @@ def _scale(found: Figures) -> Iterator[str]:
     yield ""
     yield f"An event of the largest backlog costs **{found['cost_to_smallest']:.2f}** of one of the smallest."
     yield ""
-    commits = [[f"{one['commits']:,}", f"{one['milliseconds']:.1f}"] for one in _thinned(found["commits"])]
-    yield from _table(["commits in the table", "ms for 100 messages, both tables"], commits)
+    commits = [
+        [f"{one['commits']:,}", f"{one['milliseconds']:.1f}", _known(one.get("cpu_milliseconds"))]
+        for one in _thinned(found["commits"])
+    ]
+    yield from _table(
+        ["commits in the table", "ms for 100 messages, both tables", "of processor time"], commits
+    )
     yield ""
     yield (
-        f"The last commits cost **{found['last_to_first_commit']:.2f}** of the first. The tables are maintained every"
+        f"The last commits cost **{found['last_to_first_commit']:.2f}** of the processor time of the"
+        " first. The tables are maintained every"
         f" 500 commits ({found['maintenance_seconds']:.1f} s), as upkeep does every hour. Their logs are shortened in"
         " between, as publishing does."
         + (f" {found['daily_versions']} daily versions are kept." if found.get("daily_versions") else "")
     )
+
+
+def _known(milliseconds: float | None) -> str:
+    """Show what older figures lack as not known."""
+    return "not known" if milliseconds is None else f"{milliseconds:.1f}"
 
 
 def _thinned(rows: Sequence[Figures]) -> list[Figures]:

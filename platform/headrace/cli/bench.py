@@ -299,8 +299,11 @@ def scale(
     ]
     lines += [
         f"    an event of the largest backlog costs {shown['cost_to_smallest']:.2f} of one of the smallest",
-        *(f"after {one.commits:,} commits  {one.milliseconds:.1f} ms each" for one in found.commits[::4]),
-        f"    {shown['last_to_first_commit']:.2f} of the first ones; maintenance between takes"
+        *(
+            f"after {one.commits:,} commits  {one.milliseconds:.1f} ms each, {one.cpu_milliseconds:.1f} of processor"
+            for one in found.commits[::4]
+        ),
+        f"    {shown['last_to_first_commit']:.2f} of the first ones' processor time; maintenance between takes"
         f" {found.maintenance_seconds:.1f} s; {found.daily_versions} daily versions are kept",
         *(f"[red]✗[/] {line}" for line in found.wrong[:20]),
         *([] if found.wrong else ["[green]✓[/] every offset is in lake and warehouse once"]),
