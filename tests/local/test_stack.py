@@ -205,7 +205,7 @@ def test_a_collector_comes_back_and_a_new_stream_gets_its_topic(
     own.mkdir()
     monkeypatch.setenv("HEADRACE_PIPELINES", str(own))
     wanted = partial(topology.topics_and_queues, load_settings(with_stack=False))
-    with stack.EmbeddedStack(home, report=told.append, wanted=wanted, door=True) as endpoints:
+    with stack.EmbeddedStack(home, report=told.append, wanted=wanted, door={}) as endpoints:
         eventually(lambda: takes_events(home), 120, "an event")
         before = services_of(home)
         kill_9(psutil.Process(before["collector"].pid))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from headrace.config.settings import Settings
+from headrace.demo.over_http import OverHttp, send, split
 from headrace.pipelines import Kafka, Sqs
 from headrace.producers import Producer
 from headrace.producers.flights import (
@@ -28,8 +30,9 @@ class Feed:
     Attributes:
         stream: Name of the stream.
         source: Name of the topic or queue.
-        total: Messages to publish; 0 until known.
+        total: Messages to publish, and events to send over HTTP; 0 until known.
         acknowledged: Messages that the broker has acknowledged so far.
+        http: What is sent over HTTP; None if nothing is.
         expected: Expected outcome of the well-formed messages, computed from the files alone. Set before ``done``.
         malformed: The messages that are malformed on purpose.
         twin: Rows that land and that are rejected, as found by landing the same records in memory; None for input
@@ -42,11 +45,17 @@ class Feed:
     source: str
     total: int = 0
     acknowledged: int = 0
+    http: OverHttp | None = None
     expected: Expected | None = None
     malformed: tuple[MalformedMessage, ...] = ()
     twin: tuple[int, int] | None = None
     failure: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def produced(self) -> int:
+        """Messages and events that broker and collector have acknowledged so far."""
+        return self.acknowledged + (self.http.acknowledged if self.http else 0)
 
     @property
     def rows(self) -> int:
@@ -92,10 +101,19 @@ def background(feed: Feed, publish: Callable[[], object]) -> None:
 
 
 def _publish_flights(feed: Feed, settings: Settings) -> None:
-    feed.malformed = malformed_events()
-    messages = interleave(flight_events(), feed.malformed)
-    feed.total = messages.height
-    _send(feed, producer(settings, Kafka("analytics_events")), messages)
+    events, malformed = flight_events(), malformed_events()
+    with ThreadPoolExecutor(1, "feed-http") as beside:
+        sending = None
+        if settings.collector_url:
+            events, malformed, over = split(events, malformed)
+            feed.http = over
+            sending = beside.submit(send, over, feed.stream, settings, chunks(over.events))
+        messages = interleave(events, malformed)
+        feed.malformed = (*malformed, *(feed.http.malformed if feed.http else ()))
+        feed.total = messages.height + (feed.http.events.height if feed.http else 0)
+        _send(feed, producer(settings, Kafka("analytics_events")), messages)
+        if sending is not None:
+            sending.result()
     feed.expected = expected_events()
 
 

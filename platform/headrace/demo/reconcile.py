@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.config.settings import Settings
+from headrace.demo import over_http
 from headrace.demo.feed import Feed
 from headrace.health.audit import Audit, audit
 from headrace.sources.kafka.source import KafkaSource
@@ -82,17 +83,23 @@ class Reconciled:
 
     Attributes:
         stream: Name of the stream.
-        produced: Messages that the broker acknowledged to the producer.
+        produced: Messages that the broker acknowledged to the producer, and events that the collector did.
+        landed: Those of which any record is in the lake table.
+        rejected: Those of which all are in the rejected table.
         audit: Counts of the lake by origin.
         warehouse: Rows of the raw warehouse table.
         lines: Every comparison.
+        http: What was sent over HTTP, and what of it is in the lake; None if nothing was.
     """
 
     stream: str
     produced: int
+    landed: int
+    rejected: int
     audit: Audit
     warehouse: int
     lines: tuple[Comparison, ...]
+    http: tuple[over_http.OverHttp, over_http.Landed] | None = None
 
     @property
     def agrees(self) -> bool:
@@ -105,12 +112,18 @@ def reconcile(feed: Feed, stream: Stream, settings: Settings) -> Reconciled:
     audited = audit(stream.lake)
     warehouse = sum(stream.warehouse.counts_by_day(stream.contract.table).values())
     rejected = sum(stream.warehouse.counts_by_day(stream.contract.rejected_table).values())
-    landed = audited.messages - audited.messages_rejected
+    over = over_http.landed(stream)
+    # a message of the collector holds the events of a request, and each of them counts
+    refused = audited.messages_rejected - over.messages_rejected + over.rejected
+    landed = (
+        audited.messages - audited.messages_rejected - (over.messages - over.messages_rejected) + over.good
+    )
     lines = (
-        Comparison("messages acknowledged by the broker, or in files", feed.total, feed.acknowledged),
+        Comparison("messages acknowledged by broker and collector, or in files", feed.total, feed.produced),
         Comparison("messages the source still holds for us", 0, stream.backlog(feed.source).waiting),
-        *_offsets(feed, stream),
-        Comparison("messages landed + rejected", feed.acknowledged, landed + audited.messages_rejected),
+        *_offsets(feed, stream, over.messages + sum(audited.again.values())),
+        *_of_http(feed.http, over),
+        Comparison("messages landed + rejected", feed.produced, landed + refused),
         Comparison("rows in the lake", feed.rows, audited.good),
         Comparison("rows rejected", feed.rejects, audited.rejected),
         Comparison("rows doubled", 0, audited.doubled),
@@ -118,15 +131,31 @@ def reconcile(feed: Feed, stream: Stream, settings: Settings) -> Reconciled:
         Comparison("rejected rows in the warehouse", audited.rejected, rejected),
         *(_of_marts(feed, stream, settings) if feed.expected is not None else ()),
     )
-    return Reconciled(feed.stream, feed.acknowledged, audited, warehouse, lines)
+    http = (feed.http, over) if feed.http else None
+    return Reconciled(feed.stream, feed.produced, landed, refused, audited, warehouse, lines, http)
 
 
-def _offsets(feed: Feed, stream: Stream) -> Iterator[Comparison]:
-    """Compare with Kafka's own count: the sum of end minus begin offsets."""
+def _offsets(feed: Feed, stream: Stream, collected: int) -> Iterator[Comparison]:
+    """Compare with Kafka's own count: the sum of end minus begin offsets.
+
+    Args:
+        feed: The input.
+        stream: The stream.
+        collected: Messages that the collector has sent, also those that it sent again.
+    """
     source = stream.source(feed.source)
     if isinstance(source, KafkaSource):
+        held = sum(end - begin for begin, end in source.offsets().values())
+        yield Comparison("offsets in the topic", feed.acknowledged + collected, held)
+
+
+def _of_http(sent: over_http.OverHttp | None, there: over_http.Landed) -> Iterator[Comparison]:
+    """Compare what the collector acknowledged with what is in the lake of it."""
+    if sent is not None:
+        yield Comparison("events acknowledged over HTTP, landed + rejected", sent.acknowledged, there.rows)
+        yield Comparison("events rejected over HTTP", sum(m.rejected for m in sent.malformed), there.rejected)
         yield Comparison(
-            "offsets in the topic", feed.acknowledged, sum(e - b for b, e in source.offsets().values())
+            "repeats recognised over HTTP", min(over_http.AGAIN, sent.events.height), sent.repeated
         )
 
 

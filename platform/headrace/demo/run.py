@@ -52,7 +52,9 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
         old = _set_aside(home)
         parsing = background.submit(_parse_models, home)
         tuning = {**TUNING, "HEADRACE_ARCHIVE": str(project.samples)} if project else TUNING
-        services, settings = stack.enter_context(backing_services(home, tuning, report))
+        services, settings = stack.enter_context(
+            backing_services(home, tuning, report, door=None if project else "beside")
+        )
         progress.services += ["broker", "queue", "warehouse"]
         importing.result()
         from headrace.demo.feed import start_feeds
@@ -102,7 +104,7 @@ def _set_aside(home: Path) -> Path:
     ten times slower. So the old state is deleted after the demo.
     """
     aside = home / "old" / str(time.time_ns())
-    for name in ("lake", "clickhouse", "dagster", "locks", "logs"):
+    for name in ("lake", "clickhouse", "collector", "dagster", "locks", "logs"):
         if (home / name).exists():
             try:
                 aside.mkdir(parents=True, exist_ok=True)

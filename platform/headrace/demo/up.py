@@ -46,7 +46,7 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
     own = {"HEADRACE_LAKE_URI": lake} if lake else {}  # other commands use this lake, too
     with ExitStack() as stack:
         with console.status("starting broker, queue and warehouse"):
-            services, settings = stack.enter_context(backing_services(home, own, report, door=True))
+            services, settings = stack.enter_context(backing_services(home, own, report, door="awaited"))
         with console.status("starting Dagster"):
             reloader = Reloader(settings, report)
             if reloader.project.problem:

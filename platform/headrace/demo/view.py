@@ -19,6 +19,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from headrace.config.settings import Settings
+    from headrace.demo.over_http import Landed, OverHttp
     from headrace.demo.progress import Progress, Result
     from headrace.demo.reconcile import Mart
 
@@ -43,7 +44,9 @@ class Reporter:
 @contextmanager
 def live(progress: Progress, console: Console) -> Iterator[Reporter]:
     """Show ``progress`` until the block ends. Without a terminal, print lines instead."""
-    console.print("[bold]Headrace[/]  [dim]Kafka and SQS → contracts → Delta Lake → ClickHouse → dbt[/]\n")
+    console.print(
+        "[bold]Headrace[/]  [dim]Kafka, SQS and HTTP → contracts → Delta Lake → ClickHouse → dbt[/]\n"
+    )
     if not console.is_terminal:
         progress.print_line = lambda: console.print(
             f"{progress.seconds:5.0f} s  {_line(progress)}", soft_wrap=True
@@ -66,7 +69,7 @@ def _frame(progress: Progress) -> RenderableType:
         table.add_row(
             f"[bold]{one.stream}[/]",
             bar,
-            f"{one.acknowledged:,} / {one.total:,} messages",
+            f"{one.produced:,} / {one.total:,} messages",
             f"{landed:,} rows",
             f"{published:,} rows",
         )
@@ -78,7 +81,7 @@ def _frame(progress: Progress) -> RenderableType:
 def _line(progress: Progress) -> str:
     """Describe the state in one line, for logs."""
     streams = [
-        f"{one.stream} {one.acknowledged:,} produced, {progress.landed.get(one.stream, 0):,} in the lake,"
+        f"{one.stream} {one.produced:,} produced, {progress.landed.get(one.stream, 0):,} in the lake,"
         f" {progress.published.get(one.stream, 0):,} in the warehouse"
         for one in progress.feeds
     ]
@@ -107,8 +110,9 @@ def as_dict(result: Result) -> dict[str, Any]:
         "streams": {
             one.stream: {
                 "produced": one.produced,
-                "landed": one.audit.messages - one.audit.messages_rejected,
-                "rejected": one.audit.messages_rejected,
+                "landed": one.landed,
+                "rejected": one.rejected,
+                **({"http": _http(*one.http)} if one.http else {}),
                 "lake_rows": one.audit.good,
                 "rejected_rows": one.audit.rejected,
                 "warehouse_rows": one.warehouse,
@@ -126,19 +130,35 @@ def as_dict(result: Result) -> dict[str, Any]:
     }
 
 
+def _http(sent: OverHttp, there: Landed) -> dict[str, int]:
+    return {
+        "acknowledged": sent.acknowledged,
+        "landed": there.good,
+        "rejected": there.rejected,
+        "repeated": sent.repeated,
+    }
+
+
 def summary(result: Result, console: Console) -> None:
     """Print the summary: every number with its verdict."""
     console.print()
     for one in result.streams:
         audit = one.audit
-        landed = audit.messages - audit.messages_rejected
         mark = "[green]✓[/]" if one.agrees else "[red]✗[/]"
         console.print(
-            f"{mark} [bold]{one.stream}[/]  {one.produced:,} produced = {landed:,} landed"
-            f" + {audit.messages_rejected:,} rejected; rows in lake {audit.good:,} ="
+            f"{mark} [bold]{one.stream}[/]  {one.produced:,} produced = {one.landed:,} landed"
+            f" + {one.rejected:,} rejected; rows in lake {audit.good:,} ="
             f" in warehouse {one.warehouse:,}; {audit.doubled:,} doubled",
             soft_wrap=True,
         )
+        if one.http:
+            over = _http(*one.http)
+            mark = "[green]✓[/]" if over["acknowledged"] == over["landed"] + over["rejected"] else "[red]✗[/]"
+            console.print(
+                f"{mark} [bold]{one.stream} over HTTP[/]  {over['acknowledged']:,} acknowledged ="
+                f" {over['landed']:,} landed + {over['rejected']:,} rejected; {over['repeated']:,} repeats left out",
+                soft_wrap=True,
+            )
         for line in one.lines:
             if not line.agrees:
                 console.print(f"    [red]{line.what}: expected {line.expected:,}, found {line.found:,}[/]")

@@ -38,21 +38,26 @@ def address(port: int) -> str:
     return f"http://{LOOPBACK}:{port}"
 
 
-def collector_service(home: Path, port: int, environment: Mapping[str, str]) -> Service:
+def own_lake() -> dict[str, str]:
+    """Return the setting of a lake of one's own, as an environment variable; empty for that of the stack."""
+    lake = load_settings(with_stack=False).lake_uri
+    return {"HEADRACE_LAKE_URI": lake} if lake else {}
+
+
+def collector_service(home: Path, port: int, environment: Mapping[str, str], *, awaited: bool) -> Service:
     """Describe the collector on ``127.0.0.1:port`` as a service, with log, index and keys in ``home/collector``.
 
     Args:
         home: Folder of the stack.
         port: Port to listen on.
-        environment: Environment with the addresses of the stack's services. A lake that the settings name is used.
+        environment: Environment with the addresses of the stack's services, and of the lake.
+        awaited: Whether a start waits until it takes events.
     """
-    lake = load_settings(with_stack=False).lake_uri
-    own = {"HEADRACE_HOME": str(home), **({"HEADRACE_LAKE_URI": lake} if lake else {})}
     command = ("collect", "--host", LOOPBACK, "--port", str(port))
     return Service(
         name=NAME,
         argv=(sys.executable, "-P", "-m", "headrace.cli", *command),
-        env={**environment, **own},
+        env={**environment, "HEADRACE_HOME": str(home)},
         log=home / "logs" / f"{NAME}.log",
         cwd=home,
         ready=lambda: probes.http_ok(port, "/readyz"),
@@ -60,5 +65,6 @@ def collector_service(home: Path, port: int, environment: Mapping[str, str]) -> 
         needs=(broker.NAME,),
         ready_within=_READY_SECONDS,
         stop_grace=_GRACE_SECONDS,
+        awaited=awaited,
         vital=False,
     )

@@ -71,7 +71,9 @@ class EmbeddedStack:
         wanted: Returns topics and queues as they should be by now, asked again and again: those that are new are
             created.
         report: Receives a line whenever a person should know of a change.
-        door: Run the collector in front of the broker, too. It is no backing service: its failure is only reported.
+        door: Run the collector in front of the broker, too: the settings that it has besides, as environment
+            variables; None for none. It is no backing service: its failure is only reported.
+        door_awaited: The entry waits until the collector takes events.
         handles_sigterm: The caller stops the stack in order when this process gets SIGTERM. Then
             ``headrace stack down`` may send it.
 
@@ -90,13 +92,15 @@ class EmbeddedStack:
         queues: tuple[str, ...] = QUEUES,
         wanted: Callable[[], Wanted] | None = None,
         report: Callable[[str], None] = lambda _: None,
-        door: bool = False,
+        door: Mapping[str, str] | None = None,
+        door_awaited: bool = True,
         handles_sigterm: bool = False,
     ) -> None:
         self.home = home.expanduser().absolute()
         self.endpoints: dict[str, str] = {}
         self._ports, self._report, self._handles_sigterm = ports or Ports(), report, handles_sigterm
-        self._names = (*USUAL_PORTS, collecting.NAME) if door else (*USUAL_PORTS,)
+        self._names = (*USUAL_PORTS,) if door is None else (*USUAL_PORTS, collecting.NAME)
+        self._door, self._door_awaited = dict(door or {}), door_awaited
         self._topics, self._queues = dict(TOPICS if topics is None else topics), queues
         self._wanted = wanted
         self._password = secrets.token_urlsafe(24)
@@ -207,7 +211,8 @@ class EmbeddedStack:
             clickhouse_service(self.home, self._chosen[CLICKHOUSE], environment, self._password),
         ]
         if (port := self._chosen.get(collecting.NAME)) is not None:
-            found.append(collecting.collector_service(self.home, port, {**environment, **self.endpoints}))
+            own = {**environment, **self.endpoints, **self._door}
+            found.append(collecting.collector_service(self.home, port, own, awaited=self._door_awaited))
         return found
 
     def _endpoints(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from headrace.config.settings import Settings, adopt, child_environment, load_settings
 from headrace.local import collecting
@@ -41,7 +42,7 @@ def backing_services(
     tuning: dict[str, str] | None = None,
     report: Callable[[str], None] = lambda _: None,
     *,
-    door: bool = False,
+    door: Literal["awaited", "beside"] | None = None,
 ) -> Iterator[tuple[EmbeddedStack, Settings]]:
     """Run the embedded stack of ``home``, and point this process's settings at it.
 
@@ -49,7 +50,7 @@ def backing_services(
         home: Folder for state, logs and lake.
         tuning: More environment variables (``HEADRACE_*``) for this process and its children.
         report: Receives a line whenever a service dies or returns.
-        door: Run the collector, too, if its extra is installed.
+        door: Run the collector, too, if its extra is installed; wait until it takes events, or do not.
     """
     wanted = partial(topics_and_queues, load_settings(with_stack=False))
     topics, queues = wanted()
@@ -59,7 +60,8 @@ def backing_services(
         queues=queues,
         wanted=wanted,
         report=report,
-        door=door and collecting.installed(report),
+        door=(tuning or {}) if door and collecting.installed(report) else None,
+        door_awaited=door == "awaited",
         handles_sigterm=True,
     )
     with stack as endpoints:

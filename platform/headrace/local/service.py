@@ -35,6 +35,7 @@ class Service:
         stop_grace: Time between SIGTERM and SIGKILL, s.
         restarts: How often it may die in a row, each time within a minute, before everything stops.
         hint: Next step in a failure's message, besides reading the log.
+        awaited: Whether a start waits until it is ready.
         vital: Whether its failure ends the others; if not, it is reported, and the service is started again for ever.
     """
 
@@ -51,6 +52,7 @@ class Service:
     stop_grace: float = 5.0
     restarts: int = 5
     hint: str = ""
+    awaited: bool = True
     vital: bool = True
 
 

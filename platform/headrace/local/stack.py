@@ -160,7 +160,7 @@ def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) 
         queues=queues,
         wanted=wanted,
         report=report,
-        door=collecting.installed(report),
+        door=collecting.own_lake() if collecting.installed(report) else None,
         handles_sigterm=True,
     )
     with stop_on_signals(stack.request_stop), stack:
@@ -247,7 +247,7 @@ def _serve(home: Path, ports: Ports) -> int:
         queues=queues,
         wanted=wanted,
         report=say,
-        door=collecting.installed(say),
+        door=collecting.own_lake() if collecting.installed(say) else None,
         handles_sigterm=True,
     )
     try:

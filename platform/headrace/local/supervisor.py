@@ -97,8 +97,8 @@ class Supervisor:
         self.stop()
 
     def start(self) -> None:
-        """Start all services and return when every one is ready, or is down without being vital."""
-        pending = set(self._runs)
+        """Start all services and return when all that are awaited are ready, or down without being vital."""
+        pending = {name for name, run in self._runs.items() if run.service.awaited}
         try:
             for run in self._runs.values():
                 thread = threading.Thread(target=self._care, args=(run,), name=f"care-{run.service.name}")

@@ -31,6 +31,10 @@ class HttpProducer:
         stream: The stream.
         key: A write key.
         patience: Seconds for which a request is repeated before giving up.
+
+    Attributes:
+        acknowledged: Records that were taken, accepted or rejected.
+        repeated: Records that had been taken before, and are not taken again.
     """
 
     def __init__(self, url: str, stream: str, key: str, patience: float = 60.0) -> None:
@@ -43,7 +47,7 @@ class HttpProducer:
         }
         self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=10, read=60), retries=False)
         self._packer = zstandard.ZstdCompressor(level=1)
-        self.acknowledged = 0
+        self.acknowledged = self.repeated = 0
         self._closed = False
 
     def send(self, payloads: Payloads, keys: Keys | None = None, /) -> None:
@@ -104,7 +108,9 @@ class HttpProducer:
 
     def _count(self, said: dict[str, Any], again: bool) -> None:
         # what was taken at an attempt whose answer was lost is a repeat of our own
-        self.acknowledged += said["accepted"] + said["rejected"] + (said["repeated"] if again else 0)
+        own = said["repeated"] if again else 0
+        self.acknowledged += said["accepted"] + said["rejected"] + own
+        self.repeated += said["repeated"] - own
         if said["conflicts"]:
             names = [one["id"] for one in said["events"] if one["status"] == "conflict"]
             raise BadData(
