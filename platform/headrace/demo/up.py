@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from headrace.config.settings import Settings, load_settings
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, NotSet
 from headrace.demo import view
 from headrace.local.dagster import require_ui_port
 from headrace.local.dagster_api import DagsterApi
@@ -19,8 +19,13 @@ from headrace.local.platform import backing_services, dagster_beside
 from headrace.local.reload import Reloader
 from headrace.local.supervisor import stop_on_signals
 from headrace.pipelines import Kafka, Sqs
+from headrace.producers import Producer
+from headrace.producers.shared import SharedProducer
 from headrace.producers.traffic import run_traffic
-from headrace.streams.adapters import producer
+from headrace.streams.adapters import http_producer, producer
+
+#: Seconds for which live traffic waits for a collector that does not answer.
+_DOOR_SECONDS = 5.0
 
 
 def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port: int | None = None) -> None:
@@ -76,13 +81,21 @@ def _traffic(
     settings: Settings, rate: float, history: timedelta, stop: threading.Event, report: Callable[[str], None]
 ) -> None:
     try:
-        run_traffic(
-            producer(settings, Kafka("analytics_events")),
-            producer(settings, Sqs("metrics")),
-            rate,
-            stop,
-            history,
-        )
+        events = producer(settings, Kafka("analytics_events"))
+        metrics = producer(settings, Sqs("metrics"))
+        run_traffic(events, metrics, rate, stop, history, live=_live(settings, events, report))
     except HeadraceError as error:
         if not stop.is_set():
             report(f"the simulated traffic ended: {error}")
+
+
+def _live(settings: Settings, events: Producer, report: Callable[[str], None]) -> Producer:
+    """Return what takes live events: half of the people use the collector, where one runs and there is a key."""
+    if not settings.collector_url:
+        return events
+    try:
+        door = http_producer(settings, "events", _DOOR_SECONDS)
+    except NotSet as missing:
+        report(f"no simulated traffic over HTTP: {missing}")
+        return events
+    return SharedProducer(events, door, report)

@@ -175,21 +175,36 @@ def run_traffic(
     stop: threading.Event,
     history: timedelta = timedelta(0),
     *,
+    live: Producer | None = None,
     seed: int = 1,
     zone: tzinfo = UTC,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
     """Send the past ``history`` at once, then continue in real time until ``stop`` is set.
 
+    Args:
+        events: Takes what people do.
+        metrics: Takes what machines measure.
+        rate: Events per second, on average over a day.
+        stop: Ends the traffic.
+        history: The past to send.
+        live: Takes what people do after the past was sent; None for ``events``.
+        seed: See ``Traffic``.
+        zone: See ``Traffic``.
+        now: Tells the time.
+
     Raises:
         Retriable: A broker is away; call again with new producers.
         Fatal: A broker refuses the messages.
     """
     traffic = Traffic(seed, rate, zone)
-    at = now() - history
+    begun = now()
+    at = begun - history
     while not stop.is_set():
-        end = min(now(), at + SLICE)
-        for producer, chunk in zip((events, metrics), traffic.between(at, end), strict=True):
+        present = at >= begun
+        end = min(now() if present else begun, at + SLICE)
+        people = live if live is not None and present else events
+        for producer, chunk in zip((people, metrics), traffic.between(at, end), strict=True):
             if len(chunk):
                 producer.send(chunk.payloads, chunk.keys)
             producer.flush()

@@ -154,8 +154,8 @@ def producer(settings: Settings, spec: Kafka | Sqs) -> Producer:
     )
 
 
-def http_producer(settings: Settings, stream: str) -> HttpProducer:
-    """Make a producer for a collector.
+def http_producer(settings: Settings, stream: str, patience: float = 60.0) -> HttpProducer:
+    """Make a producer for a collector; ``patience`` as ``HttpProducer`` takes it.
 
     Raises:
         NotSet: There is no write key.
@@ -168,7 +168,7 @@ def http_producer(settings: Settings, stream: str) -> HttpProducer:
         raise NotSet("no HEADRACE_COLLECTOR_KEY is set: make a key with 'headrace keys create', and set it")
     host, port = settings.collector_host, settings.collector_port
     near = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    return HttpProducer(settings.collector_url or f"http://{near}:{port}", stream, key)
+    return HttpProducer(settings.collector_url or f"http://{near}:{port}", stream, key, patience)
 
 
 def limits_of(pipeline: Pipeline, settings: Settings) -> Limits:
