@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from builders import event
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import MicroBatch, Position
-from headrace.core.lanes import cursor_of, headers, message_id, numbered, parsed, spread
+from headrace.core.lanes import cursor_of, headers, message_id, numbered, spread
 from headrace.flow.commit import Landed, StreamLake
 from headrace.flow.ingest import ingest
 from headrace.flow.reads import Pace
@@ -223,12 +223,10 @@ def test_only_headers_that_are_numbers_of_ours_count() -> None:
     topic.publish([b"{}", b"{}"], headers=[good, [*good, *headers(LOG, 4, 0, 1), ("x", b"\xff")]])
     found = topic.read(Position(), 100, 0)
     assert found.lanes is not None
-    assert found.lanes.drop_nulls().rows() == [(cursor_of(LOG, 3), 6, 7)] * 2
+    assert found.lanes.drop_nulls().rows() == [(cursor_of(LOG, 3), 6, 7, False)] * 2
     assert found.records["message_id"].drop_nulls().to_list() == [message_id(LOG, 3, 7)] * 2
     plain = MicroBatch.of("x", [b"{}"], cursor="c", offset=[0]).records
     assert numbered(plain)[1] is None
-    assert parsed(dict(good)) == (message_id(LOG, 3, 7), None)
-    assert parsed({"headrace-log": b"x"}) is None
 
 
 def test_lanes_are_used_alike_by_entries_that_alternate_between_streams() -> None:

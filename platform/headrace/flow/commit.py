@@ -269,7 +269,8 @@ class Commit:
         rejected, good = self.tables
         lanes = lanes_in(batch)
         position = good.position(lanes).advanced({c: n for c, n in self._moved.items() if c in lanes})
-        found = taken(batch, position, landed)
+        judged = rejected.position(lanes)
+        found = taken(batch, position, landed, judged)
         self._moved |= found.moved
         self._again.update(found.again)
         if found.early:
@@ -280,7 +281,6 @@ class Commit:
                 ", ".join(found.early),
             )
         tables = tuple(found.filter_out(rows) for rows in tables)
-        judged = rejected.position(lanes)
         unsure = [c for c in lanes if judged.get(c, 0) > position.get(c, 0)]
         if unsure:
             ids = batch.records["message_id"].filter(batch.lanes["lane"].is_in(unsure))  # type: ignore[index]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
 from headrace.core.batch import HEADERS, Backlog, Gap, MicroBatch, Position
-from headrace.core.lanes import numbered
+from headrace.core.lanes import numbered, once_each
 
 #: Names and values of a message's headers.
 Headers = Sequence[tuple[str, bytes]]
@@ -72,9 +72,8 @@ class MemoryLog:
             gaps=tuple(gaps),
         )
         number = {cursor: n for n, cursor in enumerate(self.cursors())}
-        headers = [self._headers[number[cursor]].get(offset) for cursor, offset, _ in rows]
-        found = [None if one is None else [{"key": k, "value": v} for k, v in one] for one in headers]
-        records, lanes = numbered(batch.records.with_columns(headers=pl.Series(found, dtype=HEADERS)))
+        headers = _headers(self._headers[number[cursor]].get(offset) for cursor, offset, _ in rows)
+        records, lanes = numbered(batch.records.with_columns(headers=headers))
         return replace(batch, records=records, lanes=lanes)
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
@@ -105,15 +104,18 @@ class MemoryQueue:
         self.name = f"memory/{name}"
         self._redelivery_window = redelivery_window
         self._messages: dict[str, bytes] = {}
+        self._headers: dict[str, Headers] = {}
         self._sent_at: dict[str, datetime] = {}
         self._received: dict[str, int] = {}
         self._hidden: set[str] = set()
         self._sent = 0
 
-    def publish(self, payloads: Sequence[bytes]) -> None:
-        """Add messages."""
-        for payload in payloads:
+    def publish(self, payloads: Sequence[bytes], headers: Sequence[Headers] = ()) -> None:
+        """Add messages, with the headers of each, if they have any."""
+        for place, payload in enumerate(payloads):
             self._messages[f"m{self._sent}"] = payload
+            if headers:
+                self._headers[f"m{self._sent}"] = headers[place]
             self._sent_at[f"m{self._sent}"] = datetime.now(UTC)
             self._sent += 1
 
@@ -133,7 +135,7 @@ class MemoryQueue:
             self._received[i] = self._received.get(i, 0) + 1
         before = Position({self.name: after.get(self.name, 0)})
         moved = {self.name: before[self.name] + 1} if ids else {}
-        return MicroBatch.of(
+        batch = MicroBatch.of(
             self.name,
             [self._messages[i] for i in ids],
             cursor=self.name,
@@ -145,6 +147,13 @@ class MemoryQueue:
             receipts=ids,
             redelivery_window=self._redelivery_window,
         )
+        records, lanes = once_each(batch.records.with_columns(headers=_headers(map(self._headers.get, ids))))
+        return replace(batch, records=records, lanes=lanes)
+
+    def purge(self) -> None:
+        """Lose every message."""
+        self._messages.clear()
+        self._hidden.clear()
 
     def acknowledge(self, batch: MicroBatch, /) -> None:
         """Delete the batch."""
@@ -160,3 +169,8 @@ class MemoryQueue:
     def close(self) -> None:
         """Make all messages visible again."""
         self.expire()
+
+
+def _headers(every: Iterable[Headers | None]) -> pl.Series:
+    found = [None if one is None else [{"key": k, "value": v} for k, v in one] for one in every]
+    return pl.Series(found, dtype=HEADERS)

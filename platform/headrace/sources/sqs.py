@@ -1,7 +1,8 @@
 """Read SQS queues.
 
 Delivery: SQS delivers at least once, and the lake makes it exactly once. A message is deleted only after its
-commit. The lake looks up a message that SQS delivers again (receive count above one) by its id. A queue has no
+commit. The lake looks up a message that SQS delivers again (receive count above one) by its id. One that its sender
+numbers (``headrace.core.lanes``) needs no look-up: the position of its lane tells. A queue has no
 offsets: its only cursor, ``sqs/<queue>``, counts commits. So two runs that hold the same message cannot both
 commit from the same snapshot. While a batch is in work its messages stay hidden: a thread extends their
 visibility until they are deleted or handed back. Unit of parallelism: the receive call; any number of receivers
@@ -28,6 +29,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from headrace.core.batch import HEADERS, RECORD_SCHEMA, UTC_MICROS, Backlog, MicroBatch, Position
 from headrace.core.errors import Fatal, Retriable
+from headrace.core.lanes import once_each
 
 log = logging.getLogger(__name__)
 
@@ -126,11 +128,11 @@ class SqsSource:
             self._hand_back(self._held.known() - held)
             raise
         receipts = [m["ReceiptHandle"] for m in messages]
-        records = pl.DataFrame(_columns(self.name, messages), schema=RECORD_SCHEMA)
-        records = records.unique("message_id", keep="first", maintain_order=True)
+        records, lanes = once_each(pl.DataFrame(_columns(self.name, messages), schema=RECORD_SCHEMA))
         moved = {self.name: before[self.name] + 1} if messages else {}
+        after = before.advanced(moved)
         return MicroBatch(
-            self.name, records, before, before.advanced(moved), receipts, redelivery_window=_REDELIVERY_WINDOW
+            self.name, records, before, after, receipts, redelivery_window=_REDELIVERY_WINDOW, lanes=lanes
         )
 
     def _drain(self, most: int, wait: int, deadline: float) -> list[dict[str, Any]]:
