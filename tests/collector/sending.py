@@ -1,6 +1,7 @@
 """A process that appends events to a log and sends them on, and dies in a window.
 
-Usage: sending.py HOME SERVERS TOPIC WINDOW NTH FIRST COUNT. Says the name of each event that is durable.
+Usage: sending.py HOME SERVERS TOPIC WINDOW NTH FIRST COUNT. Says the name of each event that is durable. Where SERVERS
+is an address of HTTP, TOPIC is a queue.
 """
 
 from __future__ import annotations
@@ -15,22 +16,31 @@ from pathlib import Path
 from typing import Any
 
 from builders import event
-from headrace.collector.dispatch import Dispatcher, KafkaFar
+from headrace.collector import queue_way
+from headrace.collector.dispatch import Dispatcher, far_of
 from headrace.collector.ids import Ids
 from headrace.collector.log import DurableLog, Entry
+from headrace.collector.queue_way import QueueWay
 from headrace.collector.way import Way
 from headrace.config.settings import load_settings
 from headrace.contracts import EVENTS
-from headrace.pipelines import Kafka, Pipeline
+from headrace.pipelines import Kafka, Pipeline, Sqs
 from headrace.producers.kafka import KafkaProducer
+from headrace.producers.sqs import SqsProducer
 from headrace.streams.stream import Stream
 
 
 def stream_of(home: Path, servers: str, topic: str) -> Stream:
-    settings = load_settings(home=home, kafka_bootstrap_servers=servers)
-    return Stream(
-        Pipeline(EVENTS, (Kafka(topic),), owner="team:data", description="events"), settings, retry=False
+    queue = servers.startswith("http")
+    settings = load_settings(
+        home=home,
+        kafka_bootstrap_servers="" if queue else servers,
+        sqs_endpoint_url=servers if queue else None,
+        aws_access_key_id="headrace",
+        aws_secret_access_key="headrace",
     )
+    source = Sqs(topic) if queue else Kafka(topic)
+    return Stream(Pipeline(EVENTS, (source,), owner="team:data", description="events"), settings, retry=False)
 
 
 def die() -> None:
@@ -65,6 +75,14 @@ def arm(window: str, nth: int) -> None:
             dying(KafkaProducer, "_answered", nth, "after")
         case "before_look":
             dying(Way, "_settle", nth, "before")
+        case "before_post":
+            dying(SqsProducer, "_post", nth, "before")
+        case "after_post":
+            dying(SqsProducer, "_post", nth, "after")
+        case "before_note":
+            dying(QueueWay, "_settle", nth, "before")
+        case "cuts_at_the_queue":  # the fault of which this collector must be free
+            QueueWay._settle = lambda self, read: self._land(read)  # type: ignore[method-assign, assignment]
         case "before_removal":
             dying(DurableLog, "remove", nth, "before")
         case "in_removal":
@@ -97,7 +115,8 @@ def main() -> None:
     durable = DurableLog(Path(home) / "collector" / "log", limit_bytes=1 << 22, segment_bytes=4_096)
     ids = Ids(Path(home) / "collector" / "ids", timedelta(days=7))
     ids.catch_up(durable)
-    dispatcher = Dispatcher(durable, ids, {"events": KafkaFar(stream_of(Path(home), servers, topic))})
+    queue_way.LOOK_SECONDS, queue_way.QUIET_SECONDS = 0.1, 1.0
+    dispatcher = Dispatcher(durable, ids, {"events": far_of(stream_of(Path(home), servers, topic))})
     dispatcher.start()
     for n in range(int(first), int(first) + int(count)):
         changes = {"channel": "fax"} if n % 4 == 3 else {}

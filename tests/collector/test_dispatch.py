@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders import eventually
 from collector.topics import Topic, entry
-from headrace.collector import way
+from headrace.collector import sender, way
 from headrace.collector.dispatch import Dispatcher
 from headrace.collector.ids import Ids
 from headrace.collector.log import DurableLog, Entry
@@ -31,11 +31,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "LOOK_SECONDS": 0.01,
         "IDLE_SECONDS": 0.02,
         "QUIET_SECONDS": 0.1,
-        "FIRST_PAUSE": 0.01,
-        "LONGEST_PAUSE": 0.05,
     }.items():
         monkeypatch.setattr(way, name, seconds)
     monkeypatch.setattr(way, "BUCKET", 8)
+    monkeypatch.setattr(sender, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(sender, "LONGEST_PAUSE", 0.05)
 
 
 class Place:
@@ -219,13 +219,14 @@ def test_the_index_is_synced_before_segments_go(place: Place) -> None:
     assert place.ids.synced >= place.log.oldest
 
 
-def test_a_stream_goes_to_its_first_topic_with_json() -> None:
+def test_a_stream_goes_to_its_first_topic_with_json_or_else_to_its_queue() -> None:
     def pipeline(*sources: Kafka | Sqs) -> Pipeline:
         return Pipeline(EVENTS, sources, owner="team:data", description="events")
 
     assert topic_of(pipeline(Sqs("q"), Kafka("a", format="confluent"), Kafka("b"))) == Kafka("b")
+    assert topic_of(pipeline(Kafka("a", format="confluent"), Sqs("q"), Sqs("r"))) == Sqs("q")
     with pytest.raises(Fatal, match="no topic with JSON"):
-        topic_of(pipeline(Sqs("q")))
+        topic_of(pipeline(Kafka("a", format="confluent")))
 
 
 @settings(max_examples=25, deadline=None)

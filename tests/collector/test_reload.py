@@ -107,10 +107,10 @@ def test_what_is_new_changed_broken_and_gone(tmp_path: Path, caplog: pytest.LogC
 def test_a_stream_whose_contract_cannot_be_used_stops_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refusing(contract: Any, limits: Any) -> Target:
+    def refusing(contract: Any, *rest: Any) -> Target:
         if contract.name == "orders":
             raise ValueError("no such check")
-        return Target(contract, limits)
+        return Target(contract, *rest)
 
     monkeypatch.setattr("headrace.collector.reload.Target", refusing)
     streams = streams_in(tmp_path)

@@ -7,11 +7,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from headrace.collector import queue_way
+from headrace.collector.queue_way import Bundle, Positions, QueueFar, QueueWay
+from headrace.collector.sender import Sender
 from headrace.collector.topics import topic_of
 from headrace.collector.way import Far, Outlet, Seen, Way
+from headrace.core.batch import Position
 from headrace.core.errors import HeadraceError
+from headrace.pipelines import Kafka, Sqs
 from headrace.producers.kafka import KafkaProducer
+from headrace.producers.sqs import carried
 from headrace.sources.kafka.source import KafkaSource
+from headrace.streams.adapters import queue_producer
 from headrace.streams.stream import Stream
 
 if TYPE_CHECKING:
@@ -37,8 +44,9 @@ class KafkaFar:
 
     def outlet(self) -> Outlet:
         """Connect a producer."""
-        settings, topic = self._stream.settings, topic_of(self._stream.pipeline).topic
-        return KafkaProducer(settings.kafka_servers, topic, settings.kafka_security, _TIMEOUT_SECONDS)
+        settings, spec = self._stream.settings, topic_of(self._stream.pipeline)
+        assert isinstance(spec, Kafka)
+        return KafkaProducer(settings.kafka_servers, spec.topic, settings.kafka_security, _TIMEOUT_SECONDS)
 
     def look(self, lanes: list[str]) -> Seen:
         """Read the newest positions; those of lanes and of offsets are of one version."""
@@ -62,13 +70,67 @@ class KafkaFar:
         self._stream.close()
 
 
+class SqsFar:
+    """A stream's queue and its lake. For one thread."""
+
+    def __init__(self, stream: Stream) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            stream: For this thread alone.
+        """
+        self._stream = stream
+        self.records = stream.limits.max_message_records
+
+    def outlet(self) -> queue_way.Outlet:
+        """Connect a producer."""
+        return _QueueOutlet(self._stream)
+
+    def look(self, lanes: list[str]) -> Positions:
+        """Read the newest positions; what is in the good table is in the rejected one before."""
+        lake = self._stream.lake
+        landed = lake.good.open().position(lanes)
+        return Positions(landed, lake.rejected.open().position(lanes))
+
+    def depth(self) -> int:
+        """Ask for the depth of the queue."""
+        found = self._stream.source(topic_of(self._stream.pipeline).name).backlog(Position())
+        return found.waiting + found.in_flight
+
+    def close(self) -> None:
+        """Release every connection."""
+        self._stream.close()
+
+
+class _QueueOutlet:
+    def __init__(self, stream: Stream) -> None:
+        spec = topic_of(stream.pipeline)
+        assert isinstance(spec, Sqs)
+        self._producer = queue_producer(stream.settings, spec)
+        self.longest = self._producer.longest
+
+    def post(self, bundles: Sequence[Bundle]) -> None:
+        payloads = [carried(one.payload) for one in bundles]
+        keys = [b"%d" % one.lane for one in bundles]
+        self._producer.send(payloads, keys, [one.headers for one in bundles])
+        self._producer.flush()
+
+    def close(self) -> None:
+        self._producer.close()
+
+
+def far_of(stream: Stream) -> Far | QueueFar:
+    """Return the far end of a stream's way; it connects on first use."""
+    return KafkaFar(stream) if isinstance(topic_of(stream.pipeline), Kafka) else SqsFar(stream)
+
+
 class Dispatcher:
     """The ways of all streams, and the removal of what has landed.
 
     Entries of a stream that is no more stay in the log, and are named.
     """
 
-    def __init__(self, durable: DurableLog, ids: Ids, fars: Mapping[str, Far]) -> None:
+    def __init__(self, durable: DurableLog, ids: Ids, fars: Mapping[str, Far | QueueFar]) -> None:
         """Start nothing yet.
 
         Args:
@@ -82,8 +144,13 @@ class Dispatcher:
         self._started, self._stopping = False, threading.Event()
         self._changing = threading.Lock()
         self._named: set[str] = set()
-        self.ways = {name: Way(durable, name, far, self._landed.set) for name, far in fars.items()}
+        self.ways: dict[str, Sender] = {name: self._way(name, far) for name, far in fars.items()}
         self._remover = threading.Thread(target=self._remove, name="collector-removal", daemon=True)
+
+    def _way(self, stream: str, far: Far | QueueFar) -> Sender:
+        if isinstance(far, QueueFar):
+            return QueueWay(self._log, stream, far, self._landed.set)
+        return Way(self._log, stream, far, self._landed.set)
 
     def start(self) -> None:
         """Send, and remove, until ``stop``."""
@@ -93,7 +160,7 @@ class Dispatcher:
                 way.start()
         self._remover.start()
 
-    def follow(self, stream: str, far: Far) -> None:
+    def follow(self, stream: str, far: Far | QueueFar) -> None:
         """Send a stream's entries to another far end from now on; what the lake there lacks is sent again.
 
         Args:
@@ -109,7 +176,7 @@ class Dispatcher:
                 before.stop()
                 self._fars[stream].close()
             self._fars[stream] = far
-            way = Way(self._log, stream, far, self._landed.set)
+            way = self._way(stream, far)
             self.ways = {**self.ways, stream: way}
             if self._started:
                 way.start()

@@ -32,16 +32,18 @@ class Target:
 
     Attributes:
         plain: Recognises records that need no judging; None if all do.
+        longest: Bytes that an event may have on its way to the lake; None if nothing there limits it.
     """
 
-    def __init__(self, contract: Contract, limits: Limits) -> None:
+    def __init__(self, contract: Contract, limits: Limits, longest: int | None = None) -> None:
         """Derive what is needed of a contract.
 
         Args:
             contract: The contract.
             limits: What the check accepts beside it.
+            longest: Bytes that an event may have.
         """
-        self.contract, self.limits = contract, limits
+        self.contract, self.limits, self.longest = contract, limits, longest
         self.name = contract.name
         self.plain = Plain.of(contract, limits)
         wires = {c.name: c.wire for c in contract.fields if c.shape is None}

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from headrace.collector.judge import warm
 from headrace.collector.prepare import Target
-from headrace.collector.topics import topic_of
+from headrace.collector.topics import QUEUE_BYTES, topic_of
 from headrace.core.errors import Fatal
-from headrace.pipelines import Pipeline, discover_for
+from headrace.pipelines import Pipeline, Sqs, discover_for
 from headrace.pipelines.modules import written
 from headrace.streams.adapters import limits_of
 
@@ -64,7 +64,7 @@ class Streams:
         self.load(lambda _: None)
         if not self.targets:
             log.warning(
-                "no stream has a topic that takes JSON, so every event is refused; see 'headrace status'"
+                "no stream has a topic that takes JSON, or a queue, so every event is refused; see 'headrace status'"
             )
 
     def watch(self, follow: Follow) -> None:
@@ -105,7 +105,6 @@ class Streams:
         pipelines, targets, files = {}, {}, dict(found.files)
         for name, pipeline in found.pipelines.items():
             try:
-                topic_of(pipeline)
                 target = self._target(pipeline)
             except Fatal as error:
                 log.warning("stream %r is not collected for: %s", name, error)
@@ -129,9 +128,14 @@ class Streams:
 
     def _target(self, pipeline: Pipeline) -> Target:
         limits, before = limits_of(pipeline, self._settings), self.targets.get(pipeline.name)
-        if before is not None and before.contract is pipeline.contract and before.limits == limits:
+        longest = QUEUE_BYTES if isinstance(topic_of(pipeline), Sqs) else None
+        if (
+            before is not None
+            and before.contract is pipeline.contract
+            and (before.limits, before.longest) == (limits, longest)
+        ):
             return before
-        target = Target(pipeline.contract, limits)
+        target = Target(pipeline.contract, limits, longest)
         warm({pipeline.name: target})
         return target
 

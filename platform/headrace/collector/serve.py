@@ -23,7 +23,7 @@ from granian.server.embed import Server
 from headrace.collector.about import Client
 from headrace.collector.access import Access, Policy
 from headrace.collector.app import App
-from headrace.collector.dispatch import Dispatcher, KafkaFar
+from headrace.collector.dispatch import Dispatcher, far_of
 from headrace.collector.door import Door
 from headrace.collector.ids import Ids
 from headrace.collector.keys import Keys, first_key
@@ -35,7 +35,7 @@ from headrace.collector.receipts import Progress
 from headrace.collector.reload import Streams
 from headrace.collector.routes.operation import Operation
 from headrace.collector.service import Service, Sizes
-from headrace.collector.topics import topic_of
+from headrace.collector.topics import QUEUE_BYTES, topic_of
 from headrace.core.errors import Fatal
 from headrace.core.lanes import cursor_of, spread
 from headrace.pipelines import Pipeline
@@ -108,7 +108,7 @@ def opened(settings: Settings) -> Iterator[Collector]:
             streams.judged,
             meters,
             group_seconds=settings.collector_group_ms / 1_000,
-            message_bytes=settings.max_message_bytes // 2,
+            message_bytes=min(settings.max_message_bytes // 2, QUEUE_BYTES),
         )
         held.callback(door.close)
         access = _access(settings)
@@ -149,7 +149,7 @@ class _Ways:
             if self._ends.get(name) == end:
                 continue
             # each stream is for one thread
-            self._dispatcher.follow(name, KafkaFar(Stream(pipeline, self._settings, retry=False)))
+            self._dispatcher.follow(name, far_of(Stream(pipeline, self._settings, retry=False)))
             self._progress.follow(name, Stream(pipeline, self._settings, retry=False))
             self._ends[name] = end
 

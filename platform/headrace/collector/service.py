@@ -190,13 +190,14 @@ class Service:
         if len(request_id) > _MOST_REQUEST_ID:
             raise Refused(400, f"the idempotency key is longer than {_MOST_REQUEST_ID} characters")
         seen = Seen(datetime.now(UTC), key.name, parsed.sent, about, request_id)
+        most = min([sizes.event, *(one.longest for one in targets.values() if one.longest is not None)])
         events = []
         for place, draft in enumerate(drafts):
             event = targets[draft.stream].event(draft, seen, place)
-            if len(event.payload) > sizes.event:
+            if len(event.payload) > most:
                 raise Refused(
                     413,
-                    f"event {place} has {len(event.payload):,} bytes, more than {sizes.event:,}; nothing was taken",
+                    f"event {place} has {len(event.payload):,} bytes, more than {most:,}; nothing was taken",
                 )
             events.append(event)
         return events

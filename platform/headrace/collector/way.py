@@ -7,21 +7,17 @@ offsets go backwards or end too early, and when the lake has read beyond a messa
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.core.errors import Fatal, HeadraceError
-from headrace.core.lanes import cursor_of, headers, spread
+from headrace.collector.sender import Sender
+from headrace.core.lanes import headers, spread
 
 if TYPE_CHECKING:
     from headrace.collector.log import DurableLog, Entry
-
-log = logging.getLogger(__name__)
 
 #: Numbers of the log that are taken together to tell whether they have landed.
 BUCKET = 1_024
@@ -29,8 +25,6 @@ BUCKET = 1_024
 LOOK_SECONDS, IDLE_SECONDS = 2.0, 30.0
 #: Seconds without progress after which the topic is asked whether it still has what it acknowledged.
 QUIET_SECONDS = 10.0
-#: First and longest pause after an error.
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 #: Entries that are sent between two looks at the broker's answers.
 _SERVE_EVERY = 200
 #: Longest wait for answers of the broker, and for entries.
@@ -103,14 +97,8 @@ class _Lane:
     marks: deque[tuple[int, int, int]] = field(default_factory=deque)
 
 
-class Way:
-    """One stream's way, in a thread of its own while it is started.
-
-    Attributes:
-        stream: Name of the stream.
-        landed: All the stream's entries with lower numbers are in the lake.
-        problem: Why nothing is sent at the moment; None while all is well.
-    """
+class Way(Sender):
+    """One stream's way to a topic."""
 
     def __init__(self, durable: DurableLog, stream: str, far: Far, moved: Callable[[], object]) -> None:
         """Start nothing yet.
@@ -121,30 +109,13 @@ class Way:
             far: Its topic and its lake.
             moved: Called when ``landed`` has moved.
         """
-        self.stream, self.landed = stream, 0
-        self.problem: str | None = None
-        self._log, self._far, self._moved = durable, far, moved
-        self._cursors = [cursor_of(durable.id, lane) for lane in range(durable.lanes)]
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        super().__init__(durable, stream, moved)
+        self._far = far
         self._lanes: list[_Lane] = []
         self._buckets: dict[int, dict[int, int]] = {}  # last number by lane, of entries that have not landed
         self._offsets: dict[int, int] = {}  # last that was acknowledged, by partition
         self._lost: str | None = None
         self._under_way = 0  # messages without an answer of the broker
-        self.others: dict[str, int] = {}  # first number of entries of other streams
-
-    def start(self) -> None:
-        """Send what the log holds, and what comes, until ``stop``."""
-        self._thread = threading.Thread(target=self._run, name=f"dispatch-{self.stream}", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop sending; what was not acknowledged is sent after the next start."""
-        self._stopping.set()
-        self._log.wake()
-        if self._thread is not None:
-            self._thread.join()
 
     def in_topic(self, number: int) -> bool:
         """Tell whether the broker, or the lake, has an entry, as far as is known."""
@@ -154,35 +125,7 @@ class Way:
         lane = lanes[spread(number, self._log.lanes)]
         return lane.delivered is not None and number <= lane.delivered[0]
 
-    def _run(self) -> None:
-        pause = FIRST_PAUSE
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            try:
-                why = self._session()
-            except HeadraceError as error:
-                self._say(str(error))
-            except Exception:
-                log.exception("the way of %s broke off", self.stream)
-                self._say("a defect of Headrace, see the log")
-            else:
-                if why is not None:
-                    log.warning(
-                        "%s: %s; entries are sent again from the lake's position on", self.stream, why
-                    )
-                    pause = FIRST_PAUSE
-            if time.monotonic() - began > LONGEST_PAUSE:
-                pause = FIRST_PAUSE
-            self._stopping.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _say(self, problem: str) -> None:
-        if problem != self.problem:
-            log.error("%s: %s", self.stream, problem)
-        self.problem = problem
-
     def _session(self) -> str | None:
-        """Send from the lake's positions on; returns why that has to begin anew."""
         seen = self._begin()
         outlet = self._far.outlet()
         reader = self._log.reader(min(lane.follows for lane in self._lanes))
@@ -219,19 +162,13 @@ class Way:
 
     def _begin(self) -> Seen:
         seen = self._far.look(self._cursors)
-        beyond = max(seen.lanes.values(), default=0)
-        if beyond > self._log.next:
-            raise Fatal(
-                f"the lake holds entries up to {beyond - 1} of log {self._log.id}, but it ends at {self._log.next - 1}:"
-                f" {self._log.folder} is an older copy. Move it away, so that a new log with another id is begun"
-            )
+        self._not_older(max(seen.lanes.values(), default=0))
         self._lanes = [_Lane(seen.lanes.get(cursor, 0)) for cursor in self._cursors]
         self._buckets, self._offsets, self._lost, self._under_way = {}, {}, None, 0
         return seen
 
     def _send(self, outlet: Outlet, number: int, entry: Entry) -> None:
-        if entry.stream != self.stream:
-            self.others.setdefault(entry.stream, number)
+        if self._is_other(number, entry):
             return
         place = spread(number, self._log.lanes)
         lane = self._lanes[place]
@@ -260,11 +197,7 @@ class Way:
             else:
                 del self._buckets[bucket]
         first = min(self._buckets, default=None)
-        before = self.landed
-        self.landed = max(before, read if first is None else first * BUCKET)
-        if self.landed > before:
-            self._moved()
-        return self.landed > before
+        return self._land(read if first is None else first * BUCKET)
 
     def _amiss(self, began: Seen, seen: Seen) -> str | None:
         """Return why something has to be sent again; None if there is no reason."""

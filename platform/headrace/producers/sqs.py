@@ -26,6 +26,10 @@ from headrace.core.errors import BadData, Fatal, HeadraceError, Retriable
 from headrace.producers.base import Keys, Payloads, keys_of
 
 BATCH_ENTRIES = 10
+#: Names and values of attributes, one list per message.
+Attributes = Sequence[Sequence[tuple[str, bytes]]]
+#: Bytes that attributes may have.
+_ATTRIBUTES = 512
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GONE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
 _Entry = dict[str, Any]
@@ -102,11 +106,30 @@ class SqsProducer:
         self._sent = 0
         self.acknowledged = 0
 
-    def send(self, payloads: Payloads, keys: Keys | None = None, /) -> None:
-        """Hand over a chunk; waits while every sender has one batch under way and another one ready."""
+    @property
+    def longest(self) -> int:
+        """Bytes that the body of a message may have, with attributes of some hundred bytes beside it."""
+        return self._limit - _ATTRIBUTES
+
+    def send(
+        self, payloads: Payloads, keys: Keys | None = None, attributes: Attributes | None = None, /
+    ) -> None:
+        """Hand over a chunk; waits while every sender has one batch under way and another one ready.
+
+        Args:
+            payloads: Bodies.
+            keys: One per payload; for FIFO queues.
+            attributes: Names and values of each message's attributes.
+        """
         texts = [self._text(payload, at) for at, payload in enumerate(payloads)]
         entries = self._entries(texts, keys_of(payloads, keys))
-        for batch in _batches(entries, [len(p or b"") for p in payloads], self._limit):
+        sizes = [len(p or b"") for p in payloads]
+        for at, named in enumerate(attributes or ()):
+            entries[at]["MessageAttributes"] = {
+                name: {"DataType": "String", "StringValue": value.decode()} for name, value in named
+            }
+            sizes[at] += sum(len(name) + len(value) + len("String") for name, value in named)
+        for batch in _batches(entries, sizes, self._limit):
             while len(self._under_way) >= 2 * self._senders:
                 self._under_way.popleft().result()
             self._under_way.append(self._pool.submit(self._send, batch))
@@ -183,6 +206,13 @@ class SqsProducer:
             raise Fatal(f"queue {self._queue!r} refuses a message: {said}")
         ids = {f["Id"] for f in failed}
         raise _RefusedError([e for e in entries if e["Id"] in ids], said)
+
+
+def carried(payload: bytes) -> bytes:
+    """Return JSON that SQS can carry: characters that it refuses are only in texts, and are escaped there."""
+    if payload.isascii():
+        return payload
+    return _FORBIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", payload.decode()).encode()
 
 
 def _batches(entries: Sequence[_Entry], sizes: Sequence[int], limit: int) -> Iterable[list[_Entry]]:

@@ -144,6 +144,11 @@ def producer(settings: Settings, spec: Kafka | Sqs) -> Producer:
     """Make a producer for a topic or queue of this installation."""
     if isinstance(spec, Kafka):
         return KafkaProducer(settings.kafka_servers, spec.topic, settings.kafka_security)
+    return queue_producer(settings, spec)
+
+
+def queue_producer(settings: Settings, spec: Sqs) -> SqsProducer:
+    """Make a producer for a queue of this installation."""
     secret = settings.aws_secret_access_key
     return SqsProducer(
         spec.queue,
