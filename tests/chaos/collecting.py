@@ -30,7 +30,7 @@ def collect(run: Run) -> None:
     assert hasattr(reload, "discover_for"), "streams are found elsewhere: adapt the chaos suite"
     reload.discover_for = lambda settings: found
     with serve.opened(run.stream.settings) as opened:
-        serve.run(opened.app, "127.0.0.1", job["port"])
+        serve.run(opened, "127.0.0.1", job["port"])
 
 
 def _arm(window: str, nth: int) -> None:

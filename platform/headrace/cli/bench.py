@@ -361,6 +361,75 @@ def registry(
 
 
 @app.command()
+def collector(
+    requests: Annotated[int, typer.Option(min=100, help="Requests with one event, each time.")] = 40_000,
+    batches: Annotated[int, typer.Option(min=10, help="Requests with 100 events, each time.")] = 2_000,
+    connections: Annotated[int, typer.Option(min=4, help="Connections at a time.")] = 64,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long the half load lasts.")] = 15.0,
+    memory: Annotated[
+        int, typer.Option(min=0, help="Events of one long run, 10 million for the whole; 0 for none.")
+    ] = 500_000,
+    undelivered: Annotated[
+        int, typer.Option(min=0, help="Undelivered events of a log that is opened again; 0 for none.")
+    ] = 1_000_000,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions, interleaved; medians are shown.")] = 3,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Measure FastAPI with aiokafka, too: 'make bench' installs them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the collector: core seconds, acknowledgements, memory, recovery; 1 if a run does not reconcile."""
+    extras.require("local", "'headrace bench collector'")
+    extras.require("collector", "'headrace bench collector'")
+    from headrace.bench.collector import NAMES
+    from headrace.bench.collector import collector as run
+
+    found = run(
+        _home(),
+        Console(stderr=True) if as_json else console,
+        requests=requests,
+        batches=batches,
+        connections=connections,
+        seconds=seconds,
+        memory=memory,
+        undelivered=undelivered,
+        repetitions=repetitions,
+        peers=peers,
+    )
+    shown = found.as_dict()
+    lines = []
+    for name, said in NAMES.items():
+        if name not in shown["single"]:
+            continue
+        one, half, many = (shown[kind][name] for kind in ("single", "half_load", "batch"))
+        lines += [
+            f"[bold]{said}[/]",
+            f"    one event a request  {one['core_microseconds_per_request']:.0f} core µs each,"
+            f" {one['events_per_core_second']:,} per core second; {one['requests_per_second']:,}/s",
+            f"    at half of that      p50 {half['p50_ms']:.1f} ms, p99 {half['p99_ms']:.1f} ms",
+            f"    batches of 100       {many['core_microseconds_per_event']:.1f} core µs per event,"
+            f" {many['events_per_core_second']:,} per core second",
+            f"    a pass of an empty loop cost {one['pace_ns']:.0f} and {many['pace_ns']:.0f} ns meanwhile",
+        ]
+    lines += [f"    {ratio:.1f} times FastAPI ({kind})" for kind, ratio in shown["to_fastapi"].items()]
+    if found.memory:
+        lines.append(
+            "    memory  " + ", ".join(f"{m.events:,}: {m.bytes / 1e6:.0f} MB" for m in found.memory[::3])
+        )
+    if found.recovery:
+        one = found.recovery
+        lines.append(
+            f"    a log of {one.events:,} undelivered events, its index lost: open after {one.seconds:.1f} s"
+            f" ({one.cpu_seconds:.1f} core s)"
+        )
+    lines += [f"[red]✗[/] {line}" for line in found.wrong] or [
+        "[green]✓[/] acknowledged = in the log = in the topic"
+    ]
+    emit(shown, as_json, lines)
+    raise typer.Exit(1 if found.wrong else 0)
+
+
+@app.command()
 def report(
     parts: Annotated[
         list[str] | None,

@@ -37,4 +37,4 @@ def collect(
     with serve.opened(config) as collector:
         names = ", ".join(sorted(collector.targets)) or "for no stream yet"
         said = f"collecting {names} on http://{at}:{on}; /docs lists the routes"
-        serve.run(collector.app, at, on, lambda: logging.getLogger(__name__).info(said))
+        serve.run(collector, at, on, lambda: logging.getLogger(__name__).info(said))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import msgspec
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace.collector.log import Entry
 
 Status = Literal["accepted", "repeated", "rejected", "conflict"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class Refused(HeadraceError):

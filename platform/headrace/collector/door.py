@@ -10,12 +10,12 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from headrace.collector.base import Event, Index, Log, Outcome, Refused, Status, Taken
+from headrace.collector.base import STATUSES, Event, Index, Log, Outcome, Reason, Refused, Status, Taken
 from headrace.collector.judge import judge
 from headrace.collector.limits import Drain
 from headrace.collector.log import Entry, LogFull
@@ -35,28 +35,108 @@ _MOST_WAITING = 128 << 20
 _BUSY_SECONDS = 1
 #: About the bytes of an entry in the log beside payload and ids.
 _FRAME = 40
+_NONE: list[Reason] = []
+
+
+#: Is told, in its loop, what became of a request's events, or why nothing of them was taken.
+Told = Callable[[Taken | Refused], None]
 
 
 class _Ticket:
     """A request's events on their way."""
 
-    __slots__ = ("bytes", "events", "future", "loop")
+    __slots__ = ("bytes", "events", "loop", "told")
 
-    def __init__(self, events: Sequence[Event], loop: asyncio.AbstractEventLoop) -> None:
-        self.events, self.loop = events, loop
-        self.future: asyncio.Future[Taken] = loop.create_future()
-        self.bytes = sum(len(event.payload) for event in events)
+    def __init__(self, events: Sequence[Event], told: Told, loop: asyncio.AbstractEventLoop) -> None:
+        self.events, self.told, self.loop = events, told, loop
+        self.bytes = sum([len(event.payload) for event in events])
+
+
+class _Line:
+    """Tickets that wait for a thread, which takes all of them at once."""
+
+    def __init__(self) -> None:
+        self._tickets: list[_Ticket] = []
+        self._lock, self._begun = threading.Lock(), SimpleQueue[None]()
+        self._ended = False
+
+    def put(self, ticket: _Ticket) -> None:
+        """Put a ticket at the end."""
+        with self._lock:
+            self._tickets.append(ticket)
+            first = len(self._tickets) == 1
+        if first:
+            self._begun.put(None)
+
+    def end(self) -> None:
+        """Let ``take`` return None once the line is empty."""
+        self._ended = True
+        self._begun.put(None)
+
+    def take(self, not_before: float = 0.0) -> list[_Ticket] | None:
+        """Wait for tickets; None at the end.
+
+        Args:
+            not_before: Moment of the clock ``time.perf_counter`` until which more may come.
+        """
+        while True:
+            self._begun.get()
+            if (wait := not_before - time.perf_counter()) > 0 and not self._ended:
+                time.sleep(wait)
+            with self._lock:
+                taken = self._tickets[: _fitting(self._tickets)]
+                del self._tickets[: len(taken)]
+                more = bool(self._tickets) or self._ended
+            if more:
+                self._begun.put(None)
+            if taken:
+                return taken
+            if self._ended:
+                return None
+
+
+def _fitting(tickets: Sequence[_Ticket]) -> int:
+    """Return how many tickets one group takes, one at least."""
+    events = size = 0
+    for at, ticket in enumerate(tickets):
+        if events >= _GROUP_EVENTS or size >= _GROUP_BYTES:
+            return at
+        events += len(ticket.events)
+        size += ticket.bytes
+    return len(tickets)
+
+
+class _Growing:
+    """An entry that still takes events."""
+
+    __slots__ = ("bytes", "digests", "payloads", "stream")
+
+    def __init__(self, stream: str) -> None:
+        self.stream, self.bytes = stream, 0
+        self.payloads: list[bytes] = []
+        self.digests: list[bytes] = []
+
+    def entry(self) -> Entry:
+        """Return it as it is now: one event as it is, several as an array."""
+        payloads = self.payloads
+        alone = len(payloads) == 1 and payloads[0][:1] == b"{"
+        return Entry(
+            self.stream,
+            payloads[0] if alone else b"[" + b",".join(payloads) + b"]",
+            b"".join(self.digests),
+        )
 
 
 class Door:
-    """Commits events. ``close`` when done; ``take`` may be called from several loops.
+    """Commits events. ``close`` when done; ``take`` may be called in several loops.
 
     Args:
         log: The log; the door is the only one who appends.
         index: The index of what was accepted.
         targets: The streams by name.
         meters: Counts what is taken.
-        group_seconds: How long a group waits for more events.
+        group_seconds: Shortest time from one group's beginning to the next one's. Who comes after a pause waits for
+            nobody.
         message_bytes: Longest payload of an entry with several events; one that is longer is an entry of its own.
     """
 
@@ -72,8 +152,7 @@ class Door:
     ) -> None:
         self._log, self._index, self._targets, self._meters = log, index, targets, meters
         self._group_seconds, self._message_bytes = group_seconds, message_bytes
-        self._odd: SimpleQueue[_Ticket | None] = SimpleQueue()
-        self._ready: SimpleQueue[_Ticket | None] = SimpleQueue()
+        self._odd, self._ready = _Line(), _Line()
         self._waiting = 0
         self._count = threading.Lock()
         self._unindexed: list[tuple[int, bytes]] = []
@@ -87,32 +166,36 @@ class Door:
         for thread in self._threads:
             thread.start()
 
-    async def take(self, events: Sequence[Event]) -> Taken:
-        """Return what became of a request's events, once all that is taken of them is durable.
+    def take(self, events: Sequence[Event], told: Told) -> None:
+        """Say what became of a request's events by one call of ``told``, once all that is taken of them is durable.
+
+        What was handed over is committed, also if nobody waits for its answer any more.
+
+        Args:
+            events: The events.
+            told: Called in the loop that runs now; it may not raise.
 
         Raises:
-            Refused: Nothing of them was taken: there is no room, the disk fails, or too much waits.
+            Refused: Too much waits; nothing was taken.
         """
-        ticket = _Ticket(events, asyncio.get_running_loop())
+        ticket = _Ticket(events, told, asyncio.get_running_loop())
         with self._count:
             if self._waiting and self._waiting + ticket.bytes > _MOST_WAITING:
                 raise Refused(503, "too many events wait for the disk; send them again", _BUSY_SECONDS)
             self._waiting += ticket.bytes
-        queue = self._ready if all(event.plain for event in events) else self._odd
-        queue.put(ticket)
-        # whoever waits may go away; what it sent is committed all the same
-        return await ticket.future
+        plain = all(event.plain for event in events)
+        (self._ready if plain else self._odd).put(ticket)
 
     def close(self) -> None:
         """Commit what waits, and end. Closing twice is a no-op."""
         judging, committing = self._threads
-        for queue, thread in ((self._odd, judging), (self._ready, committing)):
+        for line, thread in ((self._odd, judging), (self._ready, committing)):
             if thread.is_alive():
-                queue.put(None)
+                line.end()
                 thread.join()
 
     def _judging(self) -> None:
-        while (tickets := _waiting_in(self._odd)) is not None:
+        while (tickets := self._odd.take()) is not None:
             odd = [event for ticket in tickets for event in ticket.events]
             try:
                 judge(self._targets, odd, datetime.now(UTC))
@@ -124,7 +207,8 @@ class Door:
                 self._ready.put(ticket)
 
     def _committing(self) -> None:
-        while (tickets := _waiting_in(self._ready, self._group_seconds)) is not None:
+        began = 0.0
+        while (tickets := self._ready.take(began + self._group_seconds)) is not None:
             began = time.perf_counter()
             try:
                 taken = self._commit(tickets)
@@ -144,16 +228,9 @@ class Door:
             self._index.add(self._unindexed)
             self._unindexed = []
         events = [event for ticket in tickets for event in ticket.events]
-        looked = self._index.look(b"".join(event.digest for event in events))
+        looked = self._index.look(b"".join([event.digest for event in events]))
         new = looked.new.tolist()
-        every = all(new)
-        entries: list[Entry] = []
-        places: list[int] = []  # number of each event's entry, from the group's first on; -1 for none
-        at = 0
-        for ticket in tickets:
-            mine = new[at : at + len(ticket.events)]
-            at += len(ticket.events)
-            self._enter(ticket.events, mine, entries, places)
+        entries, places = self._entries(tickets, new)
         numbers = self._log.append(entries)
         self._appended += sum(len(entry.payload) + len(entry.ids) + _FRAME for entry in entries)
         indexed = [(number, entry.ids) for number, entry in zip(numbers, entries, strict=True)]
@@ -162,42 +239,36 @@ class Door:
         except HeadraceError as error:  # they are durable, so they are accepted
             log.error("%s", error)
             self._unindexed = indexed
-        return self._told(tickets, numbers.start, places, None if every else looked)
+        return self._told(tickets, numbers.start, places, None if all(new) else looked)
 
-    def _enter(
-        self, events: Sequence[Event], new: list[bool], entries: list[Entry], places: list[int]
-    ) -> None:
-        """Make the entries of a request's new events: one per stream, more if they are long."""
-        if len(events) == 1:
-            event = events[0]
-            if new[0]:
-                places.append(len(entries))
-                entries.append(Entry(event.stream, _alone(event.payload), event.digest))
-            else:
-                places.append(-1)
-            return
-        open_: dict[str, tuple[int, list[Event], int]] = {}  # place of the entry, its events, its bytes
-        made: dict[int, tuple[str, list[Event]]] = {}
-        first = len(entries)
-        for event, is_new in zip(events, new, strict=True):
-            if not is_new:
-                places.append(-1)
-                continue
-            place, group, size = open_.get(event.stream, (-1, [], 0))
-            size += len(event.payload) + 1
-            if place < 0 or size > self._message_bytes:
-                place, group, size = first + len(made), [], len(event.payload) + 1
-                made[place] = (event.stream, group)
-            group.append(event)
-            open_[event.stream] = (place, group, size)
-            places.append(place)
-        for stream, group in made.values():
-            payload = (
-                _alone(group[0].payload)
-                if len(group) == 1
-                else b"[" + b",".join(e.payload for e in group) + b"]"
-            )
-            entries.append(Entry(stream, payload, b"".join(e.digest for e in group)))
+    def _entries(self, tickets: Sequence[_Ticket], new: Sequence[bool]) -> tuple[list[Entry], list[int]]:
+        """Make the entries of a group's new events, and say in which one each event is; -1 for none.
+
+        What is surely accepted shares entries with other requests: one per stream, more if they are long. What is
+        rejected does not, so it cannot take anything of others with it.
+        """
+        made: list[_Growing] = []
+        open_: dict[object, int] = {}
+        places: list[int] = []
+        most, at = self._message_bytes, 0
+        for ticket in tickets:
+            for event in ticket.events:
+                if not new[at]:
+                    places.append(-1)
+                    at += 1
+                    continue
+                key: object = (ticket, event.stream) if event.reasons else event.stream
+                size, place = len(event.payload) + 1, open_.get(key, -1)
+                if place < 0 or made[place].bytes + size > most:
+                    place = open_[key] = len(made)
+                    made.append(_Growing(event.stream))
+                growing = made[place]
+                growing.payloads.append(event.payload)
+                growing.digests.append(event.digest)
+                growing.bytes += size
+                places.append(place)
+                at += 1
+        return [one.entry() for one in made], places
 
     def _told(
         self, tickets: list[_Ticket], first: int, places: list[int], looked: Looked | None
@@ -210,38 +281,38 @@ class Door:
             places: Place of each event's entry in the group; -1 for none.
             looked: What was known of the events; None if all were new.
         """
-        number_of = [first + place if place >= 0 else -1 for place in places]
-        repeats = other = None
+        numbers = [first + place if place >= 0 else -1 for place in places]
+        conflicts: Sequence[bool] = ()
         if looked is not None:
-            repeats, other = looked.number.tolist(), looked.other_body.tolist()
-            for at, earlier in enumerate(looked.within.tolist()):
-                if earlier >= 0 and repeats[at] < 0:
-                    repeats[at] = number_of[earlier] if repeats[earlier] < 0 else repeats[earlier]
-        found, at, counts = [], 0, dict.fromkeys(("accepted", "repeated", "rejected", "conflict"), 0)
+            earlier, conflicts = looked.number.tolist(), looked.other_body.tolist()
+            for at, before in enumerate(looked.within.tolist()):
+                if numbers[at] < 0:  # a repeat of another request, or of this group
+                    numbers[at] = earlier[at] if earlier[at] >= 0 else numbers[before]
+        found, at, counts = [], 0, dict.fromkeys(map(str, STATUSES), 0)
         for ticket in tickets:
-            numbers: dict[str, list[int]] = {}
+            mine: dict[str, list[int]] = {}
             outcomes = []
             for event in ticket.events:
-                status: Status = "rejected" if event.reasons else "accepted"
-                number = number_of[at]
-                if number < 0 and repeats is not None and other is not None:
-                    number, status = repeats[at], "conflict" if other[at] else "repeated"
+                status: Status = "accepted"
+                if places[at] < 0:
+                    status = "conflict" if conflicts[at] else "repeated"
+                elif event.reasons:
+                    status = "rejected"
                 counts[status] += 1
                 if status != "conflict":
-                    mine = numbers.setdefault(event.stream, [])
-                    if not mine or mine[-1] != number:
-                        mine.append(number)
-                reasons = event.reasons if status == "rejected" else []
-                outcomes.append(Outcome(status, event.id, reasons))
+                    some = mine.get(event.stream)
+                    if some is None:
+                        mine[event.stream] = [numbers[at]]
+                    elif some[-1] != numbers[at]:
+                        some.append(numbers[at])
+                outcomes.append(Outcome(status, event.id, event.reasons if status == "rejected" else _NONE))
                 at += 1
-            found.append(Taken(numbers, outcomes))
+            found.append(Taken(mine, outcomes))
         self._meters.events(counts)
         return found
 
-    def _settle(self, tickets: list[_Ticket], taken: Iterable[Taken]) -> None:
-        self._done(
-            tickets, [(ticket.future.set_result, one) for ticket, one in zip(tickets, taken, strict=True)]
-        )
+    def _settle(self, tickets: list[_Ticket], taken: Sequence[Taken]) -> None:
+        self._done(tickets, taken)
 
     def _refuse(self, tickets: list[_Ticket], error: Exception) -> None:
         known = isinstance(error, HeadraceError)
@@ -251,15 +322,15 @@ class Door:
         else:
             after, self.broken = 5, said
         self._meters.refused(len(tickets))
-        self._done(tickets, [(ticket.future.set_exception, Refused(503, said, after)) for ticket in tickets])
+        self._done(tickets, [Refused(503, said, after) for _ in tickets])
 
-    def _done(self, tickets: list[_Ticket], answers: list[tuple[Callable[..., None], object]]) -> None:
+    def _done(self, tickets: list[_Ticket], answers: Sequence[Taken | Refused]) -> None:
         """Wake those who wait: once per loop, not once per request."""
         with self._count:
             self._waiting -= sum(ticket.bytes for ticket in tickets)
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, Callable[..., None], object]]] = {}
-        for ticket, (answer, value) in zip(tickets, answers, strict=True):
-            by_loop.setdefault(ticket.loop, []).append((ticket, answer, value))
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Told, Taken | Refused]]] = {}
+        for ticket, answer in zip(tickets, answers, strict=True):
+            by_loop.setdefault(ticket.loop, []).append((ticket.told, answer))
         for loop, mine in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_answer, mine)
@@ -267,34 +338,6 @@ class Door:
                 log.warning("%d requests ended before they were answered", len(mine))
 
 
-def _answer(answers: list[tuple[_Ticket, Callable[..., None], object]]) -> None:
-    for ticket, answer, value in answers:
-        if not ticket.future.done():  # whoever waited may have gone
-            answer(value)
-
-
-def _waiting_in(queue: SimpleQueue[_Ticket | None], seconds: float = 0.0) -> list[_Ticket] | None:
-    """Wait for tickets, and a little for more; None at the end."""
-    first = queue.get()
-    if first is None:
-        return None
-    tickets, events, size = [first], len(first.events), first.bytes
-    if seconds and events < _GROUP_EVENTS:
-        time.sleep(seconds)
-    while events < _GROUP_EVENTS and size < _GROUP_BYTES:
-        try:
-            ticket = queue.get_nowait()
-        except Empty:
-            break
-        if ticket is None:
-            queue.put(None)  # the end comes after these
-            break
-        tickets.append(ticket)
-        events += len(ticket.events)
-        size += ticket.bytes
-    return tickets
-
-
-def _alone(payload: bytes) -> bytes:
-    """Return the payload of a message with one event: an object as it is, anything else as an element."""
-    return payload if payload.startswith(b"{") else b"[" + payload + b"]"
+def _answer(answers: list[tuple[Told, Taken | Refused]]) -> None:
+    for told, answer in answers:
+        told(answer)

@@ -23,7 +23,7 @@ class Held:
     """What the lake lacks of a stream.
 
     Attributes:
-        entries: How many acknowledged entries, one per request and stream; ``MOST`` for that many or more.
+        entries: How many acknowledged entries, which have some events each; ``MOST`` for that many or more.
         bytes: Bytes of them in the log.
         since: When the oldest of them was acknowledged (UTC); None if there are none.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -34,8 +33,7 @@ class Headers(Protocol):
         """Return all of them."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, dict=True):
     """A request.
 
     Attributes:
@@ -65,8 +63,7 @@ class Request:
         return str(self.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct):
     """A response.
 
     Attributes:
@@ -79,7 +76,7 @@ class Response:
     status: int
     body: bytes = b""
     content_type: str = JSON
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
 
 
 def answer(status: int, value: Any) -> Response:
@@ -108,10 +105,11 @@ def plain_body(request: Request, most: int) -> bytes:
     """
     body = request.body
     encodings: str = request.headers.get("content-encoding", "")
-    for encoding in reversed([one.strip().lower() for one in encodings.split(",") if one.strip()]):
-        if encoding != "identity":
-            body = _decompressed(body, encoding, most)
-    if not encodings and body.startswith(b"\x1f\x8b"):  # some libraries compress and do not say so
+    if encodings:
+        for encoding in reversed([one.strip().lower() for one in encodings.split(",") if one.strip()]):
+            if encoding != "identity":
+                body = _decompressed(body, encoding, most)
+    elif body.startswith(b"\x1f\x8b"):  # some libraries compress and do not say so
         body = _decompressed(body, "gzip", most)
     if len(body) > most:
         raise too_long(most)

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteOptions,
+)
 
 from headrace.collector.log import ID_BYTES
 from headrace.core.atomic import make_folder
@@ -103,15 +112,18 @@ class Ids:
         keys, bodies = _split(digests)
         within, other = np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.bool_)
         number = np.full(len(keys), -1, np.int64)
-        first: dict[bytes, int] = {}
-        for place, key in enumerate(keys):
-            if (earlier := first.setdefault(key, place)) != place:
-                within[place], other[place] = earlier, bodies[earlier] != bodies[place]
+        if len(set(keys)) < len(keys):
+            first: dict[bytes, int] = {}
+            for place, key in enumerate(keys):
+                if (earlier := first.setdefault(key, place)) != place:
+                    within[place], other[place] = earlier, bodies[earlier] != bodies[place]
         rows: Any = self._rows
-        for place, found in enumerate(rows.get(keys) if keys else ()):
-            if found is not None:
-                number[place], body = _VALUE.unpack(found)
-                other[place] = body != bodies[place]
+        found = rows.get(keys) if keys else []
+        if found.count(None) < len(found):
+            for place, row in enumerate(found):
+                if row is not None:
+                    number[place], body = _VALUE.unpack(row)
+                    other[place] = body != bodies[place]
         return Looked(number, within, other)
 
     def add(self, entries: Iterable[tuple[int, bytes]]) -> None:
@@ -183,9 +195,6 @@ class Ids:
         self.synced = max(self.synced, through)
         return self.synced
 
-    def _failed(self, what: str, error: Exception) -> Retriable:
-        return Retriable(f"the collector's index {self.folder} cannot be {what}: {error}; look at its disk")
-
     def close(self) -> None:
         """Close the index."""
         self._rows.close()
@@ -209,6 +218,7 @@ def _options() -> Options:
     table.set_block_cache(Cache(_CACHE_BYTES))
     table.set_cache_index_and_filter_blocks(True)
     options.set_block_based_table_factory(table)
+    options.set_compression_type(DBCompressionType.none())  # digests do not get smaller
     options.create_if_missing(True)
     options.set_write_buffer_size(_MEMORY_BYTES)
     options.set_keep_log_file_num(2)

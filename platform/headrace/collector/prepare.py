@@ -45,7 +45,7 @@ class Target:
         """
         self.contract, self.limits, self.longest = contract, limits, longest
         self.name = contract.name
-        self.plain = Plain.of(contract, limits)
+        self.plain = Plain.of(contract, limits, (_RECEIVED,))
         wires = {c.name: c.wire for c in contract.fields if c.shape is None}
         self.has_received = wires.get(_RECEIVED) == "time"
         self.has_properties = wires.get(_PROPERTIES) == "object"
@@ -68,25 +68,20 @@ class Target:
         Raises:
             Refused: The draft is no JSON.
         """
-        record = self.plain.read(draft.raw) if self.plain else None
-        if record is None:
+        plain, raw = self.plain, draft.raw
+        record = None if plain is None else plain.read(raw)
+        if plain is None or record is None or (payload := self._completed(plain, record, seen)) is None:
             return self._odd(draft, seen, place)
-        payload = self._completed(record, seen)
-        if payload is None:
-            return self._odd(draft, seen, place)
-        identity = getattr(record, self.plain.key)  # type: ignore[union-attr]
-        return Event(self.name, payload, identity, _digest(seen, self.name, identity, draft.raw), True)
+        identity = getattr(record, plain.key)
+        return Event(self.name, payload, identity, _digest(seen, self.name, identity, raw), True)
 
-    def _completed(self, record: Any, seen: Seen) -> bytes | None:
+    def _completed(self, plain: Plain, record: Any, seen: Seen) -> bytes | None:
         """Write a plain record with all that is known; None if it is not plain any more."""
-        plain = self.plain
-        assert plain is not None
-        if seen.sent is not None:
-            setattr(record, plain.time, getattr(record, plain.time) + (seen.received - seen.sent))
-        if not plain.timely(record, seen.received):
+        received = seen.received
+        if not plain.timely(record, received, None if seen.sent is None else received - seen.sent):
             return None
         if self.received_attribute:
-            setattr(record, self.received_attribute, seen.received)
+            setattr(record, self.received_attribute, received)
         if seen.about and self.properties_attribute:
             properties = getattr(record, self.properties_attribute)
             told = _told(None if properties is msgspec.UNSET else bytes(properties), seen.about)

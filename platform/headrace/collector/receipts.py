@@ -6,6 +6,7 @@ import binascii
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from headrace.collector.base import Refused
@@ -52,8 +53,9 @@ def receipt(log: str, numbers: Mapping[str, Sequence[int]]) -> str:
         log: Id of the log.
         numbers: Their numbers by stream.
     """
-    parts = [f"{stream}:{_packed(some)}" for stream, some in numbers.items()]
-    return ".".join([f"{_PREFIX}{log}", *parts])
+    return ".".join(
+        [f"{_PREFIX}{log}", *(f"{stream}:{_packed(tuple(some))}" for stream, some in numbers.items())]
+    )
 
 
 def numbers_of(log: str, told: str) -> dict[str, list[int]] | None:
@@ -77,7 +79,8 @@ def numbers_of(log: str, told: str) -> dict[str, list[int]] | None:
     return found
 
 
-def _packed(numbers: Sequence[int]) -> str:
+@lru_cache(64)  # all requests of a group have the same few
+def _packed(numbers: tuple[int, ...]) -> str:
     packed = bytearray()
     last = 0
     for first, length in _runs(numbers if len(numbers) == 1 else sorted(set(numbers))):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,13 +16,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from headrace.collector.about import Client
 from headrace.collector.access import Access, Policy
-from headrace.collector.app import App
 from headrace.collector.dispatch import Dispatcher, far_of
 from headrace.collector.door import Door
 from headrace.collector.ids import Ids
@@ -36,7 +32,7 @@ from headrace.collector.reload import Streams
 from headrace.collector.routes.operation import Operation
 from headrace.collector.service import Service, Sizes
 from headrace.collector.topics import QUEUE_BYTES, topic_of
-from headrace.core.errors import Fatal
+from headrace.collector.wire import Bounds, Wire
 from headrace.core.lanes import cursor_of, spread
 from headrace.pipelines import Pipeline
 from headrace.streams.stream import Stream
@@ -46,12 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Connections that wait to be taken, and that are served at a time.
-_BACKLOG, _CONNECTIONS = 2_048, 16_384
-#: Milliseconds for the headers of a request.
-_HEADER_MILLISECONDS = 30_000
-#: Seconds from the call that serves to its listening, at most.
-_READY_SECONDS = 0.1
+#: Bytes of an entry with several events: what a damaged place of the disk can take with it, at most.
+_MESSAGE_BYTES = 131_072
 #: Seconds for which a thread keeps Python's lock while others wait: the committer must not wait for the loop.
 _SWITCH_SECONDS = 0.001
 
@@ -61,7 +53,8 @@ class Collector:
     """A collector that is open and serves nothing yet.
 
     Attributes:
-        app: The ASGI application.
+        service: Answers requests.
+        bounds: What a connection may hold.
         door: Takes events.
         log: The log.
         ids: The index.
@@ -70,7 +63,8 @@ class Collector:
         targets: The streams by name.
     """
 
-    app: App
+    service: Service
+    bounds: Bounds
     door: Door
     log: DurableLog
     ids: Ids
@@ -108,7 +102,7 @@ def opened(settings: Settings) -> Iterator[Collector]:
             streams.judged,
             meters,
             group_seconds=settings.collector_group_ms / 1_000,
-            message_bytes=min(settings.max_message_bytes // 2, QUEUE_BYTES),
+            message_bytes=min(settings.max_message_bytes // 2, QUEUE_BYTES, _MESSAGE_BYTES),
         )
         held.callback(door.close)
         access = _access(settings)
@@ -132,8 +126,8 @@ def opened(settings: Settings) -> Iterator[Collector]:
         dispatcher.start()
         held.callback(streams.stop)
         streams.watch(ways.follow)
-        app = App(service, settings.collector_body_seconds)
-        yield Collector(app, door, durable, ids, dispatcher, meters, streams.targets)
+        bounds = Bounds(settings.collector_body_bytes, settings.collector_body_seconds)
+        yield Collector(service, bounds, door, durable, ids, dispatcher, meters, streams.targets)
 
 
 class _Ways:
@@ -217,13 +211,11 @@ def _operation(
     )
 
 
-async def serve(app: App, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
+async def serve(collector: Collector, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or SIGINT; requests that are under way are answered first.
 
-    Granian's embedded server in this very process: what kills the process kills all of it, and its log is free.
-
     Args:
-        app: The application.
+        collector: The collector.
         host: Address to listen on.
         port: Port to listen on.
         ready: Called once it listens.
@@ -231,49 +223,20 @@ async def serve(app: App, host: str, port: int, ready: Callable[[], None] = lamb
     Raises:
         Fatal: The address cannot be had.
     """
-    _bindable(host, port)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server = Server(
-        app,
-        host,
-        port,
-        interface=Interfaces.RSGI,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
-        websockets=False,
-        backlog=_BACKLOG,
-        backpressure=_CONNECTIONS,
-        log_enabled=False,
-    )
+    gc.collect()
+    gc.freeze()  # what is there by now stays; the collector of garbage need not look at it again and again
+    wire = Wire(collector.service, collector.bounds)
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(one, server.stop)
-    loop.call_later(_READY_SECONDS, ready)
-    await server.serve()
+        loop.add_signal_handler(one, wire.stop)
+    await wire.serve(host, port, ready)
 
 
-def run(app: App, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
+def run(collector: Collector, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
     """Serve as ``serve`` does, in a loop of its own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(app, host, port, ready))
-
-
-def _bindable(host: str, port: int) -> None:
-    """Find out whether an address can be had: the server itself would say it in its own words, and stay.
-
-    Raises:
-        Fatal: It cannot.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as tried:
-        try:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((host, port))
-        except OSError as error:
-            raise Fatal(
-                f"the collector cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose"
-                " another HEADRACE_COLLECTOR_HOST or HEADRACE_COLLECTOR_PORT"
-            ) from error
+        runner.run(serve(collector, host, port, ready))
 
 
 class JsonLines(logging.Formatter):

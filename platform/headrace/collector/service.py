@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 
 from headrace.collector.about import Client
 from headrace.collector.access import Access, secret_of
-from headrace.collector.base import Event, Refused, Seen
+from headrace.collector.base import Event, Refused, Seen, Taken
 from headrace.collector.door import Door
 from headrace.collector.http import Request, Response, plain_body, refusal
 from headrace.collector.keys import Key
@@ -55,6 +56,7 @@ TAKING: dict[str, Route] = {
 TAKING_BY_GET: dict[str, Route] = {"/v1/pixel.gif": native.PIXEL, "/v1/pixel": native.PIXEL}
 
 Handler = Callable[[Request], Awaitable[Response]]
+Reply = Callable[[Response], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +103,45 @@ class Service:
         self._door, self._targets, self._access = door, targets, access
         self._client, self._meters, self._log_id, self.sizes = client, meters, log_id, sizes
         self._pages = pages
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def answer(self, request: Request) -> Response:
         """Answer a request; never raises but for a defect of the answer itself."""
+        told: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self.handle(request, told.set_result)
+        return await told
+
+    def handle(self, request: Request, reply: Reply) -> None:
+        """Answer a request by one call of ``reply``, now or, once its events are durable, later.
+
+        No task is made for what takes events: most of what this process does is that.
+        """
         began = time.perf_counter()
         path = request.path.rstrip("/") or "/"
         route = self._route(request, path)
-        name = route.name if route else "page"
+
+        def say(response: Response) -> None:
+            name = route.name if route else "page"
+            self._meters.request(name, response.status, time.perf_counter() - began)
+            if (origin := request.headers.get("origin")) is not None:
+                self._cross_origin(request, origin, response)
+            reply(response)
+
+        if route is not None:
+            self._take(request, route, say)
+        elif request.method == "OPTIONS":
+            say(Response(204, content_type=""))
+        else:
+            task = asyncio.get_running_loop().create_task(self._paged(request, path, say))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _paged(self, request: Request, path: str, say: Reply) -> None:
         try:
-            if request.method == "OPTIONS":
-                response = Response(204, content_type="")
-            elif route is not None:
-                response = await self._take(request, route)
-            else:
-                response = await self._page(request, path)
-        except Refused as refused:
-            response = (route.refuse if route and route.refuse else _refused)(request, refused)
-        except Exception:
-            log.exception("%s %s could not be answered", request.method, path[:100])
-            response = refusal(Refused(503, "the collector has a defect, which its log names", 5))
-        self._meters.request(name, response.status, time.perf_counter() - began)
-        if (origin := request.headers.get("origin")) is not None:
-            self._cross_origin(request, origin, response)
-        return response
+            response = await self._page(request, path)
+        except Exception as error:
+            response = _failed(request, None, error)
+        say(response)
 
     @staticmethod
     def _route(request: Request, path: str) -> Route | None:
@@ -157,7 +175,32 @@ class Service:
         response.headers["allow"] = ", ".join(sorted(known))
         return response
 
-    async def _take(self, request: Request, route: Route) -> Response:
+    def _take(self, request: Request, route: Route, say: Reply) -> None:
+        """Hand the events of a request to the door, which answers once they are durable."""
+
+        def told(taken: Taken | Refused) -> None:
+            if isinstance(taken, Refused):
+                say(_failed(request, route, taken))
+                return
+            try:
+                result = Result(taken.outcomes, receipt(self._log_id, taken.numbers), parsed)
+                response = (parsed.answer or route.answer)(request, result)
+            except Exception as error:
+                response = _failed(request, route, error)
+            say(response)
+
+        try:
+            parsed, events = self._read(request, route)
+            self._door.take(events, told)
+        except Exception as error:
+            say(_failed(request, route, error))
+
+    def _read(self, request: Request, route: Route) -> tuple[Parsed, list[Event]]:
+        """Read a request up to its events, after everything that could refuse it.
+
+        Raises:
+            Refused: Nothing of it is taken.
+        """
         key = None if route.keyed_in_body and not secret_of(request) else self._access.key(request)
         body = plain_body(request, self.sizes.body)
         if route.text and not body.isascii():
@@ -165,10 +208,7 @@ class Service:
         parsed = route.parse(request, body)
         if key is None:
             key = self._access.key(request, parsed.secret)
-        events = self._events(request, parsed, key)
-        taken = await self._door.take(events)
-        result = Result(taken.outcomes, receipt(self._log_id, taken.numbers), parsed)
-        return (parsed.answer or route.answer)(request, result)
+        return parsed, self._events(request, parsed, key)
 
     def _events(self, request: Request, parsed: Parsed, key: Key) -> list[Event]:
         """Make the events of a request, after everything that could refuse it.
@@ -227,6 +267,14 @@ class Service:
                 "access-control-max-age": "7200",
             }
         response.headers.update(headers)
+
+
+def _failed(request: Request, route: Route | None, error: Exception) -> Response:
+    """Return the answer to a request that was refused, or met a defect."""
+    if isinstance(error, Refused):
+        return (route.refuse if route and route.refuse else _refused)(request, error)
+    log.error("%s %s could not be answered", request.method, request.path[:100], exc_info=error)
+    return refusal(Refused(503, "the collector has a defect, which its log names", 5))
 
 
 def _refused(request: Request, refused: Refused) -> Response:

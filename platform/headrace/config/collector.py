@@ -37,7 +37,7 @@ class CollectorSettings(BaseModel):
         14, ge=7, le=400, description="for how many days an event's id is known, so that it is taken once"
     )
     collector_group_ms: float = Field(
-        3.0, ge=0, le=100, description="how long events wait for others to be synced with"
+        3.0, ge=0, le=100, description="shortest time from one sync of the log to the next"
     )
 
     collector_keys: Path | None = Field(

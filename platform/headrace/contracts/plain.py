@@ -10,8 +10,8 @@ Accepted records are written anew, so a spelling of a value that only one of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -25,6 +25,8 @@ from headrace.core.batch import STRING_MAP, UTC_MICROS
 
 #: Times beyond these are left to ``check_batch``: near the ends of a calendar, zones matter.
 _FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+#: A clock that is later than this is left to ``check_batch``, too.
+_MOST_LATE = timedelta(days=36_500)
 #: Values of a column that are remembered as accepted; beyond that they are forgotten, not distrusted.
 _MOST_KNOWN = 4_096
 _BOUNDS = {
@@ -45,9 +47,11 @@ class Plain:
         names: Attribute by field.
     """
 
-    def __init__(self, contract: Contract, limits: Limits, members: list[tuple[str, Any, Any]]) -> None:
+    def __init__(
+        self, contract: Contract, limits: Limits, members: list[tuple[str, Any, Any]], given: Collection[str]
+    ) -> None:
         """Derive the decoder; ``of`` says whether a contract has one."""
-        self._limits = limits
+        self._earliest, self._ahead = max(limits.event_time_min, _FIRST), limits.event_time_ahead
         self.names = {column.name: member[0] for column, member in zip(contract.fields, members, strict=True)}
         self.key, self.time = self.names[contract.key], self.names[contract.time]
         struct = msgspec.defstruct(
@@ -63,20 +67,28 @@ class Plain:
         self._encode = msgspec.json.Encoder().encode
         fields = contract.fields
         self._objects = [(self.names[c.name], _longest(contract, c)) for c in fields if c.wire == "object"]
-        self._times = [self.names[c.name] for c in fields if c.wire == "time"]
+        self._times = [
+            self.names[c.name] for c in fields if c.wire == "time" and c.name not in (contract.time, *given)
+        ]
         matched = [c.name for c in fields if "str_matches" in dict(_checks(contract, c) or ())]
         self._known: dict[str, set[str]] = {name: set() for name in matched}
         self._patterns = [(self.names[name], known) for name, known in self._known.items()]
 
     @classmethod
-    def of(cls, contract: Contract, limits: Limits) -> Plain | None:
-        """Return the decoder of a contract; None if only ``check_batch`` can judge its records."""
+    def of(cls, contract: Contract, limits: Limits, given: Collection[str] = ()) -> Plain | None:
+        """Return the decoder of a contract; None if only ``check_batch`` can judge its records.
+
+        Args:
+            contract: The contract.
+            limits: What the check accepts beside it.
+            given: Fields whose values are replaced before a record is written.
+        """
         schema = contract.schema
         if contract.transform or contract.shaping or contract.history or schema.checks or schema.unique:
             return None
         members = [_member(contract, n, column) for n, column in enumerate(contract.fields)]
         found = [member for member in members if member is not None]
-        return cls(contract, limits, found) if len(found) == len(members) else None
+        return cls(contract, limits, found, given) if len(found) == len(members) else None
 
     def read(self, raw: bytes | msgspec.Raw) -> Any:
         """Return a record of which only its time remains to be judged; None if there is any doubt.
@@ -90,7 +102,7 @@ class Plain:
             return None
         for attribute, known in self._patterns:
             value = getattr(record, attribute)
-            if value is not _ABSENT and value is not None and value not in known:
+            if value not in known and value is not _ABSENT and value is not None:
                 return None
         for attribute, most in self._objects:
             value = getattr(record, attribute)
@@ -102,10 +114,21 @@ class Plain:
                 return None
         return record
 
-    def timely(self, record: Any, now: datetime) -> bool:
-        """Tell whether a record's time lies in the window that is accepted at a moment."""
+    def timely(self, record: Any, now: datetime, late: timedelta | None = None) -> bool:
+        """Tell whether a record's time lies in the window that is accepted at a moment, and correct it before.
+
+        Args:
+            record: The record.
+            now: The moment.
+            late: By how much the clock of its sender is late; None if that is not known.
+        """
         time: datetime = getattr(record, self.time)
-        return self._limits.event_time_min <= time <= now + self._limits.event_time_ahead
+        if late is not None:
+            if not _FIRST <= time < _LAST or not -_MOST_LATE < late < _MOST_LATE:
+                return False
+            time += late
+            setattr(record, self.time, time)
+        return self._earliest <= time <= now + self._ahead
 
     def write(self, record: Any) -> bytes:
         """Return a record as JSON; its members may have been set."""
@@ -213,7 +236,7 @@ def _longest(contract: Contract, column: Column) -> int:
 def _is_object(value: msgspec.Raw, most: int) -> bool:
     """Tell whether a value surely is an object of at most some characters, whose text any reader takes."""
     raw = bytes(value)
-    if not raw.startswith(b"{") or len(raw) > most:
+    if raw[:1] != b"{" or len(raw) > most:
         return False
     if b"\\u" not in raw:
         return True

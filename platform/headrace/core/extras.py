@@ -14,7 +14,7 @@ PACKAGES: dict[Extra, dict[str, str]] = {
     "collector": {
         "google.protobuf": "protobuf",
         "google.rpc": "googleapis-common-protos",
-        "granian": "granian",
+        "httptools": "httptools",
         "opentelemetry.proto": "opentelemetry-proto",
         "rocksdict": "rocksdict",
         "ua_parser": "ua-parser",

@@ -65,6 +65,19 @@ def require() -> None:
         )
 
 
+def require_collector() -> None:
+    """Check that the collector of the usual kind is installed.
+
+    Raises:
+        Fatal: The dependency group is not installed.
+    """
+    missing = [name for name in ("aiokafka", "fastapi") if find_spec(name) is None]
+    if missing:
+        raise Fatal(
+            f"peers are not installed: {', '.join(missing)}; 'make bench' installs them in an environment of their own"
+        )
+
+
 def measure_peer(settings: Settings, seeded: Seeded, name: str) -> dict[str, Run]:
     """Measure one peer on its share of the topic, and count the rows of its table afterwards."""
     assert isinstance(seeded.place, Kafka)

@@ -33,7 +33,7 @@ Bytes = bytes
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One request's events of one stream: what becomes one message.
+    """Some events of one stream: what becomes one message.
 
     Attributes:
         stream: Name of the stream.

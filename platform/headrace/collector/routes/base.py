@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.collector.base import Draft, Outcome, Refused
+from headrace.collector.base import STATUSES, Draft, Outcome, Refused
 from headrace.collector.http import Request, Response
 
 #: Names of Headrace's own streams, which the compatible routes fill.
@@ -24,8 +24,7 @@ _TIME = msgspec.json.Decoder(datetime).decode
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(msgspec.Struct, frozen=True):
     """What a request holds.
 
     Attributes:
@@ -43,8 +42,7 @@ class Parsed:
     answer: Callable[[Request, Result], Response] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What became of a request, for its answer.
 
     Attributes:
@@ -81,10 +79,8 @@ class Route:
 
 def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """Count outcomes by status."""
-    found = {"accepted": 0, "repeated": 0, "rejected": 0, "conflict": 0}
-    for one in outcomes:
-        found[one.status] += 1
-    return found
+    statuses = [one.status for one in outcomes]
+    return {status: statuses.count(status) for status in STATUSES}
 
 
 def decoded(decoder: msgspec.json.Decoder[Any], body: bytes | msgspec.Raw, what: str) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, urlsafe_b64decode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from headrace.collector.base import Draft, Refused
+from headrace.collector.base import Draft, Outcome, Refused
 from headrace.collector.http import Request, Response, answer
 from headrace.collector.routes.base import (
     EVENTS,
@@ -156,14 +156,22 @@ _COLUMNS = frozenset(
 )  # fmt: skip
 
 
+class Told(msgspec.Struct):
+    """Answer to a request: its receipt, how many of its events became what, and what became of each."""
+
+    receipt: str
+    accepted: int
+    repeated: int
+    rejected: int
+    conflicts: int
+    events: Sequence[Outcome]
+
+
 def _told(request: Request, result: Result) -> Response:
-    counts = count(result.outcomes)
-    conflicts = counts.pop("conflict")
-    status = 202 if not conflicts else 422 if conflicts == len(result.outcomes) else 207
-    return answer(
-        status,
-        {"receipt": result.receipt, **counts, "conflicts": conflicts, "events": result.outcomes},
-    )
+    outcomes = result.outcomes
+    accepted, repeated, rejected, conflicts = count(outcomes).values()
+    status = 202 if not conflicts else 422 if conflicts == len(outcomes) else 207
+    return answer(status, Told(result.receipt, accepted, repeated, rejected, conflicts, outcomes))
 
 
 def _picture(request: Request, result: Result) -> Response:

@@ -1,0 +1,231 @@
+"""Run a collector in a process of its own, ours or a peer, and count what it has taken."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import psutil
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from headrace.collector.keys import Keys
+from headrace.collector.log.frames import ID_BYTES, entries_at
+from headrace.collector.log.segments import segments_in
+from headrace.config.settings import Settings, child_environment
+from headrace.core.errors import Fatal, Retriable
+from headrace.local.processes import pick_port
+
+_READY_SECONDS, _SETTLED_SECONDS = 180.0, 300.0
+_QUIET_SECONDS = 2.0
+_AT_ONCE = 10_000
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_EVENTS = "analytics_events"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a server has taken so far.
+
+    Attributes:
+        log: Events in its log; None for one without.
+        offsets: End of each partition of its topic.
+    """
+
+    log: int | None
+    offsets: Mapping[int, int]
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server.
+
+    Attributes:
+        host: Address.
+        port: Its port.
+        key: A write key.
+        process: Its process.
+        servers: Kafka's addresses.
+        topic: Where its events go.
+        log: Folder of its log; None for one without.
+        begun: Number of the next event that is made for it.
+    """
+
+    host: str
+    port: int
+    key: str
+    process: psutil.Process
+    servers: str
+    topic: str
+    log: Path | None
+    begun: int
+
+    def cpu_seconds(self) -> float:
+        """Return the core seconds that it has used, in user mode and in the system."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    def memory_bytes(self) -> int:
+        """Return its resident memory."""
+        return int(self.process.memory_info().rss)
+
+    def counts(self) -> Counts:
+        """Count what it has taken; call it while nothing is on its way."""
+        with _consumer(self.servers) as consumer:
+            return Counts(_logged(self.log), _ends(consumer, self.topic))
+
+    def settled(self, before: Counts, acknowledged: int) -> tuple[str, ...]:
+        """Wait until the topic has what was acknowledged, and say what does not reconcile.
+
+        Args:
+            before: Counts before the first request.
+            acknowledged: Events that the server has acknowledged since.
+
+        Returns:
+            Differences, a line each.
+        """
+        wrong = []
+        if self.log is not None:
+            logged = (_logged(self.log) or 0) - (before.log or 0)
+            if logged != acknowledged:
+                wrong.append(f"{acknowledged:,} events acknowledged, {logged:,} in the log")
+        with _consumer(self.servers) as consumer:
+            sent = _read(consumer, self.topic, before.offsets, acknowledged)
+        if sent != acknowledged:
+            wrong.append(f"{acknowledged:,} events acknowledged, {sent:,} in the topic")
+        return tuple(wrong)
+
+
+@contextmanager
+def headrace(settings: Settings) -> Iterator[Server]:
+    """Run ``headrace collect`` with a log of its own, which is deleted afterwards."""
+    home = settings.home / "bench" / f"collector_{uuid4().hex[:8]}"
+    key = Keys(home / "collector" / "keys.json").create("bench")
+    # nothing is ingested here, so the log has to hold all of it
+    environment = {"HEADRACE_HOME": str(home), "HEADRACE_COLLECTOR_LOG_BYTES": str(64 << 30)}
+    command = ["-m", "headrace.cli", "collect"]
+    with _running(settings, home, command, environment, key, _EVENTS, home / "collector" / "log") as server:
+        yield server
+
+
+@contextmanager
+def fastapi(settings: Settings, topic: str) -> Iterator[Server]:
+    """Run the peer."""
+    from headrace.bench.peers.with_fastapi import KEY
+
+    home = settings.home / "bench" / f"fastapi_{uuid4().hex[:8]}"
+    command = ["-m", "headrace.bench.peers.with_fastapi", settings.kafka_bootstrap_servers, topic]
+    with _running(settings, home, command, {}, KEY, topic, None) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    settings: Settings,
+    home: Path,
+    command: list[str],
+    environment: Mapping[str, str],
+    key: str,
+    topic: str,
+    log: Path | None,
+) -> Iterator[Server]:
+    home.mkdir(parents=True, exist_ok=True)
+    port, said = pick_port(None), home / "server.log"
+    with said.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, *command, "--port", str(port)],
+            env={**child_environment(), **environment},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        _await_ready(process, port, said)
+        yield Server(
+            "127.0.0.1",
+            port,
+            key,
+            psutil.Process(process.pid),
+            settings.kafka_bootstrap_servers,
+            topic,
+            log,
+            time.time_ns() // 1_000,  # nobody else's events have these numbers
+        )
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        process.kill()
+        process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _await_ready(process: subprocess.Popen[bytes], port: int, said: Path) -> None:
+    until = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise Fatal(f"the server ended with {process.returncode}: {said.read_text()[-500:].strip()}")
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+            return
+        time.sleep(0.1)
+    raise Retriable(
+        f"the server was not ready within {_READY_SECONDS:g} s: {said.read_text()[-500:].strip()}"
+    )
+
+
+@contextmanager
+def _consumer(servers: str) -> Iterator[Consumer]:
+    consumer = Consumer(
+        {"bootstrap.servers": servers, "group.id": f"bench-{uuid4().hex[:8]}", "enable.auto.commit": False}
+    )
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
+    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+    found = {}
+    for number in partitions:
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)
+        found[number] = int(end)
+    return found
+
+
+def _read(consumer: Consumer, topic: str, begin: Mapping[int, int], events: int) -> int:
+    """Count the events of a topic from offsets on, until there are so many and no more come."""
+    consumer.assign([TopicPartition(topic, number, offset) for number, offset in begin.items()])
+    count, until = 0, time.monotonic() + _SETTLED_SECONDS
+    while time.monotonic() < until:
+        found = consumer.consume(_AT_ONCE, _QUIET_SECONDS if count >= events else 1.0)
+        count += sum(map(_events_of, found))
+        if not found and count >= events:
+            break
+    return count
+
+
+def _events_of(message: Message) -> int:
+    if message.error() is not None:
+        return 0
+    value = message.value() or b""
+    return len(_ARRAY.decode(value)) if value.startswith(b"[") else 1
+
+
+def _logged(folder: Path | None) -> int | None:
+    """Count the events of a log by its files: its owner runs."""
+    if folder is None:
+        return None
+    count = 0
+    for _, path in segments_in(folder):
+        data = path.read_bytes()
+        entries, _ = entries_at(data, 0, len(data) + 1)
+        count += sum(len(entry.ids) for _, entry in entries) // ID_BYTES
+    return count
