@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from typing import Any
@@ -14,7 +15,7 @@ from headrace.core.errors import BadData, Fatal, Retriable
 from headrace.local import processes
 from headrace.local.queue import sqs_client
 from headrace.producers import sqs
-from headrace.producers.sqs import SqsProducer
+from headrace.producers.sqs import SqsProducer, carried
 
 from .brokers import read_queue, sqs_producer
 
@@ -150,3 +151,10 @@ def test_batches_hold_the_limits_and_lose_nothing(sizes: list[int]) -> None:
     assert [entry for batch in batches for entry in batch] == entries
     assert all(1 <= len(batch) <= 10 for batch in batches)
     assert all(sum(sizes[int(e["Id"])] for e in batch) <= 2_000 for batch in batches)
+
+
+def test_json_is_carried_with_what_sqs_refuses_escaped() -> None:
+    for text in ("plain", "ümlaut", "odd \ufffe and \uffff", "\U0001f600"):
+        payload = json.dumps({"a": text}, ensure_ascii=False).encode()
+        assert json.loads(carried(payload)) == {"a": text}
+        assert not sqs._FORBIDDEN.search(carried(payload).decode())
