@@ -14,10 +14,12 @@ import pytest
 
 from builders import event, metric
 from collector.doubles import STREAMS, MemoryIndex, MemoryLog
-from headrace.collector.base import Draft, Event, Refused, Seen, Taken
+from headrace.collector.base import Draft, Event, Reason, Refused, Seen, Taken
 from headrace.collector.door import Door
 from headrace.collector.log import ID_BYTES, LogFull
 from headrace.collector.meters import Meters
+from headrace.collector.prepare import targets
+from headrace.contracts import EVENTS, Limits
 from headrace.core.errors import Fatal, Retriable
 
 NOW = datetime(2026, 1, 2, 4, tzinfo=UTC)
@@ -255,3 +257,36 @@ def test_slow_judging_does_not_hold_plain_events_up(tmp_path: Path, monkeypatch:
         await odd
 
     with_door(body)
+
+
+def test_an_entry_has_no_more_events_than_a_message_may_have() -> None:
+    few = targets({"events": (EVENTS, Limits(max_message_records=3))})
+
+    async def body(door: Door, log: MemoryLog, index: MemoryIndex) -> None:
+        door._targets = few
+        found = await take(door, events(*map(str, range(7))))
+        assert statuses(found) == ["accepted"] * 7
+        assert found.numbers == {"events": [0, 1, 2]}
+
+    log, _ = with_door(body)
+    assert [len(entry.ids) // ID_BYTES for entry in log.entries] == [3, 3, 1]
+
+
+def test_requests_share_an_entry_but_not_with_what_is_rejected() -> None:
+    async def body(door: Door, log: MemoryLog, index: MemoryIndex) -> None:
+        await take(door, events("0"))
+        log.gate.clear()
+        held = asyncio.ensure_future(take(door, events("1")))
+        await asyncio.sleep(0.05)
+        wrong = events("2", channel="fax")
+        wrong[0].reasons, wrong[0].plain = [Reason("isin", "channel", "fax")], True  # as if it were judged
+        waiting = [asyncio.ensure_future(take(door, some)) for some in (events("3"), wrong, events("4", "5"))]
+        await asyncio.sleep(0.05)
+        log.gate.set()
+        await held
+        told = [await one for one in waiting]
+        assert [statuses(one) for one in told] == [["accepted"], ["rejected"], ["accepted", "accepted"]]
+        assert [one.numbers["events"] for one in told] == [[2], [3], [2]]
+
+    log, _ = with_door(body)
+    assert [len(entry.ids) // ID_BYTES for entry in log.entries] == [1, 1, 3, 1]

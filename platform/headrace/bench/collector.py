@@ -264,9 +264,8 @@ def _started(name: str, settings: Settings) -> Any:
 
 
 def _warm(server: Server) -> None:
-    counts = server.counts()
     sent = send(server.host, server.port, iter(_requests(server, _FIRST, 1)), connections=4)
-    server.settled(counts, sent.accepted)
+    server.settled(sent.accepted)
 
 
 def _requests(server: Server, number: int, events: int) -> list[bytes]:
@@ -295,9 +294,9 @@ def _made(server: Server, number: int, events: int) -> Iterator[bytes]:
 
 def _cost(server: Server, requests: list[bytes], connections: int, per_second: float = 0.0) -> Cost:
     """Send requests to a server and measure it, until what it acknowledged is in the topic."""
-    before, counts, pace = server.cpu_seconds(), server.counts(), _pace()
+    before, pace = server.cpu_seconds(), _pace()
     sent = send(server.host, server.port, iter(requests), connections=connections, per_second=per_second)
-    wrong = server.settled(counts, sent.accepted)
+    wrong = server.settled(sent.accepted)
     spent = server.cpu_seconds() - before
     return Cost(
         sent.requests,
@@ -323,7 +322,7 @@ def _memory(server: Server, events: int, connections: int) -> tuple[list[Memory]
     _warm(server)
     found: list[Memory] = []
     wrong: list[str] = []
-    counts, acknowledged = server.counts(), 0
+    acknowledged = 0
     for _ in range(10):
         number = max(1, events // BATCH // 10)
         sent = send(
@@ -332,7 +331,7 @@ def _memory(server: Server, events: int, connections: int) -> tuple[list[Memory]
         wrong += _refused(sent, number)
         acknowledged += sent.accepted
         found.append(Memory(acknowledged, server.memory_bytes()))
-    return found, (*wrong, *server.settled(counts, acknowledged))
+    return found, (*wrong, *server.settled(acknowledged))
 
 
 def _pace() -> float:

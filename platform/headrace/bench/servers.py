@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,9 +19,10 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from headrace.collector.keys import Keys
 from headrace.collector.log.frames import ID_BYTES, entries_at
-from headrace.collector.log.segments import segments_in
+from headrace.collector.log.segments import Identity, identity_in, segments_in
 from headrace.config.settings import Settings, child_environment
 from headrace.core.errors import Fatal, Retriable
+from headrace.core.lanes import LANE, SEQUENCE
 from headrace.local.processes import pick_port
 
 _READY_SECONDS, _SETTLED_SECONDS = 180.0, 300.0
@@ -29,19 +30,6 @@ _QUIET_SECONDS = 2.0
 _AT_ONCE = 10_000
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENTS = "analytics_events"
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a server has taken so far.
-
-    Attributes:
-        log: Events in its log; None for one without.
-        offsets: End of each partition of its topic.
-    """
-
-    log: int | None
-    offsets: Mapping[int, int]
 
 
 @dataclass(slots=True)
@@ -57,6 +45,9 @@ class Server:
         topic: Where its events go.
         log: Folder of its log; None for one without.
         begun: Number of the next event that is made for it.
+        logged: Events of its log that are accounted for.
+        read: Offset of the topic from which on nothing is accounted for, by partition.
+        numbers: Entries of its log that were found in the topic.
     """
 
     host: str
@@ -67,6 +58,9 @@ class Server:
     topic: str
     log: Path | None
     begun: int
+    logged: int = 0
+    read: dict[int, int] = field(default_factory=dict)
+    numbers: set[bytes] = field(default_factory=set)
 
     def cpu_seconds(self) -> float:
         """Return the core seconds that it has used, in user mode and in the system."""
@@ -77,31 +71,54 @@ class Server:
         """Return its resident memory."""
         return int(self.process.memory_info().rss)
 
-    def counts(self) -> Counts:
-        """Count what it has taken; call it while nothing is on its way."""
-        with _consumer(self.servers) as consumer:
-            return Counts(_logged(self.log), _ends(consumer, self.topic))
-
-    def settled(self, before: Counts, acknowledged: int) -> tuple[str, ...]:
+    def settled(self, acknowledged: int) -> tuple[str, ...]:
         """Wait until the topic has what was acknowledged, and say what does not reconcile.
 
         Args:
-            before: Counts before the first request.
-            acknowledged: Events that the server has acknowledged since.
+            acknowledged: Events that the server has acknowledged since the last call.
 
         Returns:
-            Differences, a line each.
+            Differences, a line each. An entry of the log that came to the topic twice, as after an error of the
+            broker's, counts once: the lake knows its number. The peer has no numbers, so only what is lost is told.
         """
         wrong = []
         if self.log is not None:
-            logged = (_logged(self.log) or 0) - (before.log or 0)
+            logged, self.logged = -self.logged, _logged(self.log)
+            logged += self.logged
             if logged != acknowledged:
                 wrong.append(f"{acknowledged:,} events acknowledged, {logged:,} in the log")
-        with _consumer(self.servers) as consumer:
-            sent = _read(consumer, self.topic, before.offsets, acknowledged)
-        if sent != acknowledged:
+        sent = self._arrived(acknowledged)
+        if sent < acknowledged or (sent > acknowledged and self.log is not None):
             wrong.append(f"{acknowledged:,} events acknowledged, {sent:,} in the topic")
         return tuple(wrong)
+
+    def _arrived(self, events: int) -> int:
+        """Count the events that have come to the topic, until there are so many and no more come."""
+        count, until = 0, time.monotonic() + _SETTLED_SECONDS
+        identity = identity_in(self.log) if self.log is not None else None
+        with _consumer(self.servers) as consumer:
+            consumer.assign([TopicPartition(self.topic, number, at) for number, at in self.read.items()])
+            while time.monotonic() < until:
+                found = consumer.consume(_AT_ONCE, _QUIET_SECONDS)
+                count += sum(self._counted(message, identity) for message in found)
+                if not found and count >= events:
+                    break
+        return count
+
+    def _counted(self, message: Message, identity: Identity | None) -> int:
+        """Return how many events of a message are new."""
+        partition, offset = message.partition() or 0, message.offset() or 0
+        if message.error() is not None or offset < self.read[partition]:
+            return 0
+        self.read[partition] = offset + 1
+        if identity is not None:
+            said = dict(message.headers() or [])
+            number = said.get(SEQUENCE, b"").partition(b"-")[2]
+            if not said.get(LANE, b"").startswith(identity.log.encode()) or number in self.numbers:
+                return 0  # another log's, or sent again
+            self.numbers.add(number)
+        value = message.value() or b""
+        return len(_ARRAY.decode(value)) if value.startswith(b"[") else 1
 
 
 @contextmanager
@@ -148,7 +165,7 @@ def _running(
         )
     try:
         _await_ready(process, port, said)
-        yield Server(
+        found = Server(
             "127.0.0.1",
             port,
             key,
@@ -158,6 +175,9 @@ def _running(
             log,
             time.time_ns() // 1_000,  # nobody else's events have these numbers
         )
+        with _consumer(found.servers) as consumer:
+            found.read.update(_ends(consumer, topic))
+        yield found
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -200,29 +220,8 @@ def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
     return found
 
 
-def _read(consumer: Consumer, topic: str, begin: Mapping[int, int], events: int) -> int:
-    """Count the events of a topic from offsets on, until there are so many and no more come."""
-    consumer.assign([TopicPartition(topic, number, offset) for number, offset in begin.items()])
-    count, until = 0, time.monotonic() + _SETTLED_SECONDS
-    while time.monotonic() < until:
-        found = consumer.consume(_AT_ONCE, _QUIET_SECONDS if count >= events else 1.0)
-        count += sum(map(_events_of, found))
-        if not found and count >= events:
-            break
-    return count
-
-
-def _events_of(message: Message) -> int:
-    if message.error() is not None:
-        return 0
-    value = message.value() or b""
-    return len(_ARRAY.decode(value)) if value.startswith(b"[") else 1
-
-
-def _logged(folder: Path | None) -> int | None:
+def _logged(folder: Path) -> int:
     """Count the events of a log by its files: its owner runs."""
-    if folder is None:
-        return None
     count = 0
     for _, path in segments_in(folder):
         data = path.read_bytes()

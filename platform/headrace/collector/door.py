@@ -107,12 +107,12 @@ def _fitting(tickets: Sequence[_Ticket]) -> int:
 
 
 class _Growing:
-    """An entry that still takes events."""
+    """An entry that still takes events: ``most`` of them."""
 
-    __slots__ = ("bytes", "digests", "payloads", "stream")
+    __slots__ = ("bytes", "digests", "most", "payloads", "stream")
 
-    def __init__(self, stream: str) -> None:
-        self.stream, self.bytes = stream, 0
+    def __init__(self, stream: str, most: int) -> None:
+        self.stream, self.bytes, self.most = stream, 0, most
         self.payloads: list[bytes] = []
         self.digests: list[bytes] = []
 
@@ -259,10 +259,13 @@ class Door:
                     continue
                 key: object = (ticket, event.stream) if event.reasons else event.stream
                 size, place = len(event.payload) + 1, open_.get(key, -1)
-                if place < 0 or made[place].bytes + size > most:
+                if place < 0 or made[place].bytes + size > most or not made[place].most:
                     place = open_[key] = len(made)
-                    made.append(_Growing(event.stream))
+                    made.append(
+                        _Growing(event.stream, self._targets[event.stream].limits.max_message_records)
+                    )
                 growing = made[place]
+                growing.most -= 1
                 growing.payloads.append(event.payload)
                 growing.digests.append(event.digest)
                 growing.bytes += size
