@@ -19,7 +19,7 @@ from headrace.collector import queue_way, sender
 from headrace.collector.dispatch import Dispatcher
 from headrace.collector.ids import Ids
 from headrace.collector.log import DurableLog, Entry
-from headrace.collector.queue_way import Bundle, Outlet, Positions
+from headrace.collector.queue_way import Bundle, Outlet
 from headrace.contracts import EVENTS, Limits
 from headrace.core.batch import Position
 from headrace.core.errors import Retriable
@@ -81,9 +81,13 @@ class Queue:
         if self.silent:
             raise Retriable("the queue's answer is lost")
 
-    def look(self, lanes: list[str]) -> Positions:
+    def look(self, lanes: list[str]) -> Position:
         with self.lock:
-            return Positions(self.lake.good.open().position(lanes), self.lake.rejected.open().position(lanes))
+            return self.lake.good.open().position(lanes)
+
+    def judged(self, lanes: list[str]) -> Position:
+        with self.lock:
+            return self.lake.rejected.open().position(lanes)
 
     def depth(self) -> int:
         with self.lock:

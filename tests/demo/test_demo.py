@@ -115,6 +115,8 @@ def test_up_lands_live_traffic_until_it_is_interrupted(
             " WHERE database = 'raw' AND name IN ('events', 'metrics') AND total_rows > 0"
         )
         eventually(lambda: server.query(filled) == [(2,)], 150, "a row of each stream in the warehouse")
+        over_http = "SELECT countIf(startsWith(_message_id, 'http/')) > 0 FROM raw.events"
+        eventually(lambda: server.query(over_http) == [(1,)], 150, "an event that came over HTTP")
         asked = [sys.executable, "-m", "headrace.cli", "status", "--json"]
         done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=240, check=False)
         assert all(state["warehouse_rows"] > 0 for state in json.loads(done.stdout)["streams"])

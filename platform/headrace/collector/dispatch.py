@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headrace.collector import queue_way
-from headrace.collector.queue_way import Bundle, Positions, QueueFar, QueueWay
+from headrace.collector.queue_way import Bundle, QueueFar, QueueWay
 from headrace.collector.sender import Sender
 from headrace.collector.topics import topic_of
 from headrace.collector.way import Far, Outlet, Seen, Way
@@ -86,11 +86,13 @@ class SqsFar:
         """Connect a producer."""
         return _QueueOutlet(self._stream)
 
-    def look(self, lanes: list[str]) -> Positions:
-        """Read the newest positions; what is in the good table is in the rejected one before."""
-        lake = self._stream.lake
-        landed = lake.good.open().position(lanes)
-        return Positions(landed, lake.rejected.open().position(lanes))
+    def look(self, lanes: list[str]) -> Mapping[str, int]:
+        """Read the newest positions."""
+        return self._stream.lake.good.open().position(lanes)
+
+    def judged(self, lanes: list[str]) -> Mapping[str, int]:
+        """Read those of the rejected table."""
+        return self._stream.lake.rejected.open().position(lanes)
 
     def depth(self) -> int:
         """Ask for the depth of the queue."""

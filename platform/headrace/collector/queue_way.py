@@ -51,19 +51,6 @@ class Bundle:
     headers: list[tuple[str, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """What the lake says of a stream's lanes, by cursor: number behind the last entry.
-
-    Attributes:
-        landed: In the good table.
-        judged: In the rejected table, which is written first.
-    """
-
-    landed: Mapping[str, int]
-    judged: Mapping[str, int]
-
-
 class Outlet(Protocol):
     """Takes messages to a queue."""
 
@@ -96,8 +83,11 @@ class QueueFar(Protocol):
     def outlet(self) -> Outlet:
         """Connect to the queue; raises as ``Outlet.post`` does."""
 
-    def look(self, lanes: list[str]) -> Positions:
-        """Look at the lake's positions."""
+    def look(self, lanes: list[str]) -> Mapping[str, int]:
+        """Look at the lake's positions: number behind the last entry that landed, by lane."""
+
+    def judged(self, lanes: list[str]) -> Mapping[str, int]:
+        """Look at the positions in the rejected table, which is written first."""
 
     def depth(self) -> int:
         """Ask how many messages the queue holds, visible or not."""
@@ -161,9 +151,10 @@ class QueueWay(Sender):
 
     def _session(self) -> str | None:
         seen = self._far.look(self._cursors)
-        self._not_older(max(seen.landed.values(), default=0))
+        self._not_older(max(seen.values(), default=0))
         self._lanes, self._bytes = [_Lane() for _ in self._cursors], 0
         self._note(seen)
+        self._judge()
         outlet = self._far.outlet()
         reader = self._log.reader(min(lane.landed for lane in self._lanes))
         self.problem = None
@@ -249,12 +240,17 @@ class QueueWay(Sender):
             return None
         return (lane.judged - 1 if crashed else last), b"[" + b",".join(parts) + b"]"
 
-    def _note(self, seen: Positions) -> bool:
+    def _judge(self) -> None:
+        """Look for crashes between the two commits, before anything is sent that may have been sent before."""
+        judged = self._far.judged(self._cursors)
+        for lane, cursor in zip(self._lanes, self._cursors, strict=True):
+            lane.judged = judged.get(cursor, 0)
+
+    def _note(self, seen: Mapping[str, int]) -> bool:
         """Go along with the lake; returns whether anything more has landed."""
         more = False
         for lane, cursor in zip(self._lanes, self._cursors, strict=True):
-            landed = seen.landed.get(cursor, 0)
-            lane.judged = seen.judged.get(cursor, 0)
+            landed = seen.get(cursor, 0)
             if landed > lane.landed:
                 more, lane.landed, lane.flight, lane.patience = True, landed, None, AGAIN_SECONDS
             while lane.waiting and lane.waiting[0][0] < lane.landed:
@@ -273,5 +269,7 @@ class QueueWay(Sender):
             self._note(self._far.look(self._cursors))
         else:
             late = [lane for lane in late if lane.flight and now >= lane.flight.again]
+        if late:
+            self._judge()
         for lane in late:
             lane.flight = None

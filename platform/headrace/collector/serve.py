@@ -178,7 +178,7 @@ def _operation(
 
     @lru_cache(1)
     def as_of(loads: int) -> dict[str, Any]:
-        return description.described(streams.targets)
+        return description.described(dict(streams.targets))
 
     def described() -> dict[str, Any]:
         return as_of(streams.loads)
