@@ -95,7 +95,7 @@ def test_a_broken_pipeline_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_every_part_is_looked_at_in_the_order_in_which_it_is_shown() -> None:
     assert [probe.__name__ for probe in doctor.PROBES] == [
         "python", "disk", "pipelines", "dbt_project", "dbt_sources", "alert_channels",
-        "dagster_storage", "migrations", "services",
+        "dagster_storage", "migrations", "collector", "services",
     ]  # fmt: skip
 
 
