@@ -16,6 +16,7 @@ from builders import event, eventually
 from collector.server import PATIENCE, Server, collector
 from headrace.collector.prepare import Target
 from headrace.collector.reload import Streams
+from headrace.collector.topics import QUEUE_BYTES
 from headrace.config.settings import load_settings
 
 PIPELINE = '''
@@ -102,6 +103,15 @@ def test_what_is_new_changed_broken_and_gone(tmp_path: Path, caplog: pytest.LogC
     load(streams)
     assert "parcels" not in live and "parcels" in streams.judged
     assert "'parcels' is no more" in caplog.text
+
+
+def test_a_stream_with_a_queue_takes_what_a_queue_takes(tmp_path: Path) -> None:
+    streams = streams_in(tmp_path)
+    assert streams.targets["orders"].longest is None
+    file = tmp_path / "own" / "orders_pipeline.py"
+    file.write_text(file.read_text().replace("Kafka", "Sqs"))
+    load(streams)
+    assert streams.targets["orders"].longest == QUEUE_BYTES
 
 
 def test_a_stream_whose_contract_cannot_be_used_stops_nobody(

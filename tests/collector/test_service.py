@@ -14,14 +14,16 @@ import msgspec
 import pytest
 import zstandard
 
-from builders import EVENT, METRIC, event
+from builders import EVENT, METRIC, event, metric
 from collector.doubles import Room, room
 from headrace.collector.about import Client
 from headrace.collector.access import Policy, network
 from headrace.collector.http import Response
 from headrace.collector.log import LogFull
+from headrace.collector.prepare import Target
 from headrace.collector.receipts import Stage
 from headrace.collector.service import TAKING, TAKING_BY_GET, Sizes
+from headrace.contracts import EVENTS, METRICS, Limits
 from headrace.core.errors import Retriable
 
 #: A body that each route takes.
@@ -291,6 +293,16 @@ def test_half_a_batch_is_not_taken(one: Room) -> None:
     assert one.send("/v1/batch", {"events": [EVENT], "streams": {"nope": [{}]}}).status == 400
     assert one.send("/v1/batch", {"events": [EVENT], "other": 1}).status == 400
     assert not one.log.entries
+
+
+def test_an_event_is_as_long_as_its_streams_queue_takes(tmp_path: Path) -> None:
+    events, metrics = Target(EVENTS, Limits(), 500), Target(METRICS, Limits())
+    with room(tmp_path, streams={"events": events, "metrics": metrics}) as one:
+        assert one.send("/v1/analytics", event(user_id="u" * 50)).status == 202
+        refused = one.send("/v1/analytics", event(properties={"a": "b" * 500}))
+        assert refused.status == 413 and b"more than 500" in refused.body
+        assert one.send("/v1/measurements", metric(dimensions={"a": "b" * 500})).status == 202
+        assert len(one.records) == 2
 
 
 def test_limits_of_a_request(tmp_path: Path) -> None:
