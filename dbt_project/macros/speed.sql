@@ -3,10 +3,10 @@
   {{ headrace.window_time() }} >= toStartOfDay(now('UTC')) - toIntervalDay({{ headrace.setting('speed_days') | int + further }})
 {%- endmacro %}
 
-{#- How many days around its own a key counts once in the speed layer: var repeat_days, at most var speed_repeat_days. -#}
-{% macro live_repeat_days() %}
-  {{ return([headrace.setting('repeat_days') | int, headrace.setting('speed_repeat_days') | int] | min) }}
-{% endmacro %}
+{#- How many days around its own a key counts once in the speed layer: repeat_days, at most speed_repeat_days. -#}
+{% macro live_repeat_days() -%}
+  {{ [headrace.setting('repeat_days') | int, headrace.setting('speed_repeat_days') | int] | min }}
+{%- endmacro %}
 
 {#-
   The keys of a raw table that repeats of what the speed layer folds may have: their hashes, days and when they landed.
@@ -14,7 +14,7 @@
 -#}
 {% macro speed_keys(stream, day) %}
 {#- sessions are folded 2 * lookaround_days further back than windows -#}
-{%- set reach = 2 * headrace.setting('lookaround_days') | int + headrace.live_repeat_days() -%}
+{%- set reach = 2 * headrace.setting('lookaround_days') | int + headrace.live_repeat_days() | int -%}
 {{
     config(
         materialized='materialized_view',
@@ -42,7 +42,7 @@ select
     ) as landing
 from {{ headrace.raw_inserts(stream) }} as landed
 where {{ headrace.recent(reach) }}
-{%- if not headrace.live_repeat_days() %}
+{%- if not headrace.live_repeat_days() | int %}
     and false
 {%- endif %}
 {% endmacro %}
@@ -54,7 +54,7 @@ where {{ headrace.recent(reach) }}
   Nothing is looked up where live_repeat_days is 0.
 -#}
 {% macro seen_before(stream, day, keys, further=0) %}
-{%- if headrace.live_repeat_days() %}
+{%- if headrace.live_repeat_days() | int %}
 {%- set raw = headrace.raw_inserts(stream) -%}
 left any join (
     select key_hash, groupArray((day, landing)) as days
@@ -85,7 +85,7 @@ left any join (
 
 {#- Condition on `landed`: no row that is seen_before landed before it for a day within live_repeat_days. -#}
 {% macro is_first(day) -%}
-{%- if headrace.live_repeat_days() -%}
+{%- if headrace.live_repeat_days() | int -%}
 (
         empty(seen.days)
         or not arrayExists(
