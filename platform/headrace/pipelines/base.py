@@ -32,6 +32,7 @@ CHECKS = (
     "contract_holds",
     "unknown_fields",
     "reject_rate",
+    "acknowledged_events_land",
     "lag",
     "freshness",
     "parity_with_lake",
