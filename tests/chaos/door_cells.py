@@ -108,8 +108,10 @@ def door_outage(arena: Arena) -> None:
     arena.until(lambda: arena.reader is not None and arena.reader.landed > 100, "landing")
     sender = arena.sender
     assert sender is not None
+    sender.pause()  # it ends once nothing waits
     arena.stop("away")
     arena.ended(worker)
+    sender.resume()
     broker = next(row.pid for row in stack.status(arena.bench.home) if row.service == "broker")
     assert broker is not None
     os.kill(broker, signal.SIGSTOP)
