@@ -127,7 +127,11 @@ def headrace(settings: Settings) -> Iterator[Server]:
     home = settings.home / "bench" / f"collector_{uuid4().hex[:8]}"
     key = Keys(home / "collector" / "keys.json").create("bench")
     # nothing is ingested here, so the log has to hold all of it
-    environment = {"HEADRACE_HOME": str(home), "HEADRACE_COLLECTOR_LOG_BYTES": str(64 << 30)}
+    environment = {
+        "HEADRACE_HOME": str(home),
+        "HEADRACE_COLLECTOR_LOG_BYTES": str(64 << 30),
+        "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+    }
     command = ["-m", "headrace.cli", "collect"]
     with _running(settings, home, command, environment, key, _EVENTS, home / "collector" / "log") as server:
         yield server
