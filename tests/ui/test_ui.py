@@ -29,7 +29,7 @@ SHOTS = Path(__file__).parents[2] / ".ui-test"
 LAPTOP, WIDE = {"width": 1600, "height": 1000}, {"width": 2600, "height": 1100}
 #: The graph is fitted once, before the list at its side is folded, which is 300 pixels wide.
 FITTED = {"width": 2300, "height": 1100}
-GROUPS = ("sources", "lake", "warehouse", "staging", "intermediate", "marts", "speed", "exposures")
+GROUPS = ("sources", "lake", "warehouse", "staging", "marts", "speed", "exposures")
 #: Milliseconds: pages of a busy machine; a run, with its start.
 PAGE, RUN = 30_000, 180_000
 
@@ -142,7 +142,7 @@ def test_the_lineage_goes_from_the_topic_to_the_dashboard(page: Page, shoot: Sho
     page.set_viewport_size(FITTED)  # type: ignore[arg-type]
     for group in GROUPS:
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
-    for asset in ("analytics_events", "stg_events", "int_events_deduplicated", "events_history",
+    for asset in ("analytics_events", "stg_events", "speed_event_keys", "events_history",
                   "session_metrics", "session_metrics_live", "users_latest", "speed_sessions"):  # fmt: skip
         expect(page.get_by_text(asset, exact=True).first).to_be_visible()
     expect(page.get_by_text("events", exact=True)).to_have_count(2)  # in lake and warehouse
