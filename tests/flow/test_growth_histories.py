@@ -117,7 +117,6 @@ STEP = st.tuples(
 )
 
 
-@pytest.mark.long
 @settings(
     max_examples=12,
     suppress_health_check=[HealthCheck.too_slow],

@@ -120,7 +120,6 @@ def change(request: pytest.FixtureRequest) -> Change:
     return found
 
 
-@pytest.mark.long
 def test_rows_of_all_versions_are_read_by_processes_of_both(change: Change, opens: Opens) -> None:
     old, new = opens(change.before), opens(change.after)
     land(old, [change.old], 0)
@@ -136,7 +135,6 @@ def test_rows_of_all_versions_are_read_by_processes_of_both(change: Change, open
     seen(as_read(new), change.read[1:2])
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("reader", PLAIN.values(), ids=PLAIN)
 def test_other_programs_read_rows_of_all_versions(change: Change, reader: Reader, tmp_path: Path) -> None:
     old, new = (DeltaLakeTable(str(tmp_path), of) for of in (change.before, change.after))

@@ -133,7 +133,6 @@ def edit(path: Path, line: int, said: str) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.long
 def test_models_are_right_once_what_is_said_has_been_done(
     shop: Path, run: Run, stack: Stack, name: str
 ) -> None:

@@ -63,7 +63,6 @@ def held(new: Process, expected: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_every_kind_of_change_is_published_by_both(change: Change, start: Start, tmp_path: Path) -> None:
     old, new = (Process(tmp_path, table, start()) for table in (change.before, change.after))

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import pandera.polars as pa
 import polars as pl
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -182,7 +181,6 @@ def _as_now(value: Any, dtype: Any) -> Any:
     return float(value) if dtype == pl.Float64() else value
 
 
-@pytest.mark.long
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_each_record_is_judged_as_its_own_version_judges_it_alone(data: st.DataObject) -> None:
