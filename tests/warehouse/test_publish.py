@@ -28,6 +28,7 @@ from headrace.lake import LakeTable
 from headrace.lake.arrow import to_arrow
 from headrace.lake.delta import DeltaLakeTable, parquet
 from headrace.streams.stream import streams
+from headrace.warehouse import Builds
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.memory import MemoryWarehouse
 from headrace.warehouse.server import Server
@@ -182,6 +183,20 @@ def test_a_day_that_the_lake_does_not_have_becomes_empty(
     publish(table, warehouse)
     assert replace_days(table, warehouse, [date(2026, 1, 9)]) == {date(2026, 1, 9): 0}
     assert total(warehouse) == 1
+
+
+def test_builds_are_counted_with_their_days(warehouse: Any, land: Callable[..., LakeTable]) -> None:
+    table = land(days(1, 2))
+    publish(table, warehouse)
+    assert warehouse.builds(EVENTS.table, table.id) == Builds()
+    version, before = warehouse.published(EVENTS.table, table.id).version, datetime.now(UTC)
+    for built in ([1], [1, 2]):
+        some = [date(2026, 1, day) for day in built]
+        warehouse.refreshed(EVENTS.table, table.id, version, some, datetime.now(UTC))
+    found = warehouse.builds(EVENTS.table, table.id)
+    assert (found.count, found.days) == (2, 2)
+    assert before <= found.latest <= datetime.now(UTC)
+    assert warehouse.builds(EVENTS.table, "another lake") == Builds()
 
 
 def test_touched_days_are_those_newer_than_their_models(

@@ -107,6 +107,12 @@ class OperationSettings(BaseModel):
     silence_seconds: int = Field(
         0, ge=0, description="alert when nothing has landed in a stream for this long; 0: never"
     )
+    telemetry_seconds: float = Field(
+        10.0,
+        ge=1,
+        le=600,
+        description="how often what /metrics tells is measured; what costs more, less often",
+    )
     ui_url: str = Field(
         "http://127.0.0.1:3000",
         pattern=r"^https?://\S+$",

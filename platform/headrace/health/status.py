@@ -141,12 +141,10 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
     checks: list[Evaluation] | None = None
     failing: list[Pause] = []
     try:
-        checks = last_evaluations(config)
+        checks = present_checks(config, book)
         failing = pauses(config)
     except Fatal as error:
         problems.append(str(error))
-    if checks is not None and book.checks:  # a check that the code no longer has is history
-        checks = [check for check in checks if check.key in book.checks]
     others = [one for one in book.open.values() if one.what != "check"]
     if only is not None:
         checks = [c for c in checks if only in c.asset.split("/")] if checks is not None else None
@@ -162,6 +160,22 @@ def examine(streams: Iterable[Stream], config: Settings, *, only: str | None = N
         str(config.project.root) if config.project else "",
         look(config),
     )
+
+
+def present_checks(config: Settings, book: alerts.AlertState) -> list[Evaluation] | None:
+    """Read the last evaluation of every check that the code has; None if Dagster has not run here.
+
+    Args:
+        config: Settings of the installation.
+        book: Names the checks of the code; one that names none leaves all of them in.
+
+    Raises:
+        Fatal: Dagster's tables cannot be read.
+    """
+    checks = last_evaluations(config)
+    if checks is None or not book.checks:  # a check that the code no longer has is history
+        return checks
+    return [check for check in checks if check.key in book.checks]
 
 
 def inspect(stream: Stream) -> StreamStatus:

@@ -3,6 +3,6 @@
 Migrations create and change the tables. ``memory`` has a stand-in for tests.
 """
 
-from headrace.warehouse.base import Publication, StaleDay, Warehouse
+from headrace.warehouse.base import Builds, Publication, StaleDay, Warehouse
 
-__all__ = ["Publication", "StaleDay", "Warehouse"]
+__all__ = ["Builds", "Publication", "StaleDay", "Warehouse"]

@@ -49,6 +49,21 @@ class StaleDay:
     latest: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Builds:
+    """What was built from a raw table.
+
+    Attributes:
+        count: Builds of models.
+        days: Days whose models were built at least once.
+        latest: When the last build ended (UTC); None if there was none.
+    """
+
+    count: int = 0
+    days: int = 0
+    latest: datetime | None = None
+
+
 class Warehouse(Protocol):
     """Raw tables with idempotent inserts.
 
@@ -124,6 +139,9 @@ class Warehouse(Protocol):
 
     def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
         """Tell whether the models of a table were ever built."""
+
+    def builds(self, table: Table, lake_id: str, /) -> Builds:
+        """Count the builds of the models of a table, whatever epoch they were in."""
 
     def counts_by_day(self, table: Table, /) -> dict[date, int]:
         """Count rows by partition."""

@@ -21,7 +21,7 @@ from typing import Any
 from headrace.core.batch import Chunk, Table
 from headrace.core.errors import Fatal, Retriable
 from headrace.warehouse import ddl
-from headrace.warehouse.base import Publication, StaleDay
+from headrace.warehouse.base import Builds, Publication, StaleDay
 from headrace.warehouse.cluster import Placement
 from headrace.warehouse.earlier import copies, lacks_members, with_copies
 from headrace.warehouse.growth import Growth, too_narrow
@@ -431,6 +431,17 @@ class ClickHouse:
             "epoch": int(epoch),
         }
         self._server.append(self._config.raw_database, "_refreshes", row)
+
+    def builds(self, table: Table, lake_id: str, /) -> Builds:
+        """Count the builds of the models of a table."""
+        [(count, days, latest)] = self.query(
+            "SELECT count(), length(groupUniqArrayArray(days)), max(refreshed_at)"
+            f" FROM {ddl.quoted(self._config.raw_database)}._refreshes"
+            " WHERE table = {table:String} AND lake_id = {lake_id:String}",
+            table=table.name,
+            lake_id=lake_id,
+        )
+        return Builds(int(count), int(days), latest.replace(tzinfo=UTC) if count else None)
 
     def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
         """Tell whether the models of a table were ever built."""

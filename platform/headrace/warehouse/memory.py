@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from headrace.core.batch import Chunk, Table
 from headrace.core.errors import Retriable
-from headrace.warehouse.base import Publication, StaleDay
+from headrace.warehouse.base import Builds, Publication, StaleDay
 
 
 class MemoryWarehouse:
@@ -123,6 +123,12 @@ class MemoryWarehouse:
     def ever_refreshed(self, table: Table, lake_id: str, /) -> bool:
         """Tell whether a build was recorded."""
         return (table.name, lake_id) in self._refreshes
+
+    def builds(self, table: Table, lake_id: str, /) -> Builds:
+        """Count the recorded builds; each ended when it began."""
+        found = self._refreshes.get((table.name, lake_id), [])
+        days = {day for _, some, _ in found for day in some}
+        return Builds(len(found), len(days), max((at for _, _, at in found), default=None))
 
     def rows(self, table: Table) -> pl.DataFrame:
         """Return all rows of a table, with the columns of the newest contract and those of older ones."""
