@@ -2,7 +2,7 @@
 
 A project is a folder with ``headrace.toml``: the user's own repository, in which Headrace is an installed package.
 ``[settings]`` there holds settings by their names in lower case. Files are found by their place: ``pipelines/``,
-``contracts/``, ``dbt/`` and ``migrations/`` beside ``headrace.toml``.
+``contracts/``, ``dbt/``, ``metrics/`` and ``migrations/`` beside ``headrace.toml``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ class Project:
     def migrations(self) -> Path:
         """Folder of the user's own migrations of raw tables."""
         return self.root / "migrations"
+
+    @property
+    def metrics(self) -> Path:
+        """Folder of the definitions of metrics."""
+        return self.root / "metrics"
 
     @property
     def samples(self) -> Path:
