@@ -6,16 +6,20 @@ Metabase's cards and Grafana's panels take their SQL from this room, so that the
     catalogue = load(settings)
     question = ask(catalogue, "events", start="2026-05-01", end="2026-05-07", window="day", dimensions=["channel"],
                    filters={"event_type": ["purchase"]}, compare="previous_period")
-    statement = compile_question(question, catalogue)
-    client.query(statement.sql, parameters=statement.parameters)
+    compiled = compile_question(question, catalogue)
+    client.query(compiled.sql, parameters=compiled.parameters)
 
-``question.key`` is equal for equal questions, ``question.days`` are the days that it touches, ``statement.columns``
+    panel = statement(catalogue, "events", "grafana", window="minute", dimensions=["channel"], variables=["event_type"])
+    panel.sql, panel.tags
+
+``question.key`` is equal for equal questions, ``question.days`` are the days that it touches, ``compiled.columns``
 describe the answer. ``QuestionError`` says what is wrong with a question: field, value and the nearest right choice.
 """
 
 from headrace.metrics.catalogue import Catalogue, Schemas, load
 from headrace.metrics.compile import Column, Statement, compile_question
 from headrace.metrics.definitions import Dimension, Family, Metric, Model
+from headrace.metrics.dialects import Rendered, Tag, expanded, statement
 from headrace.metrics.errors import DefinitionError, QuestionError
 from headrace.metrics.question import Question, ask
 from headrace.metrics.windows import WINDOWS
@@ -31,9 +35,13 @@ __all__ = [
     "Model",
     "Question",
     "QuestionError",
+    "Rendered",
     "Schemas",
     "Statement",
+    "Tag",
     "ask",
     "compile_question",
+    "expanded",
     "load",
+    "statement",
 ]

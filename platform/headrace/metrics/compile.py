@@ -320,9 +320,10 @@ def plain(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return "[" + ",".join(_quoted(one) if isinstance(one, str) else str(one) for one in value) + "]"
+        return "[" + ",".join(quoted(one) if isinstance(one, str) else str(one) for one in value) + "]"
     return str(value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a text as a literal of SQL."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

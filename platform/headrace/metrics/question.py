@@ -139,7 +139,7 @@ def ask(
         catalogue, found, start, end, window, (now or datetime.now(UTC)).astimezone(UTC)
     )
     offered = catalogue.dimensions_of(found)
-    chosen = _dimensions(dimensions, offered)
+    chosen = chosen_dimensions(dimensions, offered)
     compared = _one_of("compare", compare, COMPARISONS) if compare else None
     question = Question(
         found.name,
@@ -147,8 +147,8 @@ def ask(
         to,
         width.name,
         chosen,
-        tuple(sorted((name, _values(name, value, offered)) for name, value in (filters or {}).items())),
-        _order(order, width, chosen, compared),
+        tuple(sorted((name, typed_values(name, value, offered)) for name, value in (filters or {}).items())),
+        chosen_order(order, width, chosen, compared),
         _limit(limit),
         compared,
     )
@@ -260,22 +260,25 @@ def _one_of(field: str, value: Any, choices: Sequence[str]) -> str:
     return str(value)
 
 
-def _dimensions(given: Iterable[str], offered: Mapping[str, Dimension]) -> tuple[str, ...]:
+def chosen_dimensions(given: Iterable[str], offered: Mapping[str, Dimension]) -> tuple[str, ...]:
+    """Return dimensions that were asked for, in the order of the definition; refuse others."""
     asked = [given] if isinstance(given, str) else list(given)
     for name in asked:
-        _known("dimensions", name, offered)
+        known_dimension("dimensions", name, offered)
     return tuple(name for name in offered if name in asked)
 
 
-def _known(field: str, name: str, offered: Mapping[str, Dimension]) -> None:
+def known_dimension(field: str, name: str, offered: Mapping[str, Dimension]) -> None:
+    """Refuse a dimension that a metric does not have, naming the nearest one."""
     if name not in offered:
         raise QuestionError(
             field, name, "the metric has no such dimension", nearest=nearest(name, offered), choices=offered
         )
 
 
-def _values(name: str, given: Any, offered: Mapping[str, Dimension]) -> tuple[Value, ...]:
-    _known("filters", name, offered)
+def typed_values(name: str, given: Any, offered: Mapping[str, Dimension]) -> tuple[Value, ...]:
+    """Return the values of a filter in their kind, sorted and each once; refuse what is of another kind."""
+    known_dimension("filters", name, offered)
     several = list(given) if isinstance(given, list | tuple | set | frozenset) else [given]
     if not 1 <= len(several) <= MAX_VALUES:
         raise QuestionError("filters", name, f"it has {len(several)} values; 1 to {MAX_VALUES} are possible")
@@ -328,9 +331,10 @@ def _typed(name: str, value: Any, kind: str) -> Value:
     return value
 
 
-def _order(
+def chosen_order(
     given: Iterable[str], width: Window, dimensions: tuple[str, ...], compared: str | None
 ) -> tuple[str, ...]:
+    """Return the columns to sort by, with every key of the answer, so that ties have one order, too."""
     time = ("window_start",) if width.name != ALL else ()
     columns = (*time, *dimensions, "value", *(("previous",) if compared else ()))
     asked = [given] if isinstance(given, str) else list(given)
@@ -343,7 +347,7 @@ def _order(
             )
         found.setdefault(name, str(one))
     rest = (*time, "-value", *dimensions) if not asked else (*time, *dimensions)
-    for one in rest:  # ties have one order, too
+    for one in rest:
         found.setdefault(one.removeprefix("-"), one)
     return tuple(found.values())
 
