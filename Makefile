@@ -61,11 +61,13 @@ test: install .tools/docs/.installed ## Lint, types, docs and all tests but the 
 test-long: install ## The long tests: whole platforms, wheels, histories by the hundred; ~40 min
 	@"$(RUN)python" -m pytest -m "long and not ui" $(PYTEST_ARGS)
 
-# Apache Kafka, SeaweedFS (S3), ElasticMQ (SQS), Apicurio Registry and Postgres, where Java and the registries are at hand
+# Apache Kafka, SeaweedFS (S3), ElasticMQ (SQS), Apicurio Registry, Postgres and Prometheus, where Java and the registries
+# are at hand
 FETCH = "$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services
 FETCHED := HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/services/s3 \
 	HEADRACE_TEST_QUEUE=.tools/services/queue HEADRACE_TEST_POSTGRES=.tools/services/postgres \
-	HEADRACE_TEST_REGISTRY=.tools/services/registry HEADRACE_TEST_NODE=.tools/services/node
+	HEADRACE_TEST_REGISTRY=.tools/services/registry HEADRACE_TEST_NODE=.tools/services/node \
+	HEADRACE_TEST_PROMETHEUS=.tools/services/prometheus
 
 test-services: install ## The suites on Apache Kafka (SASL and TLS too), S3 and Postgres, where they can be had
 	@$(FETCH)

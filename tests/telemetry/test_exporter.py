@@ -52,6 +52,7 @@ def test_every_family_has_a_name_a_unit_and_a_line_about_it() -> None:
     names = [one.name for one in FAMILIES]
     assert len(names) == len(set(names))
     for one in FAMILIES:
+        assert not {"job", "instance"} & set(one.labels), "Prometheus would rename them"
         assert re.fullmatch(r"(headrace|kafka_consumergroup)_[a-z_]+", one.name)
         assert one.said.endswith("."), one.name
         assert (one.kind == "counter") == one.name.endswith("_total"), one.name

@@ -2,7 +2,7 @@
 
 A name says its unit. Times are Unix times in seconds, whose age is ``time() - <name>`` in a query: so a measurement
 that is a little old is not wrong. Labels have few values: streams, partitions, tables, jobs, states; never a person,
-a key or a message.
+a key or a message. None is ``job`` or ``instance``, which are Prometheus' own.
 """
 
 from __future__ import annotations
@@ -129,6 +129,11 @@ ARRIVED = _gauge(
 UNPUBLISHED = _gauge(
     "headrace_unpublished_versions", "Lake versions that are not in the warehouse yet.", "stream"
 )
+UNPUBLISHED_SINCE = _gauge(
+    "headrace_unpublished_since_timestamp_seconds",
+    "Time of the first commit with rows that the warehouse lacks.",
+    "stream",
+)
 PUBLISHED_VERSION = _gauge(
     "headrace_published_version", "Last lake version that is wholly in the warehouse; -1 for none.", "stream"
 )
@@ -162,7 +167,7 @@ ERRORS = _counter("headrace_clickhouse_errors_total", "Errors since the server s
 UPTIME = _gauge("headrace_clickhouse_uptime_seconds", "Seconds since the server started.")
 
 # Dagster
-RUNS = _gauge("headrace_runs", "Runs that Dagster lists, by job and state.", "job", "state")
+RUNS = _gauge("headrace_runs", "Runs that Dagster lists, by job and state.", "job_name", "state")
 QUEUED_SINCE = _gauge(
     "headrace_runs_oldest_queued_timestamp_seconds",
     "Time at which the oldest queued run was made; absent without one.",
@@ -173,7 +178,7 @@ HEARTBEAT = _gauge(
 JOB_FAILURES = _gauge(
     "headrace_job_failures",
     "Failures in a row of a job that sensors launch; absent for one that is well.",
-    "job",
+    "job_name",
 )
 CHECKS = _gauge(
     "headrace_checks", "Asset checks by the outcome of their last evaluation.", "outcome", "severity"

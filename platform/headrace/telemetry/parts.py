@@ -13,7 +13,7 @@ from headrace.collector.topics import collected
 from headrace.config.settings import Settings
 from headrace.core.batch import Backlog, Position
 from headrace.health.checks import max_behind, reject_limits
-from headrace.health.freshness import last_landed, unpublished_versions
+from headrace.health.freshness import last_landed, unpublished_since, unpublished_versions
 from headrace.health.reject_rate import arrived
 from headrace.pipelines import Pipeline
 from headrace.streams.stream import Stream
@@ -153,6 +153,8 @@ def warehouse(stream: Stream) -> Iterator[Reading]:
     """Measure how far warehouse and models are behind the lake, and what was built."""
     name = stream.name
     yield f.UNPUBLISHED(unpublished_versions(stream), name)
+    if (since := unpublished_since(stream)) is not None:
+        yield f.UNPUBLISHED_SINCE(since, name)
     yield f.PUBLISHED_VERSION(stream.published_version(), name)
     if stream.pipeline.models is None:
         return

@@ -114,8 +114,9 @@ def services(settings: Settings) -> Iterator[Reading]:
 
 
 def collector(settings: Settings) -> Iterator[Reading]:
-    """Ask the collector whether it takes events; nothing where none is to run and none ever ran."""
-    if (found := door.look(settings)) is not None:
+    """Ask the collector whether it takes events; nothing where none is to run, and none runs."""
+    found = door.look(settings)
+    if found is not None and (found.open or found.expected):
         yield f.COLLECTOR_UP(found.open)
 
 
