@@ -25,6 +25,7 @@ from headrace.cli import (
     query,
     rejects,
     running,
+    serve,
 )
 from headrace.core.errors import HeadraceError
 
@@ -35,6 +36,7 @@ for command in (
     running.up,
     running.env,
     collect.collect,
+    serve.serve,
     data.send,
     data.ingest,
     data.publish,

@@ -16,7 +16,8 @@ from headrace.core import extras
 from headrace.core.errors import Fatal
 
 stack_app = typer.Typer(
-    no_args_is_help=True, help="Run only the backing services: broker, queue, ClickHouse; and the collector."
+    no_args_is_help=True,
+    help="Run only the backing services: broker, queue, ClickHouse, cache; and what takes events and serves numbers.",
 )
 UiPort = Annotated[
     int | None, typer.Option(min=1, max=65_535, help="Port of the UI; default 3000 or a free one.")
@@ -65,7 +66,9 @@ def stack_up(
     broker_port: Annotated[int | None, typer.Option(help="Exactly this port for the broker.")] = None,
     queue_port: Annotated[int | None, typer.Option(help="Exactly this port for the queue.")] = None,
     clickhouse_port: Annotated[int | None, typer.Option(help="Exactly this port for ClickHouse.")] = None,
+    cache_port: Annotated[int | None, typer.Option(help="Exactly this port for the cache.")] = None,
     collector_port: Annotated[int | None, typer.Option(help="Exactly this port for the collector.")] = None,
+    serve_port: Annotated[int | None, typer.Option(help="Exactly this port for 'headrace serve'.")] = None,
 ) -> None:
     """Start the backing services, or report that they run already."""
     extras.require("local", "'headrace stack up'")
@@ -73,7 +76,12 @@ def stack_up(
     from headrace.local import stack
 
     ports = stack.Ports(
-        broker=broker_port, queue=queue_port, clickhouse=clickhouse_port, collector=collector_port
+        broker=broker_port,
+        queue=queue_port,
+        clickhouse=clickhouse_port,
+        cache=cache_port,
+        collector=collector_port,
+        serve=serve_port,
     )
     stack.up(home_folder(), foreground, ports=ports, report=say)
 

@@ -29,6 +29,7 @@ from headrace.config.operation import OperationSettings, listed
 from headrace.config.project import Project
 from headrace.config.secrets import is_reference, resolve
 from headrace.config.services import ServiceSettings
+from headrace.config.serving import ServingSettings
 from headrace.config.shipped import DBT, checkout
 from headrace.core.errors import Fatal, HeadraceError, NotSet
 from headrace.core.locks import Patience
@@ -133,7 +134,9 @@ def _of_stack() -> dict[str, stack_env.Line]:
     return stack_env.variables(home_folder(), {_variable(name) for name in Settings.model_fields})
 
 
-class Settings(CollectorSettings, OperationSettings, IngestSettings, ServiceSettings, BaseSettings):
+class Settings(
+    CollectorSettings, ServingSettings, OperationSettings, IngestSettings, ServiceSettings, BaseSettings
+):
     """All settings with their units. The environment variable of a setting is ``HEADRACE_`` plus its name."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)

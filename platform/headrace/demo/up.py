@@ -51,7 +51,9 @@ def up(home: Path, console: Console, *, rate: float, history: timedelta, ui_port
     own = {"HEADRACE_LAKE_URI": lake} if lake else {}  # other commands use this lake, too
     with ExitStack() as stack:
         with console.status("starting broker, queue and warehouse"):
-            services, settings = stack.enter_context(backing_services(home, own, report, door="awaited"))
+            services, settings = stack.enter_context(
+                backing_services(home, own, report, door="awaited", numbers=True)
+            )
         with console.status("starting Dagster"):
             reloader = Reloader(settings, report)
             if reloader.project.problem:

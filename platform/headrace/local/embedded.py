@@ -1,4 +1,4 @@
-"""Start and stop broker, queue and ClickHouse endpoint together."""
+"""Start and stop broker, queue, ClickHouse endpoint and cache together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Literal
 from headrace.config.settings import child_environment
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import Fatal
-from headrace.local import broker, collecting, probes, processes, queue, stack_files
+from headrace.local import broker, cache, collecting, probes, processes, queue, serving, stack_files
 from headrace.local.free_ports import start_on_free_ports
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service
@@ -25,7 +25,14 @@ from headrace.local.supervisor import Supervisor
 CLICKHOUSE = "clickhouse"
 CLICKHOUSE_USER = "headrace"
 CLICKHOUSE_DATABASE = "analytics"
-USUAL_PORTS = {broker.NAME: broker.USUAL_PORT, queue.NAME: queue.USUAL_PORT, CLICKHOUSE: 8123}
+USUAL_PORTS = {
+    broker.NAME: broker.USUAL_PORT,
+    queue.NAME: queue.USUAL_PORT,
+    CLICKHOUSE: 8123,
+    cache.NAME: cache.USUAL_PORT,
+}
+#: What runs in front of the backing services where it is asked for, with the port that the settings name.
+FRONTS = {collecting.NAME: collecting.usual_port, serving.NAME: serving.usual_port}
 
 TOPICS = {"analytics_events": 4, "metrics": 4}
 QUEUES = ("analytics_events", "metrics")
@@ -44,7 +51,9 @@ class Ports:
     broker: int | None = None
     queue: int | None = None
     clickhouse: int | None = None
+    cache: int | None = None
     collector: int | None = None
+    serve: int | None = None
 
     def asked(self, service: str) -> int | None:
         """Return the requested port of a service."""
@@ -74,6 +83,7 @@ class EmbeddedStack:
         door: Run the collector in front of the broker, too: the settings that it has besides, as environment
             variables; None for none. It is no backing service: its failure is only reported.
         door_awaited: The entry waits until the collector takes events.
+        numbers: Run ``headrace serve`` beside the warehouse, too, with settings as for the door; None for none.
         handles_sigterm: The caller stops the stack in order when this process gets SIGTERM. Then
             ``headrace stack down`` may send it.
 
@@ -94,16 +104,19 @@ class EmbeddedStack:
         report: Callable[[str], None] = lambda _: None,
         door: Mapping[str, str] | None = None,
         door_awaited: bool = True,
+        numbers: Mapping[str, str] | None = None,
         handles_sigterm: bool = False,
     ) -> None:
         self.home = home.expanduser().absolute()
         self.endpoints: dict[str, str] = {}
         self._ports, self._report, self._handles_sigterm = ports or Ports(), report, handles_sigterm
-        self._names = (*USUAL_PORTS,) if door is None else (*USUAL_PORTS, collecting.NAME)
+        fronts = {collecting.NAME: door, serving.NAME: numbers}
+        self._names = (*USUAL_PORTS, *(name for name, own in fronts.items() if own is not None))
+        self._numbers = dict(numbers or {})
         self._door, self._door_awaited = dict(door or {}), door_awaited
         self._topics, self._queues = dict(TOPICS if topics is None else topics), queues
         self._wanted = wanted
-        self._password = secrets.token_urlsafe(24)
+        self._password, self._cache_password = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         self._chosen: dict[str, int] = {}
         self._supervisor: Supervisor | None = None
         self._lock: int | None = None
@@ -183,7 +196,7 @@ class EmbeddedStack:
     def _choose(self, service: str, lost: Collection[int]) -> int:
         asked = self._ports.asked(service)
         if asked is None:
-            usual = USUAL_PORTS.get(service) or collecting.usual_port()
+            usual = USUAL_PORTS.get(service) or FRONTS[service]()
             return processes.pick_port(usual, {*lost, *self._asked_ports()})
         processes.require_free(asked, service)
         return asked
@@ -209,10 +222,14 @@ class EmbeddedStack:
                 lambda: queue.create_queues(sqs_url, self._queues),
             ),
             clickhouse_service(self.home, self._chosen[CLICKHOUSE], environment, self._password),
+            cache.cache_service(self.home, self._chosen[cache.NAME], environment, self._cache_password),
         ]
         if (port := self._chosen.get(collecting.NAME)) is not None:
             own = {**environment, **self.endpoints, **self._door}
             found.append(collecting.collector_service(self.home, port, own, awaited=self._door_awaited))
+        if (port := self._chosen.get(serving.NAME)) is not None:
+            own = {**environment, **self.endpoints, **self._numbers}
+            found.append(serving.serving_service(self.home, port, own, CLICKHOUSE))
         return found
 
     def _endpoints(self) -> dict[str, str]:
@@ -227,9 +244,12 @@ class EmbeddedStack:
             "HEADRACE_CLICKHOUSE_USER": CLICKHOUSE_USER,
             "HEADRACE_CLICKHOUSE_PASSWORD": self._password,
             "HEADRACE_LAKE_URI": str(self.home / "lake"),
+            "HEADRACE_CACHE_URL": cache.cache_url(self._chosen[cache.NAME], self._cache_password),
         }
         if (port := self._chosen.get(collecting.NAME)) is not None:
             found["HEADRACE_COLLECTOR_URL"] = collecting.address(port)
+        if (port := self._chosen.get(serving.NAME)) is not None:
+            found["HEADRACE_SERVE_URL"] = serving.address(port)
         return found
 
     def _keep_files(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from headrace.config.settings import Settings, adopt, child_environment, load_settings
-from headrace.local import collecting
+from headrace.local import collecting, serving
 from headrace.local.dagster import Dagster
 from headrace.local.embedded import EmbeddedStack
 from headrace.local.topology import topics_and_queues
@@ -43,6 +43,7 @@ def backing_services(
     report: Callable[[str], None] = lambda _: None,
     *,
     door: Literal["awaited", "beside"] | None = None,
+    numbers: bool = False,
 ) -> Iterator[tuple[EmbeddedStack, Settings]]:
     """Run the embedded stack of ``home``, and point this process's settings at it.
 
@@ -51,6 +52,7 @@ def backing_services(
         tuning: More environment variables (``HEADRACE_*``) for this process and its children.
         report: Receives a line whenever a service dies or returns.
         door: Run the collector, too, if its extra is installed; wait until it takes events, or do not.
+        numbers: Run ``headrace serve``, too, if its extra is installed.
     """
     wanted = partial(topics_and_queues, load_settings(with_stack=False))
     topics, queues = wanted()
@@ -62,6 +64,7 @@ def backing_services(
         report=report,
         door=(tuning or {}) if door and collecting.installed(report) else None,
         door_awaited=door == "awaited",
+        numbers=(tuning or {}) if numbers and serving.installed(report) else None,
         handles_sigterm=True,
     )
     with stack as endpoints:

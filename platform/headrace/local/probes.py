@@ -43,3 +43,17 @@ def kafka_ok(port: int) -> bool:
             answer += chunk
     _, echoed, error = struct.unpack_from(">iih", answer)
     return bool(echoed == correlation and error == 0)
+
+
+def redis_ok(port: int, password: str) -> bool:
+    """Tell whether a server of the Redis protocol on loopback takes the password and answers a PING."""
+    lines = [f"AUTH {password}", "PING"] if password else ["PING"]
+    with socket.create_connection((LOOPBACK, port), _SECONDS) as connection:
+        connection.sendall("".join(f"{line}\r\n" for line in lines).encode())
+        answer = b""
+        while b"+PONG\r\n" not in answer:
+            chunk = connection.recv(4096)
+            answer += chunk
+            if not chunk or answer.startswith(b"-"):
+                return False
+    return True

@@ -22,8 +22,8 @@ import psutil
 
 from headrace.config.settings import child_environment, load_settings
 from headrace.core.errors import Fatal, HeadraceError
-from headrace.local import collecting, processes, stack_files
-from headrace.local.embedded import USUAL_PORTS, AlreadyRuns, EmbeddedStack, Ports, supervisor_lives
+from headrace.local import collecting, processes, serving, stack_files
+from headrace.local.embedded import FRONTS, USUAL_PORTS, AlreadyRuns, EmbeddedStack, Ports, supervisor_lives
 from headrace.local.service import State, log_tail
 from headrace.local.supervisor import stop_on_signals
 from headrace.local.topology import topics_and_queues
@@ -161,6 +161,7 @@ def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) 
         wanted=wanted,
         report=report,
         door=collecting.own_lake() if collecting.installed(report) else None,
+        numbers=collecting.own_lake() if serving.installed(report) else None,
         handles_sigterm=True,
     )
     with stop_on_signals(stack.request_stop), stack:
@@ -248,6 +249,7 @@ def _serve(home: Path, ports: Ports) -> int:
         wanted=wanted,
         report=say,
         door=collecting.own_lake() if collecting.installed(say) else None,
+        numbers=collecting.own_lake() if serving.installed(say) else None,
         handles_sigterm=True,
     )
     try:
@@ -308,7 +310,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="the embedded stack's background supervisor")
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--home", type=Path, required=True)
-    names = (*USUAL_PORTS, collecting.NAME)
+    names = (*USUAL_PORTS, *FRONTS)
     for name in names:
         parser.add_argument(f"--{name}-port", type=int)
     given = parser.parse_args()

@@ -1,0 +1,29 @@
+"""Put the routes of all rooms together into one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+
+from headrace.core.errors import HeadraceError
+from headrace.serving import operation, problem
+from headrace.serving.base import Services
+
+#: Makes the routes of a room from the services.
+Room = Callable[[Services], Sequence[BaseRoute]]
+#: The rooms whose routes are served; the first route that fits a path answers.
+ROOMS: tuple[Room, ...] = (operation.routes,)
+
+
+def application(services: Services) -> Starlette:
+    """Make the application of a server."""
+    errors = (problem.Problem, HTTPException, HeadraceError, TimeoutError, Exception)
+    app = Starlette(
+        routes=[route for room in ROOMS for route in room(services)],
+        exception_handlers=dict.fromkeys(errors, problem.handle),
+    )
+    app.state.services = services
+    return app

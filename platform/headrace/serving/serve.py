@@ -1,0 +1,122 @@
+"""Run the server: open what it needs, and answer until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+import uvloop
+
+from headrace.core.errors import Fatal
+from headrace.serving.app import application
+from headrace.serving.base import Services
+from headrace.serving.clickhouse import ClickHouse, Server
+
+if TYPE_CHECKING:
+    from headrace.config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Seconds until requests that are under way are cut off, once the server is told to stop.
+_GRACE_SECONDS = 5
+_KEEP_ALIVE_SECONDS = 75
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Services]:
+    """Open the services of a server; close them when it is left.
+
+    Raises:
+        NotSet: No setting says where ClickHouse is.
+    """
+    warehouse = ClickHouse(asked_by(settings))
+    try:
+        yield Services(settings, warehouse)
+    finally:
+        await warehouse.close()
+
+
+def asked_by(settings: Settings) -> Server:
+    """Return where the settings say that ClickHouse is, and its limits.
+
+    Raises:
+        NotSet: They do not say it.
+    """
+    settings = settings.with_warehouse()
+    own = bool(settings.serve_user)
+    password = settings.serve_password if own else settings.clickhouse_password
+    return Server(
+        settings.clickhouse_host,
+        settings.clickhouse_port,
+        settings.serve_user or settings.clickhouse_user,
+        password.get_secret_value(),
+        settings.clickhouse_secure,
+        settings.serve_queries,
+        settings.serve_query_seconds,
+        settings.serve_export_seconds,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Ends streams as soon as it is told to stop: they would otherwise be waited for."""
+
+    ending: asyncio.Event
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.ending.set()
+        super().handle_exit(sig, frame)
+
+
+async def serve(settings: Settings, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or SIGINT; requests that are under way are answered first.
+
+    Args:
+        settings: The settings.
+        host: Address to listen on.
+        port: Port to listen on.
+        ready: Called once it listens.
+
+    Raises:
+        Fatal: The address cannot be had.
+        NotSet: No setting says where ClickHouse is.
+    """
+    async with opened(settings) as services:
+        config = uvicorn.Config(
+            application(services),
+            host=host,
+            port=port,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        server = _Server(config)
+        server.ending = services.ending
+        running = asyncio.create_task(server.serve())
+        try:
+            while not server.started and not running.done():
+                await asyncio.sleep(0.01)
+            if server.started:
+                ready()
+            await running
+        except SystemExit:  # what uvicorn ends with where it cannot listen; its log has said why
+            raise Fatal(
+                f"http://{host}:{port} cannot be listened on; choose another port with HEADRACE_SERVE_PORT"
+            ) from None
+
+
+def run(settings: Settings, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve as ``serve`` does, in a loop of its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, host, port, ready))
