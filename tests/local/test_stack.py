@@ -155,7 +155,7 @@ def test_another_folder_gets_other_ports(running: tuple[Path, dict[str, str]], h
     _, first = running
     with stack.EmbeddedStack(home, topics={}, queues=()) as second:
         ports = {name for name in first if name.endswith(("SERVERS", "URL", "PORT"))}
-        assert len(ports) == 3
+        assert len(ports) == 4
         assert all(first[name] != second[name] for name in ports)
 
 
@@ -226,7 +226,7 @@ def test_up_status_down(home: Path) -> None:
     told: list[str] = []
     rows = stack.up(home, report=told.append)
     assert stack.healthy(rows)
-    assert [line.split()[0] for line in told] == ["broker", "queue", "clickhouse", "collector"]
+    assert [line.split()[0] for line in told] == ["broker", "queue", "clickhouse", "cache", "collector", "serve"]
     assert takes_events(home)
     supervisor = supervisor_of(home)
     assert os.getsid(supervisor.pid) != os.getsid(0), "must survive this terminal"

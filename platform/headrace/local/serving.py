@@ -41,8 +41,6 @@ def address(port: int) -> str:
 def serving_service(home: Path, port: int, environment: Mapping[str, str], clickhouse: str) -> Service:
     """Describe ``headrace serve`` on ``127.0.0.1:port`` as a service.
 
-    Nobody waits for it: it is ready soon after the services that it needs.
-
     Args:
         home: Folder of the stack.
         port: Port to listen on.
@@ -61,6 +59,5 @@ def serving_service(home: Path, port: int, environment: Mapping[str, str], click
         needs=(clickhouse, cache.NAME),
         ready_within=_READY_SECONDS,
         stop_grace=_GRACE_SECONDS,
-        awaited=False,
         vital=False,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -63,12 +64,19 @@ def asked_by(settings: Settings) -> Server:
 
 
 class _Server(uvicorn.Server):
-    """Ends streams as soon as it is told to stop: they would otherwise be waited for."""
+    """Says when it listens, and ends streams as soon as it is told to stop: they would otherwise be waited for."""
 
-    ending: asyncio.Event
+    def __init__(self, config: uvicorn.Config, ending: asyncio.Event, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending, self._ready = ending, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.ending.set()
+        self._ending.set()
         super().handle_exit(sig, frame)
 
 
@@ -101,15 +109,9 @@ async def serve(settings: Settings, host: str, port: int, ready: Callable[[], No
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        server = _Server(config)
-        server.ending = services.ending
-        running = asyncio.create_task(server.serve())
+        server = _Server(config, services.ending, ready)
         try:
-            while not server.started and not running.done():
-                await asyncio.sleep(0.01)
-            if server.started:
-                ready()
-            await running
+            await server.serve()
         except SystemExit:  # what uvicorn ends with where it cannot listen; its log has said why
             raise Fatal(
                 f"http://{host}:{port} cannot be listened on; choose another port with HEADRACE_SERVE_PORT"
