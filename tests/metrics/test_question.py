@@ -48,3 +48,13 @@ def test_values_are_parameters_and_never_sql(catalogue: Catalogue) -> None:
     assert "drop" not in statement.sql
     assert statement.parameters["filter_0"] == [evil]
     assert [column.name for column in statement.columns] == ["window_start", "channel", "value"]
+
+
+def test_hours_of_the_day_are_counted_from_hours_although_the_range_is_whole_days(
+    catalogue: Catalogue,
+) -> None:
+    days = {"start": "2026-04-01", "end": "2026-04-07", "window": "all", "now": NOW}
+    by_hour = compile_question(ask(catalogue, "events", dimensions=["hour_of_day"], **days), catalogue)
+    assert "landed.window_seconds = 3600" in by_hour.sql
+    by_weekday = compile_question(ask(catalogue, "events", dimensions=["weekday"], **days), catalogue)
+    assert "landed.window_seconds = 86400" in by_weekday.sql

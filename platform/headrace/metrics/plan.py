@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from headrace.metrics import windows
@@ -72,10 +72,11 @@ def choose(
     """
     serving: list[Model] = []
     refusals: list[_Refusal] = []
+    within = min((w for n in (*shape.dimensions, *shape.filters) if (w := dimensions[n].within)), default=0)
     for name in metric.models:
         refusal = _refusal(metric, models[name], dimensions, shape)
         if refusal is None:
-            serving.append(models[name])
+            serving.append(_up_to(models[name], within))
         else:
             refusals.append(refusal)
     live = [
@@ -91,6 +92,11 @@ def choose(
         return plan
     best = max([*refusals, *_too_wide(serving, shape)], key=lambda one: one.close)
     raise QuestionError(best.field, best.value, best.said, nearest=best.nearest)
+
+
+def _up_to(model: Model, within: int) -> Model:
+    """Leave out the windows of a model that are too wide to tell a dimension, such as days of the hour of the day."""
+    return replace(model, widths=tuple(w for w in model.widths if w <= within)) if within else model
 
 
 def _fewest_rows(models: list[Model], shape: Shape) -> Model | None:
@@ -134,6 +140,7 @@ def _refusal(
         within = dimensions[name].within
         if within and model.widths and min(model.widths) > within:
             return _Refusal(field, name, f"the windows of {model.name} are too wide to tell it")
+        model = _up_to(model, within)
     if model.widths and width_for(model, shape.window) is None:
         return _Refusal("window", shape.window.name, f"{model.name} has no windows that narrow", close=1)
     return _sums(metric, model, dimensions, shape)
