@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -23,16 +22,13 @@ from deltalake import DeltaTable
 
 from headrace.core.batch import Chunk, Table
 from headrace.lake.base import Erased, Extent, LakeVersion
-from headrace.lake.delta import erasure, history, kept_erasure, maintenance, versions
+from headrace.lake.delta import browse, erasure, history, kept_erasure, maintenance, versions
 from headrace.lake.delta.chunks import File, chunks
 from headrace.lake.delta.local_log import shorten
-from headrace.lake.delta.mixed import by_types
 from headrace.lake.delta.rewriting import REPLACING
 from headrace.lake.delta.snapshot import DeltaSnapshot
 from headrace.lake.delta.storage import BATCHES, ERASURE, MARK, RESTORE, DeltaStorage, translated
 
-#: Most rows that ``batches`` yields at a time.
-_BATCH_ROWS = 16_384
 #: Commits that are searched for notes, which reads a file each.
 _NOTES_COMMITS = 500
 #: Commits between two attempts to shorten the log.
@@ -271,16 +267,31 @@ class DeltaLakeTable(DeltaStorage):
             days: Only these partitions.
             columns: Only these columns.
         """
-        names = list(columns or self.table.schema.names())
         handle = self.newest()
-        layout, dataset = self.layout(handle), self.dataset(handle, days=days)
-        needed = layout.needed(names)
-        with translated(self.uri):
-            every = (
-                part.to_batches(
-                    columns=needed, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-                )
-                for part in by_types(handle, dataset)
-            )
-            for batch in chain.from_iterable(every):
-                yield pl.DataFrame(pl.from_arrow(batch)).select(layout.select(names))
+        names = list(columns or self.table.schema.names())
+        yield from browse.batches(self, handle, self.dataset(handle, days=days), names)
+
+    def batches_of(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        version: int | None = None,
+        moment: datetime | None = None,
+        days: Collection[date] | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a version, or those known at a moment, some thousands at a time, in no particular order.
+
+        Args:
+            columns: Only these columns; None for all of ``shape``.
+            version: The version; None for the newest.
+            moment: With its time zone.
+            days: Only these partitions.
+
+        Raises:
+            HistoryGone: What is asked for can no longer be read.
+        """
+        handle = browse.handle_of(self, version, moment)
+        every = None if columns is None else list(dict.fromkeys([*columns, "_ingested_at"]))
+        for rows in browse.batches(self, handle, self.dataset(handle, days=days, until=moment), every):
+            known = rows if moment is None else rows.filter(pl.col("_ingested_at") <= moment)
+            yield known if columns is None else known.select(columns)
