@@ -226,7 +226,14 @@ def test_up_status_down(home: Path) -> None:
     told: list[str] = []
     rows = stack.up(home, report=told.append)
     assert stack.healthy(rows)
-    assert [line.split()[0] for line in told] == ["broker", "queue", "clickhouse", "cache", "collector", "serve"]
+    assert [line.split()[0] for line in told] == [
+        "broker",
+        "queue",
+        "clickhouse",
+        "cache",
+        "collector",
+        "serve",
+    ]
     assert takes_events(home)
     supervisor = supervisor_of(home)
     assert os.getsid(supervisor.pid) != os.getsid(0), "must survive this terminal"

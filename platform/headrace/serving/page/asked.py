@@ -1,0 +1,71 @@
+"""The numbers of a running server: questions of ``metrics``, answered through its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from headrace.core.errors import BadData
+from headrace.metrics.catalogue import Catalogue
+from headrace.metrics.compile import compile_question, plain
+from headrace.metrics.errors import QuestionError
+from headrace.metrics.question import ask
+from headrace.serving.base import Services
+from headrace.serving.page.address import Span
+from headrace.serving.page.numbers import FORMS, Answer
+
+
+class Asked:
+    """Answers questions through the services of a server."""
+
+    def __init__(self, services: Services, catalogue: Catalogue) -> None:
+        """Answer with the definitions of a catalogue."""
+        self._services, self._catalogue = services, catalogue
+
+    def knows(self, metric: str, /) -> bool:
+        """Tell whether there is such a metric."""
+        return metric in self._catalogue.metrics
+
+    def dimensions(self, metric: str, /) -> tuple[str, ...]:
+        """Return the names of the dimensions that a metric has."""
+        return tuple(self._catalogue.dimensions_of(self._catalogue.metric(metric)))
+
+    def described(self, metric: str, /) -> tuple[str, str, str]:
+        """Return label, description and form of a metric."""
+        found = self._catalogue.metric(metric)
+        return found.label, found.description, FORMS.get(found.format, "number")
+
+    async def ask(
+        self,
+        metric: str,
+        span: Span,
+        /,
+        *,
+        window: str = "all",
+        dimensions: Sequence[str] = (),
+        filters: Mapping[str, str] | None = None,
+        order: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> Answer:
+        """Answer a question."""
+        known = self.dimensions(metric) if self.knows(metric) else ()
+        given = filters or {}
+        try:
+            question = ask(
+                self._catalogue,
+                metric,
+                start=span.start,
+                end=span.end,
+                window=window,
+                dimensions=dimensions,
+                filters={name: value for name, value in given.items() if name in known},
+                order=order,
+                limit=limit,
+            )
+            statement = compile_question(question, self._catalogue)
+        except QuestionError as error:
+            raise BadData(str(error)) from error
+        given_as = {name.removeprefix("param_"): text for name, text in plain(statement.parameters).items()}
+        rows = await self._services.warehouse.rows(statement.sql, given_as)
+        label, _, form = self.described(metric)
+        ignored = tuple(name for name in given if name not in known)
+        return Answer(rows, label, form, window, None, ignored)

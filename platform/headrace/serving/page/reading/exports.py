@@ -1,0 +1,113 @@
+"""Write rows as CSV or Parquet, piece by piece: a table of any length takes as much memory as some thousand rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.core.batch import Table
+from headrace.lake.arrow import arrow_schema
+from headrace.serving.page.words import cell
+
+#: Rows of a row group of Parquet: what is held until it is written.
+GROUP_ROWS = 65_536
+#: Characters with which spreadsheets take a text for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv(batches: Iterable[pl.DataFrame], table: Table) -> Iterator[bytes]:
+    """Write rows as CSV in UTF-8, with a line of names; nested values are JSON, times are UTC.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    header = True
+    for rows in batches:
+        if header or rows.height:
+            yield (
+                rows.select(_written(name, dtype) for name, dtype in rows.schema.items())
+                .write_csv(include_header=header, datetime_format="%Y-%m-%d %H:%M:%S%.6f")
+                .encode()
+            )
+            header = False
+    if header:
+        yield pl.DataFrame(schema=dict.fromkeys(table.schema.names(), pl.String)).write_csv().encode()
+
+
+def _written(name: str, dtype: Any) -> pl.Expr:
+    column = pl.col(name)
+    if dtype == pl.String:
+        formula = column.str.starts_with(_FORMULA[0])
+        for one in _FORMULA[1:]:
+            formula |= column.str.starts_with(one)
+        return pl.when(formula).then(pl.concat_str(pl.lit("'"), column)).otherwise(column).alias(name)
+    if dtype == pl.Binary or dtype.is_nested():
+        return column.map_elements(_text, return_dtype=pl.String).alias(name)
+    return column
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, pl.Series):
+        value = value.to_list()
+    text = cell(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def parquet(batches: Iterable[pl.DataFrame], table: Table) -> Iterator[bytes]:
+    """Write rows as Parquet, in the types of the lake."""
+    schema, sink = arrow_schema(table), _Pieces()
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
+        for group in _groups(batches):
+            found = group.to_arrow()
+            writer.write_table(found.select(schema.names).cast(schema))
+            yield from sink.taken()
+    yield from sink.taken()
+
+
+def _groups(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    waiting: list[pl.DataFrame] = []
+    rows = 0
+    for one in batches:
+        if one.height:
+            waiting.append(one)
+            rows += one.height
+        if rows >= GROUP_ROWS:
+            yield pl.concat(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield pl.concat(waiting)
+
+
+class _Pieces(io.RawIOBase):
+    """A file that is only written to, of which others take what has been written so far."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        part = bytes(data)
+        self._parts.append(part)
+        self._at += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._at
+
+    def taken(self) -> Iterator[bytes]:
+        parts, self._parts = self._parts, []
+        if parts:
+            yield b"".join(parts)
+
+
+WRITERS: dict[str, Callable[[Iterable[pl.DataFrame], Table], Iterator[bytes]]] = {
+    "csv": csv,
+    "parquet": parquet,
+}
