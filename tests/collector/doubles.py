@@ -16,6 +16,7 @@ import numpy as np
 from headrace.collector import description
 from headrace.collector.about import Client
 from headrace.collector.access import Access, Policy
+from headrace.collector.commit import Committer
 from headrace.collector.door import Door
 from headrace.collector.http import Request, Response
 from headrace.collector.ids import Looked
@@ -171,7 +172,8 @@ def room(
     """Open a collector without a server; a small group time makes tests quick."""
     log, index, meters = MemoryLog(), MemoryIndex(), Meters()
     found = STREAMS if streams is None else streams
-    door = Door(log, index, found, meters, group_seconds=group_seconds)
+    committer = Committer(log, index, meters)
+    door = Door(committer, found, meters, group_seconds=group_seconds)
     keys = Keys(folder / "keys.json")
     secret = keys.create("all")
     access = Access(keys, policy or Policy())
@@ -181,7 +183,7 @@ def room(
         access,
         meters,
         dict,
-        lambda: door.broken,
+        lambda: committer.broken,
         lambda: description.described(found),
         lambda: description.page(description.described(found)),
     )

@@ -15,6 +15,7 @@ import pytest
 from builders import event, metric
 from collector.doubles import STREAMS, MemoryIndex, MemoryLog
 from headrace.collector.base import Draft, Event, Reason, Refused, Seen, Taken
+from headrace.collector.commit import Committer
 from headrace.collector.door import Door
 from headrace.collector.log import ID_BYTES, LogFull
 from headrace.collector.meters import Meters
@@ -37,7 +38,8 @@ def with_door(
     body: Callable[[Door, MemoryLog, MemoryIndex], Coroutine[Any, Any, None]], **named: Any
 ) -> tuple[MemoryLog, MemoryIndex]:
     log, index = MemoryLog(), MemoryIndex()
-    door = Door(log, index, STREAMS, Meters(), **{"group_seconds": 0.0, **named})
+    meters = Meters()
+    door = Door(Committer(log, index, meters), STREAMS, meters, **{"group_seconds": 0.0, **named})
     try:
         asyncio.run(body(door, log, index))
     finally:
@@ -175,10 +177,10 @@ def test_a_log_that_fails_takes_nothing_and_the_next_request_may_be_taken(
         with pytest.raises(Refused) as refused:
             await take(door, events("1"))
         assert (refused.value.status, refused.value.retry_after) == (503, after)
-        assert bool(door.broken) == (not isinstance(error, LogFull))
+        assert bool(door._committer.broken) == (not isinstance(error, LogFull))
         log.fails = None
         assert statuses(await take(door, events("1"))) == ["accepted"]
-        assert door.broken == ""
+        assert door._committer.broken == ""
 
     _, index = with_door(body)
     assert len(index.known) == 1
@@ -227,7 +229,8 @@ def test_a_defect_of_the_judge_is_told(
 
 def test_closing_commits_what_waits(tmp_path: Path) -> None:
     log, index = MemoryLog(), MemoryIndex()
-    door = Door(log, index, STREAMS, Meters(), group_seconds=0.05)
+    meters = Meters()
+    door = Door(Committer(log, index, meters), STREAMS, meters, group_seconds=0.05)
 
     async def body() -> None:
         waiting = [asyncio.ensure_future(take(door, events(str(n)))) for n in range(20)]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import binascii
 import ipaddress
 import logging
-import math
 import time
 from base64 import b64decode
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from headrace.collector.base import Refused
+from headrace.collector.base import Admits, Claim, Refused, too_fast
 from headrace.collector.http import Request
 from headrace.collector.keys import NOBODY, Key, Keys
-from headrace.collector.limits import Rates
+from headrace.collector.limits import Rated
 from headrace.core.errors import HeadraceError
 
 log = logging.getLogger(__name__)
@@ -48,15 +47,16 @@ class Policy:
 class Access:
     """Decides about requests. For one thread."""
 
-    def __init__(self, keys: Keys, policy: Policy) -> None:
+    def __init__(self, keys: Keys, policy: Policy, rated: Admits | None = None) -> None:
         """Take keys and policy.
 
         Args:
             keys: The write keys; looked at again when their file changes.
             policy: What the settings say.
+            rated: Judges who sends too fast; None for who counts by itself.
         """
         self._keys, self._policy = keys, policy
-        self._by_key, self._by_address = Rates(), Rates()
+        self._rated: Admits = rated or Rated()
         self._looked = time.monotonic()
 
     def key(self, request: Request, in_body: str | None = None) -> Key:
@@ -91,8 +91,11 @@ class Access:
         except HeadraceError as error:
             log.error("%s", error)
 
-    def admit(self, request: Request, key: Key, streams: Collection[str], events: int) -> None:
+    def admit(self, request: Request, key: Key, streams: Collection[str], events: int) -> list[Claim]:
         """Check what a key may do, and count its events.
+
+        Returns:
+            For whom they count.
 
         Raises:
             Refused: It may not send to one of the streams, or from this origin, or sends too fast.
@@ -103,12 +106,14 @@ class Access:
         origin = request.headers.get("origin")
         if origin and not self.allowed(origin, key):
             raise Refused(403, f"pages of {origin[:200]!r} may not use write key {key.name!r}")
-        policy = self._policy
-        wait = self._by_key.wait(key.name, key.rate or policy.key_rate, events)
-        if not wait and policy.address_rate:
-            wait = self._by_address.wait(self.address(request), policy.address_rate, events)
-        if wait:
-            raise Refused(429, "too many events; send them again later", math.ceil(wait))
+        claims = []
+        if rate := key.rate or self._policy.key_rate:
+            claims.append(Claim("key", key.name, rate))
+        if self._policy.address_rate:
+            claims.append(Claim("address", self.address(request), self._policy.address_rate))
+        if claims and (wait := self._rated.wait(claims, events)):
+            raise too_fast(wait)
+        return claims
 
     def allowed(self, origin: str, key: Key | None = None) -> bool:
         """Tell whether pages of an origin may send with a key, or, before the key is known, with any."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -30,6 +31,11 @@ class Refused(HeadraceError):
     def __init__(self, status: int, why: str, retry_after: int | None = None) -> None:
         super().__init__(why)
         self.status, self.retry_after = status, retry_after
+
+
+def too_fast(seconds: float) -> Refused:
+    """Return the refusal of who sends too fast."""
+    return Refused(429, "too many events; send them again later", max(1, math.ceil(seconds)))
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +124,42 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
     sent: datetime | None = None
     about: bytes = b""
     request_id: str = ""
+
+
+#: Is told, in its loop, what became of a request's events, or why nothing of them was taken.
+Told = Callable[[Taken | Refused], None]
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Events that count for somebody who may send only so many.
+
+    Attributes:
+        whose: ``key`` or ``address``.
+        name: Name of the key, or the address.
+        rate: Events per second.
+    """
+
+    whose: Literal["key", "address"]
+    name: str
+    rate: float
+
+
+class Takes(Protocol):
+    """Takes events for good; see ``Door``."""
+
+    def take(self, events: Sequence[Event], told: Told, claims: Sequence[Claim] = (), /) -> None:
+        """Say what became of events by one call of ``told``, once all that is taken of them is durable.
+
+        Raises:
+            Refused: Too much waits; nothing was taken.
+        """
+
+
+class Admits(Protocol):
+    """Judges who sends too fast; see ``Rated``."""
+
+    def wait(self, claims: Sequence[Claim], events: int, /) -> float:
+        """Count events; return 0, or after how many seconds they may come again, in which case none count."""
 
 
 class Log(Protocol):

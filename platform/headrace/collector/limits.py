@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from headrace.collector.base import Claim
 
 Clock = Callable[[], float]
 
@@ -54,6 +56,20 @@ class Rates:
         if bucket.tokens <= 0:
             return max(-bucket.tokens / rate, 1 / rate)
         bucket.tokens -= events
+        return 0.0
+
+
+class Rated:
+    """Counts what comes against the rates of keys and addresses. For one thread."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._by = {"key": Rates(clock=clock), "address": Rates(clock=clock)}
+
+    def wait(self, claims: Sequence[Claim], events: int) -> float:
+        """Count events; return 0, or after how many seconds they may come again."""
+        for claim in claims:
+            if seconds := self._by[claim.whose].wait(claim.name, claim.rate, events):
+                return seconds
         return 0.0
 
 

@@ -19,6 +19,7 @@ import uvloop
 
 from headrace.collector.about import Client
 from headrace.collector.access import Access, Policy
+from headrace.collector.commit import Committer
 from headrace.collector.dispatch import Dispatcher, far_of
 from headrace.collector.door import Door
 from headrace.collector.ids import Ids
@@ -96,9 +97,9 @@ def opened(settings: Settings) -> Iterator[Collector]:
         dispatcher = Dispatcher(durable, ids, {})
         held.callback(dispatcher.stop)
         meters = Meters()
+        committer = Committer(durable, ids, meters)
         door = Door(
-            durable,
-            ids,
+            committer,
             streams.judged,
             meters,
             group_seconds=settings.collector_group_ms / 1_000,
@@ -113,7 +114,7 @@ def opened(settings: Settings) -> Iterator[Collector]:
             dispatcher.in_topic,
         )
         held.callback(progress.close)
-        pages = _operation(streams, door, durable, dispatcher, access, meters, progress).pages
+        pages = _operation(streams, committer, durable, dispatcher, access, meters, progress).pages
         client = Client(settings.collector_address, settings.collector_user_agent)
         sizes = Sizes(
             settings.collector_body_bytes,
@@ -167,7 +168,7 @@ def _access(settings: Settings) -> Access:
 
 def _operation(
     streams: Streams,
-    door: Door,
+    committer: Committer,
     durable: DurableLog,
     dispatcher: Dispatcher,
     access: Access,
@@ -205,7 +206,7 @@ def _operation(
         access,
         meters,
         gauges,
-        lambda: door.broken,
+        lambda: committer.broken,
         described,
         lambda: description.page(described()),
     )

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 
 from headrace.collector.about import Client
 from headrace.collector.access import Access, secret_of
-from headrace.collector.base import Event, Refused, Seen, Taken
-from headrace.collector.door import Door
+from headrace.collector.base import Claim, Event, Refused, Seen, Taken, Takes
 from headrace.collector.http import Request, Response, plain_body, refusal
 from headrace.collector.keys import Key
 from headrace.collector.meters import Meters
@@ -91,7 +90,7 @@ class Service:
 
     def __init__(
         self,
-        door: Door,
+        door: Takes,
         targets: Mapping[str, Target],
         access: Access,
         client: Client,
@@ -190,12 +189,12 @@ class Service:
             say(response)
 
         try:
-            parsed, events = self._read(request, route)
-            self._door.take(events, told)
+            parsed, events, claims = self._read(request, route)
+            self._door.take(events, told, claims)
         except Exception as error:
             say(_failed(request, route, error))
 
-    def _read(self, request: Request, route: Route) -> tuple[Parsed, list[Event]]:
+    def _read(self, request: Request, route: Route) -> tuple[Parsed, list[Event], list[Claim]]:
         """Read a request up to its events, after everything that could refuse it.
 
         Raises:
@@ -208,10 +207,10 @@ class Service:
         parsed = route.parse(request, body)
         if key is None:
             key = self._access.key(request, parsed.secret)
-        return parsed, self._events(request, parsed, key)
+        return parsed, *self._events(request, parsed, key)
 
-    def _events(self, request: Request, parsed: Parsed, key: Key) -> list[Event]:
-        """Make the events of a request, after everything that could refuse it.
+    def _events(self, request: Request, parsed: Parsed, key: Key) -> tuple[list[Event], list[Claim]]:
+        """Make the events of a request, after everything that could refuse it, and say for whom they count.
 
         Raises:
             Refused: Nothing of it is taken.
@@ -223,7 +222,7 @@ class Service:
             raise Refused(413, f"{len(drafts):,} events are more than {sizes.events:,}; send fewer at a time")
         streams = {draft.stream for draft in drafts}
         targets = {stream: self._target(stream) for stream in streams}
-        self._access.admit(request, key, streams, len(drafts))
+        claims = self._access.admit(request, key, streams, len(drafts))
         headers = request.headers
         about = self._client.about(headers.get("user-agent", ""), self._access.address(request))
         request_id = headers.get("idempotency-key", "")
@@ -240,7 +239,7 @@ class Service:
                     f"event {place} has {len(event.payload):,} bytes, more than {most:,}; nothing was taken",
                 )
             events.append(event)
-        return events
+        return events, claims
 
     def _target(self, stream: str) -> Target:
         target = self._targets.get(stream)
