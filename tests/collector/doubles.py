@@ -25,7 +25,7 @@ from headrace.collector.log import Entry
 from headrace.collector.meters import Meters
 from headrace.collector.prepare import Target, targets
 from headrace.collector.receipts import Progress
-from headrace.collector.routes.operation import Operation
+from headrace.collector.routes.operation import Here, Operation
 from headrace.collector.service import Service, Sizes
 from headrace.contracts import EVENTS, METRICS, Limits
 
@@ -78,6 +78,14 @@ class MemoryIndex:
         for number, ids in entries:
             for at in range(0, len(ids), 24):
                 self.known[ids[at : at + 16]] = (number, ids[at + 16 : at + 24])
+
+
+@dataclass
+class Known:
+    """Streams that do not change."""
+
+    targets: Mapping[str, Target]
+    missing: frozenset[str] = frozenset()
 
 
 STREAMS = targets({"events": (EVENTS, Limits()), "metrics": (METRICS, Limits())})
@@ -177,18 +185,11 @@ def room(
     keys = Keys(folder / "keys.json")
     secret = keys.create("all")
     access = Access(keys, policy or Policy())
-    operation = Operation(
-        "log",
-        progress,
-        access,
-        meters,
-        dict,
-        lambda: committer.broken,
-        lambda: description.described(found),
-        lambda: description.page(description.described(found)),
-    )
+    here = Here(lambda: meters.counts, dict, lambda: committer.broken, progress)
+    document = description.described(found)
+    operation = Operation("log", here, access, lambda: document, lambda: description.page(document))
     client = client or Client("drop", False)
-    service = Service(door, found, access, client, meters, "log", sizes or Sizes(), operation.pages)
+    service = Service(door, Known(found), access, client, meters, "log", sizes or Sizes(), operation.pages)
     loop = asyncio.new_event_loop()
     try:
         yield Room(log, index, door, service, keys, secret, meters, loop)

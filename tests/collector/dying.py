@@ -48,7 +48,7 @@ def answering_first(nth: int) -> None:
         self._committer._log.append([Entry(e.stream, e.payload, e.digest) for t in tickets for e in t.events])
         return told
 
-    door.Door._commit = commit  # type: ignore[method-assign]
+    door.Door._commit = commit  # type: ignore[method-assign, assignment]
     door.Door._settle = lambda *_: None  # type: ignore[method-assign]
 
 

@@ -142,7 +142,7 @@ def test_damaged_bodies_beside_each_other(one: Room) -> None:
             told += taken(response)
         for entry in one.log.entries[before:]:
             assert len(entry.ids) == 24 * records(entry.payload)
-    counted = re.findall(r'outcome="(?:accepted|rejected)"} (\d+)', one.meters.text({}))
+    counted = re.findall(r'outcome="(?:accepted|rejected)"} (\d+)', one.meters.counts.text({}))
     assert sum(len(entry.ids) // 24 for entry in one.log.entries) == sum(map(int, counted)) >= told > 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -17,6 +19,10 @@ def collect(
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65_535, help="Port to listen on; default HEADRACE_COLLECTOR_PORT."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes that speak HTTP; default HEADRACE_COLLECTOR_WORKERS."),
     ] = None,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log lines of JSON.")] = False,
 ) -> None:
@@ -34,7 +40,21 @@ def collect(
             handler.setFormatter(serve.JsonLines())
     config = settings()
     at, on = host or config.collector_host, port or config.collector_port
+    several = workers or config.collector_workers
+
+    def said(names: Iterable[str]) -> None:
+        streams = ", ".join(sorted(names)) or "for no stream yet"
+        by = f" by {several} workers" if several > 1 else ""
+        logging.getLogger(__name__).info(
+            "collecting %s on http://%s:%d%s; /docs lists the routes", streams, at, on, by
+        )
+
+    if several > 1:
+        from headrace.collector.workers import owner
+
+        with owner.opened(config) as own:
+            ready = partial(said, own.streams.targets)
+            owner.run(own, config, at, on, several, ready, json_logs=json_logs)
+        return
     with serve.opened(config) as collector:
-        names = ", ".join(sorted(collector.targets)) or "for no stream yet"
-        said = f"collecting {names} on http://{at}:{on}; /docs lists the routes"
-        serve.run(collector, at, on, lambda: logging.getLogger(__name__).info(said))
+        serve.run(collector, at, on, partial(said, collector.targets))

@@ -130,7 +130,7 @@ class Door:
                 self._refuse(tickets, error)
             else:
                 self._settle(tickets, taken)
-                self._meters.group(len(tickets), time.perf_counter() - began)
+                self._meters.group(time.perf_counter() - began)
 
     def _commit(self, tickets: Sequence[_Here]) -> list[Taken | Refused]:
         parcel = packed(tickets, self._targets, self._message_bytes)

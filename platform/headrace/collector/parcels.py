@@ -95,7 +95,7 @@ class Parcel(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return len(self.digests) // ID_BYTES
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of its payloads."""
         return sum([len(one.payload) for one in self.entries])
 

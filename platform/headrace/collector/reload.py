@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,15 +43,18 @@ class Streams:
         targets: Streams that may be sent to, by name.
         judged: The same and those that are no more: what came just before is judged all the same.
         loads: How often something was loaded.
+        missing: Streams of ``ready`` that cannot be sent to here, because their files do not load.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ready: Collection[str] | None = None) -> None:
         """Load the streams.
 
         Args:
             settings: Say where the files are.
+            ready: Streams that somebody else sends on, who names what is wrong with the others, too; None for all.
         """
-        self._settings = settings
+        self._settings, self._ready = settings, ready
+        self.missing: frozenset[str] = frozenset()
         self.pipelines: dict[str, Pipeline] = {}
         self.targets: dict[str, Target] = {}
         self.judged: dict[str, Target] = {}
@@ -62,7 +65,7 @@ class Streams:
         self._thread: threading.Thread | None = None
         self._stamps = written(settings.pipeline_folders)
         self.load(lambda _: None)
-        if not self.targets:
+        if not self.targets and ready is None:
             log.warning(
                 "no stream has a topic that takes JSON, or a queue, so every event is refused; see 'headrace status'"
             )
@@ -98,16 +101,24 @@ class Streams:
             except Exception:  # the next change is another chance
                 log.exception("the pipeline files could not be followed")
 
+    def load_these(self, ready: Collection[str]) -> None:
+        """Load what the files say now of the streams that somebody else sends on."""
+        self._ready = ready
+        self.load(lambda _: None)
+
     def load(self, follow: Follow) -> None:
         """Load what the files say now; see ``watch``."""
         found = discover_for(self._settings)
         wrong = dict(found.broken)
         pipelines, targets, files = {}, {}, dict(found.files)
         for name, pipeline in found.pipelines.items():
+            if self._ready is not None and name not in self._ready:
+                continue
             try:
                 target = self._target(pipeline)
             except Fatal as error:
-                log.warning("stream %r is not collected for: %s", name, error)
+                if self._ready is None:
+                    log.warning("stream %r is not collected for: %s", name, error)
             except Exception as error:  # a class of the user's own raises only when it is used
                 wrong[found.files[name].name] = f"{type(error).__name__}: {error}"
             else:
@@ -115,9 +126,13 @@ class Streams:
         for name, file in self._files.items():
             if file.name in wrong and name not in pipelines and name in self.targets:
                 pipelines[name], targets[name], files[name] = self.pipelines[name], self.targets[name], file
-        self._name(wrong, files)
+        if self._ready is None:
+            self._name(wrong, files)
         follow(pipelines)
-        self._say(targets)
+        if self._ready is None:
+            self._say(targets)
+        else:
+            self.missing = frozenset(self._ready) - targets.keys()
         gone = self.targets.keys() - targets.keys()
         self.judged.update(targets)
         self.targets.update(targets)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from headrace.collector.about import Client
 from headrace.collector.access import Access, secret_of
@@ -22,6 +23,8 @@ from headrace.collector.routes.base import Parsed, Result, Route
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which one may come again.
+_AGAIN_SECONDS = 5
 #: Longest id of a request that a client may choose.
 _MOST_REQUEST_ID = 100
 _METHODS = "GET, POST, OPTIONS"
@@ -58,6 +61,18 @@ Handler = Callable[[Request], Awaitable[Response]]
 Reply = Callable[[Response], None]
 
 
+class Streams(Protocol):
+    """The streams that may be sent to."""
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """The streams by name."""
+
+    @property
+    def missing(self) -> Collection[str]:
+        """Streams that there are, but that cannot be sent to here at the moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """What a request may hold.
@@ -78,7 +93,7 @@ class Service:
 
     Args:
         door: Takes the events.
-        targets: The streams by name; may change meanwhile.
+        streams: The streams, which may change meanwhile.
         access: Lets requests in.
         client: Says what is known of clients.
         meters: Counts requests.
@@ -91,7 +106,7 @@ class Service:
     def __init__(
         self,
         door: Takes,
-        targets: Mapping[str, Target],
+        streams: Streams,
         access: Access,
         client: Client,
         meters: Meters,
@@ -99,7 +114,7 @@ class Service:
         sizes: Sizes,
         pages: Mapping[tuple[str, str], Handler],
     ) -> None:
-        self._door, self._targets, self._access = door, targets, access
+        self._door, self._streams, self._access = door, streams, access
         self._client, self._meters, self._log_id, self.sizes = client, meters, log_id, sizes
         self._pages = pages
         self._tasks: set[asyncio.Task[None]] = set()
@@ -242,9 +257,11 @@ class Service:
         return events, claims
 
     def _target(self, stream: str) -> Target:
-        target = self._targets.get(stream)
+        target = self._streams.targets.get(stream)
         if target is None:
-            known = ", ".join(sorted(self._targets)) or "none that have a topic"
+            if stream in self._streams.missing:
+                raise Refused(503, f"stream {stream!r} does not load here at the moment", _AGAIN_SECONDS)
+            known = ", ".join(sorted(self._streams.targets)) or "none that have a topic"
             raise Refused(400, f"there is no stream {stream[:80]!r}; there are {known}")
         return target
 
@@ -273,7 +290,7 @@ def _failed(request: Request, route: Route | None, error: Exception) -> Response
     if isinstance(error, Refused):
         return (route.refuse if route and route.refuse else _refused)(request, error)
     log.error("%s %s could not be answered", request.method, request.path[:100], exc_info=error)
-    return refusal(Refused(503, "the collector has a defect, which its log names", 5))
+    return refusal(Refused(503, "the collector has a defect, which its log names", _AGAIN_SECONDS))
 
 
 def _refused(request: Request, refused: Refused) -> Response:

@@ -7,8 +7,9 @@ requests may wait for one sync of the log, and each costs no more than a few obj
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from headrace.collector.http import Request, Response, refusal, too_long
 from headrace.core.errors import Fatal
 
 #: Connections that wait to be taken.
-_BACKLOG = 2_048
+BACKLOG = 2_048
 #: Seconds between two looks at who is too slow.
 _LOOK_SECONDS = 1.0
 #: Seconds for which a connection that is given up still reads, so that its client gets the answer first.
@@ -34,6 +35,14 @@ _STOP_SECONDS = 30.0
 #: Requests of one connection that may wait for the one before them.
 _MOST_PENDING = 16
 _NO_BODY = (204, 304)
+
+
+def no_address(host: str, port: int, error: OSError) -> Fatal:
+    """Return the error of an address that cannot be had."""
+    return Fatal(
+        f"the collector cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose another"
+        " HEADRACE_COLLECTOR_HOST or HEADRACE_COLLECTOR_PORT"
+    )
 
 
 class Answers(Protocol):
@@ -101,20 +110,26 @@ class Wire:
         Raises:
             Fatal: The address cannot be had.
         """
-        self._look()
         try:
             server = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self), host, port, backlog=_BACKLOG
+                lambda: Connection(self), host, port, backlog=BACKLOG
             )
         except OSError as error:
-            raise Fatal(
-                f"the collector cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose"
-                " another HEADRACE_COLLECTOR_HOST or HEADRACE_COLLECTOR_PORT"
-            ) from error
-        self.ports = [one.getsockname()[1] for one in server.sockets]
+            raise no_address(host, port, error) from error
+        await self._serve([server], ready)
+
+    async def serve_on(self, sockets: Sequence[socket.socket], ready: Callable[[], None]) -> None:
+        """Serve on sockets that listen already, until ``stop``; see ``serve``."""
+        made = asyncio.get_running_loop().create_server
+        await self._serve([await made(lambda: Connection(self), sock=one) for one in sockets], ready)
+
+    async def _serve(self, servers: Sequence[asyncio.Server], ready: Callable[[], None]) -> None:
+        self._look()
+        self.ports = [one.getsockname()[1] for server in servers for one in server.sockets]
         ready()
         await self._stop.wait()
-        server.close()
+        for server in servers:
+            server.close()
         self.stopping = True
         for one in list(self.open):
             one.leave_if_idle()

@@ -24,6 +24,12 @@ class CollectorSettings(BaseModel):
         pattern=r"^(https?://\S+)?$",
         description="address at which 'headrace send --to http' finds a collector; default: host and port above",
     )
+    collector_workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that speak HTTP; with more than one, another process has log and index",
+    )
     collector_key: SecretStr = Field(SecretStr(""), description="write key of 'headrace send --to http'")
     collector_log: Path | None = Field(
         None, description="folder of the collector's log and index; default <home>/collector"

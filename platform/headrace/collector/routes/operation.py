@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.collector.access import Access
 from headrace.collector.base import Refused
 from headrace.collector.http import Request, Response, answer
-from headrace.collector.meters import Meters
+from headrace.collector.meters import Counts
 from headrace.collector.receipts import Progress, Stage, numbers_of
 from headrace.collector.routes import segment
 from headrace.core.errors import HeadraceError
@@ -22,9 +22,67 @@ _RECEIPTS = "/v1/receipts/"
 _PROJECTS = "/v1/projects/"
 #: Longest and usual wait for a receipt, and the pause between two looks, in seconds.
 _LONGEST, _USUAL, _PAUSE = 60.0, 30.0, 0.2
+#: Seconds after which one may ask again.
+_AGAIN = 5
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 Gauges = Callable[[], Mapping[str, tuple[str, float]]]
+
+
+class State(Protocol):
+    """Says how the collector as a whole is."""
+
+    async def metrics(self) -> str:
+        """Return what was counted and is measured, in Prometheus' text format.
+
+        Raises:
+            HeadraceError: Nobody answers.
+        """
+
+    async def unready(self) -> str:
+        """Return why the collector cannot take events; empty if it can."""
+
+    async def stages(self, stream: str, numbers: Sequence[int], /) -> list[Stage]:
+        """Return how far each entry of a stream is.
+
+        Raises:
+            HeadraceError: Nobody can say.
+        """
+
+
+class Here:
+    """The state of a collector whose log this process has.
+
+    Args:
+        counts: What was counted.
+        gauges: What is measured at the moment, by name: description and value.
+        broken: Why nothing can be committed; empty if it can.
+        progress: Says how far entries are; None if nobody can say.
+    """
+
+    def __init__(
+        self,
+        counts: Callable[[], Counts],
+        gauges: Gauges,
+        broken: Callable[[], str],
+        progress: Progress | None,
+    ) -> None:
+        self._counts, self._gauges, self._broken, self._progress = counts, gauges, broken, progress
+
+    async def metrics(self) -> str:
+        """Return what was counted and is measured."""
+        return self._counts().text(self._gauges())
+
+    async def unready(self) -> str:
+        """Return why the collector cannot take events."""
+        return self._broken()
+
+    async def stages(self, stream: str, numbers: Sequence[int], /) -> list[Stage]:
+        """Return how far each entry of a stream is; lake and warehouse are asked in a thread."""
+        if self._progress is None:
+            raise Refused(503, "nobody can say how far events are at the moment", _AGAIN)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self._progress.stages, stream, numbers)
 
 
 class Operation:
@@ -32,11 +90,8 @@ class Operation:
 
     Args:
         log_id: Id of the log.
-        progress: Says how far entries are; None if nobody can say.
+        state: Says how the collector is.
         access: Lets requests in.
-        meters: What was counted.
-        gauges: What is measured at the moment, by name: description and value.
-        unready: Why the collector cannot take events; empty if it can.
         described: The OpenAPI description.
         page: The same to be read.
     """
@@ -44,16 +99,12 @@ class Operation:
     def __init__(
         self,
         log_id: str,
-        progress: Progress | None,
+        state: State,
         access: Access,
-        meters: Meters,
-        gauges: Gauges,
-        unready: Callable[[], str],
         described: Callable[[], dict[str, Any]],
         page: Callable[[], str],
     ) -> None:
-        self._log_id, self._progress, self._access = log_id, progress, access
-        self._meters, self._gauges, self._unready = meters, gauges, unready
+        self._log_id, self._state, self._access = log_id, state, access
         self._described, self._page = described, page
 
     @property
@@ -75,11 +126,14 @@ class Operation:
         return answer(200, {"status": "ok"})
 
     async def _ready(self, request: Request) -> Response:
-        why = self._unready()
+        why = await self._state.unready()
         return answer(503 if why else 200, {"status": "unready", "message": why} if why else {"status": "ok"})
 
     async def _measured(self, request: Request) -> Response:
-        return Response(200, self._meters.text(self._gauges()).encode(), _TEXT)
+        try:
+            return Response(200, (await self._state.metrics()).encode(), _TEXT)
+        except HeadraceError as error:
+            raise _unanswered(error) from error
 
     async def _description(self, request: Request) -> Response:
         return answer(200, self._described())
@@ -125,13 +179,14 @@ class Operation:
             raise Refused(400, f"seconds={told!r:.20} is no number") from None
 
     async def _stages(self, numbers: Mapping[str, Sequence[int]]) -> list[Stage]:
-        if self._progress is None:
-            raise Refused(503, "nobody can say how far events are at the moment", 5)
         try:
-            loop, stages = asyncio.get_running_loop(), self._progress.stages
-            return [s for at in numbers.items() for s in await loop.run_in_executor(None, stages, *at)]
+            return [one for at in numbers.items() for one in await self._state.stages(*at)]
         except HeadraceError as error:
-            raise Refused(503, str(error), 5) from error
+            raise _unanswered(error) from error
+
+
+def _unanswered(error: HeadraceError) -> Refused:
+    return error if isinstance(error, Refused) else Refused(503, str(error), _AGAIN)
 
 
 def _summary(stages: Sequence[Stage]) -> dict[str, bool]:
