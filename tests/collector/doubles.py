@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 
 import msgspec
@@ -16,6 +19,7 @@ import numpy as np
 from headrace.collector import description
 from headrace.collector.about import Client
 from headrace.collector.access import Access, Policy
+from headrace.collector.base import Admits, Takes
 from headrace.collector.commit import Committer
 from headrace.collector.door import Door
 from headrace.collector.http import Request, Response
@@ -27,6 +31,8 @@ from headrace.collector.prepare import Target, targets
 from headrace.collector.receipts import Progress
 from headrace.collector.routes.operation import Here, Operation
 from headrace.collector.service import Service, Sizes
+from headrace.collector.workers.gate import Blocked, Gate
+from headrace.collector.workers.messages import Commit, Done, NotDone
 from headrace.contracts import EVENTS, METRICS, Limits
 
 
@@ -91,6 +97,52 @@ class Known:
 STREAMS = targets({"events": (EVENTS, Limits()), "metrics": (METRICS, Limits())})
 
 
+class Across:
+    """An owner of the log to whom gates speak in messages, as over a socket."""
+
+    def __init__(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
+        self._committer, self._loop = committer, loop
+        self.parcels = 0
+
+    def gate(self, targets: Mapping[str, Target], blocked: Blocked, meters: Meters) -> Gate:
+        """Return a worker's door; its judge is a thread, as in a worker."""
+
+        async def made() -> Gate:
+            return Gate(
+                lambda message: self._loop.call_soon(self._commit, gate, msgspec.msgpack.encode(message)),
+                targets,
+                blocked,
+                meters.refused,
+                ThreadPoolExecutor(1),
+                262_144,
+            )
+
+        gate = self._loop.run_until_complete(made())
+        return gate
+
+    def _commit(self, gate: Gate, message: bytes) -> None:
+        self.parcels += 1
+        parcel = msgspec.msgpack.decode(message, type=Commit).parcel
+        try:
+            answer: Done | NotDone = Done(self._committer.commit([parcel])[0])
+        except Exception as error:
+            refused = self._committer.refusal(error, parcel.size)
+            answer = NotDone(refused.status, str(refused), refused.retry_after)
+        told = msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=Done | NotDone)
+        self._loop.call_soon(gate.done if isinstance(told, Done) else gate.not_done, told)
+
+
+class InTurn:
+    """Several workers' services; each takes the next request."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._services = cycle(services)
+
+    async def answer(self, request: Request) -> Response:
+        """Let the next one answer."""
+        return await next(self._services).answer(request)
+
+
 @dataclass
 class Room:
     """A collector without a server.
@@ -101,8 +153,7 @@ class Room:
 
     log: MemoryLog
     index: MemoryIndex
-    door: Door
-    service: Service
+    service: Service | InTurn
     keys: Keys
     secret: str
     meters: Meters
@@ -175,28 +226,49 @@ def room(
     client: Client | None = None,
     progress: Progress | None = None,
     streams: Mapping[str, Target] | None = None,
-    group_seconds: float = 0.0,
+    workers: int = 1,
 ) -> Iterator[Room]:
-    """Open a collector without a server; a small group time makes tests quick."""
+    """Open a collector without a server.
+
+    Args:
+        folder: For its keys.
+        policy: Who may come.
+        sizes: What a request may hold.
+        client: What is said of clients.
+        progress: Says how far entries are.
+        streams: The streams.
+        workers: With more than one, requests go in turn to so many services, which speak to one committer in messages.
+    """
     log, index, meters = MemoryLog(), MemoryIndex(), Meters()
     found = STREAMS if streams is None else streams
     committer = Committer(log, index, meters)
-    door = Door(committer, found, meters, group_seconds=group_seconds)
     keys = Keys(folder / "keys.json")
     secret = keys.create("all")
-    access = Access(keys, policy or Policy())
     here = Here(lambda: meters.counts, dict, lambda: committer.broken, progress)
     document = description.described(found)
-    operation = Operation("log", here, access, lambda: document, lambda: description.page(document))
     client = client or Client("drop", False)
-    service = Service(door, Known(found), access, client, meters, "log", sizes or Sizes(), operation.pages)
     loop = asyncio.new_event_loop()
-    try:
-        yield Room(log, index, door, service, keys, secret, meters, loop)
-    finally:
-        log.gate.set()
-        door.close()
-        loop.close()
+
+    def service(door: Takes, rated: Admits | None = None) -> Service:
+        access = Access(keys, policy or Policy(), rated)
+        operation = Operation("log", here, access, lambda: document, lambda: description.page(document))
+        return Service(door, Known(found), access, client, meters, "log", sizes or Sizes(), operation.pages)
+
+    with ExitStack() as held:
+        held.callback(loop.close)
+        held.callback(log.gate.set)
+        if workers == 1:
+            door = Door(committer, found, meters, group_seconds=0.0)
+            held.callback(door.close)
+            yield Room(log, index, service(door), keys, secret, meters, loop)
+            return
+        across = Across(committer, loop)
+        several = []
+        for _ in range(workers):
+            blocked = Blocked(time.monotonic)
+            several.append(service(across.gate(found, blocked, meters), blocked))
+        yield Room(log, index, InTurn(several), keys, secret, meters, loop)
+        assert across.parcels or not log.entries
 
 
 def now() -> datetime:

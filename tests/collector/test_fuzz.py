@@ -65,9 +65,9 @@ FLOOD, SEED = int(os.environ.get("FUZZ_BODIES", "2000")), int(os.environ.get("FU
 TOGETHER = 200
 
 
-@pytest.fixture
-def one(tmp_path: Path) -> Iterator[Room]:
-    with room(tmp_path) as found:
+@pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
+def one(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Room]:
+    with room(tmp_path, workers=request.param) as found:
         yield found
 
 
