@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from builders import eventually
 from headrace.collector.keys import Keys
@@ -73,6 +74,12 @@ class Server:
         self.process.send_signal(how)
         return self.process.wait(PATIENCE)
 
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes that speak HTTP in front of the one with the log, the oldest first."""
+        found = psutil.Process(self.process.pid).children()
+        return sorted((one for one in found if one.status() != psutil.STATUS_ZOMBIE), key=lambda one: one.pid)
+
     def records(self, since: int = 0) -> list[dict[str, Any]]:
         """What the log holds, each record with its stream; looks at a copy, so the process may run on.
 
@@ -94,18 +101,21 @@ class Server:
 
 
 @contextmanager
-def collector(home: Path, *, window: str = "", nth: int = 1, **settings: str) -> Iterator[Server]:
+def collector(
+    home: Path, *, window: str = "", nth: int = 1, workers: int = 1, **settings: str
+) -> Iterator[Server]:
     """Run a collector; what it leaves running is killed.
 
     Args:
         home: Its ``HEADRACE_HOME``; may be that of one before.
         window: Where it dies, or its fault; see ``dying``.
         nth: At which call it dies.
+        workers: How many processes speak HTTP.
         settings: Environment variables.
     """
     home.mkdir(parents=True, exist_ok=True)
     port, said = free_port(), home / "collect.log"
-    arguments = ["collect", "--port", str(port)]
+    arguments = ["collect", "--port", str(port), "--workers", str(workers)]
     keys = Keys(home / "collector" / "keys.json")
     # the same name each time: ids are unique below it
     key = keys.rotate("test", timedelta(0)) if keys.all() else keys.create("test")

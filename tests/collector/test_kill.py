@@ -9,6 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from builders import event, eventually
 from collector.server import Server, collector
@@ -66,30 +67,32 @@ def verdict(server: Server, acknowledged: dict[str, str], *rounds: str) -> list[
     return found
 
 
-def killed(home: Path, window: str, nth: int) -> tuple[Server, dict[str, str]]:
+def killed(home: Path, window: str, nth: int, workers: int = 1) -> tuple[Server, dict[str, str]]:
     """Run a collector until it dies; returns what it acknowledged of the round that is named after the window."""
-    with collector(home, window=window, nth=nth) as server:
+    with collector(home, window=window, nth=nth, workers=workers) as server:
         told = send(server, window)
         assert server.process.wait(60) == -9, server.said.read_text()
     assert len(told) < SENDERS * EACH
     return server, told
 
 
-def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
-    """Each start is the recovery from the window before."""
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_nothing_is_lost_or_doubled(tmp_path: Path, workers: int) -> None:
+    """Each start is the recovery from the window before; with workers, the process with the log is killed."""
     home = tmp_path / "home"
     told: dict[str, str] = {}
     for window in WINDOWS:
-        dead, acknowledged = killed(home, window, 4)
+        dead, acknowledged = killed(home, window, 4, workers)
         told |= acknowledged
         assert lost(dead, told) == []
-    with collector(home) as server:
+    with collector(home, workers=workers) as server:
         assert verdict(server, told, *WINDOWS) == []
 
 
-def test_an_answer_before_the_log_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_an_answer_before_the_log_is_found(tmp_path: Path, workers: int) -> None:
     """The control: a collector that acknowledges before it appends loses what it acknowledged."""
-    assert lost(*killed(tmp_path / "home", "answers_first", 4))
+    assert lost(*killed(tmp_path / "home", "answers_first", 4, workers))
 
 
 def test_an_index_that_is_not_caught_up_is_found(tmp_path: Path) -> None:
@@ -100,8 +103,9 @@ def test_an_index_that_is_not_caught_up_is_found(tmp_path: Path) -> None:
         assert any("times" in line for line in verdict(server, told, "before_index"))
 
 
-def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
-    with collector(tmp_path / "home", HEADRACE_COLLECTOR_GROUP_MS="100") as server:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_stop_answers_what_is_under_way(tmp_path: Path, workers: int) -> None:
+    with collector(tmp_path / "home", workers=workers, HEADRACE_COLLECTOR_GROUP_MS="100") as server:
         told: dict[str, str] = {}
         thread = threading.Thread(target=lambda: told.update(send(server, "stopped")))
         thread.start()
