@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from chaos.arena import Arena
 from chaos.disk import Disk
 from chaos.door import HttpPort
@@ -23,6 +25,12 @@ _NTH = {
     "before_dispatch": 400,
     "after_dispatch": 400,
     "answers_first": 25,
+    # of one of two workers
+    "before_hand_over": 10,
+    "after_hand_over": 10,
+    "before_told": 10,
+    "hangs": 10,
+    "answers_itself": 10,
 }
 _FREEZE_SECONDS = 5.0
 _LEFT_BYTES = 1 << 20
@@ -40,13 +48,36 @@ def door_fault(arena: Arena) -> None:
 
 
 def door_kill(arena: Arena) -> None:
-    """kill -9 when so much has landed."""
+    """kill -9 when so much has landed; its workers end with it, or are killed just before."""
     victim = _opened(arena)
     worker = arena.start("keep")
     _landed(arena)
+    workers = _workers(victim)
+    assert len(workers) == arena.cell.workers
+    if arena.cell.action == "kill_all":
+        for one in workers:
+            one.kill()
     arena.thaw(victim, kill=True)
+    arena.until(lambda: not any(one.is_running() for one in workers), "the end of its workers")
     arena.hits.append("collector killed")
     _settle(arena, _collector(arena), worker)
+
+
+def workers_fault(arena: Arena) -> None:
+    """One of two workers dies in its window, or is stopped there; the other one goes on, and so does the log."""
+    window = arena.cell.window
+    door = _opened(arena, window, _NTH[window])
+    first = set(_workers(door))
+    worker = arena.start("keep")
+    if arena.until(lambda: first - set(_workers(door)), "the end of a worker"):
+        arena.hits.append(window)
+    _settle(arena, door, worker)
+
+
+def _workers(door: Worker) -> list[psutil.Process]:
+    """The processes that speak HTTP in front of the one with the log."""
+    found = psutil.Process(door.pid).children()
+    return [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
 
 
 def door_freeze(arena: Arena) -> None:
@@ -183,7 +214,9 @@ def _collector(arena: Arena, window: str = "", nth: int = 1) -> Worker:
     door = arena.door
     assert door is not None
     assert door.key
-    worker = arena.start("collect", home=str(door.home), window=window, nth=nth, port=door.port)
+    worker = arena.start(
+        "collect", home=str(door.home), window=window, nth=nth, port=door.port, workers=arena.cell.workers
+    )
     arena.until(lambda: worker.state == "exit" or door.waiting() >= 0, "an answer of the collector")
     return worker
 
@@ -234,6 +267,7 @@ SCENARIOS: dict[str, Callable[[Arena], None]] = {
     for f in (
         door_fault,
         door_kill,
+        workers_fault,
         door_freeze,
         door_power_cut,
         door_forgetful,

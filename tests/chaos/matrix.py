@@ -24,6 +24,9 @@ DOOR_WINDOWS = (
     "before_removal",
     "in_removal",
 )
+#: The same in a worker in front of the process with the log, and of that process.
+WORKER_WINDOWS = ("before_hand_over", "after_hand_over", "before_told")
+OWNER_WINDOWS = ("before_append", "before_sync", "before_index", "before_answer")
 #: Brokers and queues that keep what they acknowledged (``durable.py``): their own kill -9 must cost nothing.
 DURABLE = {"apache": "broker", "tansu-s3": "broker", "elasticmq": "queue"}
 QUEUES = ("sqs", "elasticmq")
@@ -60,6 +63,11 @@ class Cell:
     def door(self) -> bool:
         """Whether producers send to a collector."""
         return self.source.startswith("http")
+
+    @property
+    def workers(self) -> int:
+        """How many processes speak HTTP in front of the one with the log; 0 if that does it itself."""
+        return 2 if self.action in ("kill_worker", "freeze_worker", "kill_owner", "kill_all") else 0
 
     @property
     def broker(self) -> str:
@@ -181,11 +189,20 @@ def _door() -> Iterator[Cell]:
     yield Cell("http", "broker", "away", 10, scenario="door_outage")
     yield Cell("http", "broker", "away", 600, scenario="door_outage")
     yield Cell("http", "log", "full_disk", 50, scenario="door_full_disk")
+    for window in WORKER_WINDOWS:
+        yield Cell("http", window, "kill_worker", 50, scenario="workers_fault")
+    yield Cell("http", "hangs", "freeze_worker", 50, scenario="workers_fault")
+    for window in OWNER_WINDOWS:
+        yield Cell("http", window, "kill_owner", 50, scenario="door_fault")
+    yield Cell("http", "owner", "kill_owner", 50, scenario="door_kill")
+    yield Cell("http", "owner and workers", "kill_all", 50, scenario="door_kill")
 
 
 def door_controls() -> Iterator[Cell]:
     """A collector that breaks its word."""
     yield Cell("http", "answers_first", "kill", 50, scenario="door_fault", expect=Verdict.VIOLATED)
+    yield Cell("http", "answers_first", "kill_owner", 50, scenario="door_fault", expect=Verdict.VIOLATED)
+    yield Cell("http", "answers_itself", "kill_worker", 50, scenario="workers_fault", expect=Verdict.VIOLATED)
     yield Cell("http", "before_index", "kill_and_forget", 50, scenario="door_fault", expect=Verdict.VIOLATED)
     yield Cell(
         "http", "broker", "forgets_what_was_cut", 50, scenario="door_forgetful", expect=Verdict.VIOLATED
@@ -227,7 +244,15 @@ SHORT_CONTROLS = (
     Cell("kafka", "mid_write", "drop_lake", expect=Verdict.VIOLATED),
     Cell("sqs", "published_not_recorded", "double_warehouse", expect=Verdict.VIOLATED),
     Cell("sqs", "published_not_recorded", "drop_warehouse", expect=Verdict.VIOLATED),
-    *door_controls(),
+    *(control for control in door_controls() if not control.workers),
 )
 #: What is done by controls that lose; the others double.
-LOSES = ("drop_lake", "drop_warehouse", "kill", "forgets_what_was_cut", "unsynced")
+LOSES = (
+    "drop_lake",
+    "drop_warehouse",
+    "kill",
+    "kill_owner",
+    "kill_worker",
+    "forgets_what_was_cut",
+    "unsynced",
+)

@@ -32,7 +32,11 @@ from headrace.local.platform import backing_services
 #: Events of a batch.
 BATCH = 100
 #: Descriptions of the servers.
-NAMES = {"headrace": "headrace collect", "fastapi": "FastAPI, Pydantic, aiokafka (acks=all)"}
+NAMES = {
+    "headrace": "headrace collect",
+    "workers": "headrace collect --workers",
+    "fastapi": "FastAPI, Pydantic, aiokafka (acks=all)",
+}
 _PATH = "/v1/analytics/track"
 _AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36"
 _CHUNK = 20_000
@@ -177,6 +181,7 @@ def collector(
     undelivered: int,
     repetitions: int,
     peers: bool,
+    workers: int = 1,
 ) -> CollectorResult:
     """Start a broker of its own, measure, and stop it; arguments as in ``measure``.
 
@@ -197,6 +202,7 @@ def collector(
             undelivered=undelivered,
             repetitions=repetitions,
             peers=peers,
+            workers=workers,
         )
 
 
@@ -212,6 +218,7 @@ def measure(
     undelivered: int,
     repetitions: int,
     peers: bool = False,
+    workers: int = 1,
     run: Callable[..., Any] = in_own_process,
 ) -> CollectorResult:
     """Measure on the broker that ``settings`` name.
@@ -227,19 +234,23 @@ def measure(
         undelivered: Events of the log that is opened again; 0 for none.
         repetitions: Repetitions, interleaved.
         peers: Measure the peer, too.
+        workers: Measure so many workers, too, if it is more than one.
         run: Calls a task, by default in a process of its own.
     """
     found = CollectorResult()
-    servers = ["headrace", *(["fastapi"] if peers else [])]
+    servers = ["headrace", *(["workers"] if workers > 1 else []), *(["fastapi"] if peers else [])]
     for name in interleaved(repetitions, servers):
-        with console.status(f"{NAMES[name]}: single requests"), _started(name, settings) as server:
+        with console.status(f"{NAMES[name]}: single requests"), _started(name, settings, workers) as server:
             _warm(server)
             first = _cost(server, _requests(server, requests, 1), connections)
             found.single.setdefault(name, []).append(first)
             rate = first.requests / first.seconds / 2
             some = _requests(server, max(1, int(rate * seconds)), 1)
             found.half.setdefault(name, []).append(_cost(server, some, connections, rate))
-        with console.status(f"{NAMES[name]}: batches of {BATCH}"), _started(name, settings) as server:
+        with (
+            console.status(f"{NAMES[name]}: batches of {BATCH}"),
+            _started(name, settings, workers) as server,
+        ):
             _warm(server)
             cost = _cost(server, _requests(server, batches, BATCH), max(1, connections // 4))
             found.batch.setdefault(name, []).append(cost)
@@ -255,9 +266,9 @@ def measure(
     return found
 
 
-def _started(name: str, settings: Settings) -> Any:
-    if name == "headrace":
-        return headrace(settings)
+def _started(name: str, settings: Settings, workers: int = 1) -> Any:
+    if name != "fastapi":
+        return headrace(settings, workers if name == "workers" else 1)
     topic = f"bench_{uuid4().hex[:8]}"
     create_topics(settings.kafka_bootstrap_servers, {topic: 4})
     return fastapi(settings, topic)

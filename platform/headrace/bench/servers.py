@@ -40,7 +40,7 @@ class Server:
         host: Address.
         port: Its port.
         key: A write key.
-        process: Its process.
+        process: Its process; others may be below it.
         servers: Kafka's addresses.
         topic: Where its events go.
         log: Folder of its log; None for one without.
@@ -63,13 +63,14 @@ class Server:
     numbers: set[bytes] = field(default_factory=set)
 
     def cpu_seconds(self) -> float:
-        """Return the core seconds that it has used, in user mode and in the system."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+        """Return the core seconds that all its processes have used, in user mode and in the system."""
+        times = [one.cpu_times() for one in (self.process, *self.process.children(recursive=True))]
+        return float(sum(one.user + one.system for one in times))
 
     def memory_bytes(self) -> int:
-        """Return its resident memory."""
-        return int(self.process.memory_info().rss)
+        """Return the resident memory of all its processes."""
+        processes = (self.process, *self.process.children(recursive=True))
+        return int(sum(one.memory_info().rss for one in processes))
 
     def settled(self, acknowledged: int) -> tuple[str, ...]:
         """Wait until the topic has what was acknowledged, and say what does not reconcile.
@@ -122,7 +123,7 @@ class Server:
 
 
 @contextmanager
-def headrace(settings: Settings) -> Iterator[Server]:
+def headrace(settings: Settings, workers: int = 1) -> Iterator[Server]:
     """Run ``headrace collect`` with a log of its own, which is deleted afterwards."""
     home = settings.home / "bench" / f"collector_{uuid4().hex[:8]}"
     key = Keys(home / "collector" / "keys.json").create("bench")
@@ -132,7 +133,7 @@ def headrace(settings: Settings) -> Iterator[Server]:
         "HEADRACE_COLLECTOR_LOG_BYTES": str(64 << 30),
         "HEADRACE_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
     }
-    command = ["-m", "headrace.cli", "collect"]
+    command = ["-m", "headrace.cli", "collect", "--workers", str(workers)]
     with _running(settings, home, command, environment, key, _EVENTS, home / "collector" / "log") as server:
         yield server
 

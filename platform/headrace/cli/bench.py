@@ -376,6 +376,9 @@ def collector(
     peers: Annotated[
         bool, typer.Option("--peers", help="Measure FastAPI with aiokafka, too: 'make bench' installs them.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Measure so many worker processes, too, if more than one.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Measure the collector: core seconds, acknowledgements, memory, recovery; 1 if a run does not reconcile."""
@@ -395,6 +398,7 @@ def collector(
         undelivered=undelivered,
         repetitions=repetitions,
         peers=peers,
+        workers=workers,
     )
     shown = found.as_dict()
     lines = []

@@ -7,11 +7,13 @@ made by the owner, and stay open in it: connections that come while a worker is 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 from headrace.collector.wire import BACKLOG, no_address
@@ -19,14 +21,27 @@ from headrace.collector.wire import BACKLOG, no_address
 #: What a worker is started with, before its own arguments.
 COMMAND = [sys.executable, "-P", "-m", "headrace.collector.workers.worker"]
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+#: For how long to wait for an address that somebody has, and between two attempts.
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 3.0, 0.05
 
 
 def listening(host: str, port: int, workers: int) -> list[list[socket.socket]]:
     """Listen on an address for several workers; each has one socket per address that the host name stands for.
 
     Raises:
-        Fatal: The address cannot be had.
+        Fatal: The address cannot be had, also after a moment: workers of somebody who was killed end soon.
     """
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return _listening(host, port, workers)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                raise no_address(host, port, error) from error
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _listening(host: str, port: int, workers: int) -> list[list[socket.socket]]:
     made: list[list[socket.socket]] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -39,9 +54,9 @@ def listening(host: str, port: int, workers: int) -> list[list[socket.socket]]:
                 one = _bound(family, address, shared=True)
                 made[-1].append(one)
                 one.listen(BACKLOG)
-    except OSError as error:
+    except OSError:
         close(made)
-        raise no_address(host, port, error) from error
+        raise
     return made
 
 
