@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from headrace.core.errors import Fatal, Retriable
@@ -208,6 +209,30 @@ def test_a_service_that_is_not_vital_comes_back_however_often_it_died(
         os.kill(service_of(supervisor, "door"), signal.SIGKILL)
         eventually(lambda: told[-1] == "door is ready again" and len(told) == said + 3, what="the door again")
     assert mark.gone()
+
+
+def test_a_service_that_hangs_is_started_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lives and answers nobody; the one after it does."""
+    monkeypatch.setattr("headrace.local.supervisor.LOOK_SECONDS", 0.05)
+    hangs, asked = threading.Event(), threading.Event()
+
+    def alive() -> bool:
+        asked.set()
+        return not hangs.is_set()
+
+    hanging = make("a", WAITS, alive=alive)
+    with Supervisor([hanging]) as supervisor:
+        first = service_of(supervisor, "a")
+        assert asked.wait(20)
+        assert state_of(supervisor, "a") == State.RUNNING and service_of(supervisor, "a") == first
+        hangs.set()
+        os.kill(first, signal.SIGSTOP)
+        eventually(lambda: not psutil.pid_exists(first), 20, "its end")
+        hangs.clear()
+        log = hanging.log
+        eventually(lambda: log.with_name("a.log.1").exists() and log.read_text(), 20, "another one")
+        eventually(lambda: state_of(supervisor, "a") == State.RUNNING, 20, "that it is ready")
+        assert service_of(supervisor, "a") != first
 
 
 def test_a_service_that_is_not_vital_and_never_came_up_does_later(

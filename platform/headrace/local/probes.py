@@ -9,8 +9,11 @@ from __future__ import annotations
 import http.client
 import socket
 import struct
+from collections.abc import Callable
 
+from headrace.local import processes
 from headrace.local.processes import LOOPBACK
+from headrace.local.service import Service, ServiceFailed
 
 _SECONDS = 1.0
 _ANSWER_BYTES = 10  # length, correlation id and error code
@@ -57,3 +60,31 @@ def redis_ok(port: int, password: str) -> bool:
             if not chunk or answer.startswith(b"-"):
                 return False
     return True
+
+
+def answers(probe: Callable[[], bool] | None) -> bool:
+    """Tell whether a probe, if there is one, says yes."""
+    try:
+        return probe is None or probe()
+    except OSError:
+        return False
+
+
+def listens(service: Service, guard: int) -> bool:
+    """Tell whether a service's own process listens on its port.
+
+    Args:
+        service: The service.
+        guard: Process id of its guard.
+
+    Raises:
+        ServiceFailed: It listens beyond loopback.
+    """
+    if service.port is None:
+        return True
+    sockets = processes.listening(guard)
+    if sockets is None:
+        return True  # the system denies access, but the probe answers and the process lives
+    if exposed := sorted(address for address, _ in sockets if not processes.is_loopback(address)):
+        raise ServiceFailed(service, f"listens on {', '.join(exposed)} and not only on loopback: refused")
+    return any(port == service.port for _, port in sockets)

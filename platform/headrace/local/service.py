@@ -35,6 +35,8 @@ class Service:
         stop_grace: Time between SIGTERM and SIGKILL, s.
         restarts: How often it may die in a row, each time within a minute, before everything stops.
         hint: Next step in a failure's message, besides reading the log.
+        alive: Tells whether it still lives, as ``ready`` does; one that does not for a minute is started again. None
+            for a service of which only its end tells.
         awaited: Whether a start waits until it is ready.
         vital: Whether its failure ends the others; if not, it is reported, and the service is started again for ever.
     """
@@ -45,6 +47,7 @@ class Service:
     log: Path
     ready: Callable[[], bool]
     prepare: Callable[[], object] | None = None
+    alive: Callable[[], bool] | None = None
     port: int | None = None
     cwd: Path | None = None
     needs: tuple[str, ...] = ()

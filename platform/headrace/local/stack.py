@@ -150,10 +150,11 @@ def _row(
     )
 
 
-def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
+def _embedded(home: Path, ports: Ports | None, report: Callable[[str], None]) -> EmbeddedStack:
+    """Describe the stack, with the topics and queues of all streams, and a collector if it is installed."""
     wanted = partial(topics_and_queues, load_settings(with_stack=False))
     topics, queues = wanted()
-    stack = EmbeddedStack(
+    return EmbeddedStack(
         home,
         ports=ports,
         topics=topics,
@@ -164,6 +165,10 @@ def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) 
         numbers=collecting.own_lake() if serving.installed(report) else None,
         handles_sigterm=True,
     )
+
+
+def _serve_here(home: Path, ports: Ports | None, report: Callable[[str], None]) -> None:
+    stack = _embedded(home, ports, report)
     with stop_on_signals(stack.request_stop), stack:
         for row in status(home):
             report(f"{row.service:<10} {row.address}")
@@ -239,19 +244,7 @@ def _serve(home: Path, ports: Ports) -> int:
             tell("message", text)
 
     ready = False
-    wanted = partial(topics_and_queues, load_settings(with_stack=False))
-    topics, queues = wanted()
-    stack = EmbeddedStack(
-        home,
-        ports=ports,
-        topics=topics,
-        queues=queues,
-        wanted=wanted,
-        report=say,
-        door=collecting.own_lake() if collecting.installed(say) else None,
-        numbers=collecting.own_lake() if serving.installed(say) else None,
-        handles_sigterm=True,
-    )
+    stack = _embedded(home, ports, say)
     try:
         with stop_on_signals(stack.request_stop), stack:
             ready = True

@@ -23,7 +23,7 @@ from types import FrameType
 import tenacity
 
 from headrace.core.errors import Fatal, HeadraceError
-from headrace.local import processes
+from headrace.local import probes
 from headrace.local.service import Service, ServiceFailed, State, Status, levels
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
 GUARD = Path(__file__).with_name("guard.py")
 SETTLED_SECONDS = 60.0  # a service that lived this long restarts with a new count
 AGAIN_SECONDS = 30.0  # between two starts of a service that is not vital and does not come up
+#: Seconds between two looks whether a service still lives, and looks in vain after which it is ended.
+LOOK_SECONDS, SILENT_LOOKS = 5.0, 12
 _NOTICE_SECONDS = 0.5
 _JOIN_SECONDS = 0.5  # a thread whose service has ended may still wait in a client's connect
 _STOP_MARGIN = 15.0  # the guard's own bounds are shorter; beyond this the guard itself is stuck
@@ -223,14 +225,27 @@ class Supervisor:
         run.was_ready, run.given_up = True, False
         run.settled.set()
         self._events.put(service.name)
-        process, born = run.process, time.monotonic()
-        assert process is not None
-        process.wait()
+        born = time.monotonic()
+        how = self._ended(run)
         if self._stopping.is_set():
             return
         if time.monotonic() - born < SETTLED_SECONDS:
-            raise _Died(_how_it_ended(process))
-        self._tell(run, f"{_how_it_ended(process)}; starting it again")
+            raise _Died(how)
+        self._tell(run, f"{how}; starting it again")
+
+    def _ended(self, run: _Run) -> str:
+        """Wait until a service ends, or end it once it hangs; returns how it ended."""
+        process, silent = run.process, 0
+        assert process is not None
+        while True:
+            try:
+                process.wait(LOOK_SECONDS if run.service.alive else None)
+                return _how_it_ended(process)
+            except subprocess.TimeoutExpired:
+                silent = 0 if self._stopping.is_set() or probes.answers(run.service.alive) else silent + 1
+            if silent > SILENT_LOOKS:
+                self._end(run)
+                return f"gave no sign of life for {silent * LOOK_SECONDS:g} s and was ended"
 
     def _launch(self, run: _Run) -> bool:
         service = run.service
@@ -272,7 +287,7 @@ class Supervisor:
             pause = min(pause * 1.4, 0.25)
             if process.poll() is not None:
                 raise failed(f"{_how_it_ended(process)} before it was ready")
-            if _answers(service) and _listens(service, process.pid):
+            if probes.answers(service.ready) and probes.listens(service, process.pid):
                 return
             if time.monotonic() > deadline:
                 self._end(run)
@@ -357,24 +372,6 @@ def _open_log(path: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _answers(service: Service) -> bool:
-    try:
-        return service.ready()
-    except OSError:
-        return False
-
-
-def _listens(service: Service, guard: int) -> bool:
-    if service.port is None:
-        return True
-    sockets = processes.listening(guard)
-    if sockets is None:
-        return True  # the system denies access, but the probe answers and the process lives
-    if exposed := sorted(address for address, _ in sockets if not processes.is_loopback(address)):
-        raise ServiceFailed(service, f"listens on {', '.join(exposed)} and not only on loopback: refused")
-    return any(port == service.port for _, port in sockets)
 
 
 def _wait_for_end(run: _Run) -> None:
