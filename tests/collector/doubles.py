@@ -129,7 +129,10 @@ class Across:
             refused = self._committer.refusal(error, parcel.size)
             answer = NotDone(refused.status, str(refused), refused.retry_after)
         told = msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=Done | NotDone)
-        self._loop.call_soon(gate.done if isinstance(told, Done) else gate.not_done, told)
+        if isinstance(told, Done):
+            self._loop.call_soon(gate.done, told)
+        else:
+            self._loop.call_soon(gate.not_done, told)
 
 
 class InTurn:

@@ -16,7 +16,7 @@ from typing import Any
 from headrace.collector import door, ids
 from headrace.collector.base import Outcome, Taken
 from headrace.collector.log import DurableLog, Entry, segments
-from headrace.collector.parcels import Committed
+from headrace.collector.parcels import Committed, packed
 from headrace.collector.workers import gate, owner, processes, worker
 from headrace.collector.workers.messages import Commit, Done
 
@@ -89,7 +89,7 @@ def owner_answering_first(nth: int) -> None:
         self._own.committer.commit([one.parcel for one in handed])
         return []
 
-    owner.Hub._committed = committed  # type: ignore[method-assign]
+    owner.Hub._committed = committed  # type: ignore[method-assign, assignment]
 
 
 def answering_itself(nth: int) -> None:
@@ -100,7 +100,7 @@ def answering_itself(nth: int) -> None:
         nonlocal calls
         calls += 1
         tickets, self._ready, self._scheduled = self._ready, [], False
-        parcel = gate.packed(tickets, self._targets, self._message_bytes)
+        parcel = packed(tickets, self._targets, self._message_bytes)
         self._sent = tickets, parcel
         self.done(Done(Committed(0)))
         if calls >= nth:
@@ -142,7 +142,7 @@ def arm(window: str, nth: int) -> None:
                 processes.COMMAND[:] = SOUND
                 return started
 
-            processes.start = once
+            processes.start = once  # type: ignore[assignment]
         case "forgets":
             forgetting()
         case _:

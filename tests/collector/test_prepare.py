@@ -153,3 +153,42 @@ def test_whatever_comes_is_refused_or_valid_json(payload: bytes) -> None:
         return
     msgspec.json.decode(one.payload, type=msgspec.Raw)
     msgspec.json.decode(b"[" + one.payload + b"]", type=list[msgspec.Raw])
+
+
+#: Changes of an event: some keep it plain, others make it odd, and some need a look at each record.
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {"properties": {}},
+    {"properties": {"a": {"properties": "}"}, "b": "é"}},
+    {"properties": {"$collector": 5}},
+    {"properties": [1]},
+    {"strange": 1},
+    {"event_type": "never_seen_before"},
+    {"channel": "fax"},
+    {"occurred_at": "2026-01-02T09:00:00Z"},
+    {"occurred_at": "1899-01-01T00:00:00Z"},
+    {"user_id": None},
+    {"event_id": ""},
+]
+MORE = [b"5", b"[]", b'{"event_id":"x"}', event(event_id="s").replace(b'"}', b'","properties":{ "a":1}}')]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(CHANGES).map(lambda c: event(**c)), st.sampled_from(MORE)), max_size=8
+    ),
+    st.sampled_from([b"", b'{"ip":"192.0.2.0"}']),
+    st.sampled_from([None, datetime(2026, 1, 2, 3, 5, 6, tzinfo=UTC)]),
+)
+def test_an_event_is_the_same_alone_and_beside_others(
+    payloads: list[bytes], about: bytes, sent: datetime | None
+) -> None:
+    taught()
+    drafts = [Draft("events", one) for one in payloads]
+    seen = Seen(NOW, "k", sent, about)
+    together = EVENTS.events(drafts, seen)
+    alone = [EVENTS.event(draft, seen, place) for place, draft in enumerate(drafts)]
+    assert [(e.payload, e.id, e.plain) for e in together] == [(e.payload, e.id, e.plain) for e in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.digest == other.digest or not one.id, "without an id nothing is a repeat"

@@ -8,6 +8,7 @@ import signal
 import threading
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_each_worker_answers_for_all(both: Server) -> None:
     for n in range(4):
         assert taken(second, both, event(event_id=f"m2-{n}"))[0] == 202
     for one in (first, second):
-        eventually(lambda one=one: counted(one) >= before + 7, 30, "what both have counted")
+        eventually(partial(more, one, before + 7), 30, "what both have counted")
         text = asked(one, both, "GET", "/metrics")[1].decode()
         assert (
             "headrace_collector_waiting_entries " in text
@@ -125,22 +126,27 @@ def test_keys_and_their_rates_are_the_same_for_all(both: Server) -> None:
         lambda: taken(second, both, event(event_id="k-s"), key)[0] == 429, 30, "the other worker's rate"
     )
     assert taken(first, both, event(event_id="k-f"), key)[0] == 429
+
+    def refused(one: HTTPConnection) -> bool:
+        return taken(one, both, event(event_id="k-x"), key)[0] == 401
+
     keys.revoke("slow")
     for one in (first, second):
-        eventually(
-            lambda one=one: taken(one, both, event(event_id="k-x"), key)[0] == 401, 30, "the end of the key"
-        )
+        eventually(partial(refused, one), 30, "the end of the key")
 
 
 def test_a_new_stream_is_there_in_all(both: Server) -> None:
     def sent(one: HTTPConnection, number: int) -> int:
         return taken(one, both, json.dumps({"streams": {"orders": [order(number)]}}).encode())[0]
 
+    def is_taken(one: HTTPConnection, number: int) -> bool:
+        return sent(one, number) == 202
+
     several = each(both)
     assert [sent(one, 0) for one in several] == [400, 400]
     file = write(both.home.parent / "own")
     for number, one in enumerate(several):
-        eventually(lambda one=one, number=number: sent(one, number) == 202, PATIENCE, "the new stream")
+        eventually(partial(is_taken, one, number), PATIENCE, "the new stream")
     file.write_text("pipeline = oops\n")
     eventually(lambda: "does not load" in both.said.read_text(), PATIENCE, "the name of the broken file")
     assert [sent(one, 2 + number) for number, one in enumerate(several)] == [202, 202]
@@ -207,7 +213,7 @@ def test_no_worker_outlives_the_process_with_the_log(tmp_path: Path) -> None:
 
 
 def runs(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
 
 
 def test_an_address_that_somebody_has_is_refused() -> None:

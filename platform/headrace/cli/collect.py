@@ -33,10 +33,10 @@ def collect(
     from headrace.core.locks import introduce
 
     introduce("headrace collect")
-    own = logging.getLogger("headrace")
-    own.setLevel(logging.INFO)
+    logger = logging.getLogger("headrace")
+    logger.setLevel(logging.INFO)
     if json_logs:
-        for handler in own.handlers:
+        for handler in logger.handlers:
             handler.setFormatter(serve.JsonLines())
     config = settings()
     at, on = host or config.collector_host, port or config.collector_port

@@ -109,21 +109,22 @@ class Ids:
         Args:
             digests: ``ID_BYTES`` of each event.
         """
-        keys, bodies = _split(digests)
+        keys = _keys(digests)
         within, other = np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.bool_)
         number = np.full(len(keys), -1, np.int64)
         if len(set(keys)) < len(keys):
             first: dict[bytes, int] = {}
             for place, key in enumerate(keys):
                 if (earlier := first.setdefault(key, place)) != place:
-                    within[place], other[place] = earlier, bodies[earlier] != bodies[place]
+                    within[place] = earlier
+                    other[place] = _body(digests, earlier) != _body(digests, place)
         rows: Any = self._rows
         found = rows.get(keys) if keys else []
         if found.count(None) < len(found):
             for place, row in enumerate(found):
                 if row is not None:
                     number[place], body = _VALUE.unpack(row)
-                    other[place] = body != bodies[place]
+                    other[place] = body != _body(digests, place)
         return Looked(number, within, other)
 
     def add(self, entries: Iterable[tuple[int, bytes]]) -> None:
@@ -136,10 +137,11 @@ class Ids:
             Retriable: The disk fails; what was to be added is added again at the next start.
         """
         batch, through = WriteBatch(raw_mode=True), self.through
-        put, pack = batch.put, _VALUE.pack
+        put = batch.put
         for number, digests in entries:
+            begin = _NUMBER.pack(number)  # as _VALUE packs it
             for at in range(0, len(digests), ID_BYTES):
-                put(digests[at : at + KEY_BYTES], pack(number, digests[at + KEY_BYTES : at + ID_BYTES]))
+                put(digests[at : at + KEY_BYTES], begin + digests[at + KEY_BYTES : at + ID_BYTES])
             through = number + 1
         batch.put(_THROUGH, _NUMBER.pack(through))
         try:
@@ -200,15 +202,16 @@ class Ids:
         self._rows.close()
 
 
-def _split(digests: bytes) -> tuple[list[bytes], list[bytes]]:
-    """Return keys and digests of the bodies."""
+def _keys(digests: bytes) -> list[bytes]:
+    """Return the digests of write keys and ids."""
     if len(digests) % ID_BYTES:
         raise ValueError(f"{len(digests)} bytes of digests; each event has {ID_BYTES}")
-    starts = range(0, len(digests), ID_BYTES)
-    return (
-        [digests[at : at + KEY_BYTES] for at in starts],
-        [digests[at + KEY_BYTES : at + ID_BYTES] for at in starts],
-    )
+    return [digests[at : at + KEY_BYTES] for at in range(0, len(digests), ID_BYTES)]
+
+
+def _body(digests: bytes, place: int) -> bytes:
+    """Return the digest of an event's body."""
+    return digests[place * ID_BYTES + KEY_BYTES : (place + 1) * ID_BYTES]
 
 
 def _options() -> Options:

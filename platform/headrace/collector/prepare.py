@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ _TIME = msgspec.json.Decoder(datetime).decode
 _TEXT = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 _NULL = b"null"
+#: Beginnings of objects that are empty, or that may be.
+_SPACED = frozenset((b"{}", b"{ ", b"{\n", b"{\r", b"{\t"))
 
 
 class Target:
@@ -75,6 +78,66 @@ class Target:
         identity = getattr(record, plain.key)
         return Event(self.name, payload, identity, _digest(seen, self.name, identity, raw), True)
 
+    def events(self, drafts: Sequence[Draft], seen: Seen) -> list[Event]:
+        """Make the events of all drafts of a request, which are of this stream; see ``event``."""
+        plain = self.plain
+        if plain is None or seen.sent is not None or len(drafts) == 1:
+            return [self.event(draft, seen, place) for place, draft in enumerate(drafts)]
+        raws = [draft.raw for draft in drafts]
+        records = plain.read_all(raws)
+        good = [record for record in records if record is not None]
+        if not plain.all_timely(good, seen.received):
+            return [self.event(draft, seen, place) for place, draft in enumerate(drafts)]
+        if received := self.received_attribute:
+            for record in good:
+                setattr(record, received, seen.received)
+        told = self._all_tell(good, seen.about)
+        write, name, key = plain.write, self.name, attrgetter(plain.key)
+        begin, made = f"{seen.sender}\0{name}\0".encode(), []
+        for place, (draft, record) in enumerate(zip(drafts, records, strict=True)):
+            if record is None or not (told or self._tells(record, seen.about)):
+                made.append(self._odd(draft, seen, place))
+                continue
+            raw, identity = draft.raw, key(record)
+            if identity:  # as _digest does
+                whose = begin + identity.encode("utf-8", "surrogatepass")
+                digest = blake2b(whose, digest_size=16).digest() + blake2b(raw, digest_size=8).digest()
+            else:
+                digest = os.urandom(24)
+            made.append(Event(name, write(record), identity, digest, True))
+        return made
+
+    def _all_tell(self, records: Sequence[Any], about: bytes) -> bool:
+        """Add to plain records what is known of their client; returns whether that was done to all, or else to none."""
+        attribute = self.properties_attribute
+        if not about or not attribute:
+            return True
+        begin = b"{" + _ABOUT + b":" + about
+        alone, found = msgspec.Raw(begin + b"}"), []
+        for properties in map(attrgetter(attribute), records):
+            if properties is msgspec.UNSET:
+                found.append(alone)
+                continue
+            raw = bytes(properties)
+            if raw[:2] in _SPACED or _ABOUT in raw:
+                return False
+            found.append(msgspec.Raw(begin + b"," + raw[1:]))
+        for record, told in zip(records, found, strict=True):
+            setattr(record, attribute, told)
+        return True
+
+    def _tells(self, record: Any, about: bytes) -> bool:
+        """Add to a plain record what is known of the client; returns whether that was possible."""
+        attribute = self.properties_attribute
+        if not about or not attribute:
+            return True
+        properties = getattr(record, attribute)
+        told = _told(None if properties is msgspec.UNSET else bytes(properties), about)
+        if told is None:
+            return False
+        setattr(record, attribute, msgspec.Raw(told))
+        return True
+
     def _completed(self, plain: Plain, record: Any, seen: Seen) -> bytes | None:
         """Write a plain record with all that is known; None if it is not plain any more."""
         received = seen.received
@@ -82,13 +145,7 @@ class Target:
             return None
         if self.received_attribute:
             setattr(record, self.received_attribute, received)
-        if seen.about and self.properties_attribute:
-            properties = getattr(record, self.properties_attribute)
-            told = _told(None if properties is msgspec.UNSET else bytes(properties), seen.about)
-            if told is None:
-                return None
-            setattr(record, self.properties_attribute, msgspec.Raw(told))
-        return plain.write(record)
+        return plain.write(record) if self._tells(record, seen.about) else None
 
     def _odd(self, draft: Draft, seen: Seen, place: int) -> Event:
         """Make the event of a draft which is not plain: member by member."""

@@ -245,15 +245,16 @@ class Service:
             raise Refused(400, f"the idempotency key is longer than {_MOST_REQUEST_ID} characters")
         seen = Seen(datetime.now(UTC), key.name, parsed.sent, about, request_id)
         most = min([sizes.event, *(one.longest for one in targets.values() if one.longest is not None)])
-        events = []
-        for place, draft in enumerate(drafts):
-            event = targets[draft.stream].event(draft, seen, place)
+        if len(targets) == 1:
+            events = targets[drafts[0].stream].events(drafts, seen)
+        else:
+            events = [targets[draft.stream].event(draft, seen, n) for n, draft in enumerate(drafts)]
+        for place, event in enumerate(events):
             if len(event.payload) > most:
                 raise Refused(
                     413,
                     f"event {place} has {len(event.payload):,} bytes, more than {most:,}; nothing was taken",
                 )
-            events.append(event)
         return events, claims
 
     def _target(self, stream: str) -> Target:

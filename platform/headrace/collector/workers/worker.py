@@ -79,7 +79,8 @@ class There:
 
     async def _ask(self, about: str, stream: str = "", entries: list[int] | None = None) -> Said:
         number = next(self._numbers)
-        told = self._asked[number] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[Said] = asyncio.get_running_loop().create_future()
+        self._asked[number] = told
         self._channel.send(Ask(number, about, stream, entries or []))
         try:
             said = await asyncio.wait_for(told, _ANSWER_SECONDS)
