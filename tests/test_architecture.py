@@ -141,7 +141,6 @@ def test_settings_alone_read_the_environment() -> None:
         "config/settings.py",
         "local/cache_server.py",
         "local/guard.py",
-        "local/cache_server.py",
         "local/clickhouse/__main__.py",
         "local/clickhouse/server.py",
     }
