@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import promql_parser as promql
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from headrace.collector.meters import Meters
 from headrace.dashboards.prometheus import RULES

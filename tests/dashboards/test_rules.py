@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from dashboards.promql import RECORDED, RULE_LIST, unknown
 
@@ -42,7 +42,8 @@ def test_what_is_no_promql_would_be_noticed() -> None:
 
 
 def test_every_alert_has_a_firing_and_a_silent_case() -> None:
-    fires, silent = set(), set()
+    fires: set[str] = set()
+    silent: set[str] = set()
     for case in CASES:
         for one in case.get("alert_rule_test", []):
             (fires if one["exp_alerts"] else silent).add(one["alertname"])

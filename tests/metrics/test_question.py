@@ -53,7 +53,7 @@ def test_values_are_parameters_and_never_sql(catalogue: Catalogue) -> None:
 def test_hours_of_the_day_are_counted_from_hours_although_the_range_is_whole_days(
     catalogue: Catalogue,
 ) -> None:
-    days = {"start": "2026-04-01", "end": "2026-04-07", "window": "all", "now": NOW}
+    days: dict[str, Any] = {"start": "2026-04-01", "end": "2026-04-07", "window": "all", "now": NOW}
     by_hour = compile_question(ask(catalogue, "events", dimensions=["hour_of_day"], **days), catalogue)
     assert "landed.window_seconds = 3600" in by_hour.sql
     by_weekday = compile_question(ask(catalogue, "events", dimensions=["weekday"], **days), catalogue)
