@@ -128,6 +128,33 @@ def freshness(
 
 
 @app.command()
+def scrape(
+    streams: Annotated[int, typer.Option(min=1, help="Streams of the large installation.")] = 50,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of each of their topics.")] = 64,
+    scrapes: Annotated[int, typer.Option(min=10, help="Scrapes of each installation.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Measure how long a scrape of /metrics takes, and what measuring costs; 1 if one took 200 ms."""
+    for extra in ("local", "serve"):
+        extras.require(extra, "'headrace bench scrape'")  # type: ignore[arg-type]
+    from headrace.bench.scrape import scrape as run
+
+    screen = Console(stderr=True) if as_json else console
+    found = run(_home(), screen.print, streams=streams, partitions=partitions, scrapes=scrapes)
+    lines = [
+        f"[bold]{name}[/]  p50 {one.p50:.1f} ms, p99 {one.p99:.1f} ms, worst {one.worst:.1f} ms"
+        f" ({one.series:,} series, {one.bytes / 1_000:,.0f} kB)"
+        for name, one in (("large", found.large), ("real", found.real))
+    ]
+    lines.append(
+        f"measuring {found.parts} parts took {found.core_seconds:.2f} core s in {found.seconds:.0f} s"
+        f" ({found.core_seconds / found.seconds:.1%} of a core)"
+    )
+    emit(asdict(found), as_json, lines)
+    raise typer.Exit(1 if max(found.large.p99, found.real.p99) >= 200 else 0)
+
+
+@app.command()
 def idle(
     minutes: Annotated[float, typer.Option(min=1, help="How long to measure.")] = 60.0,
     rate: Annotated[float, typer.Option(min=0.1, help="Simulated events per second, on average.")] = 20.0,
