@@ -13,7 +13,7 @@ def test_scrapes_are_timed_over_every_series_that_is_told() -> None:
     for one in made.kept:
         one.look()
     found = Scrapes.of(made, 10)
-    body, _ = made.text()
+    body = made.text()
     assert found.series == sum(not line.startswith("#") for line in body.decode().splitlines())
     assert body.count(b"kafka_consumergroup_lag{") == 3 * 4 + 3, "of each partition, and as any family"
     assert found.bytes > 1_000

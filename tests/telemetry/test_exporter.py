@@ -17,7 +17,7 @@ from headrace.pipelines import Pipeline, discover
 from headrace.telemetry import families as f
 from headrace.telemetry.background import Kept
 from headrace.telemetry.exporter import CollectorsOwn, Exporter
-from headrace.telemetry.families import FAMILIES, MOST_SERIES, Reading, metrics
+from headrace.telemetry.families import FAMILIES, MOST_SERIES, Reading, lines, page
 from headrace.telemetry.parts import MOST_PARTITIONS, Grown, Part, partitions
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -25,8 +25,7 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def told(exporter: Exporter) -> Series:
     """Samples of a scrape, by name and labels."""
-    body, content_type = exporter.text()
-    assert content_type.startswith("text/plain")
+    body = exporter.text()
     return {
         (sample.name, tuple(sorted((k, v) for k, v in sample.labels.items() if v))): sample.value
         for family in text_string_to_metric_families(body.decode())
@@ -45,7 +44,9 @@ class Clock:
 
 
 def measured(kept: Kept) -> dict[str, float]:
-    return {one.family.name: one.value for one in kept.readings()}
+    look = kept.told()
+    readings = [*kept.state(), *(look.readings if look else ())]
+    return {one.family.name: one.value for one in readings}
 
 
 def test_every_family_has_a_name_a_unit_and_a_line_about_it() -> None:
@@ -149,17 +150,27 @@ def test_a_scrape_waits_for_nothing_and_a_broken_part_leaves_the_others() -> Non
 
 
 def test_parts_of_one_family_are_one_family_and_repeats_are_one_series() -> None:
-    found = list(
-        metrics([f.UNPUBLISHED(1, "a"), f.STALE_DAYS(2, "a"), f.UNPUBLISHED(3, "b"), f.UNPUBLISHED(4, "a")])
-    )
-    assert [one.name for one in found].count("headrace_unpublished_versions") == 1
-    [own] = [one for one in found if one.name == "headrace_unpublished_versions"]
-    assert {s.labels["stream"]: s.value for s in own.samples} == {"a": 4, "b": 3}
+    one, other = [f.UNPUBLISHED(1, "a"), f.STALE_DAYS(2, "a"), f.UNPUBLISHED(4, "a")], [f.UNPUBLISHED(3, "b")]
+    text = page([lines(one), lines(other), lines(other)])
+    assert text.count("# TYPE headrace_unpublished_versions gauge") == 1
+    found = [line for line in text.splitlines() if line.startswith("headrace_unpublished_versions")]
+    assert found == [
+        'headrace_unpublished_versions{stream="a"} 4.0',
+        'headrace_unpublished_versions{stream="b"} 3.0',
+    ]
+
+
+def test_labels_are_escaped_and_a_counter_is_one() -> None:
+    text = page([lines([f.WAITING(1, 'a "quoted" \\ \n name', "s", "k"), f.LANDED(2, "s", "t", "good")])])
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    [waiting] = found["headrace_source_waiting_messages"].samples
+    assert waiting.labels["stream"] == 'a "quoted" \\ \n name'
+    assert found["headrace_landed_rows"].type == "counter"
 
 
 def test_more_series_than_the_bound_are_counted_and_left_out() -> None:
     many = [f.RUNS(1, f"job_{n}", "started") for n in range(MOST_SERIES + 5)]
-    found = {one.name: one for one in metrics(many)}
+    found = {one.name: one for one in text_string_to_metric_families(page([lines(many)]))}
     assert len(found["headrace_runs"].samples) == MOST_SERIES
     assert found["headrace_exporter_series_left_out"].samples[0].value == 5
 
@@ -237,11 +248,5 @@ def test_what_the_collector_counts_is_passed_on_and_nothing_else_of_it() -> None
     assert ("headrace_collector_request_seconds_count", ()) not in told(exporter)
 
 
-def test_openmetrics_is_told_to_those_who_ask_for_it() -> None:
-    exporter = Exporter([])
-    body, content_type = exporter.text("application/openmetrics-text; version=1.0.0")
-    assert content_type.startswith("application/openmetrics-text")
-    assert body.endswith(b"# EOF\n")
-    assert b"process_cpu_seconds" in body
-    only, _ = exporter.text(names=["headrace_exporter_series_left_out"])
-    assert b"process_cpu_seconds" not in only
+def test_the_process_itself_is_told() -> None:
+    assert told(Exporter([]))["process_resident_memory_bytes", ()] > 0

@@ -28,6 +28,7 @@ class Scrapes:
         series: Series of each.
         bytes: Bytes of each.
         p50, p99, worst: ms.
+        core: Processor time of one, ms: what the others would be on a machine with nothing else to do.
     """
 
     series: int
@@ -35,18 +36,20 @@ class Scrapes:
     p50: float
     p99: float
     worst: float
+    core: float
 
     @classmethod
     def of(cls, made: Exporter, scrapes: int) -> Scrapes:
         """Scrape so many times."""
-        took, body = [], b""
+        took, body, cpu = [], b"", time.process_time()
         for _ in range(scrapes):
             began = time.perf_counter()
-            body, _type = made.text()
+            body = made.text()
             took.append((time.perf_counter() - began) * 1_000)
+        core = (time.process_time() - cpu) * 1_000 / scrapes
         series = sum(1 for line in body.splitlines() if line and not line.startswith(b"#"))
         hundredth = statistics.quantiles(took, n=100)[98]
-        return cls(series, len(body), statistics.median(took), hundredth, max(took))
+        return cls(series, len(body), statistics.median(took), hundredth, max(took), core)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def scrape(
     found = run(_home(), screen.print, streams=streams, partitions=partitions, scrapes=scrapes)
     lines = [
         f"[bold]{name}[/]  p50 {one.p50:.1f} ms, p99 {one.p99:.1f} ms, worst {one.worst:.1f} ms"
-        f" ({one.series:,} series, {one.bytes / 1_000:,.0f} kB)"
+        f", {one.core:.1f} core ms ({one.series:,} series, {one.bytes / 1_000:,.0f} kB)"
         for name, one in (("large", found.large), ("real", found.real))
     ]
     lines.append(

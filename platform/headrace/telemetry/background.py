@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from headrace.core.errors import HeadraceError
 from headrace.telemetry import families as f
-from headrace.telemetry.families import Reading
+from headrace.telemetry.families import Lines, Reading, lines
 from headrace.telemetry.parts import Part
 
 log = logging.getLogger(__name__)
@@ -36,12 +36,14 @@ class Look:
         began: When it began, by the clock.
         seconds: How long it took.
         readings: What was measured; empty for one that failed.
+        lines: The same as it is told.
         wrong: Why it failed; empty if it did not.
     """
 
     began: float
     seconds: float
     readings: tuple[Reading, ...] = ()
+    lines: Lines = field(default_factory=dict)
     wrong: str = ""
 
 
@@ -109,7 +111,7 @@ class Kept:
         if wrong:
             self.failures += 1
             self._say(wrong)
-        found = Look(began, self.clock() - began, readings, wrong)
+        found = Look(began, self.clock() - began, readings, lines(readings), wrong)
         self.last = found
         return found
 
@@ -118,19 +120,22 @@ class Kept:
         if self.last is None or self.last.wrong != wrong:
             log.warning("telemetry: %s: %s", "/".join(label for label in self.part.labels if label), wrong)
 
-    def readings(self) -> Iterator[Reading]:
-        """Yield what is to be told of the part now. Never waits."""
+    def told(self) -> Look | None:
+        """Return the last look if it is to be told; None if it failed or is past its deadline. Never waits."""
+        last = self.last
+        if last is None or last.wrong or self.clock() - last.began > self.deadline:
+            return None
+        return last
+
+    def state(self) -> Iterator[Reading]:
+        """Yield how the part itself is. Never waits."""
         last, labels, now = self.last, self.part.labels, self.clock()
         yield f.PART_FAILURES(self.failures, *labels)
         if last is None:
             if now - self._began > self.deadline:  # hangs in its first look
                 yield f.PART_UP(0, *labels)
             return
-        age = now - last.began
-        up = not last.wrong and age <= self.deadline
-        yield f.PART_UP(up, *labels)
+        yield f.PART_UP(self.told() is not None, *labels)
         yield f.PART_SECONDS(last.seconds, *labels)
         if not last.wrong:
-            yield f.PART_AGE(age, *labels)
-        if up:
-            yield from last.readings
+            yield f.PART_AGE(now - last.began, *labels)

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -30,7 +30,11 @@ MOST_STREAMS = 100
 _FOLLOW_SECONDS = 10.0
 
 
-class Exporter(Collector):
+#: Content type of ``Exporter.text``.
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class Exporter:
     """The measurements of an installation. ``start`` it, ask for ``text`` from any thread, ``stop`` it in the end.
 
     Args:
@@ -55,7 +59,6 @@ class Exporter(Collector):
         self._thread: threading.Thread | None = None
         #: Others may add collectors of what they count themselves.
         self.registry = CollectorRegistry()
-        self.registry.register(self)
         self.registry.register(ProcessCollector(registry=None))
 
     def _kept(self, part: Part) -> Kept:
@@ -113,30 +116,16 @@ class Exporter(Collector):
     def readings(self) -> Iterator[Reading]:
         """Yield what is to be told now. Never waits."""
         for one in self.kept:
-            yield from one.readings()
+            yield from one.state()
+            if (told := one.told()) is not None:
+                yield from told.readings
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield what is to be told now, grouped, as the client library asks for it."""
-        return families.metrics(self.readings())
-
-    def describe(self) -> Iterable[Metric]:
-        """Name nothing ahead, so that registering asks no service."""
-        return ()
-
-    def text(self, accept: str = "", names: Iterable[str] = ()) -> tuple[bytes, str]:
-        """Render what is to be told now.
-
-        Args:
-            accept: The ``Accept`` header of the request: Prometheus' text format, or OpenMetrics.
-            names: Samples to render; none for all.
-
-        Returns:
-            The body and its content type.
-        """
-        encode, content_type = choose_encoder(accept)
-        chosen = list(names)
-        registry = self.registry.restricted_registry(chosen) if chosen else self.registry
-        return bytes(encode(registry)), content_type
+    def text(self) -> bytes:
+        """Render what is to be told now, in Prometheus' text format. Never waits."""
+        kept = self.kept
+        told = [look.lines for one in kept if (look := one.told()) is not None]
+        states = families.lines(reading for one in kept for reading in one.state())
+        return families.page([*told, states]).encode() + generate_latest(self.registry)
 
 
 class CollectorsOwn(Collector):

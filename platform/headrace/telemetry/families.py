@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 #: Series of one family at most; more are left out, and counted.
@@ -239,17 +240,53 @@ SERIES_LEFT_OUT = _gauge(
 )
 
 
+#: Lines of a scrape by family and series: what is told of each.
+Lines = dict[str, dict[str, str]]
+
+
 def metrics(readings: Iterable[Reading]) -> Iterator[Metric]:
-    """Group readings by family, in the order of their declaration; a repeated series keeps its last value."""
+    """Group readings by family; a repeated series keeps its last value."""
     found: dict[Family, dict[tuple[str, ...], Reading]] = {}
     for one in readings:
         found.setdefault(one.family, {})[one.labels] = one
-    left_out = 0
+    yield from (family.metric(series.values()) for family, series in found.items())
+
+
+def lines(readings: Iterable[Reading]) -> Lines:
+    """Render readings once, when they are measured: rendering is most of what a scrape would cost."""
+    found: Lines = {}
+    for metric in metrics(readings):
+        text = generate_latest(_Only(metric)).decode()
+        told = [line for line in text.splitlines() if line and not line.startswith("#")]
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        found[name] = {line.rpartition(" ")[0]: line for line in told}
+    return found
+
+
+def page(parts: Iterable[Lines]) -> str:
+    """Put the lines of all parts together, as one page in Prometheus' text format, with bounds."""
+    every, out, left_out = list(parts), [], 0
     for family in FAMILIES:
-        if family is SERIES_LEFT_OUT:
+        told: dict[str, str] = {}
+        for one in every:
+            told.update(one.get(family.name, {}))
+        if not told:
             continue
-        series = list(found.get(family, {}).values())
-        left_out += max(0, len(series) - MOST_SERIES)
-        if series:
-            yield family.metric(series[:MOST_SERIES])
-    yield SERIES_LEFT_OUT.metric([SERIES_LEFT_OUT(left_out)])
+        left_out += max(0, len(told) - MOST_SERIES)
+        out += [f"# HELP {family.name} {family.said}", f"# TYPE {family.name} {family.kind}"]
+        out += list(told.values())[:MOST_SERIES]
+    for line in lines([SERIES_LEFT_OUT(left_out)])[SERIES_LEFT_OUT.name].values():
+        out += [f"# HELP {SERIES_LEFT_OUT.name} {SERIES_LEFT_OUT.said}"]
+        out += [f"# TYPE {SERIES_LEFT_OUT.name} {SERIES_LEFT_OUT.kind}", line]
+    return "\n".join(out) + "\n"
+
+
+class _Only(CollectorRegistry):
+    """A registry of one metric."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
