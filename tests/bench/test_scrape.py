@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from headrace.bench.scrape import Scrapes, _broken, _parts
-from headrace.telemetry import Exporter
+from headrace.telemetry.exporter import Exporter
 
 
 def test_scrapes_are_timed_over_every_series_that_is_told() -> None:

@@ -21,9 +21,9 @@ from headrace.pipelines import discover_for
 from headrace.producers.kafka import KafkaProducer
 from headrace.streams.drain import drain
 from headrace.streams.stream import Stream
-from headrace.telemetry import exporter, platform
+from headrace.telemetry import platform
 from headrace.telemetry.background import Kept
-from headrace.telemetry.exporter import Exporter
+from headrace.telemetry.exporter import Exporter, exporter
 
 TOPIC, GROUP = "analytics_events", "headrace-events"
 GOOD, BAD, LATER = 12, 3, 5

@@ -13,7 +13,7 @@ from typing import Any
 from headrace.config.settings import load_settings
 from headrace.core.errors import Retriable
 from headrace.local.embedded import EmbeddedStack
-from headrace.telemetry import Exporter, exporter
+from headrace.telemetry.exporter import Exporter, exporter
 from headrace.telemetry.families import FAMILIES, LAG, OFFSET, Reading
 from headrace.telemetry.parts import Part
 

@@ -9,13 +9,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from headrace.core.errors import HeadraceError
-from headrace.serving import operation, page, problem
+from headrace.serving import measured, operation, page, problem
 from headrace.serving.base import Services
 
 #: Makes the routes of a room from the services.
 Room = Callable[[Services], Sequence[BaseRoute]]
 #: The rooms whose routes are served; the first route that fits a path answers.
-ROOMS: tuple[Room, ...] = (operation.routes, page.routes)
+ROOMS: tuple[Room, ...] = (operation.routes, measured.routes, page.routes)
 
 
 def application(services: Services) -> Starlette:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -28,10 +27,6 @@ log = logging.getLogger(__name__)
 #: Streams with parts at most, so that a folder of a thousand pipelines does not make ten thousand threads.
 MOST_STREAMS = 100
 _FOLLOW_SECONDS = 10.0
-
-
-#: Content type of ``Exporter.text``.
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Exporter:

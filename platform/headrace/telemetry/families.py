@@ -235,6 +235,8 @@ PART_AGE = _gauge(
 )
 PART_SECONDS = _gauge("headrace_exporter_part_seconds", "Seconds that the last look at a part took.", *_PART)
 PART_FAILURES = _counter("headrace_exporter_part_failures_total", "Looks at a part that failed.", *_PART)
+#: Told by ``beside``, which imports nothing of this.
+PAGE_AGE = _gauge("headrace_exporter_page_age_seconds", "Age of this page.")
 SERIES_LEFT_OUT = _gauge(
     "headrace_exporter_series_left_out", "Series beyond the bound of their family, which are not told."
 )
