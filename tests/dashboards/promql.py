@@ -10,7 +10,7 @@ from typing import Any
 import promql_parser as promql
 import yaml  # type: ignore[import-untyped]
 
-from headrace.collector.meters import Meters
+from headrace.collector.meters import Counts
 from headrace.dashboards.prometheus import RULES
 from headrace.telemetry.families import FAMILIES
 
@@ -31,7 +31,7 @@ _SUFFIXES = re.compile("_(bucket|sum|count)$")
 def of_the_collector() -> frozenset[str]:
     """Names that the collector tells itself, which are passed on."""
     gauges = ("log_bytes", "waiting_entries", "problems")
-    text = Meters().text({f"headrace_collector_{name}": ("", 0.0) for name in gauges})
+    text = Counts().text({f"headrace_collector_{name}": ("", 0.0) for name in gauges})
     return frozenset(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
 
 
