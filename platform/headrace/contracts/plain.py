@@ -117,7 +117,8 @@ class Plain:
 
     def read_all(self, raws: Sequence[bytes | msgspec.Raw]) -> list[Any]:
         """Return what ``read`` returns of each record; values of a column are looked at together, which is faster."""
-        decode, found = self._decode, []
+        decode = self._decode
+        found: list[Any] = []
         for raw in raws:
             try:
                 found.append(decode(raw))
