@@ -179,6 +179,8 @@ class Oracle:
                 "step": step,
                 "step_name": FUNNEL[step - 1][0],
                 "sessions": reached[step],
+                "sessions_before": reached[step - 1],
+                "all_sessions": reached[0],
                 "share_of_previous_step": reached[step] / reached[step - 1] if reached[step - 1] else None,
                 "share_of_sessions": reached[step] / reached[0],
             }

@@ -16,6 +16,7 @@ from headrace.metrics import Catalogue, Question, Schemas, compile_question, loa
 from marts.conftest import Warehouse, clickhouse_port, new_warehouse
 
 from . import landed
+from .counts import LATENESS, Landed
 
 __all__ = ["clickhouse_port", "new_warehouse"]
 
@@ -33,14 +34,13 @@ class Answers:
     Attributes:
         warehouse: The warehouse.
         catalogue: Definitions that lie in it.
-        events, metrics: Every raw row in it.
+        landed: Every raw row in it.
         now: When the questions are asked.
     """
 
     warehouse: Warehouse
     catalogue: Catalogue
-    events: pl.DataFrame
-    metrics: pl.DataFrame
+    landed: Landed
     now: datetime
 
     def to(self, question: Question) -> pl.DataFrame:
@@ -60,22 +60,24 @@ def answers(new_warehouse: Callable[..., Warehouse]) -> Iterator[Answers]:
     now = datetime.now(UTC).replace(microsecond=0)
     warehouse = new_warehouse("numbers")
     events, metrics = landed.events(now), landed.metrics(now)
-    assert warehouse.dbt("run", lateness_seconds=0)
+    outcome = warehouse.dbt("run")
+    assert outcome, outcome.error
     today = pl.col("occurred_at").dt.date() == now.date()
     for contract, rows in ((EVENTS, events), (METRICS, metrics)):
         warehouse.load(contract.table, rows.filter(~today))
         warehouse.load(contract.table, rows.filter(today))
+        warehouse.load(contract.rejected_table, landed.rejected(contract, now))
     days = [(now - timedelta(days=n)).date() for n in range(landed.DAYS + 2)]
     before = [day for day in days if day != now.date()]
-    span = {"start_date": str(min(before)), "end_date": str(max(before)), "lateness_seconds": 0}
-    assert warehouse.dbt("run", "--select", "tag:daily", **span)
+    span = {"start_date": str(min(before)), "end_date": str(max(before))}
+    outcome = warehouse.dbt("run", "--select", "tag:daily", **span)
+    assert outcome, outcome.error
     for contract in (EVENTS, METRICS):
-        warehouse.adapter.refreshed(contract.table, "lake", 1, before, now)
+        warehouse.adapter.refreshed(contract.table, "lake", 1, before, now + timedelta(seconds=LATENESS))
     own = load(load_settings())
     yield Answers(
         warehouse,
         Catalogue(own.families, Schemas(warehouse.name, warehouse.raw), own.own_width, own.speed_days),
-        events,
-        metrics,
+        Landed(events, metrics, {c.name: landed.rejected(c, now) for c in (EVENTS, METRICS)}, now),
         now,
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
+from headrace.contracts import Contract
 from headrace.contracts.events import EVENTS
 from headrace.contracts.metrics import METRICS
 from marts import rows
 
 DAYS = 12
+#: Lands after everything else, so that it is the repeat.
+LATER = {"_ingested_at": datetime(2100, 1, 1, tzinfo=UTC)}
 EVENTS_A_DAY = 250
 TYPES = ("page_view", "click", "add_to_cart", "purchase", "signup")
 
@@ -36,8 +39,10 @@ def events(now: datetime, seed: int = 11) -> pl.DataFrame:
                 "duration_ms": chance.choice([None, 2_500.0, chance.uniform(0, 9_000)]),
             }
         )
+    for row in made:
+        row["_ingested_at"] = min(now, row["occurred_at"] + timedelta(seconds=chance.choice([0.5, 3, 900])))
     for row in chance.sample(made, len(made) // 10):
-        made.append({**row, "event_type": "repeated", "channel": "other", "user_id": "again"})
+        made.append({**row, **LATER, "event_type": "repeated", "channel": "other", "user_id": "again"})
     return rows.frame(EVENTS, made)
 
 
@@ -65,6 +70,34 @@ def metrics(now: datetime, seed: int = 11) -> pl.DataFrame:
                         "occurred_at": now - timedelta(seconds=ago),
                     }
                 )
+    for row in made:
+        row["_ingested_at"] = row["occurred_at"] + timedelta(seconds=chance.choice([0.5, 3, 900]))
     for row in chance.sample(made, len(made) // 10):
-        made.append({**row, "value": -1.0})
+        made.append({**row, **LATER, "value": -1.0})
     return rows.frame(METRICS, made)
+
+
+def rejected(contract: Contract, now: datetime) -> pl.DataFrame:
+    """Records that the contract refused on the last days, of which some failed two checks."""
+    chance = random.Random(contract.name)
+    table, made = contract.rejected_table, []
+    for n in range(60):
+        at = now - timedelta(days=chance.randrange(DAYS), seconds=1)
+        checks = chance.sample(["isin", "json", "length"], chance.choice([1, 2]))
+        made.append(
+            {
+                **dict.fromkeys(table.schema),
+                "payload": b"{",
+                "reasons": [{"check": one, "column": "channel", "value": "mail"} for one in checks],
+                "contract": contract.name,
+                "contract_version": 1,
+                "rejected_date": at.date(),
+                "_source": "kafka/analytics_events",
+                "_cursor": "kafka/0",
+                "_offset": n,
+                "_index": 0,
+                "_ingested_at": at,
+                "_batch_id": "batch",
+            }
+        )
+    return pl.DataFrame(made, schema=table.schema)

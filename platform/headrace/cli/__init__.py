@@ -21,6 +21,7 @@ from headrace.cli import (
     inspect,
     keys,
     lake,
+    metrics,
     migrate,
     query,
     rejects,
@@ -57,6 +58,7 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(lake.app, name="lake")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(dbt.app, name="dbt")
+app.add_typer(metrics.app, name="metrics")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(bench.app, name="bench")
 

@@ -213,7 +213,7 @@ def _rows(
     values += [f"landed.{name} as {name}" for name in own]
     selected = [*groups, *values] or ["1 as counted"]
     where = [*_within(model, window, plan, bounds), *(f"({sql.format(told[n])})" for n, sql in conditions)]
-    where += [f"({qualified(metric.where, 'landed')})"] if metric.where else []
+    where += [f"({qualified(one, 'landed')})" for one in (model.where, metric.where) if one]
     final = " final" if model.final else ""
     sql = f"select {', '.join(selected)}\nfrom {catalogue.schemas.relation(model)} as landed{final}"
     sql += f"\nwhere {_all_of(where)}"

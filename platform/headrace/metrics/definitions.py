@@ -84,7 +84,7 @@ class Dimension:
 
     def expression(self, alias: str, time: str) -> str:
         """Return it as SQL over the rows ``alias`` of a model with this time column."""
-        return self.sql.replace("{time}", f"{alias}.{time}") if self.sql else f"{alias}.{self.column}"
+        return qualified(self.sql.replace("{time}", time), alias) if self.sql else f"{alias}.{self.column}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,7 @@ class Model:
         live: Whether it holds what was published a moment ago; others hold what the last build has read.
         final: Whether rows replace each other until they are merged.
         states: Columns that are made of its rows by an aggregate: states that other models hold as they are.
+        where: Condition on the rows that count; empty for all.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Model:
     live: bool = False
     final: bool = False
     states: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
 
 
 @dataclass(frozen=True)

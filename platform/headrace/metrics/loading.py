@@ -28,7 +28,19 @@ from headrace.metrics.windows import WINDOWS
 RESERVED = ("window_start", "value", "previous")
 _OWNER = re.compile(r"team:[A-Za-z0-9_]+|[^@\s:]+@[^@\s]+\.[^@\s]+")
 _FAMILY = ("family", "label", "description", "stream", "owner", "models", "dimensions", "metrics")
-_MODEL = ("schema", "time", "day", "widths", "width_column", "dimensions", "grain", "live", "final", "states")
+_MODEL = (
+    "schema",
+    "time",
+    "day",
+    "widths",
+    "width_column",
+    "dimensions",
+    "grain",
+    "live",
+    "final",
+    "states",
+    "where",
+)
 _DIMENSION = ("label", "description", "kind", "column", "sql", "within", "determines")
 _METRIC = (
     "label", "description", "measure", "models", "dimensions", "where", "adds_up_over", "unit", "format", "show",
@@ -175,6 +187,7 @@ class _Reader:
             self.boolean(given, key, "live"),
             self.boolean(given, key, "final"),
             dict(states),
+            self.condition(given, key),
         )
 
     def widths_of(self, value: Any, key: str) -> tuple[int, ...]:
@@ -200,9 +213,6 @@ class _Reader:
         key = f"metrics.{name}"
         given = self.table(value, key, _METRIC, ("label", "measure", "models"))
         measure = self.expression(given["measure"], f"{key}.measure")
-        where = self.text(given, key, "where", "")
-        if where:
-            self.expression(where, f"{key}.where")
         if "(" not in measure:
             raise self.wrong(
                 f"{key}.measure", f"{measure!r} is no aggregate; write one, such as sum({measure})"
@@ -229,7 +239,7 @@ class _Reader:
             self.choice(given.get("format", "integer"), f"{key}.format", FORMATS),
             self.choice(given.get("show", "line"), f"{key}.show", SHOWS),
             self.owner(given, key, owner),
-            where,
+            self.condition(given, key),
             over,
             self.empty(given, key),
         )
@@ -271,6 +281,10 @@ class _Reader:
         columns_of(value)
         return " ".join(value.split())
 
+    def condition(self, given: Mapping[str, Any], key: str) -> str:
+        value = given.get("where")
+        return "" if value is None else self.expression(value, f"{key}.where")
+
     def table(self, value: Any, key: str, known: Iterable[str], needed: Iterable[str]) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise self.wrong(key, f"{value!r} is no table; write {', '.join(needed) or 'keys'} below it")
@@ -284,7 +298,7 @@ class _Reader:
         return value
 
     def named(self, given: Mapping[str, Any], name: str) -> dict[str, Any]:
-        value = given.get(name) or {}
+        value = {} if given.get(name) is None else given[name]
         if not isinstance(value, dict):
             raise self.wrong(name, f"{value!r} is no table of names")
         for one in value:

@@ -11,7 +11,8 @@ with landed as (
         count() as landed,
         countIf(_ingested_at > occurred_at + toIntervalSecond({{ late_after }})) as late,
         quantiles(0.5, 0.99)(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as lags,
-        max(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as longest
+        max(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as longest,
+        max(_ingested_at) as newest
     from {{ ref('stg_' ~ stream) }}
     group by day
     {{ 'union all' if not loop.last }}
@@ -84,6 +85,7 @@ select
     if(landed.landed > 0, landed.lags[1], null) as lateness_p50_seconds,
     if(landed.landed > 0, landed.lags[2], null) as lateness_p99_seconds,
     if(landed.landed > 0, landed.longest, null) as lateness_max_seconds,
+    if(landed.landed > 0, landed.newest, null) as last_landed_at,
     rejected.rejected as rejected,
     by_reason.rejected_by_reason as rejected_by_reason
 from days

@@ -1,0 +1,3 @@
+{{ config(materialized='view') }}
+
+{{ funnel_of(ref('session_metrics_live')) }}
