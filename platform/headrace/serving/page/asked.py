@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from headrace.core.errors import BadData
@@ -13,6 +14,9 @@ from headrace.serving.base import Services
 from headrace.serving.page.address import Span
 from headrace.serving.page.numbers import FORMS, Answer
 
+#: Questions of the page at the same time; others wait within the time of their panel, and leave turns to programs.
+_AT_ONCE = 5
+
 
 class Asked:
     """Answers questions through the services of a server."""
@@ -20,6 +24,7 @@ class Asked:
     def __init__(self, services: Services, catalogue: Catalogue) -> None:
         """Answer with the definitions of a catalogue."""
         self._services, self._catalogue = services, catalogue
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     def knows(self, metric: str, /) -> bool:
         """Tell whether there is such a metric."""
@@ -65,7 +70,8 @@ class Asked:
         except QuestionError as error:
             raise BadData(str(error)) from error
         given_as = {name.removeprefix("param_"): text for name, text in plain(statement.parameters).items()}
-        rows = await self._services.warehouse.rows(statement.sql, given_as)
+        async with self._turns:
+            rows = await self._services.warehouse.rows(statement.sql, given_as)
         label, _, form = self.described(metric)
         ignored = tuple(name for name in given if name not in known)
         return Answer(rows, label, form, window, None, ignored)

@@ -39,6 +39,7 @@ class Chart:
         step: Width of a window, s.
         shape: ``line`` or ``bars``.
         before: Begin of the windows of the period before, beside ``moments``.
+        unfinished: Whether the last window is still going on, so that its values grow.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Chart:
     step: int = 3600
     shape: str = "line"
     before: tuple[datetime, ...] = ()
+    unfinished: bool = False
 
     @property
     def empty(self) -> bool:
@@ -65,6 +67,7 @@ class Chart:
             "form": self.form,
             "step": self.step,
             "shape": self.shape,
+            "unfinished": self.unfinished,
         }
 
     @property

@@ -98,7 +98,7 @@ def window_of(span: Span) -> str:
     length = span.end - span.start
     if length <= timedelta(hours=3):
         return "minute"
-    return "hour" if length <= timedelta(days=4) else "day"
+    return "hour" if length <= timedelta(days=8) else "day"
 
 
 def moments(span: Span, window: str) -> list[datetime]:
@@ -158,7 +158,8 @@ async def over_time(
         earlier, shift = answers[1].values, span.start - span.before.start
         before = tuple(when - shift for when in at)
         drawn.append(Line("Period before", tuple(earlier.get(when, empty) for when in before), 0))
-    return Chart(label, tuple(at), tuple(drawn), form, WIDTHS[window], shape, before)
+    going_on = bool(at) and at[-1] <= present < at[-1] + timedelta(seconds=WIDTHS[window])
+    return Chart(label, tuple(at), tuple(drawn), form, WIDTHS[window], shape, before, going_on)
 
 
 def said(value: Any) -> str:

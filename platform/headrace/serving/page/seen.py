@@ -203,6 +203,7 @@ class EventSeen:
         stream: Its stream.
         source: Where it came from.
         label: What it is, in a few words.
+        detail: Some of its values.
         payload: Its row, or the payload that was rejected, as text.
         reasons: Why it was rejected: check, column, value; none for a good one.
     """
@@ -211,6 +212,7 @@ class EventSeen:
     stream: str
     source: str
     label: str
+    detail: str
     payload: str
     reasons: tuple[tuple[str, str, str], ...] = ()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from headrace.core.errors import BadData, HeadraceError, Retriable
+from headrace.core.errors import BadData, HeadraceError, HistoryGone, Retriable
 from headrace.serving.page import words
 from headrace.serving.page.address import DEFAULT_PERIOD, FILTERS, PERIODS, Span, View, Wrong
 from headrace.serving.page.beside import Worker
@@ -358,6 +359,13 @@ def _judged(error: Exception) -> tuple[int, str, str]:
         return 400, "That cannot be shown", str(error)
     if isinstance(error, Retriable | TimeoutError):
         return 503, "No answer for now", str(error) or "it took too long; ask for fewer days, or try again"
+    if isinstance(error, HistoryGone):
+        return 410, "That is no longer kept", str(error)
     if isinstance(error, HeadraceError):
-        return 500, "This does not work", str(error)
+        return 500, "This does not work", _brief(str(error))
     return 500, "This does not work", "a defect of the page; the log of the server says more"
+
+
+def _brief(message: str) -> str:
+    """Leave out the statement that the warehouse refused: the log has it."""
+    return re.split(r"[.:]?\s+In scope |: While processing ", message)[0]

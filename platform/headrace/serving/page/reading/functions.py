@@ -245,8 +245,16 @@ def _good(stream: str, row: dict[str, Any]) -> EventSeen:
     own = {name: value for name, value in row.items() if value is not None and not name.startswith("_")}
     label = next((str(own[name]) for name in _LABELS if name in own), next(iter(own), ""))
     said = [f"{name}: {cell(value)}" for name, value in own.items()]
+    texts = [value for name, value in own.items() if isinstance(value, str) and not name.endswith("_id")]
+    numbers = [cell(value) for value in own.values() if isinstance(value, float)]
+    detail = " · ".join(one for one in dict.fromkeys([*texts, *numbers]) if one != label and len(one) < 60)
     return EventSeen(
-        row["_ingested_at"].astimezone(UTC), stream, row["_source"], label, _cut("\n".join(said), _PAYLOAD)
+        row["_ingested_at"].astimezone(UTC),
+        stream,
+        row["_source"],
+        label,
+        detail,
+        _cut("\n".join(said), _PAYLOAD),
     )
 
 
@@ -265,6 +273,7 @@ def _rejected(stream: str, row: dict[str, Any]) -> EventSeen:
         stream,
         row["_source"],
         label or "rejected",
+        " ".join(text.split())[:200],
         _cut(text, _PAYLOAD),
         reasons or (("rejected", "", ""),),
     )

@@ -53,7 +53,7 @@ SCREEN = Screen(
     "Hours",
     "When in the week things happen, added up over the weeks of the period.",
     "Product",
-    (Panel("heat", "Hour by day of the week", "hours", _heat, "w12 h-tall", note="UTC"),),
+    (Panel("heat", "Hour by day of the week", "hours", _heat, "w12 h-heat", note="UTC"),),
     parameters=("metric",),
     filters=("channel", "event_type"),
     foot="Each event counts in the hour in which it happened.",

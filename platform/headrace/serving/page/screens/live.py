@@ -18,6 +18,8 @@ from headrace.serving.page.site import Looking, Panel, Screen
 MINUTES = 30
 #: Newest events of each table, and seconds for which they are looked for.
 EVENTS, SECONDS = 30, 2.0
+#: Events that are shown.
+SHOWN = 50
 WHICH = {"all": "All", "good": "Good", "rejected": "Rejected"}
 
 
@@ -69,7 +71,7 @@ async def _feed(looking: Looking) -> Mapping[str, Any]:
         (name, looking.view.link(show=None if one == "all" else one), one == which)
         for one, name in WHICH.items()
     ]
-    return {"events": chosen[: 2 * EVENTS], "some": bool(events), "choices": choices}
+    return {"events": chosen[:SHOWN], "some": bool(events), "choices": choices}
 
 
 def _extra(looking: Looking) -> Mapping[str, Any]:

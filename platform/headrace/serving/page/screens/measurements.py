@@ -58,7 +58,7 @@ def _chosen(known: Sequence[Series], looking: Looking) -> Series | None:
     fitting = [one for one in known if one.name == wanted and (not kind or one.kind == kind)]
     if wanted:
         return fitting[0] if fitting else None
-    return next((one for one in known if one.kind == "histogram"), known[0] if known else None)
+    return known[0] if known else None
 
 
 async def _list(looking: Looking) -> Mapping[str, Any]:

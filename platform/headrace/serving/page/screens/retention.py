@@ -88,6 +88,6 @@ SCREEN = Screen(
     "Retention",
     "Of the users first seen on a day, how many came back so many days later.",
     "Product",
-    (Panel("heat", "Days since the first", "retention", _heat, "w12 h-tall", note="share of the cohort"),),
+    (Panel("heat", "Days since the first", "retention", _heat, "w12 h-heat", note="share of the cohort"),),
     foot="A user counts on each UTC day with an event. Day 0 is the day on which they were first seen.",
 )

@@ -51,7 +51,7 @@ function ticks(_plot, splits, _axis, _space, apart) {
   let day = "";
   return splits.map((seconds) => {
     const at = new Date(seconds * 1000), own = dayOf(at);
-    if (apart >= 86400) return own;
+    if (apart >= 86400) return own;  // whole days
     const midnight = at.getUTCHours() === 0 && at.getUTCMinutes() === 0;
     const text = midnight && own !== day ? own : clock(at);
     day = own;
@@ -85,31 +85,36 @@ function draw(figure) {
   const bars = data.shape === "bars";
   const at = (n, line) => (line.colour === 0 && data.before.length ? data.before[n] : data.x[n]);
   const rows = (n) => data.lines.map((line) => [
-    line.colour === 0 && data.before.length ? when(at(n, line), data.step) : data.lines.length > 1 && data.lines[1].colour !== 0 ? line.label : line.label,
+    line.colour === 0 && data.before.length ? when(at(n, line), data.step) : line.label,
     written(line.values[n], data.form),
   ]);
   const strokes = data.lines.map((line) => colour(line.colour ? `--s${line.colour}` : "--s-prev"));
   const soft = (c) => `color-mix(in srgb, ${c} 14%, transparent)`;
   const faint = colour("--line"), text = colour("--muted");
+  // a window that is still going on is drawn as such: its values grow yet
+  const last = data.x.length - 1, open = data.unfinished && !bars && last > 0;
+  const drawn = data.lines.flatMap((line, n) => (open && line.colour
+    ? [{ line, n, values: line.values.map((one, at) => (at === last ? null : one)) }, { line, n, part: "end", values: line.values.map((one, at) => (at < last - 1 ? null : one)) }]
+    : [{ line, n, values: line.values }]));
   const options = {
     width: place.clientWidth,
     height: place.clientHeight,
-    padding: [10, 8, 0, 0],
+    padding: [10, 22, 0, 0],
     tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC"),
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7, width: 2, fill: () => colour("--surface") } },
-    scales: { y: { range: (_u, _low, high) => [0, high > 0 ? high * 1.08 : 1] }, x: { time: true } },
-    series: [{}, ...data.lines.map((line, n) => ({
+    scales: { y: { range: (_u, _low, high) => [0, high > 0 ? high * 1.08 : 1] }, x: { time: true, range: bars ? (_u, low, high) => [low - data.step / 2, high + data.step / 2] : undefined } },
+    series: [{}, ...drawn.map(({ line, n, part }) => ({
       label: line.label,
       stroke: strokes[n],
       width: line.colour === 0 ? 1.5 : bars ? 0 : 2,
-      dash: line.colour === 0 ? [5, 4] : undefined,
+      dash: line.colour === 0 ? [5, 4] : part === "end" ? [3, 4] : undefined,
       fill: bars && line.colour ? strokes[n] : n === 0 && data.lines.every((one) => one.colour < 2) ? soft(strokes[n]) : undefined,
       paths: bars && line.colour ? uPlot.paths.bars({ size: [0.8, 48], radius: 0.15 }) : undefined,
       points: { show: false },
     }))],
     axes: [
-      { stroke: text, grid: { show: false }, ticks: { stroke: faint, size: 4 }, values: ticks, font: `11px ${getComputedStyle(document.body).fontFamily}`, gap: 4, size: 28, space: 64 },
+      { stroke: text, grid: { show: false }, ticks: { stroke: faint, size: 4 }, values: ticks, font: `11px ${getComputedStyle(document.body).fontFamily}`, gap: 4, size: 28, space: 64, incrs: data.step >= 86400 ? [1, 2, 3, 7, 14, 28, 56, 112].map((one) => one * 86400) : [60, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 345600] },
       { stroke: text, grid: { stroke: faint, width: 1 }, ticks: { show: false }, border: { show: false }, values: (_u, marks) => marks.map((one) => written(one, data.form)), font: `11px ${getComputedStyle(document.body).fontFamily}`, gap: 6, size: (_u, values) => 14 + 6.4 * Math.max(3, ...(values || []).map((one) => one.length)), space: 44 },
     ],
     hooks: {
@@ -123,7 +128,7 @@ function draw(figure) {
   };
   plots.get(figure)?.plot.destroy();
   place.querySelectorAll(".uplot").forEach((one) => one.remove());
-  const plot = new uPlot(options, [data.x, ...data.lines.map((line) => line.values)], place);
+  const plot = new uPlot(options, [data.x, ...drawn.map((one) => one.values)], place);
   place.querySelector(".still")?.classList.add("covered");
   plots.set(figure, { plot, data, rows });
   if (!place.dataset.keys) {
@@ -268,5 +273,7 @@ if (stream) {
   addEventListener("pagehide", () => source.close());
 }
 
+const menu = document.querySelector(".side nav"), here = menu?.querySelector("[aria-current]");
+if (here && menu.scrollWidth > menu.clientWidth) menu.scrollLeft = here.offsetLeft - menu.clientWidth / 2 + here.offsetWidth / 2;
 document.documentElement.classList.add("js");
 charts(document);
