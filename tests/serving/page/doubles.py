@@ -9,7 +9,9 @@ from typing import Any
 
 from headrace.config.settings import Settings
 from headrace.core.errors import HeadraceError
+from headrace.metrics import ask
 from headrace.serving.page.address import Span
+from headrace.serving.page.asked import fitting
 from headrace.serving.page.numbers import FORMS, Answer, moments
 from headrace.serving.page.reading import functions
 from headrace.serving.page.seen import CheckSeen, HealthSeen, StreamSeen
@@ -65,6 +67,9 @@ class Pretended:
     def dimensions(self, metric: str, /) -> tuple[str, ...]:
         return tuple(self.catalogue.dimensions_of(self.catalogue.metric(metric)))
 
+    def window(self, metric: str, wanted: str, /) -> str:
+        return fitting(self.catalogue, metric, wanted)
+
     def described(self, metric: str, /) -> tuple[str, str, str]:
         found = self.catalogue.metric(metric)
         return found.label, found.description, FORMS.get(found.format, "number")
@@ -83,6 +88,8 @@ class Pretended:
     ) -> Answer:
         known = self.dimensions(metric)
         assert set(dimensions) <= set(known), (metric, dimensions)
+        # refuses what no model can answer
+        ask(self.catalogue, metric, start=span.start, end=span.end, window=window, dimensions=dimensions)
         self.asked.append((metric, span, dict(filters or {})))
         if metric in self.fails:
             raise self.fails[metric]

@@ -10,12 +10,21 @@ from headrace.metrics.catalogue import Catalogue
 from headrace.metrics.compile import compile_question, plain
 from headrace.metrics.errors import QuestionError
 from headrace.metrics.question import ask
+from headrace.metrics.windows import WINDOWS
 from headrace.serving.base import Services
 from headrace.serving.page.address import Span
 from headrace.serving.page.numbers import FORMS, Answer
 
 #: Questions of the page at the same time; others wait within the time of their panel, and leave turns to programs.
 _AT_ONCE = 5
+
+
+def fitting(catalogue: Catalogue, metric: str, wanted: str) -> str:
+    """Return a window that a metric has: the wanted one, or else the next that is wider."""
+    offered = catalogue.windows_of(catalogue.metric(metric))
+    names = list(WINDOWS)
+    wider = [one for one in offered if names.index(one) >= names.index(wanted)]
+    return wider[0] if wider else offered[-1]
 
 
 class Asked:
@@ -33,6 +42,10 @@ class Asked:
     def dimensions(self, metric: str, /) -> tuple[str, ...]:
         """Return the names of the dimensions that a metric has."""
         return tuple(self._catalogue.dimensions_of(self._catalogue.metric(metric)))
+
+    def window(self, metric: str, wanted: str, /) -> str:
+        """Return a window that a metric has: the wanted one, or else the next that is wider."""
+        return fitting(self._catalogue, metric, wanted)
 
     def described(self, metric: str, /) -> tuple[str, str, str]:
         """Return label, description and form of a metric."""

@@ -33,8 +33,9 @@ class Answer:
         label: Name of the metric.
         form: How its values are written, as of ``words.FORMATS``.
         window: Name of the window.
-        fresh: When what it is made of was last published or built; None if nothing says.
+        fresh: When the newest publication in it was; None if nothing says.
         ignored: Filters that the metric does not have.
+        age: For how long it has been kept, s, where the warehouse is away; None where it is of now.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -43,6 +44,7 @@ class Answer:
     window: str = "all"
     fresh: datetime | None = None
     ignored: tuple[str, ...] = field(default=())
+    age: int | None = None
 
     @property
     def total(self) -> float | None:
@@ -82,6 +84,9 @@ class Numbers(Protocol):
 
     def dimensions(self, metric: str, /) -> tuple[str, ...]:
         """Return the names of the dimensions that a metric has."""
+
+    def window(self, metric: str, wanted: str, /) -> str:
+        """Return a window that a metric has: the wanted one, or else the next that is wider."""
 
     def described(self, metric: str, /) -> tuple[str, str, str]:
         """Return label, description and form of a metric."""
@@ -145,7 +150,7 @@ async def over_time(
     shape: str = "line",
 ) -> Chart:
     """Ask for a metric over time, beside that of the period before."""
-    window = window or window_of(span)
+    window = numbers.window(metric, window or window_of(span))
     asked = [numbers.ask(metric, span, window=window, filters=filters)]
     if compare:
         asked.append(numbers.ask(metric, span.before, window=window, filters=filters))

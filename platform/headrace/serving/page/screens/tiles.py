@@ -76,7 +76,7 @@ async def _tiles(metrics: Sequence[str], linked: bool, looking: Looking) -> Mapp
 
 async def _tile(metric: str, current: bool, first: bool, looking: Looking) -> Tile:
     numbers, span, filters = looking.numbers, looking.span, looking.filters
-    window = window_of(span)
+    window = numbers.window(metric, window_of(span))
     asked = [
         numbers.ask(metric, span, filters=filters),
         numbers.ask(metric, span, window=window, filters=filters),

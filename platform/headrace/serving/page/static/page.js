@@ -115,7 +115,7 @@ function draw(figure) {
     }))],
     axes: [
       { stroke: text, grid: { show: false }, ticks: { stroke: faint, size: 4 }, values: ticks, font: `11px ${getComputedStyle(document.body).fontFamily}`, gap: 4, size: 28, space: 64, incrs: data.step >= 86400 ? [1, 2, 3, 7, 14, 28, 56, 112].map((one) => one * 86400) : [60, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 345600] },
-      { stroke: text, grid: { stroke: faint, width: 1 }, ticks: { show: false }, border: { show: false }, values: (_u, marks) => marks.map((one) => written(one, data.form)), font: `11px ${getComputedStyle(document.body).fontFamily}`, gap: 6, size: (_u, values) => 14 + 6.4 * Math.max(3, ...(values || []).map((one) => one.length)), space: 44 },
+      { stroke: text, grid: { stroke: faint, width: 1 }, ticks: { show: false }, border: { show: false }, values: (_u, marks) => marks.map((one) => written(one, data.form).replace(/\.0%$/, "%")), font: `11px ${getComputedStyle(document.body).fontFamily}`, gap: 6, size: (_u, values) => 14 + 6.4 * Math.max(3, ...(values || []).map((one) => one.length)), space: 44 },
     ],
     hooks: {
       setCursor: [(u) => {
