@@ -166,6 +166,26 @@ def test_entries_of_a_stream_that_is_no_more_stay_and_are_named(place: Place) ->
     assert next(e.stream for _, e in place.log.read(30)) == "gone"
 
 
+def test_entries_of_a_stream_that_is_no_more_go_if_they_had_landed(place: Place) -> None:
+    """What had not landed when the stream was last seen stays, and is named."""
+    former = Topic()
+    place.dispatcher.follow("former", former)
+    place.log.append([entry(str(n), "former") for n in range(20)])
+
+    def landed() -> bool:
+        former.ingest()
+        return place.dispatcher.ways["former"].landed >= 20
+
+    eventually(landed, WITHIN, "landing")
+    place.log.append([entry("20", "former")])  # comes to the topic, and not into the lake
+    place.append(10)
+    place.stop()
+    place.start()
+    eventually(lambda: bool(place.dispatcher.problems), WITHIN, "its name")
+    assert "stream 'former' from 20 on" in place.dispatcher.problems[0]
+    eventually(lambda: place.all_landed() or place.log.oldest > 0, WITHIN, "removal of what had landed")
+
+
 def test_a_stream_that_appears_while_it_runs_lands(place: Place) -> None:
     place.append(20)
     orders = Topic()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.collector import queue_way
+from headrace.collector.landed import Landed
 from headrace.collector.queue_way import Bundle, QueueFar, QueueWay
 from headrace.collector.sender import Sender
 from headrace.collector.topics import topic_of
@@ -129,7 +130,7 @@ def far_of(stream: Stream) -> Far | QueueFar:
 class Dispatcher:
     """The ways of all streams, and the removal of what has landed.
 
-    Entries of a stream that is no more stay in the log, and are named.
+    Entries of a stream that is no more stay in the log, and are named, unless they had landed before.
     """
 
     def __init__(self, durable: DurableLog, ids: Ids, fars: Mapping[str, Far | QueueFar]) -> None:
@@ -146,13 +147,15 @@ class Dispatcher:
         self._started, self._stopping = False, threading.Event()
         self._changing = threading.Lock()
         self._named: set[str] = set()
+        self._former = Landed(durable.folder / "landed.json", durable.id)
         self.ways: dict[str, Sender] = {name: self._way(name, far) for name, far in fars.items()}
         self._remover = threading.Thread(target=self._remove, name="collector-removal", daemon=True)
 
     def _way(self, stream: str, far: Far | QueueFar) -> Sender:
-        if isinstance(far, QueueFar):
-            return QueueWay(self._log, stream, far, self._landed.set)
-        return Way(self._log, stream, far, self._landed.set)
+        kind: Any = QueueWay if isinstance(far, QueueFar) else Way
+        way: Sender = kind(self._log, stream, far, self._landed.set)
+        way.former = self._former
+        return way
 
     def start(self) -> None:
         """Send, and remove, until ``stop``."""
@@ -190,6 +193,7 @@ class Dispatcher:
         with self._changing:
             for way in self.ways.values():
                 way.stop()
+        self._note()
         if self._remover.is_alive():
             self._remover.join()
         for far in self._fars.values():
@@ -240,6 +244,10 @@ class Dispatcher:
                 log.exception("nothing was removed from the log")
             self._stopping.wait(1.0)
 
+    def _note(self) -> None:
+        """Note how far the streams are, for a start without one of them."""
+        self._former.note({name: way.landed for name, way in list(self.ways.items())})
+
     def remove_landed(self) -> None:
         """Remove what the lake and, for good, the index hold.
 
@@ -250,6 +258,7 @@ class Dispatcher:
             if name not in self._named:
                 self._named.add(name)
                 log.error("stream %r is no more, and the log holds entries of it from %d on", name, first)
+        self._note()
         before = self.landed
         segments = self._log.segments()
         if len(segments) > 1 and segments[1].first <= before:  # there is a segment to remove

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from headrace.core.errors import Fatal, HeadraceError
@@ -28,7 +28,8 @@ class Sender(ABC):
         stream: Name of the stream.
         landed: All the stream's entries with lower numbers are in the lake.
         problem: Why nothing is sent at the moment; None while all is well.
-        others: First number of entries of other streams.
+        others: First number of entries of other streams that may not have landed.
+        former: Number below which entries of streams have landed, also of those that are no more.
     """
 
     def __init__(self, durable: DurableLog, stream: str, moved: Callable[[], object]) -> None:
@@ -42,6 +43,7 @@ class Sender(ABC):
         self.stream, self.landed = stream, 0
         self.problem: str | None = None
         self.others: dict[str, int] = {}
+        self.former: Mapping[str, int] = {}
         self._log, self._moved = durable, moved
         self._cursors = [cursor_of(durable.id, lane) for lane in range(durable.lanes)]
         self._stopping = threading.Event()
@@ -113,7 +115,8 @@ class Sender(ABC):
         """Tell whether an entry is another stream's, and note that."""
         if entry.stream == self.stream:
             return False
-        self.others.setdefault(entry.stream, number)
+        if number >= self.former.get(entry.stream, 0):
+            self.others.setdefault(entry.stream, number)
         return True
 
     def _land(self, below: int) -> bool:
