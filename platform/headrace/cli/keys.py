@@ -1,4 +1,4 @@
-"""Commands for the collector's write keys."""
+"""Commands for keys: to send events, and to read numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from rich.markup import escape
 
 from headrace.cli.shared import Json, emit
 
-app = typer.Typer(no_args_is_help=True, help="Make and end the keys with which one sends to the collector.")
+app = typer.Typer(
+    no_args_is_help=True, help="Make and end the keys with which one sends events, or reads numbers."
+)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")]
 
 
@@ -31,12 +33,19 @@ def create(
         list[str] | None,
         typer.Option(help="Pages of this origin may use it, e.g. https://shop.example; may be repeated."),
     ] = None,
-    rate: Annotated[float, typer.Option(min=0, help="Events per second, on average; 0: no limit.")] = 0.0,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Events or questions per second, on average; 0: no limit.")
+    ] = 0.0,
+    read: Annotated[
+        bool, typer.Option("--read", help="For reading numbers, not for sending events.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a key and print it, this once: only its digest is kept."""
     origins = [one.rstrip("/") for one in origin or ()]
-    secret = _keys().create(name, streams=stream or (), origins=origins, rate=rate)
+    secret = _keys().create(
+        name, streams=stream or (), origins=origins, rate=rate, rights=("read",) if read else ("write",)
+    )
     emit({"name": name, "key": secret}, as_json, [escape(secret)])
 
 
@@ -48,6 +57,7 @@ def list_(as_json: Json = False) -> None:
         {
             "name": key.name,
             "begins": [digest.begins for digest in key.digests],
+            "rights": sorted(key.rights),
             "streams": sorted(key.streams),
             "origins": sorted(key.origins),
             "rate": key.rate,
@@ -57,7 +67,7 @@ def list_(as_json: Json = False) -> None:
         for key in found
     ]
     lines = [
-        f"{key.name:<20} {key.digests[0].begins}…  {', '.join(sorted(key.streams)) or 'all streams'}"
+        f"{key.name:<20} {key.digests[0].begins}…  {_reach(key)}"
         + (f"  from {', '.join(sorted(key.origins))}" if key.origins else "")
         + (f"  {key.rate:g} events/s" if key.rate else "")
         + (f"  revoked {key.revoked:%Y-%m-%d %H:%M} UTC" if key.revoked else "")
@@ -68,6 +78,10 @@ def list_(as_json: Json = False) -> None:
         as_json,
         [escape(line) for line in lines] or ["there are no keys yet; 'headrace keys create NAME'"],
     )
+
+
+def _reach(key: Any) -> str:
+    return "reads" if key.may_read else ", ".join(sorted(key.streams)) or "all streams"
 
 
 @app.command("revoke")

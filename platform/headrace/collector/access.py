@@ -80,6 +80,8 @@ class Access:
         key = self._keys.find(secret)
         if key is None:
             raise Refused(401, "the write key is not valid; 'headrace keys list' shows those that are")
+        if not key.may_write:
+            raise Refused(403, f"key {key.name!r} may only read; 'headrace keys create' makes one that sends")
         return key
 
     def _refresh(self) -> None:

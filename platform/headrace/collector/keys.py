@@ -1,4 +1,4 @@
-"""Write keys: who may send what to the collector, from where and how fast.
+"""Keys: who may send what to the collector, from where and how fast, and who may read numbers.
 
 The file holds digests, never a key. Keys have 192 random bits, so that one SHA-256 is as good as a slow hash: there is
 nothing to guess. Several machines may share the file; each looks at it again when it has changed.
@@ -20,6 +20,7 @@ from headrace.core.atomic import write_atomically
 from headrace.core.errors import Fatal
 from headrace.core.locks import Patience, file_lock
 
+WRITE, READ = "write", "read"
 _PREFIX = "hr_"
 _PATIENCE = Patience(silent_seconds=5.0, max_seconds=15.0)
 #: Characters of a key that ``headrace keys list`` shows, so that people recognise it.
@@ -43,16 +44,17 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A write key.
+    """A key.
 
     Attributes:
         name: Its name, which people choose; ids of events are unique below it, also after ``rotate``.
         digests: Its secrets: one, and during a rotation two.
         streams: Streams that it may send to; none for all.
         origins: Web origins whose pages may use it, ``*`` for any; none for no page at all.
-        rate: Events per second that it may send, on average; 0 for no limit.
+        rate: Events per second that it may send, or questions that it may ask, on average; 0 for no limit.
         created: When it was made (UTC).
         revoked: When it was revoked (UTC); None while it is valid.
+        rights: ``write`` to send events, ``read`` to read numbers.
     """
 
     name: str
@@ -62,6 +64,17 @@ class Key:
     origins: frozenset[str] = frozenset()
     rate: float = 0.0
     revoked: datetime | None = None
+    rights: frozenset[str] = frozenset({WRITE})
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the key may send events."""
+        return WRITE in self.rights
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the key may read numbers."""
+        return READ in self.rights
 
     def may_send_to(self, stream: str) -> bool:
         """Tell whether the key is for a stream."""
@@ -136,7 +149,13 @@ class Keys:
         return frozenset().union(*(key.origins for key in self._keys.values() if key.revoked is None))
 
     def create(
-        self, name: str, *, streams: Iterable[str] = (), origins: Iterable[str] = (), rate: float = 0.0
+        self,
+        name: str,
+        *,
+        streams: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        rate: float = 0.0,
+        rights: Iterable[str] = (WRITE,),
     ) -> str:
         """Make a key and return its secret, which nobody can look up later.
 
@@ -145,7 +164,9 @@ class Keys:
             Busy: Another process changes the file.
         """
         secret, digest = _new_secret()
-        key = Key(name, (digest,), _now(), frozenset(streams), frozenset(origins), rate)
+        key = Key(
+            name, (digest,), _now(), frozenset(streams), frozenset(origins), rate, None, frozenset(rights)
+        )
 
         def add(keys: dict[str, Key]) -> None:
             if name in keys:
@@ -213,7 +234,7 @@ def first_key(keys: Keys, path: Path) -> Path | None:
     Returns:
         None if there were keys.
     """
-    if keys.all():
+    if any(key.may_write for key in keys.all()):
         return None
     secret = keys.create("default")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,7 +263,11 @@ def _now() -> datetime:
 
 
 def _plain(key: Key) -> dict[str, Any]:
-    found = asdict(key) | {"streams": sorted(key.streams), "origins": sorted(key.origins)}
+    found = asdict(key) | {
+        "streams": sorted(key.streams),
+        "origins": sorted(key.origins),
+        "rights": sorted(key.rights),
+    }
     return json.loads(json.dumps(found, default=lambda value: value.isoformat()))  # type: ignore[no-any-return]
 
 
@@ -261,9 +286,16 @@ def _read(path: Path) -> dict[str, Key]:
 def _key(one: dict[str, Any]) -> Key:
     digests = tuple(Digest(d["sha256"], d["begins"], _moment(d["until"])) for d in one["digests"])
     created = datetime.fromisoformat(one["created"])
+    rights = frozenset(map(str, one.get("rights", (WRITE,))))  # keys of before may write
     lists = {name: frozenset(map(str, one[name])) for name in ("streams", "origins")}
     return Key(
-        str(one["name"]), digests, created, rate=float(one["rate"]), revoked=_moment(one["revoked"]), **lists
+        str(one["name"]),
+        digests,
+        created,
+        rate=float(one["rate"]),
+        revoked=_moment(one["revoked"]),
+        rights=rights,
+        **lists,
     )
 
 

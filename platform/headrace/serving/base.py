@@ -12,6 +12,11 @@ from headrace.core.errors import BadData, Retriable
 
 if TYPE_CHECKING:
     from headrace.config.settings import Settings
+    from headrace.serving.access import Access
+    from headrace.serving.answers import Answers
+    from headrace.serving.fast import Fast
+    from headrace.serving.recent import Recent
+    from headrace.serving.versions import Versions
 
 
 class Away(Retriable):
@@ -59,9 +64,19 @@ class Services:
     Attributes:
         settings: The settings of this process.
         warehouse: Reads ClickHouse.
+        versions: Knows what it holds.
+        answers: Answers questions, from the cache where it can.
+        recent: What was asked lately, which is kept ready.
+        fast: Answers that are ready before any routing.
+        access: Who may read.
         ending: Set once the server is told to stop: streams end then.
     """
 
     settings: Settings
     warehouse: Asking
+    versions: Versions
+    answers: Answers
+    recent: Recent
+    fast: Fast
+    access: Access
     ending: asyncio.Event = field(default_factory=asyncio.Event)

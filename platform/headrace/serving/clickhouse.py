@@ -110,8 +110,24 @@ class ClickHouse:
             yield self._parts(found)
 
     async def _parts(self, found: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        async for part in found.content.iter_chunked(_PART_BYTES):
-            yield part
+        """Yield the body in parts; an error midway is written into it, below a mark that the head has announced."""
+        mark = b"__exception__\r\n" + found.headers.get("X-ClickHouse-Exception-Tag", "-").encode()
+        held = b""
+        try:
+            async for part in found.content.iter_chunked(_PART_BYTES):
+                held += part
+                if (at := held.find(mark)) >= 0:
+                    said = held[at + len(mark) :] + await found.content.read()
+                    raise _refused(self.where, {}, said.decode(errors="replace"))
+                cut = max(0, len(held) - len(mark))
+                if cut:
+                    yield held[:cut]
+                    held = held[cut:]
+        except TimeoutError as error:
+            raise Away(f"ClickHouse at {self.where} did not send the rest in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Away(f"ClickHouse at {self.where} broke off ({error!r:.120})") from error
+        yield held
 
     async def ping(self, seconds: float, /) -> bool:
         """Tell whether the server answers, and takes user and password."""

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headrace.core.errors import BadData, HeadraceError, Retriable
+from headrace.metrics import QuestionError
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ def of(error: Exception) -> Problem:
         return error
     if isinstance(error, HTTPException):
         return Problem(error.status_code, error.detail, headers=dict(error.headers or {}))
+    if isinstance(error, QuestionError):
+        found = error.as_dict()
+        return Problem(400, found.pop("message"), **found)
     if isinstance(error, BadData):
         return Problem(400, str(error))
     if isinstance(error, Retriable | TimeoutError):

@@ -6,17 +6,26 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
 
+from headrace.collector.keys import Keys
 from headrace.core.errors import Fatal
+from headrace.metrics import load
+from headrace.serving.access import Access, policy, session_secret
+from headrace.serving.answers import Answers, Limits
 from headrace.serving.app import application
 from headrace.serving.base import Services
+from headrace.serving.cache import Cache, Layered, Memory
 from headrace.serving.clickhouse import ClickHouse, Server
+from headrace.serving.fast import Fast
+from headrace.serving.looking import Looking
+from headrace.serving.recent import Recent
+from headrace.serving.versions import Versions
 
 if TYPE_CHECKING:
     from headrace.config.settings import Settings
@@ -29,17 +38,55 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Services]:
+async def opened(settings: Settings, host: str = "127.0.0.1") -> AsyncIterator[Services]:
     """Open the services of a server; close them when it is left.
+
+    Args:
+        settings: The settings.
+        host: Address that it listens on, which decides whether a key is asked for.
 
     Raises:
         NotSet: No setting says where ClickHouse is.
+        DefinitionError: A metric is declared in a way that is not possible.
     """
-    warehouse = ClickHouse(asked_by(settings))
-    try:
-        yield Services(settings, warehouse)
-    finally:
-        await warehouse.close()
+    catalogue = load(settings)
+    async with AsyncExitStack() as held:
+        warehouse = ClickHouse(asked_by(settings))
+        held.push_async_callback(warehouse.close)
+        cache = cache_of(settings)
+        held.push_async_callback(cache.close)
+        looking = Looking(warehouse, settings.raw_database, settings.dbt_schema, settings.warehouse_cluster)
+        versions = Versions(looking, settings.serve_version_ms / 1_000)
+        answers = Answers(catalogue, warehouse, versions, cache, _limits(settings))
+        access = Access(
+            Keys(settings.collector_keys_file),
+            policy(settings, host),
+            session_secret(settings.home / "serve" / "session.secret"),
+        )
+        services = Services(settings, warehouse, versions, answers, Recent(), Fast(versions), access)
+        ready = asyncio.create_task(services.recent.keep_ready(versions))
+        held.callback(ready.cancel)
+        yield services
+
+
+def cache_of(settings: Settings) -> Cache:
+    """Return the cache that the settings name: memory, and behind it a server of Redis' protocol where there is one."""
+    near = Memory(settings.cache_memory_bytes)
+    url = settings.cache_url.get_secret_value()
+    if not url:
+        return near
+    from headrace.serving.cache.redis import Redis
+
+    return Layered(near, Redis(url))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.serve_query_seconds + 5.0,
+        settings.cache_seconds,
+        settings.cache_answer_bytes,
+        settings.serve_stale_seconds,
+    )
 
 
 def asked_by(settings: Settings) -> Server:
@@ -93,7 +140,7 @@ async def serve(settings: Settings, host: str, port: int, ready: Callable[[], No
         Fatal: The address cannot be had.
         NotSet: No setting says where ClickHouse is.
     """
-    async with opened(settings) as services:
+    async with opened(settings, host) as services:
         config = uvicorn.Config(
             application(services),
             host=host,
