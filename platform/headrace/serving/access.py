@@ -186,7 +186,9 @@ def headers(scope: Mapping[str, Any], names: tuple[bytes, ...]) -> dict[bytes, s
 
 
 def _named(host: str) -> str:
-    name = host.rpartition(":")[0] if host.count(":") == 1 or (host.startswith("[") and "]:" in host) else host
+    name = (
+        host.rpartition(":")[0] if host.count(":") == 1 or (host.startswith("[") and "]:" in host) else host
+    )
     return name.lower()
 
 
