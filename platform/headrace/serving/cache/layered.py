@@ -11,10 +11,11 @@ class Layered:
     Args:
         near: In this process.
         far: Shared.
-        near_seconds: For how long the near one keeps what came from the far one.
+        near_seconds: For how long the near one keeps a value; one that comes from the far one may outlive its time by so
+            much.
     """
 
-    def __init__(self, near: Cache, far: Cache, near_seconds: float = 3_600.0) -> None:
+    def __init__(self, near: Cache, far: Cache, near_seconds: float = 60.0) -> None:
         self._near, self._far, self._seconds = near, far, near_seconds
 
     async def get(self, key: str, /) -> bytes | None:
