@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -13,95 +13,45 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import polars as pl
 import pytest
 import uvicorn
-from pydantic import SecretStr
 
 from builders import eventually
-from headrace.config.settings import Settings, load_settings
-from headrace.contracts.events import EVENTS
-from headrace.contracts.metrics import METRICS
+from headrace.config.settings import Settings
 from headrace.serving.app import application
 from headrace.serving.base import Services
 from headrace.serving.serve import opened
-from headrace.warehouse import Publication
-from marts.conftest import PASSWORD, Warehouse, clickhouse_port, new_warehouse
-from metrics import landed
+from marts.conftest import PASSWORD, clickhouse_port
 
-__all__ = ["clickhouse_port", "new_warehouse"]
+from .small import Small, filled
+
+__all__ = ["clickhouse_port"]
 WITHIN = 60
-#: What is built by the day, and everything that the numbers of events need: other metrics have no models here.
-DAILY = ("events_history", "event_metrics", "event_metrics_rollups")
-MODELS = (*DAILY, "+event_metrics_live")
 
 
 @dataclass
 class Built:
-    """A warehouse with events and measurements; all days but today's are built.
+    """A warehouse with events; all days but today's are built.
 
     Attributes:
-        warehouse: The warehouse.
-        events: Every raw row of events in it.
+        small: The warehouse.
         now: When it was made.
     """
 
-    warehouse: Warehouse
-    events: pl.DataFrame
+    small: Small
     now: datetime
-    version: int = 1
 
     def settings(self, home: Path, **more: Any) -> Settings:
-        return load_settings(
-            with_stack=False,
-            home=home,
-            clickhouse_host="127.0.0.1",
-            clickhouse_port=self.warehouse.port,
-            clickhouse_user="headrace",
-            clickhouse_password=SecretStr(PASSWORD),
-            dbt_schema=self.warehouse.name,
-            raw_database=self.warehouse.raw,
-            **{"serve_version_ms": 0.0, **more},
-        )
+        return self.small.settings(home, **more)
 
-    def publish(self, rows: pl.DataFrame, days: list[date]) -> None:
-        """Add events, and record that they were published."""
-        self.version += 1
-        self.warehouse.load(EVENTS.table, rows)
-        noted = Publication("lake", self.version, len(rows), tuple(days), tuple(days))
-        self.warehouse.adapter.record(EVENTS.table, noted)
-
-    def build(self, first: date, last: date) -> None:
-        """Build the marts of some days, and record it."""
-        began = datetime.now(UTC)
-        span = {"start_date": str(first), "end_date": str(last), "lateness_seconds": 0}
-        assert self.warehouse.dbt("run", "--select", *DAILY, **span)
-        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-        self.warehouse.adapter.refreshed(EVENTS.table, "lake", self.version, days, began)
-
-    def events_of(self, day: date) -> int:
-        """Events of a day, each once."""
-        own = self.events.unique("event_id", keep="first", maintain_order=True)
-        return own.filter(pl.col("occurred_at").dt.date() == day).height
+    def day(self, ago: int) -> date:
+        return self.now.date() - timedelta(days=ago)
 
 
 @pytest.fixture(scope="session")
-def built(new_warehouse: Callable[..., Warehouse]) -> Built:
-    now = datetime.now(UTC).replace(microsecond=0)
-    warehouse = new_warehouse("served")
-    events, metrics = landed.events(now), landed.metrics(now)
-    assert warehouse.dbt("run", "--select", *MODELS, lateness_seconds=0)
-    days = sorted({(now - timedelta(days=n)).date() for n in range(landed.DAYS + 2)})
-    before = [day for day in days if day != now.date()]
-    for contract, rows in ((EVENTS, events), (METRICS, metrics)):
-        warehouse.load(contract.table, rows)
-        noted = Publication("lake", 1, len(rows), tuple(days), tuple(days))
-        warehouse.adapter.record(contract.table, noted)
-    span = {"start_date": str(min(before)), "end_date": str(max(before)), "lateness_seconds": 0}
-    assert warehouse.dbt("run", "--select", *DAILY, **span)
-    for contract in (EVENTS, METRICS):
-        warehouse.adapter.refreshed(contract.table, "lake", 1, before, now)
-    return Built(warehouse, events, now)
+def built(clickhouse_port: int) -> Built:
+    now = datetime.now(UTC)
+    return Built(filled(Small(clickhouse_port, PASSWORD, "served").create(), now.date()), now)
 
 
 @dataclass

@@ -104,8 +104,8 @@ def test_a_value_ends(opened: Opened) -> None:
         await cache.put("short", b"value", 0.05)
 
         async with asyncio.timeout(10):
-            while await cache.get("short") is not None:
-                await asyncio.sleep(0.01)  # a server's clock, which nothing here can wait for
+            while await cache.get("short") is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     within(opened, test)
 

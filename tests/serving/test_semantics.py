@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import polars as pl
 import pytest
 
 from builders import eventually
@@ -30,22 +29,14 @@ def ask(served: Served, day: date, **more: Any) -> httpx.Response:
     return served.get(f"/v1/metrics/events?from={day}&to={day}&window=all", **more)
 
 
-def one_more(built: Built, day: date) -> pl.DataFrame:
-    """An event of a day that nobody has sent yet."""
-    like = built.events.filter(pl.col("occurred_at").dt.date() == day).head(1)
-    return like.with_columns(event_id=pl.lit(f"more-{built.version}-{day}"))
-
-
-@pytest.mark.long
 def test_a_closed_day_lives_on_over_a_publication_and_a_build_of_it_changes_its_key(
     built: Built, fresh: Served
 ) -> None:
-    closed, late, today = (built.now.date() - timedelta(days=n) for n in (9, 8, 0))
+    closed, late, today = (built.day(n) for n in (9, 8, 0))
     before = {day: ask(fresh, day) for day in (closed, late)}
-    live = fresh.get("/v1/metrics/events?from=now-1d&window=all")
     made = fresh.services.answers.made
 
-    built.publish(one_more(built, late), [late])
+    built.small.publish(late)
     after = ask(fresh, closed)
     assert after.headers["etag"] == before[closed].headers["etag"]
     assert fresh.services.answers.made == made, "a closed day is not asked for again"
@@ -56,21 +47,22 @@ def test_a_closed_day_lives_on_over_a_publication_and_a_build_of_it_changes_its_
     assert lagging.json()["made_of"]["stale_days"] == [f"{late}"]
     assert lagging.headers["etag"] != before[late].headers["etag"]
 
-    built.build(late, late)
+    built.small.build(late)
     mended = ask(fresh, late)
     assert mended.json()["rows"][0]["value"] == before[late].json()["rows"][0]["value"] + 1
     assert mended.json()["fresh"] is True
     assert ask(fresh, closed).headers["etag"] == before[closed].headers["etag"]
 
-    built.publish(one_more(built, today), [today])
+    live = fresh.get("/v1/metrics/events?from=now-1d&window=all")
+    built.small.publish(today)
     now = fresh.get("/v1/metrics/events?from=now-1d&window=all")
     assert now.json()["rows"][0]["value"] == live.json()["rows"][0]["value"] + 1, "an open day is never old"
 
 
 def test_rows_that_go_away_behind_everybodys_back_change_the_key(built: Built, fresh: Served) -> None:
-    day = built.now.date() - timedelta(days=10)
+    day = built.day(10)
     before = ask(fresh, day)
-    built.warehouse.command(
+    built.small.run(
         f"alter table {{db}}.event_metrics_rollups delete where event_date = '{day}' and channel = 'chat'"
         " settings mutations_sync = 2"
     )
@@ -80,9 +72,9 @@ def test_rows_that_go_away_behind_everybodys_back_change_the_key(built: Built, f
 
 
 def test_a_merge_changes_no_key(built: Built, fresh: Served) -> None:
-    day = built.now.date() - timedelta(days=7)
+    day = built.day(7)
     before = ask(fresh, day)
-    built.warehouse.command("optimize table {db}.event_metrics_rollups final")
+    built.small.run("optimize table {db}.event_metrics_rollups final")
     assert ask(fresh, day).headers["etag"] == before.headers["etag"]
 
 
@@ -93,14 +85,14 @@ def test_a_cache_that_ignores_the_version_is_caught(
     monkeypatch.setattr(MadeOf, "version", ())
     monkeypatch.setattr(Held, "_marks", lambda *_: iter(()))
     before = fresh.get("/v1/metrics/events?from=now-1d&window=all")
-    built.publish(one_more(built, built.now.date()), [built.now.date()])
+    built.small.publish(built.day(0))
     after = fresh.get("/v1/metrics/events?from=now-1d&window=all")
     if after.json()["question"] == before.json()["question"]:  # not when a minute has just passed
         assert after.json()["rows"] == before.json()["rows"]
 
 
 def test_many_who_ask_at_once_are_one_question(built: Built, fresh: Served) -> None:
-    day = built.now.date() - timedelta(days=6)
+    day = built.day(6)
     made = fresh.services.answers.made
     found: list[int] = []
 
@@ -120,7 +112,7 @@ def test_many_who_ask_at_once_are_one_question(built: Built, fresh: Served) -> N
 def test_without_the_warehouse_older_answers_are_marked_and_others_are_a_503(
     built: Built, fresh: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    day = built.now.date() - timedelta(days=6)
+    day = built.day(6)
     before = ask(fresh, day)
     monkeypatch.setattr(fresh.services.warehouse, "_url", "http://127.0.0.1:9/")
     older = ask(fresh, day)
@@ -160,7 +152,7 @@ def test_listeners_get_each_publication_once(built: Built, fresh: Served) -> Non
         value = json.loads(first["data"])["rows"][0]["value"]
         with other.stream("GET", asked, headers={"last-event-id": first["id"]}) as again:
             resumed = events_of(again)
-            built.publish(one_more(built, built.now.date()), [built.now.date()])
+            built.small.publish(built.day(0))
             for heard in (events, resumed):
                 while json.loads((event := next(heard))["data"])["rows"][0]["value"] != value + 1:
                     assert event["id"] != first["id"]
