@@ -54,7 +54,7 @@ class Small:
         found = self.client.post(
             f"http://127.0.0.1:{self.port}/",
             content=text.encode(),
-            headers={"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password.encode()},
+            headers={b"X-ClickHouse-User": self.user.encode(), b"X-ClickHouse-Key": self.password.encode()},
         )
         if found.status_code != 200:
             raise RuntimeError(found.text[:500])

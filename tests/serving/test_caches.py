@@ -64,11 +64,12 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(params=["memory", "redis", "both"])
 def opened(request: pytest.FixtureRequest, server: Server) -> Opened:
-    return {
+    makers: dict[str, Opened] = {
         "memory": lambda: Memory(1 << 20),
         "redis": lambda: Redis(server.url),
         "both": lambda: Layered(Memory(1 << 20), Redis(server.url), near_seconds=0.1),
-    }[request.param]
+    }
+    return makers[request.param]
 
 
 @asynccontextmanager
@@ -144,6 +145,7 @@ def test_what_somebody_else_wrote_is_no_value(server: Server) -> None:
         async with driver.Redis.from_url(server.url) as other:
             [name] = [key async for key in other.scan_iter("*mine")]
             kept = await other.get(name)
+            assert isinstance(kept, bytes)
             await other.set(name.replace(b"mine", b"yours"), kept)  # another key's value
             await other.set(name, kept[:-1] + b"E")
         assert await cache.get("mine") is None

@@ -11,8 +11,7 @@ class Layered:
     Args:
         near: In this process.
         far: Shared.
-        near_seconds: For how long the near one keeps a value; one that comes from the far one may outlive its time by so
-            much.
+        near_seconds: For how long the near one keeps a value; one of the far one may outlive its time by so much.
     """
 
     def __init__(self, near: Cache, far: Cache, near_seconds: float = 60.0) -> None:
