@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -46,12 +47,14 @@ class Answers:
     def to(self, question: Question) -> pl.DataFrame:
         """The answer to a question, in its columns and order."""
         statement = compile_question(question, self.catalogue, now=self.now)
-        answer = self.warehouse.client.query_arrow(
-            statement.sql, parameters=statement.parameters, use_strings=True
-        )
-        frame = pl.DataFrame(pl.from_arrow(answer))
+        frame = self.sql(statement.sql, statement.parameters)
         assert frame.columns == [column.name for column in statement.columns]
         return frame
+
+    def sql(self, sql: str, parameters: dict[str, Any] | None = None) -> pl.DataFrame:
+        """The result of a query."""
+        answer = self.warehouse.client.query_arrow(sql, parameters=parameters, use_strings=True)
+        return pl.DataFrame(pl.from_arrow(answer))
 
 
 @pytest.fixture(scope="module")

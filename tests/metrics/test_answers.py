@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import polars as pl
@@ -12,10 +14,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from headrace.config.settings import load_settings
-from headrace.metrics import Metric, Question, QuestionError, ask, compile_question, load
+from headrace.metrics import Metric, Question, QuestionError, ask, compile_question, expanded, load, statement
 
 from .conftest import Answers
 from .counts import COUNTS, counted
+from .landed import DAYS
 
 pytestmark = pytest.mark.long
 
@@ -95,6 +98,40 @@ def test_the_warehouse_answers_what_raw_rows_come_to(answers: Answers, name: str
             assert_same(answers.to(question), wanted)
         except AssertionError as error:
             raise AssertionError(f"{question.key}\n{error}") from error
+
+
+def by_day(answers: Answers, name: str) -> Question:
+    """A question about whole days by day, with as few dimensions as it takes."""
+    metric = answers.catalogue.metric(name)
+    first, today = (answers.now - timedelta(days=DAYS)).date(), answers.now.date()
+    for count in range(len(metric.dimensions) + 1):
+        for dimensions in combinations(metric.dimensions, count):
+            with contextlib.suppress(QuestionError):
+                given: dict[str, Any] = {
+                    "start": first,
+                    "end": today,
+                    "window": "day",
+                    "dimensions": dimensions,
+                }
+                return ask(answers.catalogue, name, now=answers.now, **given)
+    raise AssertionError(f"no question of {name} by day can be answered")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_card_and_panel_say_what_the_question_says(answers: Answers, name: str) -> None:
+    question = by_day(answers, name)
+    answer = answers.to(question)
+    given: dict[str, Any] = {"window": "day", "dimensions": question.dimensions}
+    card = statement(answers.catalogue, name, "metabase", **given)
+    panel = statement(answers.catalogue, name, "grafana", **given)
+    last = question.end - timedelta(seconds=1)
+    of_card = {"from": f"{question.start:%Y-%m-%d}", "to": f"{last:%Y-%m-%d}"}
+    for sql in (
+        expanded(card.sql, "metabase", of_card),
+        expanded(panel.sql, "grafana", {"from": question.start + timedelta(hours=3), "to": last}),
+    ):
+        assert_frame_equal(answers.sql(sql), answer)
+    assert not answer.is_empty()
 
 
 def wrong(metric: Metric) -> Metric:

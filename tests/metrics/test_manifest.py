@@ -11,9 +11,10 @@ import pytest
 
 from headrace.config.settings import load_settings
 from headrace.core.errors import Fatal
-from headrace.metrics import Catalogue, exposures, load
+from headrace.metrics import Catalogue, QuestionError, ask, defaults, exposures, load
 from headrace.metrics.manifest import faults
 from headrace.models import project as models
+from headrace.pipelines import discover
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,20 @@ def test_exposures_of_a_project_are_its_own_and_nobodys_file_is_overwritten(tmp_
     written.write_text("version: 2\n")
     with pytest.raises(Fatal, match="is not generated"):
         exposures.write(settings)
+
+
+def test_a_stream_without_a_file_offers_its_marts_as_they_are(manifest: dict[str, Any]) -> None:
+    pipeline = discover(builtin=("events",)).pipelines["events"]
+    family = defaults.family(pipeline, manifest)
+    assert {
+        "events_landed",
+        "daily_active_users_new_users",
+        "conversion_funnel_sessions",
+    } <= family.metrics.keys()
+    assert family.metrics["conversion_funnel_sessions"].adds_up_over == ()
+    catalogue = Catalogue({family.name: family})
+    days: dict[str, Any] = {"start": "2026-05-01", "end": "2026-05-02", "window": "day"}
+    assert ask(catalogue, "conversion_funnel_sessions", dimensions=["channel", "step"], **days)
+    with pytest.raises(QuestionError, match="does not add up over step"):
+        ask(catalogue, "conversion_funnel_sessions", dimensions=["channel"], **days)
+    assert faults(catalogue, manifest) == []

@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 
 import commands
 from headrace.core.errors import Fatal
+from headrace.metrics.loading import Widths, read
 from headrace.models import sources
 from headrace.pipelines import discover
 from headrace.scaffold import project
@@ -58,7 +59,7 @@ def test_a_project_is_whole_and_committed(tmp_path: Path) -> None:
         "headrace.toml", "pyproject.toml", "Makefile", "README.md", ".gitignore", ".github/workflows/ci.yml",
         "pipelines/orders_pipeline.py", "contracts/orders.py", "dbt/dbt_project.yml", "dbt/packages.yml",
         "dbt/models/sources/orders.yml", "dbt/macros/headrace.sql", "tests/test_streams.py",
-        "data/orders/sample.csv", "migrations/README.md",
+        "data/orders/sample.csv", "metrics/orders.yml", "migrations/README.md",
     }  # fmt: skip
     assert not [name for name, text in found.items() if re.search(r"@(project|requirement|sources)@", text)]
     assert not [name for name, text in found.items() if text and not text.endswith("\n")]
@@ -76,6 +77,16 @@ def test_its_stream_loads_and_its_sources_are_as_its_contract(tmp_path: Path) ->
     found = discover(made.root / "pipelines")
     assert "orders" in found.pipelines and not found.broken
     assert sources.compare(made.root / "dbt", found) == []
+
+
+def test_its_metrics_are_those_of_its_mart(tmp_path: Path) -> None:
+    made = create(tmp_path / "shop")
+    found = read(made.root / "metrics" / "orders.yml", Widths())
+    mart = yaml.safe_load((made.root / "dbt/models/marts/orders_daily.yml").read_text())["models"][0]
+    columns = {column["name"] for column in mart["columns"]}
+    assert set(found.models) == {mart["name"]}
+    assert {column for metric in found.metrics.values() for column in metric.columns} <= columns
+    assert {"order_date", *found.dimensions} <= columns
 
 
 def test_its_code_is_as_tidy_as_ours(tmp_path: Path) -> None:
@@ -96,7 +107,7 @@ def test_its_code_is_as_tidy_as_ours(tmp_path: Path) -> None:
 def test_an_empty_one_has_every_folder_and_no_stream(tmp_path: Path) -> None:
     made = create(tmp_path / "shop", example=False)
     assert not [name for name in made.written if "orders" in name]
-    for folder in ("pipelines", "contracts", "data", "dbt/models", "migrations", "tests"):
+    for folder in ("pipelines", "contracts", "data", "dbt/models", "metrics", "migrations", "tests"):
         assert (made.root / folder).is_dir()
     assert made.repository.committed
     assert set(discover(made.root / "pipelines").pipelines) == {"events", "metrics"}

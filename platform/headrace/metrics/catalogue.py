@@ -165,7 +165,20 @@ def _defaults(
 
         pipelines = discover_for(settings).pipelines
     left = {*named, *settings.builtin_streams}
-    return [defaults.family(one) for name, one in pipelines.items() if name not in left]
+    own = [one for name, one in pipelines.items() if name not in left]
+    manifest = _last_manifest(settings) if own else None
+    return [defaults.family(one, manifest) for one in own]
+
+
+def _last_manifest(settings: Settings) -> dict[str, Any] | None:
+    """Return dbt's manifest as it was last made; None if there is none. Nothing is parsed."""
+    from headrace.models import project, versions
+
+    version = versions.last_parsed(settings)
+    try:
+        return project.read(version.manifest) if version else None
+    except OSError:
+        return None  # cleared away at this moment
 
 
 def _together(families: Iterable[Family]) -> dict[str, Family]:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from headrace.metrics import windows
+from headrace.metrics.definitions import WINDOW
 from headrace.metrics.errors import QuestionError, nearest
 from headrace.metrics.windows import ALL, WINDOWS, Window
 
@@ -177,7 +178,7 @@ def _range(
     resolution = catalogue.resolution(metric)
     from_, to = windows.floor(from_, resolution), windows.ceil(to, resolution)
     offered = catalogue.windows_of(metric)
-    width = _window(window, offered, to - from_)
+    width = _window(metric, window, offered, to - from_)
     if windows.count(from_, to, width) > MAX_WINDOWS:
         wider = next((w for w in offered if windows.count(from_, to, WINDOWS[w]) <= MAX_WINDOWS), None)
         many = windows.count(from_, to, width)
@@ -228,19 +229,15 @@ def _said(given: Moment | None, found: datetime) -> str:
     return found.isoformat() if given is None else str(given)
 
 
-def _window(name: str | None, offered: Sequence[str], length: timedelta) -> Window:
+def _window(metric: Metric, name: str | None, offered: Sequence[str], length: timedelta) -> Window:
     if name is None:
         wanted = next((w for most, w in _DEFAULT_WINDOWS if length <= most), "month")
         names = list(WINDOWS)
         name = min(offered, key=lambda one: (one == ALL, abs(names.index(one) - names.index(wanted))))
     if name not in offered:
-        raise QuestionError(
-            "window",
-            name,
-            "the metric has no such window",
-            nearest=_near_window(name, offered),
-            choices=offered,
-        )
+        sums = metric.adds_up_over is None or WINDOW in metric.adds_up_over
+        said = f"{metric.name} has no such window" if sums else f"{metric.name} does not add up over time"
+        raise QuestionError("window", name, said, nearest=_near_window(name, offered), choices=offered)
     return WINDOWS[name]
 
 
