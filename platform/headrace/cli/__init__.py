@@ -17,6 +17,7 @@ from headrace.cli import (
     contracts,
     data,
     dbt,
+    grafana,
     init,
     inspect,
     keys,
@@ -60,6 +61,7 @@ app.add_typer(migrate.app, name="migrate")
 app.add_typer(dbt.app, name="dbt")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(grafana.app, name="grafana")
 app.add_typer(bench.app, name="bench")
 
 
