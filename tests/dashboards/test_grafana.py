@@ -10,7 +10,7 @@ from typing import Any
 
 import promql_parser
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from dashboards.promql import unknown
 from headrace.config.settings import load_settings
@@ -109,7 +109,7 @@ WRONG: list[tuple[str, Callable[[Dashboard], object], str]] = [
     ("no title", lambda d: _measured(d).pop("title"), "it has no title"),
     ("no description", lambda d: _measured(d).update(description=" "), "it has no description"),
     ("no unit", lambda d: _measured(d)["fieldConfig"]["defaults"].pop("unit"), "it has no unit"),
-    ("two ids", lambda d: _measured(d).update(id=2), "two panels have one id"),
+    ("two ids", lambda d: _measured(d).update(id=3), "two panels have one id"),
     ("overlap", lambda d: _measured(d)["gridPos"].update(x=3), "lie upon each other"),
     ("too wide", lambda d: _measured(d)["gridPos"].update(w=30), "does not fit into 24 columns"),
     ("no target", lambda d: _measured(d).update(targets=[]), "it asks for nothing"),
@@ -157,6 +157,13 @@ def test_a_stream_without_a_dashboard_gets_one_of_its_own(catalogue: Catalogue) 
     board = found["headrace-metrics"]
     assert [one.metric for one in board.numbers] == list(own.metrics)
     assert list(problems(rendered(board, replace(catalogue, families={own.name: own})))) == []
+
+
+def test_panels_that_are_left_out_leave_no_place_where_others_do_not_fit(catalogue: Catalogue) -> None:
+    for name in catalogue.families:
+        some = {one: family for one, family in catalogue.families.items() if one != name}
+        for board in boards(replace(catalogue, families=some)):
+            assert list(problems(rendered(board, replace(catalogue, families=some)))) == [], name
 
 
 def test_without_headraces_streams_there_is_the_platform_alone(catalogue: Catalogue) -> None:

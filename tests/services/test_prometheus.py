@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import urllib3
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from builders import eventually
 from dashboards.promql import RULE_LIST

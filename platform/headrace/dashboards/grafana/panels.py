@@ -11,7 +11,7 @@ from grafana_foundation_sdk.cog import builder as cog
 from grafana_foundation_sdk.cog import variants
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from headrace.dashboards.grafana.spec import Board, Measured, Number, Query, Shape
+from headrace.dashboards.grafana.spec import Board, Measured, Number, Query, Row, Shape
 from headrace.metrics import Catalogue, Column, Metric, Rendered, statement
 
 with warnings.catch_warnings():  # the library prefers a format that Grafana does not provision from files yet
@@ -33,7 +33,7 @@ CLICKHOUSE, PROMETHEUS = "headrace-clickhouse", "headrace-prometheus"
 CLICKHOUSE_TYPE = "grafana-clickhouse-datasource"
 REFRESH = "5s"
 _HEIGHTS: dict[Shape, int] = {"number": 4, "ranking": 9, "table": 9, "matrix": 10}
-_HEIGHT = 8
+_HEIGHT, _COLUMNS = 8, 24
 #: Grafana's unit by the format of a definition.
 UNITS = {
     "integer": "short",
@@ -99,16 +99,28 @@ def _dashboard(board: Board, catalogue: Catalogue) -> dashboard.Dashboard:
     )
     for variable in _variables(board, catalogue):
         made = made.with_variable(variable)
-    number = 0
-    for row in board.rows:
-        made = made.with_row(dashboard.Row(row.title))
-        for panel in row.panels:
-            number += 1
-            if isinstance(panel, Number):
-                made = made.with_panel(_of_number(panel, board, catalogue).id(number))
-            else:
-                made = made.with_panel(_of_measured(panel).id(number))
+    for number, (what, place) in enumerate(_placed(board), start=1):
+        if isinstance(what, Row):
+            made = made.with_row(dashboard.Row(what.title).id(number).grid_pos(place))
+        else:
+            own = _of_number(what, board, catalogue) if isinstance(what, Number) else _of_measured(what)
+            made = made.with_panel(own.id(number).grid_pos(place))
     return made
+
+
+def _placed(board: Board) -> Iterator[tuple[Row | Number | Measured, models.GridPos]]:
+    """Yield rows and panels with their places: from left to right, in a new line where one does not fit."""
+    y = 0
+    for row in board.rows:
+        yield row, models.GridPos(h=1, w=_COLUMNS, x=0, y=y)
+        x, y, tallest = 0, y + 1, 0
+        for panel in row.panels:
+            height = _HEIGHTS.get(panel.shape, _HEIGHT)
+            if x + panel.span > _COLUMNS:
+                x, y, tallest = 0, y + tallest, 0
+            yield panel, models.GridPos(h=height, w=panel.span, x=x, y=y)
+            x, tallest = x + panel.span, max(tallest, height)
+        y += tallest
 
 
 def sql_of(panel: Number, board: Board, catalogue: Catalogue) -> Rendered:
@@ -122,19 +134,25 @@ def sql_of(panel: Number, board: Board, catalogue: Catalogue) -> Rendered:
         window=panel.window,
         dimensions=panel.by,
         filters={name: [value] for name, value in panel.filters},
-        variables=[name for name in board.variables if name in metric.dimensions],
+        variables=[name for name in _filters(board, catalogue) if name in metric.dimensions],
         order=("-value",) if ranked else (),
         limit=panel.limit or None,
     )
 
 
+def _filters(board: Board, catalogue: Catalogue) -> list[str]:
+    """Return the dimensions that the dashboard has variables for."""
+    return [variable.build().name for variable in _variables(board, catalogue)]
+
+
 def _variables(board: Board, catalogue: Catalogue) -> Iterator[dashboard.QueryVariable]:
     """Yield a variable for each dimension, with the values that the first metric which has it finds in the range."""
     for name in board.variables:
-        owner = next((n for n in board.numbers if name in catalogue.metric(n.metric).dimensions), None)
-        if owner is None:
+        metrics = (catalogue.metric(number.metric) for number in board.numbers)
+        # one that does not add up has no values by this dimension alone
+        metric = next((m for m in metrics if name in m.dimensions and m.adds_up_over is None), None)
+        if metric is None:
             continue
-        metric = catalogue.metric(owner.metric)
         found = catalogue.dimensions_of(metric)[name]
         values = statement(
             catalogue, metric.name, "grafana", window="all", dimensions=[name], order=("-value",)
@@ -163,8 +181,6 @@ def _of_number(panel: Number, board: Board, catalogue: Catalogue) -> Made:
         .description(_described(metric, panel))
         .datasource(kinds.DataSourceRef(CLICKHOUSE_TYPE, CLICKHOUSE))
         .unit(UNITS[metric.format])
-        .span(panel.span)
-        .height(_HEIGHTS.get(panel.shape, _HEIGHT))
         .with_target(_Query(ClickHouseQuery(answer.sql, series=series)))
     )
     if panel.since:
@@ -212,8 +228,6 @@ def _of_measured(panel: Measured) -> Made:
         .description(panel.description)
         .datasource(kinds.DataSourceRef("prometheus", PROMETHEUS))
         .unit(panel.unit)
-        .span(panel.span)
-        .height(_HEIGHTS.get(panel.shape, _HEIGHT))
     )
     now = panel.shape in ("number", "table")
     for place, query in enumerate(panel.queries):
