@@ -48,6 +48,7 @@ PACKAGES: dict[Extra, dict[str, str]] = {
         "grafana_foundation_sdk": "grafana-foundation-sdk",
         "hiredis": "redis",
         "httptools": "httptools",
+        "jinja2": "jinja2",
         "msgspec": "msgspec",
         "prometheus_client": "prometheus-client",
         "redis": "redis",
