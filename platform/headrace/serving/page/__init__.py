@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 def routes(services: Services) -> Sequence[BaseRoute]:
     """Return the routes of the page."""
-    from headrace.metrics import load
     from headrace.serving.page.asked import Asked
     from headrace.serving.page.beside import Worker
     from headrace.serving.page.http import routes_of
@@ -21,4 +20,4 @@ def routes(services: Services) -> Sequence[BaseRoute]:
 
     settings = services.settings
     looks, writes = (Worker("headrace.serving.page.reading.functions", settings) for _ in range(2))
-    return routes_of(Sources(Asked(services, load(settings)), looks, writes, settings.ui_url))
+    return routes_of(Sources(Asked(services.answers), looks, writes, settings.ui_url))

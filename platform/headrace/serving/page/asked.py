@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from headrace.core.errors import BadData
 from headrace.metrics.catalogue import Catalogue
-from headrace.metrics.compile import compile_question, plain
 from headrace.metrics.errors import QuestionError
 from headrace.metrics.question import ask
 from headrace.metrics.windows import WINDOWS
-from headrace.serving.base import Services
 from headrace.serving.page.address import Span
-from headrace.serving.page.numbers import FORMS, Answer
+from headrace.serving.page.numbers import FORMS, Answer, moment
+
+if TYPE_CHECKING:
+    from headrace.serving.answers import Answers
 
 #: Questions of the page at the same time; others wait within the time of their panel, and leave turns to programs.
 _AT_ONCE = 5
@@ -28,11 +30,11 @@ def fitting(catalogue: Catalogue, metric: str, wanted: str) -> str:
 
 
 class Asked:
-    """Answers questions through the services of a server."""
+    """Answers questions through the cache of a server."""
 
-    def __init__(self, services: Services, catalogue: Catalogue) -> None:
-        """Answer with the definitions of a catalogue."""
-        self._services, self._catalogue = services, catalogue
+    def __init__(self, answers: Answers) -> None:
+        """Answer with the definitions that the cache has."""
+        self._answers, self._catalogue = answers, answers.catalogue
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     def knows(self, metric: str, /) -> bool:
@@ -79,12 +81,11 @@ class Asked:
                 order=order,
                 limit=limit,
             )
-            statement = compile_question(question, self._catalogue)
         except QuestionError as error:
             raise BadData(str(error)) from error
-        given_as = {name.removeprefix("param_"): text for name, text in plain(statement.parameters).items()}
         async with self._turns:
-            rows = await self._services.warehouse.rows(statement.sql, given_as)
+            rows, answered = await self._answers.rows(question)
         label, _, form = self.described(metric)
         ignored = tuple(name for name in given if name not in known)
-        return Answer(rows, label, form, window, None, ignored)
+        fresh = moment(answered.entry.watermark) if answered.entry.watermark else None
+        return Answer(rows, label, form, window, fresh, ignored, answered.age if answered.stale else None)
