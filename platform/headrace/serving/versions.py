@@ -54,7 +54,8 @@ class Versions:
     def peek(self) -> Held | None:
         """Return what is held if a look still holds; begins the next one in time."""
         age = self._clock() - self._as_of
-        if age > self._holds / 2 and self._look is None and self._held is not None:
+        looking = self._look is not None and not self._look.done()
+        if age > self._holds / 2 and not looking and self._held is not None:
             self._begin()
         return self._held if age <= self._holds and self._holds else None
 
@@ -69,7 +70,7 @@ class Versions:
         asked = self._clock()
         while self._as_of < asked - self._holds:
             # one that began before may have read too early: it is waited for, and another one begun
-            await asyncio.shield(self._look or self._begin())
+            await asyncio.shield(self._look if self._look and not self._look.done() else self._begin())
         assert self._held is not None
         return self._held
 
@@ -79,7 +80,8 @@ class Versions:
         return self._look
 
     def _ended(self, task: asyncio.Task[Held]) -> None:
-        self._look = None
+        if self._look is task:  # another may have begun in the same turn of the loop
+            self._look = None
         if not task.cancelled():
             task.exception()  # whoever waits is told
 
