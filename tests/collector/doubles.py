@@ -76,7 +76,10 @@ class MemoryIndex:
             number.append(-1 if found is None else found[0])
             within.append(-1 if earlier == place else earlier)
             other.append((found[1] if found else first_body) != body)
-        return Looked(np.array(number, np.int64), np.array(within, np.int64), np.array(other, np.bool_))
+        all_new = set(number) | set(within) == {-1}
+        return Looked(
+            np.array(number, np.int64), np.array(within, np.int64), np.array(other, np.bool_), all_new
+        )
 
     def add(self, entries: Iterable[tuple[int, bytes]], /) -> None:
         if self.fails is not None:

@@ -54,22 +54,16 @@ class Committer:
             self._index.add(self._unindexed)
             self._unindexed = []
         waits = [self._too_fast(parcel) for parcel in parcels]
+        slow = any(waits)
         digests = [
             _without(*both) if both[1] else both[0].digests for both in zip(parcels, waits, strict=True)
         ]
-        looked = self._index.look(b"".join(digests))
-        fresh, slow = looked.new, any(waits)
+        looked = self._index.look(digests[0] if len(digests) == 1 else b"".join(digests))
+        if looked.all_new and not slow:
+            return self._all(parcels)
+        fresh = looked.new
         if slow:
             fresh = fresh & ~np.concatenate([_of(p, some) for p, some in zip(parcels, waits, strict=True)])
-        if fresh.all():
-            entries = [entry for parcel in parcels for entry in _whole(parcel)]
-            first = self._append(entries)
-            self._count(parcels, fresh, None)
-            found = []
-            for parcel in parcels:
-                found.append(Committed(first))
-                first += len(parcel.entries)
-            return found
         entries, place = [], np.full(len(fresh), -1, np.int64)
         begin = 0
         for parcel in parcels:
@@ -93,6 +87,18 @@ class Committer:
             begin = end
         return found
 
+    def _all(self, parcels: Sequence[Parcel]) -> list[Committed]:
+        """Commit parcels of which every event is new."""
+        first = self._append([entry for parcel in parcels for entry in _whole(parcel)])
+        events = sum([parcel.number for parcel in parcels])
+        rejected = sum([_rejected(parcel, None) for parcel in parcels])
+        self._meters.events({"accepted": events - rejected, "rejected": rejected})
+        found = []
+        for parcel in parcels:
+            found.append(Committed(first))
+            first += len(parcel.entries)
+        return found
+
     def _append(self, entries: list[Entry]) -> int:
         """Append entries and return the number of the first."""
         numbers = self._log.append(entries)
@@ -111,7 +117,7 @@ class Committer:
         return numbers.start
 
     def _too_fast(self, parcel: Parcel) -> list[Wait]:
-        found = []
+        found: list[Wait] = []
         for place, bill in enumerate(parcel.bills):
             for at, claim in enumerate(bill.claims):
                 if seconds := self._rated.wait([claim], bill.events):
@@ -119,19 +125,21 @@ class Committer:
                     break
         return found
 
-    def _count(self, parcels: Sequence[Parcel], fresh: _Flags, fates: npt.NDArray[np.uint8] | None) -> None:
+    def _count(self, parcels: Sequence[Parcel], fresh: _Flags, fates: npt.NDArray[np.uint8]) -> None:
         """Count events by what became of them."""
         rejected, begin = 0, 0
         for parcel in parcels:
             end = begin + parcel.number
-            if any(entry.rejected for entry in parcel.entries):
-                refused = np.array([entry.rejected for entry in parcel.entries])[parcel.entry_of()]
-                rejected += int((refused & fresh[begin:end]).sum())
+            rejected += _rejected(parcel, fresh[begin:end])
             begin = end
-        counts = {"accepted": int(fresh.sum()) - rejected, "rejected": rejected}
-        if fates is not None:
-            counts |= {"repeated": int((fates == REPEATED).sum()), "conflict": int((fates == CONFLICT).sum())}
-        self._meters.events(counts)
+        self._meters.events(
+            {
+                "accepted": int(fresh.sum()) - rejected,
+                "rejected": rejected,
+                "repeated": int((fates == REPEATED).sum()),
+                "conflict": int((fates == CONFLICT).sum()),
+            }
+        )
 
     def refusal(self, error: Exception, size: int) -> Refused:
         """Return the refusal of requests after an error, and note what it means for those to come.
@@ -146,6 +154,14 @@ class Committer:
             return Refused(503, said, self._drain.seconds_until(size))
         self.broken = said
         return Refused(503, said, _AGAIN_SECONDS)
+
+
+def _rejected(parcel: Parcel, fresh: _Flags | None) -> int:
+    """Count the events that the contract rejects, among the new ones or, without ``fresh``, among all."""
+    if not any(entry.rejected for entry in parcel.entries):
+        return 0
+    refused = np.array([entry.rejected for entry in parcel.entries])[parcel.entry_of()]
+    return int((refused if fresh is None else refused & fresh).sum())
 
 
 def _of(parcel: Parcel, waits: Sequence[Wait]) -> _Flags:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +56,13 @@ class Looked:
         number: Number of the entry that holds the same write key and id; -1 for a new event.
         within: Place of the earlier event of the same call with the same write key and id; -1 for none.
         other_body: Whether the earlier one has another body.
+        all_new: Whether surely none was seen before.
     """
 
     number: npt.NDArray[np.int64]
     within: npt.NDArray[np.int64]
     other_body: npt.NDArray[np.bool_]
+    all_new: bool = False
 
     @property
     def new(self) -> npt.NDArray[np.bool_]:
@@ -110,17 +113,20 @@ class Ids:
             digests: ``ID_BYTES`` of each event.
         """
         keys = _keys(digests)
-        within, other = np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.bool_)
+        rows: Any = self._rows
+        found = rows.get(keys) if keys else []
+        none, unique = found.count(None) == len(found), len(set(keys)) == len(keys)
+        if none and unique:
+            return _unseen(len(keys))
         number = np.full(len(keys), -1, np.int64)
-        if len(set(keys)) < len(keys):
+        within, other = np.full(len(keys), -1, np.int64), np.zeros(len(keys), np.bool_)
+        if not unique:
             first: dict[bytes, int] = {}
             for place, key in enumerate(keys):
                 if (earlier := first.setdefault(key, place)) != place:
                     within[place] = earlier
                     other[place] = _body(digests, earlier) != _body(digests, place)
-        rows: Any = self._rows
-        found = rows.get(keys) if keys else []
-        if found.count(None) < len(found):
+        if not none:
             for place, row in enumerate(found):
                 if row is not None:
                     number[place], body = _VALUE.unpack(row)
@@ -200,6 +206,16 @@ class Ids:
     def close(self) -> None:
         """Close the index."""
         self._rows.close()
+
+
+@lru_cache(64)
+def _unseen(events: int) -> Looked:
+    """Return what is known of events that are all new; nobody may change it."""
+    number, within = np.full(events, -1, np.int64), np.full(events, -1, np.int64)
+    other = np.zeros(events, np.bool_)
+    for one in (number, within, other):
+        one.setflags(write=False)
+    return Looked(number, within, other, True)
 
 
 def _keys(digests: bytes) -> list[bytes]:

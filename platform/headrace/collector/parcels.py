@@ -207,10 +207,9 @@ def outcomes(tickets: Sequence[Ticket], parcel: Parcel, done: Committed) -> list
         parcel: What was made of them.
         done: What became of that.
     """
-    if done.fates:
-        numbers, fates = np.frombuffer(done.numbers, np.int64).tolist(), done.fates
-    else:
-        numbers, fates = (parcel.entry_of() + np.int64(done.first)).tolist(), bytes(parcel.number)
+    if not done.fates:
+        return _all_taken(tickets, parcel, done.first)
+    numbers = np.frombuffer(done.numbers, np.int64).tolist()
     slow = {parcel.bills[wait.bill].first: wait for wait in done.waits}
     found: list[Taken | Refused] = []
     at = 0
@@ -219,8 +218,30 @@ def outcomes(tickets: Sequence[Ticket], parcel: Parcel, done: Committed) -> list
         if ticket.claims and at in slow:
             found.append(too_fast(slow[at].seconds))
         else:
-            found.append(_taken(ticket.events, numbers[at:end], fates[at:end]))
+            found.append(_taken(ticket.events, numbers[at:end], done.fates[at:end]))
         at = end
+    return found
+
+
+def _all_taken(tickets: Sequence[Ticket], parcel: Parcel, first: int) -> list[Taken | Refused]:
+    """Say what became of requests of which every event was new."""
+    several = np.frombuffer(parcel.places, np.uint32).tolist() if parcel.places else None
+    found: list[Taken | Refused] = []
+    at = 0
+    for ticket in tickets:
+        mine: dict[str, list[int]] = {}
+        told = []
+        for event in ticket.events:
+            number = first if several is None else first + several[at]
+            some = mine.get(event.stream)
+            if some is None:
+                mine[event.stream] = [number]
+            elif some[-1] != number:
+                some.append(number)
+            reasons = event.reasons
+            told.append(Outcome("rejected" if reasons else "accepted", event.id, reasons or _NONE))
+            at += 1
+        found.append(Taken(mine, told))
     return found
 
 
