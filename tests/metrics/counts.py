@@ -240,16 +240,14 @@ COUNTS: dict[str, Count] = {
     "retention_rate": Count(lambda of: of.cohorts, pl.len() / pl.col("size").first()),
     "new_users": Count(lambda of: of.active, (pl.col("days_since") == 0).sum()),
     "returning_users": Count(lambda of: of.active, (pl.col("days_since") > 0).sum()),
-    "landed_rows": Count(lambda of: of.quality, _GOOD.sum()),
+    "landed_rows": Count(lambda of: of.quality, pl.len(), _GOOD),
     "repeated_rows": Count(lambda of: of.quality, pl.col("repeat").sum()),
-    "late_rows": Count(lambda of: of.quality, (pl.col("lag") > LATENESS).sum()),
-    "late_share": Count(
-        lambda of: of.quality, pl.when(_GOOD.any()).then((pl.col("lag") > LATENESS).sum() / _GOOD.sum())
-    ),
-    "lateness_p99": Count(lambda of: of.quality, _quantile("lag", 0.99)),
-    "lateness_longest": Count(lambda of: of.quality, pl.col("lag").max()),
-    "last_landed": Count(lambda of: of.quality, pl.col("at").max()),
-    "rejected_records": Count(lambda of: of.quality, pl.col("rejected").sum()),
+    "late_rows": Count(lambda of: of.quality, (pl.col("lag") > LATENESS).sum(), _GOOD),
+    "late_share": Count(lambda of: of.quality, _share(pl.col("lag") > LATENESS), _GOOD),
+    "lateness_p99": Count(lambda of: of.quality, _quantile("lag", 0.99), _GOOD),
+    "lateness_longest": Count(lambda of: of.quality, pl.col("lag").max(), _GOOD),
+    "last_landed": Count(lambda of: of.quality, pl.col("at").max(), _GOOD),
+    "rejected_records": Count(lambda of: of.quality, pl.len(), ~_GOOD),
     "rejections": Count(lambda of: of.rejections, pl.len()),
 }
 

@@ -69,6 +69,7 @@ def test_the_catalogue(defs: Definitions) -> None:
         "marts/event_metrics_rollups",
         "marts/event_states_live",
         "marts/events_history",
+        "marts/landings_daily",
         "marts/metric_windows",
         "marts/metric_windows_live",
         "marts/metric_windows_rollups",

@@ -3,20 +3,7 @@
 
 with landed as (
 
-    {%- set late_after = headrace.setting('lateness_seconds') | int %}
-    {%- for stream, day in streams if headrace.has_stream(stream) %}
-    select
-        '{{ stream }}' as stream,
-        {{ day }} as day,
-        count() as landed,
-        countIf(_ingested_at > occurred_at + toIntervalSecond({{ late_after }})) as late,
-        quantiles(0.5, 0.99)(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as lags,
-        max(greatest(dateDiff('millisecond', occurred_at, _ingested_at), 0) / 1000) as longest,
-        max(_ingested_at) as newest
-    from {{ ref('stg_' ~ stream) }}
-    group by day
-    {{ 'union all' if not loop.last }}
-    {%- endfor %}
+    select * from {{ ref('landings_daily') }}
 
 ),
 
@@ -82,10 +69,10 @@ select
     landed.landed as landed,
     toUInt64(greatest(landed.landed - counted.counted, 0)) as duplicates,
     landed.late as late,
-    if(landed.landed > 0, landed.lags[1], null) as lateness_p50_seconds,
-    if(landed.landed > 0, landed.lags[2], null) as lateness_p99_seconds,
-    if(landed.landed > 0, landed.longest, null) as lateness_max_seconds,
-    if(landed.landed > 0, landed.newest, null) as last_landed_at,
+    if(landed.landed > 0, landed.lateness_p50_seconds, null) as lateness_p50_seconds,
+    if(landed.landed > 0, landed.lateness_p99_seconds, null) as lateness_p99_seconds,
+    if(landed.landed > 0, landed.lateness_max_seconds, null) as lateness_max_seconds,
+    if(landed.landed > 0, landed.last_landed_at, null) as last_landed_at,
     rejected.rejected as rejected,
     by_reason.rejected_by_reason as rejected_by_reason
 from days
