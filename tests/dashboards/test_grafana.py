@@ -16,7 +16,7 @@ from dashboards.promql import unknown
 from headrace.config.settings import load_settings
 from headrace.dashboards.grafana.boards import PERFORMANCE, PRODUCT, SESSIONS, boards
 from headrace.dashboards.grafana.check import differences, expressions, panels_of, problems, statements
-from headrace.dashboards.grafana.files import PASSWORD, Places, files
+from headrace.dashboards.grafana.files import Places, files
 from headrace.dashboards.grafana.panels import UNITS, rendered, sql_of
 from headrace.dashboards.grafana.platform import PLATFORM
 from headrace.dashboards.grafana.spec import Board
@@ -177,7 +177,7 @@ def test_files_hold_no_password_and_lead_to_each_other(catalogue: Catalogue) -> 
     found = files(catalogue, config, Places("/etc/grafana/headrace", clickhouse="db:1", target="api:2"))
     assert "a secret of mine" not in "".join(found.values())
     sources = yaml.safe_load(found["provisioning/datasources/headrace.yaml"])["datasources"]
-    assert sources[0]["secureJsonData"] == {"password": PASSWORD}
+    assert sources[0]["secureJsonData"] == {"password": "$HEADRACE_CLICKHOUSE_PASSWORD"}
     assert (sources[0]["jsonData"]["host"], sources[0]["jsonData"]["port"]) == ("db", 1)
     used = {
         panel["datasource"]["uid"]
@@ -192,7 +192,12 @@ def test_files_hold_no_password_and_lead_to_each_other(catalogue: Catalogue) -> 
     assert scrape["scrape_configs"][0]["static_configs"] == [{"targets": ["api:2"]}]
     plain = files(catalogue, config, Places("/x"))
     [own, _] = yaml.safe_load(plain["provisioning/datasources/headrace.yaml"])["datasources"]
-    assert own["jsonData"]["port"] == 8124
+    assert (own["jsonData"]["port"], own["jsonData"]["username"]) == (8124, "headrace")
+    reader = load_settings(serve_user="reader", serve_password="another secret")
+    text = files(catalogue, reader, Places("/x"))["provisioning/datasources/headrace.yaml"]
+    [own, _] = yaml.safe_load(text)["datasources"]
+    assert own["jsonData"]["username"] == "reader"
+    assert own["secureJsonData"] == {"password": "$HEADRACE_SERVE_PASSWORD"}
 
 
 def test_files_that_are_not_those_of_now_are_named(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def export(
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    say(f"{len(wanted)} files are in {folder}; Grafana needs HEADRACE_CLICKHOUSE_PASSWORD in its environment")
+    from headrace.dashboards.grafana.files import password_variable
+
+    variable = password_variable(_settings())
+    say(f"{len(wanted)} files are in {folder}; Grafana needs {variable} in its environment")
 
 
 @app.command()

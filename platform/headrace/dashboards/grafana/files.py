@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from headrace.metrics import Catalogue
 
 _HEAD = "# Written by 'headrace grafana export'; the next one writes it anew.\n"
-#: Grafana takes the password from its own environment: it is in no file.
-PASSWORD = "$HEADRACE_CLICKHOUSE_PASSWORD"
+#: Variables of Grafana's own environment from which it takes the password: it is in no file.
+_OWN, _READER = "HEADRACE_CLICKHOUSE_PASSWORD", "HEADRACE_SERVE_PASSWORD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ def files(catalogue: Catalogue, settings: Settings, places: Places) -> dict[str,
     return found
 
 
+def password_variable(settings: Settings) -> str:
+    """Return the variable with the password of the user that Grafana asks as, the one of ``headrace serve``."""
+    return _READER if settings.serve_user else _OWN
+
+
 def _yaml(value: dict[str, Any]) -> str:
     text: str = yaml.safe_dump(value, sort_keys=False, width=110)
     return _HEAD + text
@@ -63,10 +68,10 @@ def _datasources(settings: Settings, places: Places) -> dict[str, Any]:
             "port": int(port or settings.clickhouse_port),
             "protocol": "http",
             "secure": settings.clickhouse_secure,
-            "username": settings.clickhouse_user,
+            "username": settings.serve_user or settings.clickhouse_user,
             "defaultDatabase": settings.dbt_schema,
         },
-        "secureJsonData": {"password": PASSWORD},
+        "secureJsonData": {"password": f"${password_variable(settings)}"},
     }
     prometheus = {
         "name": "Headrace Prometheus",
