@@ -26,7 +26,7 @@ NOW = datetime(2026, 5, 10, 14, 23, 12, tzinfo=UTC)
         ({"filters": {"channel": 3}}, "filters", None),
         ({"filters": {"weekday": "monday"}}, "filters", None),
         ({"order": ["-valeu"]}, "order", "value"),
-        ({"limit": 1_000_000}, "limit", "100000"),
+        ({"limit": 10_000_000}, "limit", "2000000"),
         ({"limit": "few"}, "limit", None),
         ({"compare": "previous"}, "compare", "previous_period"),
         ({"start": "yesterday"}, "from", None),

@@ -142,5 +142,7 @@ class _Sending:
 def _whole(data: bytes) -> int:
     """Return where the body of an answer begins; 0 if not all of it is there."""
     end = data.find(b"\r\n\r\n")
+    if end >= 0 and data[9:12] == b"304":  # has no body, and says no length
+        return end + 4
     length = _LENGTH.search(data, 0, end) if end >= 0 else None
     return end + 4 if length is not None and len(data) >= end + 4 + int(length[1]) else 0

@@ -127,21 +127,9 @@ def queries(home: Path, console: Console, *, events: int, day_events: int, runs:
 
 
 def _queries(stream: Stream, console: Console, *, events: int, day_events: int, runs: int) -> QueryResult:
-    settings, today = stream.settings, datetime.now(UTC).date()
-    days = days_between(today - timedelta(days=DAYS - 1), today)
-    touched = today - timedelta(days=_TOUCHED)
-    sizes = _sizes(days, touched, events, day_events)
-    stream.prepare()
-    with console.status("deploying views and speed layer"):
-        models.build(settings, stream.pipeline, today, today)
-    users = max(1, events * _USERS_PER_MILLION // 1_000_000)
-    for day, size in sizes.items():
-        with console.status(f"{size:,} events of {day}"):
-            fill(stream, day, size, users)
-    publication = Publication(stream.lake.good.id, 0, events, tuple(days), tuple(days))
-    stream.warehouse.record(EVENTS.table, publication)
-    with console.status(f"building the models of {events:,} events"):
-        built = _build(stream, days, sizes)
+    settings = stream.settings
+    touched, sizes, built = filled(stream, console, events, day_events)
+    days = list(sizes)
     wrong = _differences(stream, sizes)
     with console.status(f"refreshing {touched}, {sizes[touched]:,} events"):
         reach = models.reach(models.manifest(settings), stream.pipeline)
@@ -160,6 +148,28 @@ def _queries(stream: Stream, console: Console, *, events: int, day_events: int, 
         sum(sizes[day] for day in around),
         tuple(wrong),
     )
+
+
+def filled(
+    stream: Stream, console: Console, events: int, day_events: int
+) -> tuple[date, dict[date, int], float]:
+    """Fill the warehouse and build all marts; return the touched day, events by day, and the seconds of the build."""
+    settings, today = stream.settings, datetime.now(UTC).date()
+    days = days_between(today - timedelta(days=DAYS - 1), today)
+    touched = today - timedelta(days=_TOUCHED)
+    sizes = _sizes(days, touched, events, day_events)
+    stream.prepare()
+    with console.status("deploying views and speed layer"):
+        models.build(settings, stream.pipeline, today, today)
+    users = max(1, events * _USERS_PER_MILLION // 1_000_000)
+    for day, size in sizes.items():
+        with console.status(f"{size:,} events of {day}"):
+            fill(stream, day, size, users)
+    publication = Publication(stream.lake.good.id, 0, events, tuple(days), tuple(days))
+    stream.warehouse.record(EVENTS.table, publication)
+    with console.status(f"building the models of {events:,} events"):
+        built = _build(stream, days, sizes)
+    return touched, sizes, built
 
 
 def _sizes(days: Sequence[date], touched: date, events: int, day_events: int) -> dict[date, int]:

@@ -25,7 +25,7 @@ Value = str | float | bool | None
 Moment = str | date | datetime
 #: Most windows of one answer.
 MAX_WINDOWS = 11_000
-DEFAULT_LIMIT, MAX_LIMIT = 10_000, 100_000
+DEFAULT_LIMIT, MAX_LIMIT = 10_000, 2_000_000
 #: Most values of one filter.
 MAX_VALUES = 1_000
 COMPARISONS = ("previous_period",)
