@@ -268,6 +268,31 @@ def queries(
     raise typer.Exit(1 if found.wrong else 0)
 
 
+@app.command("serve")
+def serve_(
+    events: Annotated[int, typer.Option(min=10_000, help="Events over 30 days.")] = 50_000_000,
+    as_json: Json = False,
+) -> None:
+    """Measure how soon 'headrace serve' answers what is kept, unchanged, new, published, and a table of a million rows."""
+    extras.require("local", "'headrace bench serve'")
+    extras.require("serve", "'headrace bench serve'")
+    from headrace.bench.serving import serve as run
+
+    found = run(_home(), Console(stderr=True) if as_json else console, events=events)
+    lines = [
+        f"{found.events:,} events; the server has {found.memory_mb:.0f} MB after its start",
+        f"kept          p50 {found.kept_p50_ms:.2f} ms, p99 {found.kept_p99_ms:.2f} ms",
+        f"              {found.kept_per_core_second:,.0f} a second and core, {found.kept_per_second:,.0f} a second beside"
+        " their client",
+        f"not modified  p99 {found.not_modified_p99_ms:.2f} ms",
+        f"new           p50 {found.new_p50_ms:.0f} ms, p95 {found.new_p95_ms:.0f} ms",
+        f"published     heard of after p50 {found.published_to_listener_p50_ms:.0f} ms,"
+        f" p95 {found.published_to_listener_p95_ms:.0f} ms",
+        f"streamed      {found.csv_rows:,} rows of CSV in {found.csv_seconds:.1f} s, {found.csv_peak_mb:.0f} MB at most",
+    ]
+    emit(asdict(found), as_json, lines)
+
+
 @app.command()
 def shaping(
     records: Annotated[int, typer.Option(min=100, help="Messages of each kind.")] = 100_000,
