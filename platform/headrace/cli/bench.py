@@ -273,7 +273,7 @@ def serve_(
     events: Annotated[int, typer.Option(min=10_000, help="Events over 30 days.")] = 50_000_000,
     as_json: Json = False,
 ) -> None:
-    """Measure how soon 'headrace serve' answers what is kept, unchanged, new, published, and a table of a million rows."""
+    """Measure how soon 'headrace serve' answers: what is kept, new or published, and a million rows."""
     extras.require("local", "'headrace bench serve'")
     extras.require("serve", "'headrace bench serve'")
     from headrace.bench.serving import serve as run
@@ -282,13 +282,14 @@ def serve_(
     lines = [
         f"{found.events:,} events; the server has {found.memory_mb:.0f} MB after its start",
         f"kept          p50 {found.kept_p50_ms:.2f} ms, p99 {found.kept_p99_ms:.2f} ms",
-        f"              {found.kept_per_core_second:,.0f} a second and core, {found.kept_per_second:,.0f} a second beside"
-        " their client",
+        f"              {found.kept_per_core_second:,.0f} a second and core,"
+        f" {found.kept_per_second:,.0f} a second beside their client",
         f"not modified  p99 {found.not_modified_p99_ms:.2f} ms",
         f"new           p50 {found.new_p50_ms:.0f} ms, p95 {found.new_p95_ms:.0f} ms",
         f"published     heard of after p50 {found.published_to_listener_p50_ms:.0f} ms,"
         f" p95 {found.published_to_listener_p95_ms:.0f} ms",
-        f"streamed      {found.csv_rows:,} rows of CSV in {found.csv_seconds:.1f} s, {found.csv_peak_mb:.0f} MB at most",
+        f"streamed      {found.csv_rows:,} rows of CSV in {found.csv_seconds:.1f} s,"
+        f" {found.csv_peak_mb:.0f} MB at most",
     ]
     emit(asdict(found), as_json, lines)
 
