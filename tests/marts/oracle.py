@@ -201,6 +201,16 @@ class Oracle:
         return _latest(self.events, "session_id", user_id=pl.col("user_id"))
 
     @property
+    def users_current(self) -> pl.DataFrame:
+        """The view of this name."""
+        return self.users_latest
+
+    @property
+    def sessions_current(self) -> pl.DataFrame:
+        """The view of this name."""
+        return self.sessions_latest
+
+    @property
     def user_days(self) -> pl.DataFrame:
         """The mart of this name, its rows merged."""
         known = self.events.filter(pl.col("user_id").is_not_null())

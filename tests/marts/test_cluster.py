@@ -27,7 +27,7 @@ SHARDED = {
     "metric_windows_rollups", "performance_metrics", "performance_metrics_rollups", "session_metrics",
     "sessions_latest", "user_days", "users_latest",
 }  # fmt: skip
-VIEWS = {"conversion_funnel", "daily_active_users", "user_retention"}
+VIEWS = {"conversion_funnel", "daily_active_users", "sessions_current", "user_retention", "users_current"}
 SPEED = {
     "speed_event_keys",
     "speed_event_windows",

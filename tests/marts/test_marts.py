@@ -36,7 +36,7 @@ MARTS = {
 LATEST = ("users_latest", "sessions_latest", "user_days")
 #: Kept by day, but not made of the events of that day: a build replaces all later days as well.
 COUNTED_FROM_OTHERS = {"cohort_days": "activity_date"}
-VIEWS = ("daily_active_users", "user_retention", "conversion_funnel")
+VIEWS = ("daily_active_users", "user_retention", "conversion_funnel", "users_current", "sessions_current")
 ALL = (*MARTS, *LATEST, *COUNTED_FROM_OTHERS, *VIEWS)
 LANDED = {EVENTS: rows.events(), METRICS: rows.metrics()}
 

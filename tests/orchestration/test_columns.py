@@ -25,7 +25,8 @@ MARTS = {
     "event_metrics", "event_metrics_live", "event_metrics_rollups", "event_states_live", "events_history", "landings_daily",
     "metric_windows", "metric_windows_live", "metric_windows_rollups", "performance_metrics",
     "performance_metrics_live", "performance_metrics_rollups", "performance_states_live", "rejections_daily",
-    "session_metrics", "session_metrics_live", "sessions_latest", "user_days", "user_retention", "users_latest",
+    "session_metrics", "session_metrics_live", "sessions_current", "sessions_latest", "user_days", "user_retention",
+    "users_current", "users_latest",
 }  # fmt: skip
 
 

@@ -295,6 +295,18 @@ def test_views_have_the_wider_types_also_those_that_read_views(first: Make, raw:
     assert comment == "it's z"
 
 
+def test_views_that_are_made_again_read_as_whom_they_did(first: Make, raw: Settings) -> None:
+    server, database = Server(raw), raw.raw_database
+    text = f"AS SELECT quantity FROM {database}.orders"
+    server.command(f"CREATE VIEW {database}.a DEFINER = CURRENT_USER SQL SECURITY DEFINER {text}")
+    server.command(f"CREATE VIEW {database}.b {text}")
+    asked = "SELECT name, definer FROM system.tables WHERE database = {d:String} AND engine = 'View' ORDER BY name"
+    before = server.query(asked, d=database)
+    assert [bool(definer) for _, definer in before] == [True, False]
+    first().prepare(WIDE)
+    assert server.query(asked, d=database) == before
+
+
 def test_views_come_after_those_that_they_read() -> None:
     def view(name: str, text: str) -> View:
         return View("b", name, "View", text)

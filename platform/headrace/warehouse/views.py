@@ -19,9 +19,10 @@ from headrace.warehouse.server import Refused, Server
 log = logging.getLogger(__name__)
 
 _VIEWS = """
-    SELECT database, name, engine, as_select, comment FROM system.tables
-    WHERE engine IN ('View', 'MaterializedView') AND lower(database) != 'information_schema'
+    SELECT database, name, engine, as_select, comment, create_table_query
+    FROM system.tables WHERE engine IN ('View', 'MaterializedView') AND lower(database) != 'information_schema'
 """
+_SECURITY = re.compile(r"(?:DEFINER = (?:`(?:[^`\\]|\\.)*`|\S+) )?SQL SECURITY \w+(?=\s+AS\s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class View:
         engine: ``View``, or ``MaterializedView``, which stores what it makes.
         text: What it selects.
         comment: Its comment.
+        created: The statement that makes it.
     """
 
     database: str
@@ -41,6 +43,13 @@ class View:
     engine: str
     text: str
     comment: str = ""
+    created: str = ""
+
+    @property
+    def security(self) -> str:
+        """As whom it reads, as its statement says; empty where it says nothing."""
+        found = _SECURITY.search(self.created)
+        return f" {found[0]}" if found else ""
 
 
 def refresh(server: Server, placement: Placement, database: str, table: str) -> list[str]:
@@ -73,7 +82,9 @@ def refresh(server: Server, placement: Placement, database: str, table: str) -> 
         said = f" COMMENT {ddl.literal(view.comment)}" if view.comment else ""
         quoted = f"{ddl.quoted(view.database)}.{ddl.quoted(view.name)}"
         try:
-            server.command(f"CREATE OR REPLACE VIEW {quoted}{placement.on} AS {view.text}{said}")
+            server.command(
+                f"CREATE OR REPLACE VIEW {quoted}{placement.on}{view.security} AS {view.text}{said}"
+            )
         except Refused as error:
             log.warning("view %s keeps the types of before, deploy it again: %s", name, error)
         else:
