@@ -67,7 +67,7 @@ FETCH = "$(RUN)python" tests/services/fetch.py "$(UV)" .tools/services
 FETCHED := HEADRACE_TEST_KAFKA=.tools/services/kafka HEADRACE_TEST_S3=.tools/services/s3 \
 	HEADRACE_TEST_QUEUE=.tools/services/queue HEADRACE_TEST_POSTGRES=.tools/services/postgres \
 	HEADRACE_TEST_REGISTRY=.tools/services/registry HEADRACE_TEST_NODE=.tools/services/node \
-	HEADRACE_TEST_PROMETHEUS=.tools/services/prometheus
+	HEADRACE_TEST_PROMETHEUS=.tools/services/prometheus HEADRACE_TEST_JDBC=.tools/services/jdbc
 
 test-services: install ## The suites on Apache Kafka (SASL and TLS too), S3 and Postgres, where they can be had
 	@$(FETCH)

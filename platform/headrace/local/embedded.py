@@ -13,14 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from headrace.config.settings import child_environment
+from headrace.config.settings import child_environment, load_settings
 from headrace.config.stack_env import Damaged
 from headrace.core.errors import Fatal
+from headrace.core.kept_secret import kept_secret
 from headrace.local import broker, cache, collecting, probes, processes, queue, serving, stack_files
 from headrace.local.free_ports import start_on_free_ports
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service
 from headrace.local.supervisor import Supervisor
+from headrace.models.exposed import beside, hidden
 
 CLICKHOUSE = "clickhouse"
 CLICKHOUSE_USER = "headrace"
@@ -59,6 +61,25 @@ class Ports:
         """Return the requested port of a service."""
         port: int | None = getattr(self, service)
         return port
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """The ClickHouse user of BI tools, who only reads.
+
+    Attributes:
+        name: Its name.
+        password: Its password.
+        database: What it reads: the marts.
+        hidden: Tables there that it does not see.
+        beside: What it reads of other databases, each with its database.
+    """
+
+    name: str
+    password: str
+    database: str = CLICKHOUSE_DATABASE
+    hidden: tuple[str, ...] = ()
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 class AlreadyRuns(Fatal):
@@ -117,6 +138,7 @@ class EmbeddedStack:
         self._topics, self._queues = dict(TOPICS if topics is None else topics), queues
         self._wanted = wanted
         self._password, self._cache_password = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        self._reader = Reader("", "")
         self._chosen: dict[str, int] = {}
         self._supervisor: Supervisor | None = None
         self._lock: int | None = None
@@ -133,6 +155,7 @@ class EmbeddedStack:
             with stack_files.writing(self.home):
                 (self.home / "logs").mkdir(exist_ok=True)
                 self._write_info()
+            self._reader = reader_of(self.home)
             self._start()
             with stack_files.writing(self.home):
                 self._state = "running"
@@ -221,7 +244,9 @@ class EmbeddedStack:
                 environment,
                 lambda: queue.create_queues(sqs_url, self._queues),
             ),
-            clickhouse_service(self.home, self._chosen[CLICKHOUSE], environment, self._password),
+            clickhouse_service(
+                self.home, self._chosen[CLICKHOUSE], environment, self._password, self._reader
+            ),
             cache.cache_service(self.home, self._chosen[cache.NAME], environment, self._cache_password),
         ]
         if (port := self._chosen.get(collecting.NAME)) is not None:
@@ -243,6 +268,8 @@ class EmbeddedStack:
             "HEADRACE_CLICKHOUSE_PORT": str(self._chosen[CLICKHOUSE]),
             "HEADRACE_CLICKHOUSE_USER": CLICKHOUSE_USER,
             "HEADRACE_CLICKHOUSE_PASSWORD": self._password,
+            "HEADRACE_BI_USER": self._reader.name,
+            "HEADRACE_BI_PASSWORD": self._reader.password,
             "HEADRACE_LAKE_URI": str(self.home / "lake"),
             "HEADRACE_CACHE_URL": cache.cache_url(self._chosen[cache.NAME], self._cache_password),
         }
@@ -330,21 +357,42 @@ class EmbeddedStack:
                 self._lock = None
 
 
-def clickhouse_service(home: Path, port: int, environment: Mapping[str, str], password: str) -> Service:
+def reader_of(home: Path) -> Reader:
+    """Return the reader of a stack: as the settings say, with the password in ``home`` where they have none.
+
+    Raises:
+        Fatal: A setting is wrong, or the password cannot be kept.
+    """
+    settings = load_settings(with_stack=False, home=home)
+    password = settings.bi_password.get_secret_value() or kept_secret(settings.bi_password_file)
+    return Reader(settings.bi_user, password, settings.dbt_schema, hidden(settings), beside(settings))
+
+
+def clickhouse_service(
+    home: Path, port: int, environment: Mapping[str, str], password: str, reader: Reader | None = None
+) -> Service:
     """Describe the ClickHouse endpoint on ``127.0.0.1:port`` as a service, with its data in ``home/clickhouse``."""
-    arguments = {
-        "path": str(home / "clickhouse"),
-        "host": LOOPBACK,
-        "port": str(port),
-        "user": CLICKHOUSE_USER,
-        "database": CLICKHOUSE_DATABASE,
+    arguments = [
+        ("path", str(home / "clickhouse")),
+        ("host", LOOPBACK),
+        ("port", str(port)),
+        ("user", CLICKHOUSE_USER),
+        ("database", CLICKHOUSE_DATABASE),
+    ]
+    if reader is not None:
+        arguments += [("reader", reader.name), ("reads", reader.database)]
+        arguments += [("hide", name) for name in reader.hidden]
+        arguments += [("show", ".".join(one)) for one in reader.beside]
+    flags = [word for name, value in arguments for word in (f"--{name}", value)]
+    # Not arguments, because every user of the machine can read arguments.
+    secret = {
+        "HEADRACE_CLICKHOUSE_PASSWORD": password,
+        "HEADRACE_BI_PASSWORD": reader.password if reader else "",
     }
-    flags = [word for name, value in arguments.items() for word in (f"--{name}", value)]
     return Service(
         name=CLICKHOUSE,
         argv=(sys.executable, "-P", "-m", "headrace.local.clickhouse", *flags),
-        # Not an argument, because every user of the machine can read arguments.
-        env={**environment, "HEADRACE_CLICKHOUSE_PASSWORD": password},
+        env={**environment, **secret},
         log=home / "logs" / f"{CLICKHOUSE}.log",
         cwd=home,
         ready=lambda: probes.http_ok(port, "/ping"),

@@ -123,11 +123,11 @@ def environment(directory: Path) -> dict[str, str]:
     return {**clean, "HEADRACE_HOME": str(directory), "HEADRACE_CLICKHOUSE_PASSWORD": PASSWORD}
 
 
-def launch(directory: Path, *arguments: str) -> Endpoint:
-    """Start a server and wait until it says that it is ready."""
+def launch(directory: Path, *arguments: str, reader: str = "") -> Endpoint:
+    """Start a server and wait until it says that it is ready; with a password for its reader, if it has one."""
     process = subprocess.Popen(
         command(directory, "--port", "0", *arguments),
-        env=environment(directory),
+        env={**environment(directory), "HEADRACE_BI_PASSWORD": reader},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

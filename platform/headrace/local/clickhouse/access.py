@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
-from headrace.local.clickhouse.errors import denied
+from headrace.local.clickhouse.errors import ClickHouseError, denied
 from headrace.local.clickhouse.statement import Statement, Token, tokens, unquote
 
 _ENGINES = re.compile(
@@ -37,6 +38,8 @@ _FUNCTIONS = frozenset({"executable", "eval", "python", "arrowstream", "file", "
 _SOURCES = frozenset({"CLICKHOUSE", "NULL"})
 _FILE_CALL = re.compile(r"\bfile\b[\"`]?\s*(?:(?:/\*|--|#|//).*?)?\(", re.DOTALL)
 _SQL_IN_TEXT = re.compile(r"\b(default|materialized|alias|ephemeral|select)\b", re.IGNORECASE)
+#: What a reader may begin a statement with. KILL and SET ROLE need no grant where every client is the same user.
+_READING = frozenset("SELECT WITH FROM DESCRIBE DESC EXPLAIN EXISTS SHOW USE SET".split())  # noqa: SIM905
 _HIGHER_ORDER = re.compile(r"array|map|apply|columns", re.IGNORECASE)
 
 
@@ -57,6 +60,20 @@ def check(statement: Statement) -> None:
             _check_name(words, index, token.name)
     if statement.verb in ("CREATE", "ATTACH", "REPLACE", "ALTER"):
         _check_definition(statement.verb, words)
+
+
+def check_reading(statement: Statement) -> None:
+    """Refuse what a read-only user may not even try; the engine's grants and ``readonly = 2`` refuse the rest.
+
+    Raises:
+        ClickHouseError: Code 164, READONLY.
+    """
+    words = [token for token in statement.tokens if token.text != "("]
+    role = statement.verb == "SET" and len(words) > 1 and words[1].is_word("ROLE", "DEFAULT")
+    several = any(one.is_word("PARALLEL") and two.is_word("WITH") for one, two in pairwise(words))
+    if statement.verb not in _READING or role or several:
+        what = "SET ROLE" if role else "PARALLEL WITH" if several else statement.verb
+        raise ClickHouseError(164, f"Cannot execute {what} as a read-only user", "READONLY")
 
 
 def _check_pair(token: Token, after: Token) -> None:

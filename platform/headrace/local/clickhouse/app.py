@@ -7,7 +7,8 @@ import logging
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO, Any
 
 from headrace.local.clickhouse import access
 from headrace.local.clickhouse.compression import PIECE, Encoder
-from headrace.local.clickhouse.engine import Connection, Engine, Lease, apply_settings
+from headrace.local.clickhouse.engine import Connection, Engine, Lease, apply_settings, take_role
 from headrace.local.clickhouse.errors import ClickHouseError, translate
 from headrace.local.clickhouse.incoming import read_statement
 from headrace.local.clickhouse.request import Request, parse_parameters, read_body
@@ -27,7 +28,7 @@ from headrace.local.clickhouse.response import (
     summary,
     summary_of,
 )
-from headrace.local.clickhouse.statement import Kind, Statement, quote, quote_name
+from headrace.local.clickhouse.statement import Kind, Statement, as_user, quote, quote_name
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +50,34 @@ _NO_EXPRESSIONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who may log in.
+
+    Attributes:
+        name: The user's name.
+        password: The user's password.
+        database: Where the user lands without naming one.
+        role: Role of the engine to which statements are confined, which only reads; empty for the owner.
+    """
+
+    name: str
+    password: str
+    database: str
+    role: str = ""
+
+
 class Application:
     """ClickHouse's HTTP interface over an engine.
 
     Args:
         engine: The opened engine.
-        user: The one user that clients log in as.
-        password: Password of that user.
+        users: Who may log in.
         spool: Folder for results that must be complete before they are sent.
     """
 
-    def __init__(self, engine: Engine, user: str, password: str, spool: Path) -> None:
-        self._engine, self._user, self._password, self._spool = engine, user, password, spool
+    def __init__(self, engine: Engine, users: Sequence[User], spool: Path) -> None:
+        self._engine, self._users, self._spool = engine, users, spool
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -73,8 +90,8 @@ class Application:
             ("X-ClickHouse-Timezone", request.parameters.get("session_timezone") or self._engine.timezone),
         ]
         try:
-            self._authenticate(request)
-            return self._answer(request, start_response, headers)
+            user = self._authenticated(request)
+            return self._answer(user, request, start_response, headers)
         except Exception as failure:
             error = translate(failure, self._engine.version)
             if error.code in (49, 1001) and not isinstance(failure, ClickHouseError):
@@ -85,30 +102,39 @@ class Application:
                 start_response, error.status, headers, (error.text + "\n").encode("utf-8", "replace")
             )
 
-    def _authenticate(self, request: Request) -> None:
-        user, password = request.credentials()
-        right_user = hmac.compare_digest(user.encode(), self._user.encode())
-        right_password = hmac.compare_digest(password.encode(), self._password.encode())
-        if not (right_user and right_password):
-            raise ClickHouseError(
-                516,
-                f"{user}: Authentication failed: password is incorrect, or there is no user with such name",
-                "AUTHENTICATION_FAILED",
-            )
+    def _authenticated(self, request: Request) -> User:
+        name, password = request.credentials()
+        for user in self._users:
+            right_user = hmac.compare_digest(name.encode(), user.name.encode())
+            right_password = hmac.compare_digest(password.encode(), user.password.encode())
+            if right_user and right_password:
+                return user
+        raise ClickHouseError(
+            516,
+            f"{name}: Authentication failed: password is incorrect, or there is no user with such name",
+            "AUTHENTICATION_FAILED",
+        )
 
-    def _answer(self, request: Request, start_response: StartResponse, headers: Headers) -> Iterable[bytes]:
+    def _answer(
+        self, user: User, request: Request, start_response: StartResponse, headers: Headers
+    ) -> Iterable[bytes]:
         read_body(request)
         statement = read_statement(request)
         if statement is None:
             return _plain(start_response, HTTPStatus.OK, headers, b"Ok.\n")
         access.check(statement)
+        if user.role:
+            access.check_reading(statement)
         settings = request.settings
         if statement.kind is Kind.INSERT and statement.format == "Values":
             settings |= self._values_settings(request, statement)
-        lease = self._engine.lease(request.session)
+        lease = self._engine.lease(replace(request.session, role=user.role))
         try:
-            self._prepare(lease, request, statement, settings)
+            if user.role:
+                take_role(lease.connection, user.role)
+            self._prepare(lease, request, statement, settings, user.database)
             if statement.kind is Kind.READ:
+                statement = replace(statement, head=as_user(statement, user.name))
                 return self._read(lease, request, statement, start_response, headers)
             if statement.kind is Kind.INSERT:
                 headers.append(("X-ClickHouse-Summary", _insert(lease.connection, request, statement)))
@@ -131,18 +157,18 @@ class Application:
         return {} if access.may_evaluate(*request.body.peek(PIECE)) else _NO_EXPRESSIONS
 
     def _prepare(
-        self, lease: Lease, request: Request, statement: Statement, settings: dict[str, str]
+        self, lease: Lease, request: Request, statement: Statement, settings: dict[str, str], home: str
     ) -> None:
-        """Set the connection's database, settings and external tables as the request asks."""
+        """Set the connection's database (else ``home``), settings and external tables as the request asks."""
         connection, session = lease.connection, lease.session
         apply_settings(lease, {} if session and statement.verb == "SET" else settings)
-        wanted = request.database if request.database != "default" else self._engine.database
+        wanted = request.database if request.database != "default" else home
         if session is None or session.database is None:
-            connection.query(f"USE {quote_name(wanted or self._engine.database)}", "Null")
+            connection.query(f"USE {quote_name(wanted or home)}", "Null")
         elif wanted and wanted != session.database:
             connection.query(f"USE {quote_name(wanted)}", "Null")
         if session is not None:
-            known = wanted or session.database or self._engine.database
+            known = wanted or session.database or home
             session.database = "" if statement.verb in ("USE", "DROP") else known
         for table in request.tables:
             access.scan(table.structure)

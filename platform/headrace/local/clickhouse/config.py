@@ -1,7 +1,8 @@
 """Write the engine's configuration: what clients may do, and how much of the machine they may use.
 
-Every connection to the engine runs as its one user, so the grants written here bind all clients. They cover tables,
-engines and sources; :mod:`.access` and :mod:`.sandbox` cover what the engine has no grant for.
+Every connection to the engine runs as its one user, who may take two roles: the owner's, and the reader's for BI tools.
+Their grants bind all clients. They cover tables, engines and sources; :mod:`.access` and :mod:`.sandbox` cover what the
+engine has no grant for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _GRANTS = (
     "REVOKE ALL ON `default`.*",
 )
 
+#: Roles of the engine's one user.
+OWNER, READER = "owner", "reader"
+
 #: Settings that name a host file, hold SQL that the access scan does not see, or lift a restriction.
 _FIXED = (
     *("format_schema", "output_format_schema", "format_template_row", "format_template_resultset"),
@@ -36,6 +40,27 @@ _FIXED = (
     *("allow_introspection_functions", "allow_experimental_eval_table_function", "allow_ddl"),
     *("default_table_engine", "default_temporary_table_engine", "max_memory_usage"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the reader may read.
+
+    Attributes:
+        database: Every table and view of this database, also those that come later.
+        hidden: Names there that it neither reads nor sees.
+        beside: Tables and views of other databases, each with its database.
+    """
+
+    database: str
+    hidden: tuple[str, ...] = ()
+    beside: tuple[tuple[str, str], ...] = ()
+
+    def grants(self) -> tuple[str, ...]:
+        """Return the statements of its role."""
+        beside = (f"GRANT SELECT ON `{database}`.`{name}`" for database, name in self.beside)
+        hidden = (f"REVOKE SELECT ON `{self.database}`.`{name}`" for name in self.hidden)
+        return (f"GRANT SELECT ON `{self.database}`.*", *hidden, *beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +85,13 @@ class Limits:
         return cls(server, server * 3 // 4, max(1, min(cores, 8)))
 
 
-def write(directory: Path, data: Path, limits: Limits, sources: tuple[str, ...] = ()) -> Path:
+def write(
+    directory: Path,
+    data: Path,
+    limits: Limits,
+    sources: tuple[str, ...] = (),
+    reading: Reading | None = None,
+) -> Path:
     """Write ``config.xml`` and ``users.xml`` into ``directory``.
 
     Args:
@@ -68,12 +99,13 @@ def write(directory: Path, data: Path, limits: Limits, sources: tuple[str, ...] 
         data: The engine's data directory.
         limits: Memory and threads.
         sources: Kinds of outside sources that clients may use, of :data:`SOURCES`.
+        reading: What the reader may read; None if there is none.
 
     Returns:
         Path of ``config.xml``.
     """
     users = directory / "users.xml"
-    users.write_text(_users(limits, sources), encoding="utf-8")
+    users.write_text(_users(limits, sources, reading), encoding="utf-8")
     config = directory / "config.xml"
     config.write_text(_config(users, data, limits), encoding="utf-8")
     return config
@@ -116,14 +148,17 @@ def _config(users: Path, data: Path, limits: Limits) -> str:
 """
 
 
-def _users(limits: Limits, sources: tuple[str, ...]) -> str:
+def _users(limits: Limits, sources: tuple[str, ...], reading: Reading | None) -> str:
     """Make profile and grants.
+
+    Everybody may read ``system.processes``, which shows the queries of the same user. Here that is everybody, so a
+    filter shows them to the owner alone.
 
     Files are read in the thread that needs them. The default hands each read to a thread pool. On one machine, whose
     files are in the page cache, that doubles the cost of a scan over hundreds of small parts.
     """
-    grants = (*_GRANTS, *(f"GRANT READ, WRITE ON {source}" for source in sources))
-    queries = "\n".join(f"        <query>{escape(grant)}</query>" for grant in grants)
+    owner = (*_GRANTS, *(f"GRANT READ, WRITE ON {source}" for source in sources))
+    roles = {OWNER: owner} | ({READER: reading.grants()} if reading else {})
     fixed = "\n".join(f"        <{name}><const/></{name}>" for name in _FIXED)
     return f"""<clickhouse>
   <profiles>
@@ -148,9 +183,21 @@ def _users(limits: Limits, sources: tuple[str, ...]) -> str:
       <profile>default</profile>
       <quota>default</quota>
       <grants>
-{queries}
+        <query>GRANT {", ".join(roles)}</query>
       </grants>
+      <databases>
+        <system>
+          <processes><filter>has(currentRoles(), '{OWNER}')</filter></processes>
+        </system>
+      </databases>
     </default>
   </users>
+  <roles>
+{"".join(map(_role, roles, roles.values()))}  </roles>
 </clickhouse>
 """
+
+
+def _role(name: str, grants: tuple[str, ...]) -> str:
+    queries = "\n".join(f"        <query>{escape(grant)}</query>" for grant in grants)
+    return f"    <{name}>\n      <grants>\n{queries}\n      </grants>\n    </{name}>\n"

@@ -36,12 +36,19 @@ class SessionOptions:
         timeout: Idle time after which the session is dropped, s.
         must_exist: Fail if the session is unknown.
         close: End the session with this request.
+        role: Role of its user, with whose sessions alone it shares names.
     """
 
     name: str = ""
     timeout: float = 60.0
     must_exist: bool = False
     close: bool = False
+    role: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells sessions apart."""
+        return self.role, self.name
 
 
 class Session:
@@ -95,7 +102,7 @@ class Engine:
         self._data = directory / "data"
         self._slots = threading.Semaphore(max_queries)
         self._pool = ThreadPoolExecutor(max_queries, "query")
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[tuple[str, str], Session] = {}
         self._sessions_lock = threading.Lock()
         self._owner: Any = None
         self._keeper: Connection = None
@@ -186,7 +193,7 @@ class Engine:
         def give_back() -> None:
             session.used = time.monotonic()
             if wanted.close:
-                self._forget(wanted.name)
+                self._forget(wanted.key)
             session.lock.release()
             self._slots.release()
 
@@ -214,10 +221,10 @@ class Engine:
         assert self._connect is not None, "the engine is not open"
         return self._connect(str(self._data))
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, key: tuple[str, str]) -> None:
         """Drop a session with its settings and temporary tables."""
         with self._sessions_lock:
-            session = self._sessions.pop(name)
+            session = self._sessions.pop(key)
         session.connection.close()
 
     def _session(self, wanted: SessionOptions) -> Session:
@@ -227,11 +234,11 @@ class Engine:
             for key, old in list(self._sessions.items()):
                 if now - old.used > old.timeout and not old.lock.locked():
                     expired.append(self._sessions.pop(key))
-            session = self._sessions.get(wanted.name)
+            session = self._sessions.get(wanted.key)
             if session is None:
                 if wanted.must_exist:
                     raise ClickHouseError(372, f"Session {wanted.name} not found", "SESSION_NOT_FOUND", 404)
-                session = self._sessions[wanted.name] = Session(self._new_connection())
+                session = self._sessions[wanted.key] = Session(self._new_connection())
             free = session.lock.acquire(blocking=False)
             if free:
                 session.timeout = wanted.timeout
@@ -241,6 +248,12 @@ class Engine:
             message = f"Session {wanted.name} is locked by a concurrent client"
             raise ClickHouseError(373, message, "SESSION_IS_LOCKED", 500)
         return session
+
+
+def take_role(connection: Connection, role: str) -> None:
+    """Confine a connection to a role that only reads, whatever an earlier statement on it did."""
+    connection.query(f"SET ROLE {role}", "Null")
+    connection.query("SET readonly = 2", "Null")
 
 
 def apply_settings(lease: Lease, settings: dict[str, str]) -> None:

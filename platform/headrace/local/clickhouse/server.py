@@ -19,7 +19,7 @@ from cheroot import wsgi
 
 from headrace.core.errors import Fatal
 from headrace.local.clickhouse import config
-from headrace.local.clickhouse.app import CLIENT_SOCKET, Application
+from headrace.local.clickhouse.app import CLIENT_SOCKET, Application, User
 from headrace.local.clickhouse.engine import Engine
 from headrace.local.clickhouse.sandbox import confine
 
@@ -44,13 +44,24 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m headrace.local.clickhouse",
         description="Embedded ClickHouse with its HTTP interface. The password of --user is read from "
-        "HEADRACE_CLICKHOUSE_PASSWORD.",
+        "HEADRACE_CLICKHOUSE_PASSWORD, that of --reader from HEADRACE_BI_PASSWORD; without that there is no reader.",
     )
     parser.add_argument("--path", type=Path, required=True, help="data folder, created if missing")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8123, help="0 picks a free one")
     parser.add_argument("--user", default="headrace")
     parser.add_argument("--database", default="headrace", help="where clients land that name none")
+    parser.add_argument("--reader", default="headrace_bi", help="user who only reads")
+    parser.add_argument("--reads", help="database that --reader reads; default: --database")
+    parser.add_argument(
+        "--hide", action="append", default=[], help="table that --reader does not see; may be repeated"
+    )
+    parser.add_argument(
+        "--show",
+        action="append",
+        default=[],
+        help="DATABASE.TABLE that --reader reads besides; may be repeated",
+    )
     parser.add_argument("--max-queries", type=int, default=16, help="queries that run at once")
     parser.add_argument(
         "--grant",
@@ -63,8 +74,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def serve(options: argparse.Namespace, password: str) -> None:
+def serve(options: argparse.Namespace, password: str, reader_password: str = "") -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        options: The command line.
+        password: Password of the user.
+        reader_password: Password of the reader; empty for no reader.
 
     Raises:
         Fatal: The directory or the port is taken, or an option is wrong.
@@ -78,6 +94,12 @@ def serve(options: argparse.Namespace, password: str) -> None:
         raise Fatal(
             f"--database {options.database} cannot be used; choose a name other than default and system"
         )
+    if reader_password and options.reader == options.user:
+        raise Fatal(f"--reader {options.reader} is --user, too; choose another name")
+    shown = [part for one in options.show for part in one.split(".", 1)]
+    for name in (*options.hide, *shown, options.reads or options.database):
+        if not re.fullmatch(r"\w+", name, re.ASCII):
+            raise Fatal(f"{name!r} of --hide, --show or --reads is no name of a table or database")
     stopping = Signals(signal.SIGTERM, signal.SIGINT)
     directory = options.path.expanduser().absolute()
     engine = Engine(directory, options.database, options.max_queries)
@@ -86,11 +108,17 @@ def serve(options: argparse.Namespace, password: str) -> None:
     spool = _fresh(directory / "spool")
     os.putenv("TMPDIR", str(spool))  # the engine's own temporary files
     os.chdir(spool)  # a folder without config.xml, which the engine would obey
-    settings = config.write(_made(directory / "config"), directory / "data", _limits(), tuple(options.grant))
+    users, reading = [User(options.user, password, options.database)], None
+    if reader_password:
+        beside = tuple((database, name) for database, _, name in (one.partition(".") for one in options.show))
+        reading = config.Reading(options.reads or options.database, tuple(options.hide), beside)
+        users.append(User(options.reader, reader_password, reading.database, config.READER))
+    place = _made(directory / "config")
+    settings = config.write(place, directory / "data", _limits(), tuple(options.grant), reading)
     packages = [Path(__file__).parents[2], *(Path(entry) for entry in sys.path if entry)]
     sandbox = confine(directory, readable=packages, network=bool(options.grant))
     engine.open(settings)
-    application = Application(engine, options.user, password, spool)
+    application = Application(engine, users, spool)
     server = wsgi.Server(
         (options.host, options.port),
         application,
@@ -133,7 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     try:
-        serve(options, load_settings(with_stack=False).clickhouse_password.get_secret_value())
+        found = load_settings(with_stack=False)
+        serve(options, found.clickhouse_password.get_secret_value(), found.bi_password.get_secret_value())
     except Fatal as error:
         print(error, file=sys.stderr)
         return 1

@@ -31,6 +31,8 @@ _DOLLAR_WORD = re.compile(r"\$[A-Za-z0-9_][A-Za-z0-9_$]*")
 _ESCAPE = re.compile(r"\\x([0-9A-Fa-f]{2})|\\(.)|''|\"\"|``", re.DOTALL)
 _CONTROL = dict(zip("abefnrtv0", "\a\b\x1b\f\n\r\t\v\0", strict=True))
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+_AFTER_COLUMN = ("FROM", "WHERE", "GROUP", "ORDER", "LIMIT", "UNION", "SETTINGS", "FORMAT")
+_USERS = frozenset({"currentuser", "current_user", "user"})
 _READS = frozenset({"SELECT", "WITH", "FROM", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"})
 
 
@@ -100,6 +102,29 @@ def unquote(literal: str) -> str:
         return mark if match[0][0] == mark else match[0]
 
     return _ESCAPE.sub(plain, content)
+
+
+def as_user(statement: Statement, user: str) -> str:
+    """Return the head of a read in which ``currentUser()`` is the user who logged in.
+
+    The engine knows one user alone. Drivers ask for it, and one of them logs in by the answer from then on.
+    """
+    words, head = statement.tokens, statement.head
+    for index in range(len(words) - 3, -1, -1):
+        name, opening, closing = words[index : index + 3]
+        called = opening.text == "(" and closing.text == ")" and name.kind == "word"
+        if called and name.text.lower() in _USERS and closing.end <= len(head):
+            before = words[index - 1] if index else None
+            after = words[index + 3] if index + 3 < len(words) else None
+            column = before is not None and (before.is_word("SELECT", "DISTINCT") or before.text == ",")
+            ends = after is None or after.text in ",)" or after.is_word(*_AFTER_COLUMN)
+            title = (
+                f" AS {quote_name(head[name.start : closing.end])}"
+                if column and ends and not name.depth
+                else ""
+            )
+            head = f"{head[: name.start]}{quote(user)}{title}{head[closing.end :]}"
+    return head
 
 
 def quote(value: str) -> str:
