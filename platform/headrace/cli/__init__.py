@@ -22,6 +22,7 @@ from headrace.cli import (
     inspect,
     keys,
     lake,
+    metabase,
     metrics,
     migrate,
     query,
@@ -57,6 +58,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(lake.app, name="lake")
+app.add_typer(metabase.app, name="metabase")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(dbt.app, name="dbt")
 app.add_typer(metrics.app, name="metrics")
