@@ -53,12 +53,16 @@ class Pretended:
         catalogue: The definitions.
         fails: What is raised instead, by metric.
         empty: Whether nothing has ever landed.
+        fresh: How fresh the answers are.
+        age: How old they are, where the warehouse is away.
         asked: Metric, range and filters of each question.
     """
 
     catalogue: Any
     fails: dict[str, Exception] = field(default_factory=dict)
     empty: bool = False
+    fresh: datetime | None = None
+    age: int | None = None
     asked: list[tuple[str, Span, dict[str, str]]] = field(default_factory=list)
 
     def knows(self, metric: str, /) -> bool:
@@ -97,7 +101,7 @@ class Pretended:
         ignored = tuple(name for name in filters or {} if name not in known)
         if self.empty:
             whole = [{"value": 0.0}] if window == "all" and not dimensions and form == "number" else []
-            return Answer(whole, label, form, window, None, ignored)
+            return Answer(whole, label, form, window, self.fresh, ignored, self.age)
         keys = [dict(zip(dimensions, one, strict=True)) for one in _combined(dimensions)]
         at = [None] if window == "all" else moments(span, window)
         rows = [
@@ -105,7 +109,7 @@ class Pretended:
             for when in at
             for n, key in enumerate(keys)
         ]
-        return Answer(rows[:limit], label, form, window, None, ignored)
+        return Answer(rows[:limit], label, form, window, self.fresh, ignored, self.age)
 
 
 def _value(form: str, n: int) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from headrace.core.errors import Retriable
-from headrace.serving.page.screens import SCREENS, lake
+from headrace.serving.page.screens import SCREENS, lake, overview
 from headrace.serving.page.site import POLICY, Panel, Screen
 
 from .conftest import Site
@@ -118,13 +119,31 @@ def test_filters_go_along_from_screen_to_screen(site: Site) -> None:
     assert "Event type does not apply here" in site.get("/sessions?event_type=click")
 
 
+def test_a_figure_fails_alone_and_all_of_them_with_their_reason(site: Site) -> None:
+    site.numbers.fails["sessions"] = Retriable("no <b>")
+    some = site.get("/panels/overview/figures")
+    assert "no answer for now" in some and "no &lt;b&gt;" in some and "Users" in some
+    site.numbers.fails |= dict.fromkeys(overview.METRICS, Retriable("away"))
+    assert "away" in site.get("/panels/overview/figures", status=503)
+
+
 def test_a_panel_fails_alone_with_its_reason(site: Site) -> None:
-    site.numbers.fails["sessions"] = Retriable("the warehouse at 127.0.0.1:1 does not answer <b>")
-    failed = site.get("/panels/overview/figures", status=503)
+    site.numbers.fails["events"] = Retriable("the warehouse at 127.0.0.1:1 does not answer <b>")
+    failed = site.get("/panels/overview/chart", status=503)
     assert "the warehouse at 127.0.0.1:1 does not answer &lt;b&gt;" in failed and "Try again" in failed
+    site.numbers.fails = {"funnel_sessions": Retriable("away")}
     assert "web" in site.get("/panels/overview/channels")
-    whole = site.get("/?plain=1")
-    assert whole.count('role="alert"') == 1 and "mobile" in whole
+    whole = site.get("/quality?plain=1")
+    assert 'role="alert"' not in whole
+    whole = site.get("/funnel?plain=1")
+    assert whole.count('role="alert"') == 2 and "Funnel" in whole
+
+
+def test_how_fresh_a_chart_is_stands_beside_it(site: Site) -> None:
+    site.numbers.fresh = datetime(2026, 11, 30, 12, 0, 1, tzinfo=UTC)
+    assert "as of 2026-11-30 12:00:01" in site.get("/panels/overview/chart")
+    site.numbers.age = 75
+    assert "the warehouse is away: as of 1 min 15 s ago" in site.get("/panels/overview/chart")
 
 
 def test_a_defect_is_said_without_its_inside(site: Site) -> None:

@@ -40,6 +40,8 @@ class Chart:
         shape: ``line`` or ``bars``.
         before: Begin of the windows of the period before, beside ``moments``.
         unfinished: Whether the last window is still going on, so that its values grow.
+        fresh: When the newest publication in it was; None if nothing says.
+        age: For how long it has been kept, s, where the warehouse is away; None where it is of now.
     """
 
     title: str
@@ -50,6 +52,8 @@ class Chart:
     shape: str = "line"
     before: tuple[datetime, ...] = ()
     unfinished: bool = False
+    fresh: datetime | None = None
+    age: int | None = None
 
     @property
     def empty(self) -> bool:

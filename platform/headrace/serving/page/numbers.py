@@ -164,7 +164,8 @@ async def over_time(
         before = tuple(when - shift for when in at)
         drawn.append(Line("Period before", tuple(earlier.get(when, empty) for when in before), 0))
     going_on = bool(at) and at[-1] <= present < at[-1] + timedelta(seconds=WIDTHS[window])
-    return Chart(label, tuple(at), tuple(drawn), form, WIDTHS[window], shape, before, going_on)
+    fresh, age = answers[0].fresh, answers[0].age
+    return Chart(label, tuple(at), tuple(drawn), form, WIDTHS[window], shape, before, going_on, fresh, age)
 
 
 def said(value: Any) -> str:

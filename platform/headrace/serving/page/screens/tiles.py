@@ -70,7 +70,16 @@ def chosen(metrics: Sequence[str], looking: Looking) -> str:
 async def _tiles(metrics: Sequence[str], linked: bool, looking: Looking) -> Mapping[str, Any]:
     known = [one for one in metrics if looking.numbers.knows(one)]
     current = chosen(metrics, looking) if linked else ""
-    found = await asyncio.gather(*(_tile(one, one == current, one == known[0], looking) for one in known))
+    made = await asyncio.gather(
+        *(_tile(one, one == current, one == known[0], looking) for one in known), return_exceptions=True
+    )
+    failed = [one for one in made if isinstance(one, BaseException)]
+    if failed and len(failed) == len(made):
+        raise failed[0]
+    found = [
+        _without(name, str(one), looking) if isinstance(one, BaseException) else one
+        for name, one in zip(known, made, strict=True)
+    ]
     return {"tiles": found, "compare": looking.view.compare, "linked": linked}
 
 
@@ -101,6 +110,14 @@ async def _tile(metric: str, current: bool, first: bool, looking: Looking) -> Ti
         current,
         f"not by {ignored}" if ignored else "",
     )
+
+
+def _without(metric: str, why: str, looking: Looking) -> Tile:
+    """Return a figure that could not be had: the others stand beside it."""
+    label, _, form = looking.numbers.described(metric)
+    href = looking.view.link(metric=metric)
+    why = why or "it took too long"
+    return Tile(metric, label, why, None, None, form, Spark(), False, href, False, "no answer for now")
 
 
 async def _chart(metrics: Sequence[str], looking: Looking) -> Mapping[str, Any]:
