@@ -8,16 +8,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import psutil
 
 from headrace.config.settings import load_settings
 from headrace.core.errors import Retriable
 from headrace.local.embedded import EmbeddedStack
-from headrace.telemetry.exporter import Exporter, exporter
+from headrace.telemetry.beside import Beside
+from headrace.telemetry.exporter import Exporter
 from headrace.telemetry.families import FAMILIES, LAG, OFFSET, Reading
 from headrace.telemetry.parts import Part
 
 _READY_SECONDS = 120.0
+#: Parts of an installation with Headrace's own streams, at least.
+_PARTS = 15
+
+
+class _Page(Protocol):
+    def text(self) -> bytes:
+        """Scrape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,7 @@ class Scrapes:
         series: Series of each.
         bytes: Bytes of each.
         p50, p99, worst: ms.
-        core: Processor time of one, ms: what the others would be on a machine with nothing else to do.
+        core: Processor time of one in this process, ms.
     """
 
     series: int
@@ -39,7 +49,7 @@ class Scrapes:
     core: float
 
     @classmethod
-    def of(cls, made: Exporter, scrapes: int) -> Scrapes:
+    def of(cls, made: _Page, scrapes: int) -> Scrapes:
         """Scrape so many times."""
         took, body, cpu = [], b"", time.process_time()
         for _ in range(scrapes):
@@ -58,10 +68,11 @@ class ScrapeResult:
 
     Attributes:
         large: A made-up installation, of which one service is away and one hangs.
-        real: Headrace's own streams on the embedded stack, idle.
+        real: Headrace's own streams on the embedded stack, idle, by the process beside, as the server asks it.
         parts: Parts of the real one.
         seconds: For how long its measuring was watched.
         core_seconds: Processor time that measuring took meanwhile, s.
+        bytes: Memory of the process beside.
     """
 
     large: Scrapes
@@ -69,6 +80,7 @@ class ScrapeResult:
     parts: int
     seconds: float
     core_seconds: float
+    bytes: int
 
 
 def scrape(
@@ -103,17 +115,19 @@ def scrape(
     say("an installation on the embedded stack")
     with EmbeddedStack(home) as endpoints:
         own: dict[str, Any] = {k.removeprefix("HEADRACE_").lower(): v for k, v in endpoints.items()}
-        made = exporter(load_settings(home=home, **own))
-        made.start()
+        page = Beside(load_settings(home=home, **own))
         try:
-            _until(lambda: len(made.kept) > 10 and all(one.last for one in made.kept))
-            second = Scrapes.of(made, scrapes)
-            cpu, began = time.process_time(), time.perf_counter()
+            _until(lambda: page.text().count(b"headrace_exporter_part_up{") >= _PARTS)
+            second = Scrapes.of(page, scrapes)
+            beside, began = psutil.Process(page.pid), time.perf_counter()
+            before = beside.cpu_times()
             threading.Event().wait(seconds)
-            spent, watched = time.process_time() - cpu, time.perf_counter() - began
-            return ScrapeResult(first, second, len(made.kept), watched, spent)
+            after, watched = beside.cpu_times(), time.perf_counter() - began
+            spent = after.user + after.system - before.user - before.system
+            parts = page.text().count(b"headrace_exporter_part_up{")
+            return ScrapeResult(first, second, parts, watched, spent, beside.memory_info().rss)
         finally:
-            made.stop()
+            page.close()
 
 
 def _parts(streams: int, partitions: int) -> Iterator[Part]:

@@ -148,7 +148,7 @@ def scrape(
     ]
     lines.append(
         f"measuring {found.parts} parts took {found.core_seconds:.2f} core s in {found.seconds:.0f} s"
-        f" ({found.core_seconds / found.seconds:.1%} of a core)"
+        f" ({found.core_seconds / found.seconds:.1%} of a core), {found.bytes / 1e6:,.0f} MB"
     )
     emit(asdict(found), as_json, lines)
     raise typer.Exit(1 if max(found.large.p99, found.real.p99) >= 200 else 0)

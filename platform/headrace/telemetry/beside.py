@@ -1,6 +1,6 @@
 """Measure in a process beside the one that serves, which stays small and quick.
 
-Measuring needs every driver, some 200 MB, and as many threads as there are parts. The process is started by the first
+Measuring needs every driver, some 300 MB, and as many threads as there are parts. The process is started by the first
 scrape and ends five minutes after the last one, so that an installation without a Prometheus pays nothing. A scrape
 waits for it a moment at most; then it gets the page of the scrape before, with its age.
 """
