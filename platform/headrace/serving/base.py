@@ -23,6 +23,10 @@ class Away(Retriable):
     """The warehouse does not answer, or has no time for another question."""
 
 
+class NotBuilt(Away):
+    """A table or view of the answer is not there yet."""
+
+
 class TooMuch(BadData):
     """A question takes longer, or has a larger answer, than the limits let it."""
 

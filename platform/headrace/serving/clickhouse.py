@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 from headrace.core.errors import BadData, Fatal, Retriable
-from headrace.serving.base import Away, TooMuch
+from headrace.serving.base import Away, NotBuilt, TooMuch
 
 #: Codes: a limit of time, rows or bytes.
 _TOO_MUCH = {158, 159, 160, 396}
@@ -24,6 +24,8 @@ _TOO_MUCH = {158, 159, 160, 396}
 _AWAY = {202, 209, 210, 241, 242, 252, 285, 394, 439, 999}
 #: Codes of a value that a parameter cannot take.
 _BAD_VALUE = {6, 26, 27, 38, 41, 53, 69, 72, 117, 457}
+#: Codes of a table, database or column that is not there.
+_NOT_BUILT = {47, 60, 81}
 _SECONDS_TO_CONNECT = 2.0
 #: Seconds that a question may wait for others to end.
 _SECONDS_TO_WAIT = 5.0
@@ -195,4 +197,6 @@ def _refused(where: str, headers: Mapping[str, str], body: str) -> Exception:
         return BadData(f"a value of the question is not possible: {first}")
     if number in _AWAY:
         return Away(f"ClickHouse at {where} has no room for the question: {first}")
+    if number in _NOT_BUILT:
+        return NotBuilt(f"the models of this answer are not built yet; see 'headrace status' ({first[:200]})")
     return Fatal(f"ClickHouse at {where} refused: {first}")

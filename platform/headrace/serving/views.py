@@ -14,6 +14,7 @@ import msgspec
 from headrace.core.errors import BadData, Fatal, HeadraceError
 from headrace.metrics import Metric, Question, QuestionError, ask
 from headrace.serving.answers import Answered, Answers
+from headrace.serving.base import NotBuilt
 from headrace.serving.parameters import Asked
 
 LIVE_MINUTES = 30
@@ -107,7 +108,7 @@ async def _all(answers: Answers, questions: Sequence[Asking]) -> list[Answered |
         *(answers.answer(question, asked=asked) for _, question, asked in questions), return_exceptions=True
     )
     for one in found:
-        if isinstance(one, BaseException) and not isinstance(one, Fatal | BadData):
+        if isinstance(one, BaseException) and not isinstance(one, Fatal | BadData | NotBuilt):
             raise one
     return [one for one in found if isinstance(one, Answered | HeadraceError)]
 
