@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from builders import EVENT
 from collector.server import Server, collector
@@ -22,15 +24,13 @@ from headrace.streams.stream import Stream, streams
 SOURCE = "kafka/analytics_events"
 
 
-def of_stack(stack: Stack, home: Path) -> dict[str, str]:
+def of_stack(stack: Stack, home: Path, database: str = "raw_http") -> dict[str, str]:
     """The stack's services, for an installation of its own."""
-    return {**stack.environment, "HEADRACE_HOME": str(home), "HEADRACE_RAW_DATABASE": "raw_http"}
+    return {**stack.environment, "HEADRACE_HOME": str(home), "HEADRACE_RAW_DATABASE": database}
 
 
-def opened(stack: Stack, home: Path) -> Stream:
-    values: dict[str, Any] = {
-        name.removeprefix("HEADRACE_").lower(): value for name, value in of_stack(stack, home).items()
-    }
+def opened(settings: Mapping[str, str]) -> Stream:
+    values: dict[str, Any] = {n.removeprefix("HEADRACE_").lower(): value for n, value in settings.items()}
     return streams(load_settings(**values), "events")["events"]
 
 
@@ -67,23 +67,23 @@ def _id(payload: bytes) -> str:
         return ""
 
 
-def test_what_is_acknowledged_lands_once(stack: Stack, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    own: dict[str, Any] = {
-        name: value for name, value in of_stack(stack, home).items() if name != "HEADRACE_HOME"
-    }
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_what_is_acknowledged_lands_once(stack: Stack, tmp_path: Path, workers: int) -> None:
+    home, name = tmp_path / "home", f"http{workers}-"  # the topic is shared
+    settings = of_stack(stack, home, f"raw_http_{workers}")
+    own: dict[str, Any] = {n: value for n, value in settings.items() if n != "HEADRACE_HOME"}
     batches = [
         [
-            {**EVENT, "event_id": f"http-{at + n}", "channel": "fax" if n % 10 == 9 else "web"}
+            {**EVENT, "event_id": f"{name}{at + n}", "channel": "fax" if n % 10 == 9 else "web"}
             for n in range(10)
         ]
         for at in range(0, 200, 10)
     ]
-    with collector(home, **own) as server:
+    with collector(home, workers=workers, **own) as server:
         receipts = [post(server, batch)["receipt"] for batch in batches[:10]]
         assert {post(server, batch)["repeated"] for batch in batches[:5]} == {10}
         told(server, receipts[-1], "topic")
-        stream = opened(stack, home)
+        stream = opened(settings)
         try:
             ingest(stream)
             said = told(server, receipts[0], "lake")
@@ -91,19 +91,18 @@ def test_what_is_acknowledged_lands_once(stack: Stack, tmp_path: Path) -> None:
             told(server, receipts[-1], "warehouse")
             receipts += [post(server, batch)["receipt"] for batch in batches[10:]]
             server.stop(signal.SIGKILL)
-            with collector(home, **own) as after:
+            with collector(home, workers=workers, **own) as after:
                 assert {post(after, batch)["repeated"] for batch in batches} == {10}
                 told(after, receipts[-1], "topic")
                 ingest(stream)
                 for receipt in receipts:
                     told(after, receipt, "lake")
                 assert after.stop() == 0, after.said.read_text()
-            landed = Counter(rows(stream.lake.good, "event_id"))
-            names = Counter(_id(payload) for payload in rows(stream.lake.rejected, "payload"))
-            good = {f"http-{n}": 1 for n in range(200) if n % 10 != 9}
-            wrong = {f"http-{n}": 1 for n in range(200) if n % 10 == 9}
-            assert {name: n for name, n in landed.items() if name.startswith("http-")} == good
-            assert {name: n for name, n in names.items() if name.startswith("http-")} == wrong
+            landed = Counter(one for one in rows(stream.lake.good, "event_id") if one.startswith(name))
+            ids = map(_id, rows(stream.lake.rejected, "payload"))
+            rejected = Counter(one for one in ids if one.startswith(name))
+            assert landed == {f"{name}{n}": 1 for n in range(200) if n % 10 != 9}
+            assert rejected == {f"{name}{n}": 1 for n in range(200) if n % 10 == 9}
             assert sum(stream.warehouse_counts().values()) >= 180
         finally:
             stream.close()
