@@ -35,7 +35,9 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def test_a_good_family_is_loaded_with_defaults() -> None:
-    found = family(copy.deepcopy(GOOD), "shop.yml", Widths())
+    content = copy.deepcopy(GOOD)
+    content["metrics"]["orders"]["where"] = "country != 'select {a}; --'"
+    found = family(content, "shop.yml", Widths())
     metric = found.metrics["orders"]
     assert (metric.owner, metric.dimensions, *metric.columns) == ("team:shop", ("country",), "orders")
     assert found.dimensions["country"].label == "Country"
@@ -60,6 +62,7 @@ def test_a_good_family_is_loaded_with_defaults() -> None:
             "metrics.orders.measure",
             "'select' is in it",
         ),
+        (lambda c: c["metrics"]["orders"].update(where="`a` = 1"), "metrics.orders.where", "is in it"),
         (lambda c: c["metrics"]["orders"].update(format="integr"), "metrics.orders.format", "mean integer"),
         (lambda c: c["metrics"]["orders"].update(show="lines"), "metrics.orders.show", "mean line"),
         (lambda c: c["metrics"]["orders"].update(models=["order_daily"]), "metrics.orders.models", "orders_daily"),

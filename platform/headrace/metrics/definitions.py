@@ -43,9 +43,14 @@ _KEYWORDS = frozenset(
 )
 
 
+def without_texts(sql: str) -> str:
+    """Return an SQL expression whose texts are empty."""
+    return _STRINGS.sub("''", sql)
+
+
 def columns_of(sql: str) -> frozenset[str]:
     """Return the names of columns in an SQL expression: words that are no function, keyword, text or argument."""
-    plain = _STRINGS.sub("''", sql)
+    plain = without_texts(sql)
     arguments = set(_LAMBDAS.findall(plain))
     return frozenset(w for w in _WORDS.findall(plain) if w.lower() not in _KEYWORDS and w not in arguments)
 

@@ -19,7 +19,7 @@ from headrace.metrics.definitions import (
     Family,
     Metric,
     Model,
-    columns_of,
+    without_texts,
 )
 from headrace.metrics.errors import DefinitionError, hint, nearest
 from headrace.metrics.windows import WINDOWS
@@ -47,7 +47,7 @@ _METRIC = (
     "empty", "owner",
 )  # fmt: skip
 #: What no expression of a definition may hold: it is one expression, and reads nothing by itself.
-_NO_EXPRESSION = re.compile(r";|--|/\*|\bselect\b|[{}]", re.IGNORECASE)
+_NO_EXPRESSION = re.compile(r";|--|/\*|\bselect\b|[{}`\"]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +274,10 @@ class _Reader:
     def expression(self, value: Any, key: str) -> str:
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(key, f"{value!r} is no SQL expression")
-        if found := _NO_EXPRESSION.search(value):
+        if found := _NO_EXPRESSION.search(without_texts(value)):
             raise self.wrong(key, f"{found[0]!r} is in it: write one expression over columns of the model")
         if value.count("(") != value.count(")") or value.count("'") % 2:
             raise self.wrong(key, f"{value!r} lacks a bracket or a quote")
-        columns_of(value)
         return " ".join(value.split())
 
     def condition(self, given: Mapping[str, Any], key: str) -> str:
