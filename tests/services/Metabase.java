@@ -116,7 +116,9 @@ public class Metabase {
                 while (found != null && found.next()) {  // 0.8.4 answers null
                 }
             }
-            run("SELECT * FROM `" + schema + "`.`" + name + "` WHERE 1 <> 1 LIMIT 0");
+            if (columns.values().stream().noneMatch(type -> type.contains("AggregateFunction"))) {
+                run("SELECT * FROM `" + schema + "`.`" + name + "` WHERE 1 <> 1 LIMIT 0");
+            }
             tables.put(name, columns);
         }
         return tables;

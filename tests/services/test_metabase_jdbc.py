@@ -78,14 +78,14 @@ class Seen:
         schemas: Databases.
         tables: Comments by table.
         columns: Type and comment by table and column.
-        keys: Columns of the keys by table.
+        keys: Columns of the keys by table and place.
         rows: Rows of the fingerprint by table.
     """
 
     schemas: set[str]
     tables: dict[str, str]
     columns: dict[str, dict[str, tuple[str, str]]]
-    keys: dict[str, list[str]]
+    keys: dict[str, dict[int, str]]
     rows: dict[str, int]
 
 
@@ -121,8 +121,9 @@ def asked(version: str, port: int, user: str, password: str, schema: str = "anal
         elif what == "column":
             seen.columns.setdefault(words[0], {})[words[1]] = (words[2], words[3])
         elif what == "key":
-            own = seen.keys.setdefault(words[0], [])
-            own.insert(int(words[2]) - 1, words[1])
+            # a key of one column is in brackets
+            own = seen.keys.setdefault(words[0], {})
+            own[int(words[2])] = words[1].strip("()")
         elif what == "rows":
             seen.rows[words[0]] = int(words[1])
     assert done.stdout.splitlines()[-1] == f"done\t{len(seen.tables)}"
@@ -152,12 +153,14 @@ def test_metabase_reads_every_mart_as_it_is_described(version: str, marts: Wareh
     assert set(aside.tables) == {one.partition(".")[2] for one in SHOWN}
     assert seen.rows["events_history"] > 0 and seen.rows["event_metrics_live"] > 0
     for name, comment in seen.tables.items():
-        assert comment == one_line(models[name].description), name
+        assert one_line(comment) == one_line(models[name].description), name
         said = {column: (c.data_type, one_line(c.description)) for column, c in models[name].columns.items()}
-        assert seen.columns[name] == said, name
+        found = {column: (kind, one_line(text)) for column, (kind, text) in seen.columns[name].items()}
+        assert found == said, name
         keys = models[name].config.get("order_by") or []
         view = models[name].config.materialized == "view"
-        assert seen.keys.get(name, []) == ([] if view else [keys] if isinstance(keys, str) else keys), name
+        own = [column for _, column in sorted(seen.keys.get(name, {}).items())]
+        assert own == ([] if view else [keys] if isinstance(keys, str) else keys), name
 
 
 def test_who_owns_the_server_sees_more(marts: Warehouse) -> None:
