@@ -22,8 +22,8 @@ from headrace.warehouse.ddl import KEY_HASH
 
 MARTS = {
     "cohort_days", "conversion_funnel", "conversion_funnel_live", "daily_active_users", "data_quality_daily",
-    "event_metrics", "event_metrics_live", "event_metrics_rollups", "event_states_live", "events_history", "landings_daily",
-    "metric_windows", "metric_windows_live", "metric_windows_rollups", "performance_metrics",
+    "event_metrics", "event_metrics_live", "event_metrics_rollups", "event_states_live", "events_history",
+    "landings_daily", "metric_windows", "metric_windows_live", "metric_windows_rollups", "performance_metrics",
     "performance_metrics_live", "performance_metrics_rollups", "performance_states_live", "rejections_daily",
     "session_metrics", "session_metrics_live", "sessions_current", "sessions_latest", "user_days", "user_retention",
     "users_current", "users_latest",

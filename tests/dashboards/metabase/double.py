@@ -431,7 +431,7 @@ class MetabaseDouble:
 
     def _check_tiles(self, there: Body, body: Body) -> None:
         known = {one["id"] for one in there["dashcards"]}
-        parameters = {one["id"] for one in body.get("parameters", there["parameters"])}
+        parameters = {one["id"] for one in (body if "parameters" in body else there)["parameters"]}
         taken: set[tuple[int, int]] = set()
         ids = [one["id"] for one in body["dashcards"]]
         if len(ids) != len(set(ids)):
