@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -57,6 +58,9 @@ class Run:
     wrong: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
+    def answered(self, number: int) -> bool:
+        return self.answers >= number
+
     def write(self) -> None:
         while not self.ended.wait(0.1):
             self.tried += 1
@@ -98,7 +102,7 @@ def played(stack: tuple[Path, dict[str, str]], small: Small, served: Served, kil
             kill_service(home, kill)
             seen = run.answers
             eventually(lambda: _runs(home, kill), WITHIN, f"{kill} again")
-            eventually(lambda seen=seen: run.answers >= seen + ANSWERS, WITHIN, "answers again")
+            eventually(partial(run.answered, seen + ANSWERS), WITHIN, "answers again")
     finally:
         run.ended.set()
         for one in threads:

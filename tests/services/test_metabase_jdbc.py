@@ -135,7 +135,7 @@ def described(marts: Warehouse) -> Mapping[str, Any]:
     return {
         node.name: node
         for node in marts.manifest.nodes.values()
-        if node.resource_type == "model" and node.schema == "analytics"
+        if node.resource_type.value == "model" and node.schema == "analytics"
     }
 
 

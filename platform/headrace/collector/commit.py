@@ -64,7 +64,8 @@ class Committer:
         fresh = looked.new
         if slow:
             fresh = fresh & ~np.concatenate([_of(p, some) for p, some in zip(parcels, waits, strict=True)])
-        entries, place = [], np.full(len(fresh), -1, np.int64)
+        entries: list[Entry] = []
+        place = np.full(len(fresh), -1, np.int64)
         begin = 0
         for parcel in parcels:
             end = begin + parcel.number

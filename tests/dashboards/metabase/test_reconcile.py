@@ -15,7 +15,8 @@ from headrace.dashboards.metabase.client import Refused
 from headrace.dashboards.metabase.marks import entity_id, parted
 
 from .conftest import TABLES, WANTED, card, told, with_card
-from .double import KEY, MetabaseDouble, Refusal
+from .double import KEY, MetabaseDouble
+from .schemas import Refusal
 
 Run = Callable[..., list[Change]]
 EVERYTHING = [

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,7 +129,8 @@ def test_what_looks_for_tables_finds_only_its_own(reader: Endpoint, owner: Endpo
     ],
 )
 def test_it_changes_nothing(sql: str, codes: set[int], reader: Endpoint) -> None:
-    for session in ({}, {"session_id": "bi"}):
+    sessions: list[dict[str, Any]] = [{}, {"session_id": "bi"}]
+    for session in sessions:
         assert reader.request(sql, **session).code in codes, sql
         assert reader.request("SELECT * FROM raw.events", **session).code == 497
 
@@ -142,7 +144,7 @@ def test_sessions_of_two_users_are_two(reader: Endpoint, owner: Endpoint) -> Non
 
 
 def test_settings_that_read_only_drivers_send_are_taken(reader: Endpoint) -> None:
-    sent = {
+    sent: dict[str, Any] = {
         "session_timezone": "Europe/Paris",
         "select_sequential_consistency": 1,
         "final": 1,

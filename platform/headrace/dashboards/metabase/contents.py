@@ -39,7 +39,7 @@ def connection_found(found: Mapping[str, Any]) -> Content:
     return {
         "name": found["name"],
         "host": details.get("host"),
-        "port": int(port) if str(port).isdigit() else port,
+        "port": int(str(port)) if str(port).isdigit() else port,
         "user": details.get("user"),
         "dbname": details.get("dbname"),
         "ssl": bool(details.get("ssl")),
@@ -179,7 +179,7 @@ def dashboard_body(
         there: Its tiles now; those of the same question keep their id.
     """
     known = {one.get("card_id"): one.get("id") for one in there}
-    tiles = []
+    tiles: list[Content] = []
     for place, tile in enumerate(wanted.tiles, 1):
         card_id = ids[tile.card]
         tiles.append(
