@@ -28,31 +28,43 @@ def csv(batches: Iterable[pl.DataFrame], table: Table) -> Iterator[bytes]:
     header = True
     for rows in batches:
         if header or rows.height:
-            yield (
-                rows.select(_written(name, dtype) for name, dtype in rows.schema.items())
-                .write_csv(include_header=header, datetime_format="%Y-%m-%d %H:%M:%S%.6f")
-                .encode()
-            )
+            written = pl.DataFrame([_written(one) for one in rows])
+            yield written.write_csv(include_header=header, datetime_format="%Y-%m-%d %H:%M:%S%.6f").encode()
             header = False
     if header:
         yield pl.DataFrame(schema=dict.fromkeys(table.schema.names(), pl.String)).write_csv().encode()
 
 
-def _written(name: str, dtype: Any) -> pl.Expr:
-    column = pl.col(name)
-    if dtype == pl.String:
-        formula = column.str.starts_with(_FORMULA[0])
-        for one in _FORMULA[1:]:
-            formula |= column.str.starts_with(one)
-        return pl.when(formula).then(pl.concat_str(pl.lit("'"), column)).otherwise(column).alias(name)
-    if dtype == pl.Binary or dtype.is_nested():
-        return column.map_elements(_text, return_dtype=pl.String).alias(name)
-    return column
+def _written(column: pl.Series) -> pl.Series:
+    """Return a column as CSV has it; values become Python objects only where there is no other way."""
+    if column.dtype == pl.String:
+        return _harmless(column)
+    if column.dtype == pl.Binary:
+        texts = column.cast(pl.String, strict=False)
+        return _harmless(texts) if texts.null_count() == column.null_count() else _each(column)
+    if isinstance(column.dtype, pl.List) and not column.list.len().max():  # headers, mostly
+        return pl.select(pl.when(column.is_not_null()).then(pl.lit("[]"))).to_series().alias(column.name)
+    return _each(column) if column.dtype.is_nested() else column
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, pl.Series):
-        value = value.to_list()
+def _harmless(texts: pl.Series) -> pl.Series:
+    found = pl.lit(value=False)
+    for one in _FORMULA:
+        found |= pl.lit(texts).str.starts_with(one)
+    return (
+        pl.select(pl.when(found).then("'" + pl.lit(texts)).otherwise(pl.lit(texts)))
+        .to_series()
+        .alias(texts.name)
+    )
+
+
+def _each(column: pl.Series) -> pl.Series:
+    return pl.Series(
+        column.name, [None if one is None else _text(one) for one in column.to_list()], pl.String
+    )
+
+
+def _text(value: Any) -> str:
     text = cell(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
