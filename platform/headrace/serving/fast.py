@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.core.errors import HeadraceError
 from headrace.serving.versions import Versions
 
 Headers = list[tuple[bytes, bytes]]
@@ -58,17 +59,18 @@ class Fast:
         if len(self._ready) > _MOST:
             self._ready.popitem(last=False)
 
-    def find(self, scope: Mapping[str, Any]) -> tuple[int, Headers, bytes] | None:
+    async def find(self, scope: Mapping[str, Any]) -> tuple[int, Headers, bytes] | None:
         """Return status, headers and body of a request's answer; None unless one is ready that is right now."""
         key = _asked(scope)
         found = self._ready.get(key)
         if found is None:
             return None
-        held = self._versions.peek()
-        if held is None:
+        try:
+            held = self._versions.peek() or await self._versions.current()
+        except HeadraceError:
             return None
         if held.digest != found.digest or time.time() >= found.until:
-            del self._ready[key]
+            self._ready.pop(key, None)
             return None
         for name, value in scope["headers"]:
             if name == b"if-none-match":

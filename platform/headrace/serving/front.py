@@ -51,7 +51,7 @@ class Front:
                 await _refused(scope, refused)(scope, receive, _with(more, send))
                 return
             if scope["method"] == "GET" and path.startswith(API):
-                found = self._fast.find(scope)
+                found = await self._fast.find(scope)
                 if found is not None:
                     status, own, body = found
                     await send({"type": "http.response.start", "status": status, "headers": [*own, *more]})
