@@ -78,7 +78,9 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         """The processes that speak HTTP in front of the one with the log, the oldest first."""
         found = psutil.Process(self.process.pid).children()
-        return sorted((one for one in found if one.status() != psutil.STATUS_ZOMBIE), key=lambda one: one.pid)
+        return sorted(
+            (one for one in found if one.status() != psutil.STATUS_ZOMBIE), key=psutil.Process.create_time
+        )
 
     def records(self, since: int = 0) -> list[dict[str, Any]]:
         """What the log holds, each record with its stream; looks at a copy, so the process may run on.

@@ -18,7 +18,7 @@ from headrace.collector.workers.messages import Begin, Channel, Stop, ToOwner, T
 log = logging.getLogger(__name__)
 
 #: Looks in a row at which a worker gave no sign of life, after which it is killed; of one that starts, more.
-SILENT_LOOKS, STARTING_LOOKS = 15, 180
+SILENT_LOOKS, STARTING_LOOKS = 30, 180
 #: First and longest pause before a worker is started again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 15.0
 #: Seconds that a worker has to live so that the next pause is short again.
