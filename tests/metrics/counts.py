@@ -274,7 +274,9 @@ def counted(count: Count, metric: Metric, question: Question, landed: Landed, *,
         if keys:
             found = now.join(before, on=keys, how="full", coalesce=True, nulls_equal=True)
         else:
-            found = pl.concat([now, before], how="diagonal").select(pl.all().drop_nulls().first())
+            found = pl.concat([now, before], how="diagonal")
+            if not found.is_empty():
+                found = found.select(pl.all().drop_nulls().first())
     values = ["value", *(["previous"] if question.compare else [])]
     if metric.empty is not None:
         found = found.with_columns(pl.col(name).fill_null(metric.empty) for name in values)
