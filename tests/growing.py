@@ -63,6 +63,11 @@ def rows(
     return pl.DataFrame(made, schema=of.schema)
 
 
+def today() -> datetime:
+    """Return the beginning of the day (UTC); a suite may run past midnight, so ask anew in each test."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 def dated(lake: DeltaLakeTable, version: int, at: datetime) -> None:
     """Have a commit of a table on the disk say that it was made at a time, and its file, too."""
     file = Path(lake.uri) / "_delta_log" / f"{version:020d}.json"

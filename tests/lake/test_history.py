@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from deltalake import DeltaTable
 
 from builders import NOW, event
-from growing import CHANGES, LANDED, Change, dated
+from growing import CHANGES, LANDED, Change, dated, today
 from growing import rows as rows_for
 from headrace.contracts import EVENTS, Limits, check_batch
 from headrace.core.batch import ORIGIN_KEY, MicroBatch
@@ -25,7 +27,6 @@ from headrace.lake.delta.history import ends_of_days, kept, read_log
 from headrace.lake.delta.restore import Target, fence, restore
 
 CURSOR = "test/0"
-TODAY = datetime.now(UTC).replace(hour=0, minute=30, second=0, microsecond=0)
 A_DAY = 30  # commits of each day of ``aged``
 
 
@@ -40,25 +41,38 @@ def commit(table: DeltaLakeTable, first: int, end: int, at: datetime = NOW) -> N
 def aged(table: DeltaLakeTable, days: int) -> None:
     """Thirty commits of a row on each of the days before today, and on today."""
     table.open()
-    dated(table, 0, TODAY - timedelta(days=days))
+    dated(table, 0, today() - timedelta(days=days))
     for n in range(days + 1):
-        at = TODAY - timedelta(days=days - n)
+        at = today() - timedelta(days=days - n)
         commit(table, A_DAY * n, A_DAY * (n + 1), at)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four days before today and today, thirty rows each: the last versions of the days are 30, 60, 90 and 120."""
-    root = tmp_path_factory.mktemp("made")  # Polars reads no folder with a space in its name
-    aged(DeltaLakeTable(str(root), EVENTS.table), 4)
-    return root
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Four days before today and today, thirty rows each: the last versions of the days are 30, 60, 90 and 120.
+
+    Made once a day: a test that begins after midnight gets another one.
+    """
+
+    @cache
+    def made_on(day: datetime) -> Path:
+        root = tmp_path_factory.mktemp("made")  # Polars reads no folder with a space in its name
+        aged(DeltaLakeTable(str(root), EVENTS.table), 4)
+        return root
+
+    return lambda: made_on(today())
 
 
 @pytest.fixture
-def table(made: Path, tmp_path: Path) -> DeltaLakeTable:
+def table(made: Callable[[], Path], tmp_path: Path) -> DeltaLakeTable:
     """A copy of ``made``."""
-    shutil.copytree(made, tmp_path / "lake")
+    shutil.copytree(made(), tmp_path / "lake")
     return DeltaLakeTable(str(tmp_path / "lake"), EVENTS.table)
+
+
+def short() -> timedelta:
+    """Return an age that today's commits of ``aged`` have passed, and those of the test not yet."""
+    return (datetime.now(UTC) - today()) / 2
 
 
 def rows_of(table: DeltaLakeTable, version: int) -> set[int]:
@@ -94,7 +108,7 @@ def test_the_last_version_of_each_day_stays_when_the_log_is_shortened(
     if how == "by number":
         table.shorten_log(150, 10)
     else:
-        table.maintain(timedelta(days=1), timedelta(hours=1))
+        table.maintain(timedelta(days=1), short())
     assert hint(table) >= before, "it points to the newest as ever"
     assert read_log(table).kept == [30, 60, 90, 120]
     for version in (30, 60, 90, 120, 150):
@@ -103,7 +117,7 @@ def test_the_last_version_of_each_day_stays_when_the_log_is_shortened(
         with pytest.raises(HistoryGone, match="can no longer be read"):
             table.at(version)
     assert list(kept(table).daily) == [30, 60, 90, 120]
-    assert table.committed_at(60).date() == (TODAY - timedelta(days=3)).date()
+    assert table.committed_at(60).date() == (today() - timedelta(days=3)).date()
 
 
 def test_without_days_to_keep_none_stays(tmp_path: Path) -> None:
@@ -121,17 +135,17 @@ def test_vacuum_spares_the_files_of_kept_versions_until_they_are_too_old(table: 
     for file in files:
         os.utime(file, (1_700_000_000,) * 2)
     age_tombstones(table)
-    table.maintain(timedelta(days=1), timedelta(hours=1))
+    table.maintain(timedelta(days=1), short())
     left = set(Path(table.uri).rglob("part-*.parquet"))
     assert len(files) == 151
     assert len(left) == 121, "those of the day that goes on are in no kept version"
     assert rows_of(table, 120) == {120}
     table.version_days = 2
-    table.maintain(timedelta(days=1), timedelta(hours=1))
+    table.maintain(timedelta(days=1), short())
     assert list(kept(table).daily) == [90, 120]
     assert rows_of(table, 90) == {90}
     table.version_days = 0
-    table.maintain(timedelta(days=1), timedelta(hours=1))
+    table.maintain(timedelta(days=1), short())
     table.version_days = 30
     assert kept(table).versions == []
     assert table.extent().rows == 150 == table.scan().collect().height
@@ -200,7 +214,7 @@ def test_an_erasure_reaches_kept_versions_and_leaves_everybody_else(
     assert offsets(table, newest) == [n for n in range(150) if n not in {3, 31, 149}]
     assert hint(table) >= 150
     commit(table, 150, 175)
-    table.maintain(timedelta(days=1), timedelta(hours=1))
+    table.maintain(timedelta(days=1), short())
     assert sorted(table.scan().select("_offset").collect()["_offset"]) == [
         n for n in range(175) if n not in {3, 31, 149}
     ]
@@ -250,7 +264,7 @@ def test_tables_that_have_grown_since_go_back_and_forget(change: Change, who: st
         values = [{**value, "_ingested_at": at}] * count
         snapshot.append(rows_for(table.table, values, first), {CURSOR: first + count}, "b")
         for version in range(last, table.open().version + 1):
-            dated(table, version, TODAY - timedelta(days=2 - first // 2))
+            dated(table, version, today() - timedelta(days=2 - first // 2))
     before = new.scan().sort("_offset").collect()
     asking = new if who == "new" else old
     assert list(kept(asking).daily) == [1]

@@ -25,6 +25,12 @@ FAMILIES = ("event_metrics", "performance_metrics", "metric_windows", "session_m
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
+@pytest.fixture(autouse=True)
+def by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that begins after midnight belongs to the new day, whenever the file was imported."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC).replace(microsecond=0))
+
+
 def recent(seed: int, count: int = 400) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Events and measurements of the last two days, none of them twice."""
     chance = random.Random(seed)

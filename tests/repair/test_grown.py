@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from builders import eventually
 from conftest import Stack
-from growing import dated
+from growing import dated, today
 from headrace.contracts import Contract, Time, Was, field
 from headrace.core.batch import MicroBatch
 from headrace.flow.commit import land
@@ -30,7 +30,6 @@ from headrace.streams.stream import Stream
 from headrace.warehouse.lock import MigrationLock
 from headrace.warehouse.server import Server
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=30, second=0, microsecond=0)
 DAY = datetime(2026, 1, 2).date()
 
 
@@ -101,7 +100,7 @@ def history(both: Streams, batch_of: Callable[..., MicroBatch]) -> Streams:
         offset += len(records)
         for table, first in zip(tables, before, strict=True):
             for version in range(first, table.open().version + 1):
-                dated(table, version, TODAY - timedelta(days=days_ago))
+                dated(table, version, today() - timedelta(days=days_ago))
 
     landed(old, 2, {"user_id": 7, "pages": 1}, {"user_id": 8, "pages": 2}, {"user_id": 7, "pages": "?"})
     old.publish()

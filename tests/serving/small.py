@@ -90,8 +90,8 @@ class Small:
     def add(
         self, day: date, channel: str = "web", kind: str = "page_view", n: int = 1, at: datetime | None = None
     ) -> None:
-        """Add events to a day, at noon unless another time is given."""
-        moment = at or datetime.combine(day, time(12), UTC)
+        """Add events to a day: at noon, or just now where that is still to come, unless another time is given."""
+        moment = at or min(datetime.combine(day, time(12), UTC), datetime.now(UTC))
         self.run(
             f"INSERT INTO {{raw}}.events VALUES ('{day}', '{moment:%Y-%m-%d %H:%M:%S}', '{kind}', '{channel}', {n})"
         )
