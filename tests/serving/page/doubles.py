@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from headrace.core.errors import HeadraceError
 from headrace.metrics import ask
 from headrace.serving.page.address import Span
 from headrace.serving.page.asked import fitting
+from headrace.serving.page.beside import Pieces
 from headrace.serving.page.numbers import FORMS, Answer, moments
 from headrace.serving.page.reading import functions
 from headrace.serving.page.seen import CheckSeen, HealthSeen, StreamSeen
@@ -144,8 +145,16 @@ class Here:
             return HEALTH
         return getattr(functions, name)(self.settings, *arguments)
 
-    def stream(self, name: str, *arguments: Any, seconds: float) -> Iterator[bytes]:
-        yield from getattr(functions, name)(self.settings, *arguments)
+    def stream(self, name: str, *arguments: Any, seconds: float) -> Pieces:
+        if name in self.fails:
+            raise self.fails[name]
+        return Pieces(self, getattr(functions, name)(self.settings, *arguments))  # type: ignore[arg-type]
+
+    def kill(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -46,3 +46,8 @@ def pieces(state: Any, many: int, size: int) -> Iterator[bytes]:
 def breaks(state: Any) -> Iterator[bytes]:
     yield b"first"
     raise BadData("the second is missing")
+
+
+def stops(state: Any) -> Iterator[bytes]:
+    yield b"first"
+    threading.Event().wait()

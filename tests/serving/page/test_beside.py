@@ -10,7 +10,7 @@ import pytest
 
 from builders import eventually
 from headrace.core.errors import BadData, Fatal, Retriable
-from headrace.serving.page.beside import Overdue, Worker
+from headrace.serving.page.beside import Busy, Overdue, Worker, Workers
 
 #: Seconds that an answer may take on a busy machine.
 LONG = 60.0
@@ -52,8 +52,8 @@ def test_pieces_come_one_by_one_and_an_early_leave_ends_it(worker: Worker) -> No
     assert sum(map(len, worker.stream("pieces", 10, 1000, seconds=LONG))) == 10_000
     first = worker.call("pid", seconds=LONG)
     long = worker.stream("pieces", 10**9, 1000, seconds=LONG)
-    assert len(next(long)) == 1000
-    long.close()  # type: ignore[attr-defined]
+    assert len(long.take()) == 1000
+    long.leave()
     eventually(lambda: not psutil.pid_exists(first), LONG, "the end of the worker")
     with pytest.raises(BadData, match="the second is missing"):
         list(worker.stream("breaks", seconds=LONG))
@@ -62,7 +62,7 @@ def test_pieces_come_one_by_one_and_an_early_leave_ends_it(worker: Worker) -> No
 def test_a_second_who_asks_waits_and_is_told(worker: Worker) -> None:
     worker.call("pid", seconds=LONG)
     held = worker.stream("pieces", 2, 10, seconds=LONG)
-    next(held)
+    held.take()
     with pytest.raises(Overdue):
         worker.call("pid", seconds=0.1)
     answers: list[int] = []
@@ -71,3 +71,41 @@ def test_a_second_who_asks_waits_and_is_told(worker: Worker) -> None:
     list(held)
     waiting.join(LONG)
     assert answers
+
+
+def test_who_leaves_while_a_piece_is_made_ends_it_at_once(worker: Worker) -> None:
+    first = worker.call("pid", seconds=LONG)
+    pieces = worker.stream("stops", seconds=LONG)
+    assert pieces.take() == b"first"
+    told: list[Exception] = []
+
+    def take() -> None:
+        try:
+            pieces.take()
+        except Retriable as error:
+            told.append(error)
+
+    waiting = threading.Thread(target=take)
+    waiting.start()
+    eventually(pieces.taking, LONG, "the wait for a piece")
+    pieces.leave()
+    waiting.join(LONG)
+    assert told and not psutil.pid_exists(first) and pieces.take() == b""
+    assert worker.call("pid", seconds=LONG) != first, "its turn is over"
+
+
+def test_as_many_as_may_be_are_written_beside_each_other_and_one_more_is_refused() -> None:
+    both = Workers(2, "serving.page.slow", "state")
+    try:
+        held = [both.stream("pieces", 2, 10, seconds=LONG) for _ in range(2)]
+        assert [len(one.take()) for one in held] == [10, 10]
+        with pytest.raises(Busy, match="2 exports are being written"):
+            both.stream("pieces", 2, 10, seconds=LONG)
+        assert [sum(map(len, one)) for one in held] == [10, 10]
+        assert sum(map(len, both.stream("pieces", 2, 10, seconds=LONG))) == 20
+        with pytest.raises(BadData):
+            list(both.stream("breaks", seconds=LONG))
+        held = [both.stream("pieces", 2, 10, seconds=LONG) for _ in range(2)]
+        assert [sum(map(len, one)) for one in held] == [20, 20], "who failed has left its turn"
+    finally:
+        both.close()

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from headrace.config.settings import Settings
+from headrace.serving.page.beside import Busy
 
 from .conftest import BEGIN, DAYS, GOOD, Site
 from .doubles import HOSTILE
@@ -80,6 +81,15 @@ def test_an_export_has_the_rows_that_the_screen_shows(site: Site) -> None:
     assert set(frame["event_id"]) == expected
     assert set(frame["page_url"]) == {HOSTILE[n] for n in (0, 2, 3)}
     assert frame.schema["occurred_at"] == pl.Datetime("us", "UTC")
+
+
+def test_one_export_more_than_there_may_be_is_told_when_to_come_again(site: Site) -> None:
+    site.looks.fails["export"] = Busy("2 exports are being written")
+    answer = site.client.get("/lake/events/export.csv")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "15")
+    assert "2 exports are being written" in answer.text
+    del site.looks.fails["export"]
+    assert site.client.get("/lake/events/export.csv").status_code == 200
 
 
 def test_a_spreadsheet_runs_nothing_of_an_export(settings: Settings) -> None:

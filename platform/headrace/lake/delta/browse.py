@@ -7,24 +7,26 @@ to. It holds some thousands of rows at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from itertools import chain
 from urllib.parse import unquote
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from headrace.core.batch import ORIGIN_KEY, UTC_MICROS
+from headrace.core.batch import ORIGIN_KEY, UTC_MICROS, Table
 from headrace.core.errors import Fatal
-from headrace.lake.arrow import arrow_schema
 from headrace.lake.delta import history
-from headrace.lake.delta.mixed import by_types
-from headrace.lake.delta.storage import DeltaStorage, translated
+from headrace.lake.delta.storage import DeltaStorage
+from headrace.lake.layout import conform
 
 #: Most rows that are read at a time.
 BATCH_ROWS = 16_384
+#: Bytes of a column that are read at a time.
+_BUFFER_BYTES = 1 << 18
 #: Rows of the files in which two versions differ, up to which the rows are compared.
 COMPARED_ROWS = 2_000_000
 _NEWEST_FIRST = ["_ingested_at", "_offset", "_index"]
@@ -95,42 +97,37 @@ def batches(
     handle: DeltaTable,
     dataset: ds.FileSystemDataset,
     columns: Sequence[str] | None = None,
+    at_once: int = BATCH_ROWS,
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of files of a version, ``BATCH_ROWS`` at most at a time, as they are read now.
+    """Yield the rows of files of a version, as they are read now; no more of a file is held than some of its pages.
 
     Args:
         storage: The table.
         handle: The version.
         dataset: Files of it.
         columns: Only these columns.
+        at_once: Most rows of a frame.
     """
     layout = storage.layout(handle)
     names = [n for n in columns or layout.view.schema.names() if n in layout.view.schema]
-    raw = layout.needed(names)
-    there = layout.kept.schema if layout.lacking else layout.raw.schema
-    typed = [
-        pl.col(n).cast(layout.raw.schema[n]) if n in there else pl.lit(None, layout.raw.schema[n]).alias(n)
-        for n in raw
-    ]
-    if (
-        layout.lacking
-    ):  # a version may be older than the contract: its columns are widened here, as in history.scan
-        schema = arrow_schema(layout.kept)
-        files = list(dataset.get_fragments())
-        dataset = ds.FileSystemDataset(files, schema, dataset.format, dataset.filesystem)
-    with translated(storage.uri):
-        every = (
-            part.to_batches(
-                columns=[n for n in raw if n in there],
-                batch_size=BATCH_ROWS,
-                batch_readahead=2,
-                fragment_readahead=1,
-            )
-            for part in by_types(handle, dataset)
-        )
-        for batch in chain.from_iterable(every):
-            if batch.num_rows:
-                yield pl.DataFrame(pl.from_arrow(batch)).select(typed).select(layout.select(names))
+    needed = layout.needed(names)
+    table = replace(layout.raw, schema=pl.Schema({n: layout.raw.schema[n] for n in needed}))
+    typed = [pl.col(n).cast(layout.raw.schema[n]) for n in needed]
+    for file in dataset.get_fragments():
+        day = ds.get_partition_keys(file.partition_expression).get(table.partition)
+        for rows in _rows_of(storage, file.path, table, day, at_once):
+            yield pl.DataFrame(pl.from_arrow(rows)).select(typed).select(layout.select(names))
+
+
+def _rows_of(
+    storage: DeltaStorage, path: str, table: Table, day: date | None, at_once: int
+) -> Iterator[pa.Table]:
+    """Read a file piece by piece: Arrow's datasets decode whole row groups, of up to a million rows here."""
+    with storage.opened(path) as source:
+        file = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        there = [n for n in table.schema if n in file.schema_arrow.names]
+        for rows in file.iter_batches(at_once, columns=there):
+            yield conform(pa.Table.from_batches([rows]), table, day)
 
 
 def newest_rows(

@@ -278,6 +278,7 @@ class DeltaLakeTable(DeltaStorage):
         version: int | None = None,
         moment: datetime | None = None,
         days: Collection[date] | None = None,
+        at_once: int = browse.BATCH_ROWS,
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows of a version, or those known at a moment, some thousands at a time, in no particular order.
 
@@ -286,12 +287,14 @@ class DeltaLakeTable(DeltaStorage):
             version: The version; None for the newest.
             moment: With its time zone.
             days: Only these partitions.
+            at_once: Most rows of a frame.
 
         Raises:
             HistoryGone: What is asked for can no longer be read.
         """
         handle = browse.handle_of(self, version, moment)
         every = None if columns is None else list(dict.fromkeys([*columns, "_ingested_at"]))
-        for rows in browse.batches(self, handle, self.dataset(handle, days=days, until=moment), every):
+        dataset = self.dataset(handle, days=days, until=moment)
+        for rows in browse.batches(self, handle, dataset, every, at_once):
             known = rows if moment is None else rows.filter(pl.col("_ingested_at") <= moment)
             yield known if columns is None else known.select(columns)

@@ -10,14 +10,18 @@ if TYPE_CHECKING:
 
     from headrace.serving.base import Services
 
+#: Exports that are written at a time; each has a process of its own, of some 350 MB.
+EXPORTS = 2
+_FUNCTIONS = "headrace.serving.page.reading.functions"
+
 
 def routes(services: Services) -> Sequence[BaseRoute]:
     """Return the routes of the page."""
     from headrace.serving.page.asked import Asked
-    from headrace.serving.page.beside import Worker
+    from headrace.serving.page.beside import Worker, Workers
     from headrace.serving.page.http import routes_of
     from headrace.serving.page.site import Sources
 
     settings = services.settings
-    looks, writes = (Worker("headrace.serving.page.reading.functions", settings) for _ in range(2))
+    looks, writes = Worker(_FUNCTIONS, settings), Workers(EXPORTS, _FUNCTIONS, settings)
     return routes_of(Sources(Asked(services.answers), looks, writes, settings.ui_url))

@@ -10,7 +10,7 @@ import importlib
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -26,6 +26,102 @@ _START_SECONDS = 60.0
 
 class Overdue(Retriable):
     """An answer did not come in time; the worker was ended."""
+
+
+class Busy(Retriable):
+    """All that may be under way at a time is under way."""
+
+
+class Pieces:
+    """Bytes of a function, piece by piece. One thread takes them; any may leave them."""
+
+    def __init__(self, worker: Worker, made: Generator[bytes]) -> None:
+        """Take what is made, in the turn of a worker."""
+        self._worker, self._made = worker, made
+        self._taking, self._state = threading.Lock(), threading.Lock()
+        self._left = self._over = False
+
+    def take(self) -> bytes:
+        """Return the next piece; empty at the end, and once they have been left.
+
+        Raises:
+            Overdue: It took too long.
+            HeadraceError: As the function raises it.
+        """
+        with self._taking:
+            if self._over:
+                return b""
+            try:
+                piece = next(self._made, b"")
+            except BaseException:
+                self._end()
+                raise
+            if not piece:
+                self._end()
+        if self._left:
+            self.leave()
+        return piece
+
+    def taking(self) -> bool:
+        """Tell whether a piece is awaited now."""
+        return self._taking.locked()
+
+    def leave(self) -> None:
+        """End the process unless all has been taken, also while a piece is awaited. Does not wait for it."""
+        with self._state:
+            self._left = True
+            if self._over:
+                return
+            if not self._taking.acquire(blocking=False):
+                self._worker.kill()  # whoever takes a piece now is told, and ends it
+                return
+        try:
+            self._end()
+        finally:
+            self._taking.release()
+
+    def _end(self) -> None:
+        self._made.close()
+        with self._state:
+            if not self._over:
+                self._over = True
+                self._worker.release()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Take all pieces; leave them where the loop is left."""
+        try:
+            while piece := self.take():
+                yield piece
+        finally:
+            self.leave()
+
+
+class Workers:
+    """Some workers that stream beside each other; one more than there are is refused at once."""
+
+    def __init__(self, most: int, module: str, *arguments: Any) -> None:
+        """Start nothing yet; arguments as of ``Worker``."""
+        self._workers = [Worker(module, *arguments) for _ in range(most)]
+
+    def stream(self, name: str, *arguments: Any, seconds: float) -> Pieces:
+        """Return the bytes that a function yields, as ``Worker.stream`` does, of the first worker that is free.
+
+        Raises:
+            Busy: None is.
+        """
+        for one in sorted(
+            self._workers, key=lambda worker: worker.pid is None
+        ):  # those that run already first
+            with suppress(Busy):
+                return one.stream(name, *arguments, seconds=seconds)
+        raise Busy(
+            f"{len(self._workers)} exports are being written, as many as may be at a time; try again when one is done"
+        )
+
+    def close(self) -> None:
+        """End all processes."""
+        for one in self._workers:
+            one.close()
 
 
 class Worker:
@@ -64,8 +160,8 @@ class Worker:
         finally:
             self._busy.release()
 
-    def stream(self, name: str, *arguments: Any, seconds: float) -> Iterator[bytes]:
-        """Yield the bytes that a function yields; leaving the iterator ends the worker.
+    def stream(self, name: str, *arguments: Any, seconds: float) -> Pieces:
+        """Return the bytes that a function yields, piece by piece; leaving them ends the process.
 
         Args:
             name: Of the function.
@@ -73,11 +169,13 @@ class Worker:
             seconds: For which each piece may take.
 
         Raises:
-            Overdue: A piece took longer, or the worker was busy for as long.
-            HeadraceError: As the function raises it.
+            Busy: Something else is under way.
         """
-        if not self._busy.acquire(timeout=seconds):
-            raise Overdue("others are being written; try again when they are done")
+        if not self._busy.acquire(blocking=False):
+            raise Busy("others are being written; try again when they are done")
+        return Pieces(self, self._streamed(name, arguments, seconds))
+
+    def _streamed(self, name: str, arguments: tuple[Any, ...], seconds: float) -> Generator[bytes]:
         whole = False
         try:
             self._send(name, arguments)
@@ -89,10 +187,22 @@ class Worker:
                 yield value
                 assert self._pipe is not None
                 self._pipe.send("more")
+        except OSError:  # it was ended while a piece was taken
+            raise Retriable("the process that reads the lake ended; try again") from None
         finally:
             if not whole:
                 self.close()
-            self._busy.release()
+
+    def kill(self) -> None:
+        """End the process; for another thread than the one that waits for it, which is told."""
+        process = self._process
+        if process is not None:
+            with suppress(ValueError):  # it has been closed in this moment
+                process.kill()
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._busy.release()
 
     def close(self) -> None:
         """End the process, whatever it does."""

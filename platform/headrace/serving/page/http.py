@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from headrace.serving.page.address import View, Wrong, view_of
+from headrace.serving.page.beside import Pieces
 from headrace.serving.page.screens import SCREENS, lake
 from headrace.serving.page.site import POLICY, STATIC, THEMES, Renderer, Screen, Sources
 
@@ -25,6 +26,8 @@ _HEADERS = {
 }
 _THEME = "headrace-theme"
 _YEAR = 31_536_000
+#: Seconds after which whoever found no room may come again.
+_RETRY_SECONDS = 15
 #: Seconds for which one piece of an export may take.
 _PIECE_SECONDS = 60.0
 _TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
@@ -92,14 +95,13 @@ class Page:
             view = view_of(path, request.query_params.multi_items(), lake.TABLE.parameters)
             which = lake.which(view)
             pieces = self._renderer.sources.writes.stream("export", which, form, seconds=_PIECE_SECONDS)
-            first = await asyncio.to_thread(
-                next, pieces, b""
-            )  # what is wrong is said before the answer begins
+            # what is wrong is said before the answer begins
+            first = await asyncio.to_thread(pieces.take)
         except Exception as error:
             return self._wrong(request, error)
         name = f"{which.table}.{form}"
         headers = {**_HEADERS, "content-disposition": f'attachment; filename="{name}"'}
-        return StreamingResponse(_all(first, pieces), headers=headers, media_type=_TYPES[form])
+        return _Export(first, pieces, headers, _TYPES[form])
 
     async def theme(self, request: Request) -> Response:
         """Keep the choice of colours, and go back to where it was made."""
@@ -113,7 +115,8 @@ class Page:
 
     def _wrong(self, request: Request, error: Exception) -> Response:
         status, body = self._renderer.wrong(error, _theme(request), "/")
-        return HTMLResponse(body, status, headers=_HEADERS)
+        later = {"retry-after": str(_RETRY_SECONDS)} if status == 503 else {}
+        return HTMLResponse(body, status, headers={**_HEADERS, **later})
 
 
 class _Static(StaticFiles):
@@ -127,14 +130,24 @@ class _Static(StaticFiles):
         return response
 
 
-async def _all(first: bytes, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield all pieces; whoever leaves early ends the worker."""
-    try:
-        yield first
-        while piece := await asyncio.to_thread(next, pieces, b""):
-            yield piece
-    finally:
-        pieces.close()  # type: ignore[attr-defined]
+class _Export(StreamingResponse):
+    """Pieces as they come; who leaves early, also while one is made, ends the process that makes them."""
+
+    def __init__(self, first: bytes, pieces: Pieces, headers: dict[str, str], kind: str) -> None:
+        super().__init__(_all(first, pieces), headers=headers, media_type=kind)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._pieces.leave()
+
+
+async def _all(first: bytes, pieces: Pieces) -> AsyncIterator[bytes]:
+    yield first
+    while piece := await asyncio.to_thread(pieces.take):
+        yield piece
 
 
 def _theme(request: Request) -> str:

@@ -12,9 +12,10 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -25,7 +26,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from headrace.core.errors import BadData, HeadraceError, HistoryGone, Retriable
 from headrace.serving.page import words
 from headrace.serving.page.address import DEFAULT_PERIOD, FILTERS, PERIODS, Span, View, Wrong
-from headrace.serving.page.beside import Worker
+from headrace.serving.page.beside import Worker, Workers
 from headrace.serving.page.numbers import Numbers
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ PANEL_SECONDS = 30.0
 HEALTH_SECONDS = 5.0
 
 
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(4, "look")
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What panels read.
@@ -51,19 +56,23 @@ class Sources:
     Attributes:
         numbers: Answers of the metrics.
         looks: The process that reads lake and health.
-        writes: The process that writes exports.
+        writes: The processes that write exports.
         dagster: Address of Dagster's UI.
     """
 
     numbers: Numbers
     looks: Worker
-    writes: Worker
+    writes: Workers
     dagster: str = ""
     _health: dict[str, Any] = field(default_factory=dict)
+    _threads: ThreadPoolExecutor = field(
+        default_factory=_threads
+    )  # of their own: they wait, and others must not
 
     async def look(self, function: str, *arguments: Any, seconds: float = PANEL_SECONDS) -> Any:
         """Run a function of ``reading.functions`` without holding up others."""
-        return await asyncio.to_thread(self.looks.call, function, *arguments, seconds=seconds)
+        call = partial(self.looks.call, function, *arguments, seconds=seconds)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def health(self, seconds: float) -> Any:
         """Examine the installation; those who ask within some seconds share one answer."""

@@ -1,4 +1,4 @@
-"""Write rows as CSV or Parquet, piece by piece: a table of any length takes as much memory as some thousand rows."""
+"""Write rows as CSV or Parquet, piece by piece: a table of any length takes as much memory as some of its pages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from headrace.core.batch import Table
 from headrace.lake.arrow import arrow_schema
 from headrace.serving.page.words import cell
 
-#: Rows of a row group of Parquet: what is held until it is written.
-GROUP_ROWS = 65_536
+#: Rows that are read at a time, and rows of a row group of Parquet, which are held until it is written.
+BATCH_ROWS, GROUP_ROWS = 8_192, 16_384
+#: Bytes of a page: each column holds some of them while a row group is written.
+_PAGE_BYTES = 1 << 16
 #: Characters with which spreadsheets take a text for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -29,7 +31,9 @@ def csv(batches: Iterable[pl.DataFrame], table: Table) -> Iterator[bytes]:
     for rows in batches:
         if header or rows.height:
             written = pl.DataFrame([_written(one) for one in rows])
-            yield written.write_csv(include_header=header, datetime_format="%Y-%m-%d %H:%M:%S%.6f").encode()
+            piece = io.BytesIO()
+            written.write_csv(piece, include_header=header, datetime_format="%Y-%m-%d %H:%M:%S%.6f")
+            yield piece.getvalue()
             header = False
     if header:
         yield pl.DataFrame(schema=dict.fromkeys(table.schema.names(), pl.String)).write_csv().encode()
@@ -72,26 +76,26 @@ def _text(value: Any) -> str:
 def parquet(batches: Iterable[pl.DataFrame], table: Table) -> Iterator[bytes]:
     """Write rows as Parquet, in the types of the lake."""
     schema, sink = arrow_schema(table), _Pieces()
-    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
-        for group in _groups(batches):
-            found = group.to_arrow()
-            writer.write_table(found.select(schema.names).cast(schema))
+    pages = {"data_page_size": _PAGE_BYTES, "dictionary_pagesize_limit": _PAGE_BYTES}
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd", **pages) as writer:
+        for group in _groups(batches, schema):
+            writer.write_table(group)
             yield from sink.taken()
     yield from sink.taken()
 
 
-def _groups(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    waiting: list[pl.DataFrame] = []
+def _groups(batches: Iterable[pl.DataFrame], schema: pa.Schema) -> Iterator[pa.Table]:
+    waiting: list[pa.Table] = []
     rows = 0
     for one in batches:
         if one.height:
-            waiting.append(one)
+            waiting.append(one.to_arrow().select(schema.names).cast(schema))
             rows += one.height
         if rows >= GROUP_ROWS:
-            yield pl.concat(waiting)
+            yield pa.concat_tables(waiting)
             waiting, rows = [], 0
     if waiting:
-        yield pl.concat(waiting)
+        yield pa.concat_tables(waiting)
 
 
 class _Pieces(io.RawIOBase):

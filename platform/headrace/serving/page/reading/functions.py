@@ -218,7 +218,10 @@ def export(settings: Settings, which: Which, form: str) -> Iterator[bytes]:
         shape = table.shape()
         condition = expression(which.conditions, shape)
         batches = table.batches_of(
-            version=which.version, moment=which.moment, days=None if which.day is None else [which.day]
+            version=which.version,
+            moment=which.moment,
+            days=None if which.day is None else [which.day],
+            at_once=exports.BATCH_ROWS,
         )
         chosen = (one if condition is None else one.filter(condition) for one in batches)
         yield from exports.WRITERS[form](chosen, shape)
