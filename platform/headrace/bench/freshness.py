@@ -123,16 +123,16 @@ def freshness(home: Path, console: Console, *, rate: float, seconds: float) -> F
         stop.set()
         watcher.join()
         runs = [r for r in DagsterApi(platform.ui).runs(500) if r.job == "ingest_events"]
-        latencies = _latencies(sent, looks.seen)
+        found = latencies(sent, looks.seen)
         return FreshnessResult(
             rate,
             total,
             looks.look(),
             seconds,
-            _quantile(latencies, 0.5),
-            _quantile(latencies, 0.95),
-            _quantile(latencies, 0.99),
-            latencies[-1],
+            quantile(found, 0.5),
+            quantile(found, 0.95),
+            quantile(found, 0.99),
+            found[-1],
             len(runs),
             sum(events.lake.good.counts_by_day().values()),
             sum(events.warehouse_counts().values()),
@@ -165,7 +165,7 @@ def _await(looks: _Visibility, total: int) -> None:
         never.wait(_LOOK_SECONDS)
 
 
-def _latencies(sent: Sequence[tuple[float, int]], seen: Sequence[tuple[float, int]]) -> list[float]:
+def latencies(sent: Sequence[tuple[float, int]], seen: Sequence[tuple[float, int]]) -> list[float]:
     """Return the latency of every chunk, in ascending order, s. All chunks have the same size."""
     found, at = [], 0
     for when, upto in sent:
@@ -175,5 +175,6 @@ def _latencies(sent: Sequence[tuple[float, int]], seen: Sequence[tuple[float, in
     return sorted(found)
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return what this share of ascending values does not exceed."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -181,10 +181,10 @@ def _sizes(days: Sequence[date], touched: date, events: int, day_events: int) ->
     return {day: sizes.get(day, most) for day in days}
 
 
-def fill(stream: Stream, day: date, events: int, users: int) -> None:
+def fill(stream: Stream, day: date, events: int, users: int, apart: str = "") -> None:
     """Generate one day's events in the raw table: parallel sessions of ten minutes, with unevenly visited pages.
 
-    An unfinished day ends one second ago.
+    An unfinished day ends one second ago. With another ``apart``, events of the same day are others.
     """
     raw = f"{quoted(stream.settings.raw_database)}.{quoted(EVENTS.table.name)}"
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
@@ -208,7 +208,7 @@ def fill(stream: Stream, day: date, events: int, users: int) -> None:
                 toUInt64(pow(visit_hash % 1000003 / 1000003, 2) * {users}) AS person,
                 fromUnixTimestamp64Micro({int(start.timestamp() * 1e6)} + toInt64(number) * {step}, 'UTC') AS at
             SELECT
-                concat(toString(day), '-', leftPad(toString(number), 9, '0')),
+                concat('{apart}', toString(day), '-', leftPad(toString(number), 9, '0')),
                 multiIf(event_hash % 100 < 70, 'page_view', event_hash % 100 < 95, 'click',
                     event_hash % 100 < 98, 'add_to_cart', 'purchase'),
                 at, at, session, concat('user-', toString(person)), concat('device-', toString(person)),

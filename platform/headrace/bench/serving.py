@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import json
 import statistics
 import threading
 import time
@@ -18,6 +17,7 @@ import psutil
 from rich.console import Console
 
 from headrace.bench import http_load
+from headrace.bench.listening import Heard, listened, value_of
 from headrace.bench.queries import fill, filled
 from headrace.contracts import EVENTS
 from headrace.core.errors import Fatal
@@ -46,6 +46,7 @@ class ServingResult:
         kept_per_core_second: Kept answers per second of the server's processor time.
         kept_per_second: Kept answers per second, with the client on the same machine.
         published_to_listener_p50_ms, published_to_listener_p95_ms: From the record of a publication to its event.
+        heard: From a collector's acknowledgement to a listener, on a platform of its own.
         csv_rows, csv_seconds: A long table, streamed.
         csv_peak_mb: Most memory of the server meanwhile.
         memory_mb: Memory of the server after its start.
@@ -65,24 +66,29 @@ class ServingResult:
     csv_seconds: float
     csv_peak_mb: float
     memory_mb: float
+    heard: Heard
 
 
-def serve(home: Path, console: Console, *, events: int) -> ServingResult:
+def serve(home: Path, console: Console, *, events: int, seconds: float = 120.0) -> ServingResult:
     """Start backing services of its own with a server, fill the warehouse, ask, and stop the services.
+
+    Before that a whole platform is started, to which events are posted.
 
     Args:
         home: Folder for state and logs, without those of an earlier run.
         console: Terminal that shows the progress.
         events: Events in the warehouse.
+        seconds: For how long events are posted.
 
     Raises:
         Fatal: The server did not start, or answers what it should not.
     """
+    heard = listened(home / "listened", console, seconds=seconds)
     with backing_services(home, numbers=True) as (_, settings):
         stream = streams(settings)["events"]
         try:
             filled(stream, console, events, max(1, events // 5))
-            return _measured(home, stream, console, events)
+            return _measured(home, stream, console, events, heard)
         finally:
             stream.close()
 
@@ -125,7 +131,7 @@ def _request(path: str, **headers: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept-encoding: gzip\r\n{said}\r\n".encode()
 
 
-def _measured(home: Path, stream: Stream, console: Console, events: int) -> ServingResult:
+def _measured(home: Path, stream: Stream, console: Console, events: int, heard: Heard) -> ServingResult:
     server = _Server(home, stream.settings.serve_url)
     memory, today = server.memory_mb, datetime.now(UTC).date()
     days = [today - timedelta(days=n) for n in range(2, 22)]
@@ -148,7 +154,7 @@ def _measured(home: Path, stream: Stream, console: Console, events: int) -> Serv
     with console.status("asking for what is new"):
         new = [_wait(server, path) for path in _new(today)]
     with console.status("listening"):
-        heard = _listened(server, stream)
+        told = _listened(server, stream)
     with console.status("streaming a long table"):
         rows, seconds, peak = _streamed(server, today)
     return ServingResult(
@@ -160,12 +166,13 @@ def _measured(home: Path, stream: Stream, console: Console, events: int) -> Serv
         _share(new, 95),
         _TOGETHER / max(cost, 1e-3),
         _TOGETHER / together.seconds,
-        _share(heard, 50),
-        _share(heard, 95),
+        _share(told, 50),
+        _share(told, 95),
         rows,
         seconds,
         peak,
         memory,
+        heard,
     )
 
 
@@ -193,15 +200,15 @@ def _listened(server: _Server, stream: Stream) -> list[float]:
     """Return the times from the record of a publication to the event of a listener, ms."""
     waits: list[float] = []
     connection = http.client.HTTPConnection(server.host, server.port, timeout=_WITHIN_SECONDS)
-    connection.request("GET", "/v1/stream?metric=events&from=now-1h&window=all")
+    connection.request("GET", "/v1/stream?metric=events&from=now-24h&window=all")
     answer = connection.getresponse()
     heard: list[tuple[float, int]] = []
     ready = threading.Event()
 
     def listen() -> None:
         for line in answer:
-            if line.startswith(b"data: ") and b'"rows":[{' in line:
-                heard.append((time.perf_counter(), _value(line)))
+            if (value := value_of(line)) is not None:
+                heard.append((time.perf_counter(), value))
                 ready.set()
 
     threading.Thread(target=listen, daemon=True).start()
@@ -210,7 +217,7 @@ def _listened(server: _Server, stream: Stream) -> list[float]:
         known = heard[-1][1] if heard else 0
         ready.clear()
         today = datetime.now(UTC)
-        fill(stream, today.date(), 100, 1_000)
+        fill(stream, today.date(), 100, 1_000, f"{n}-")
         noted = Publication(stream.lake.good.id, n, 100, (today.date(),), (today.date(),))
         stream.warehouse.record(EVENTS.table, noted)
         began, until = time.perf_counter(), time.monotonic() + _WITHIN_SECONDS
@@ -221,14 +228,6 @@ def _listened(server: _Server, stream: Stream) -> list[float]:
         waits.append(max(0.0, found[0] - began) * 1e3)
     connection.close()
     return waits
-
-
-def _value(line: bytes) -> int:
-    return int(
-        json.loads(line[line.index(b'"rows":[') + 8 :].split(b"]", 1)[0].split(b"},")[0].rstrip(b"}") + b"}")[
-            "value"
-        ]
-    )
 
 
 def _streamed(server: _Server, today: object) -> tuple[int, float, float]:

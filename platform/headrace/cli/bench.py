@@ -271,14 +271,16 @@ def queries(
 @app.command("serve")
 def serve_(
     events: Annotated[int, typer.Option(min=10_000, help="Events over 30 days.")] = 50_000_000,
+    seconds: Annotated[float, typer.Option(min=10, help="How long events are posted.")] = 120.0,
     as_json: Json = False,
 ) -> None:
-    """Measure how soon 'headrace serve' answers: what is kept, new or published, and a million rows."""
-    extras.require("local", "'headrace bench serve'")
+    """Measure how soon 'headrace serve' answers: what is kept, new, published or acknowledged, and a million rows."""
+    for extra in ("local", "collector"):
+        extras.require(extra, "'headrace bench serve'")  # type: ignore[arg-type]
     extras.require("serve", "'headrace bench serve'")
     from headrace.bench.serving import serve as run
 
-    found = run(_home(), Console(stderr=True) if as_json else console, events=events)
+    found = run(_home(), Console(stderr=True) if as_json else console, events=events, seconds=seconds)
     lines = [
         f"{found.events:,} events; the server has {found.memory_mb:.0f} MB after its start",
         f"kept          p50 {found.kept_p50_ms:.2f} ms, p99 {found.kept_p99_ms:.2f} ms",
@@ -288,6 +290,8 @@ def serve_(
         f"new           p50 {found.new_p50_ms:.0f} ms, p95 {found.new_p95_ms:.0f} ms",
         f"published     heard of after p50 {found.published_to_listener_p50_ms:.0f} ms,"
         f" p95 {found.published_to_listener_p95_ms:.0f} ms",
+        f"acknowledged  heard of after p50 {found.heard.p50:.2f} s, p95 {found.heard.p95:.2f} s,"
+        f" worst {found.heard.worst:.2f} s ({found.heard.events:,} events)",
         f"streamed      {found.csv_rows:,} rows of CSV in {found.csv_seconds:.1f} s,"
         f" {found.csv_peak_mb:.0f} MB at most",
     ]

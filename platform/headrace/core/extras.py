@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal
 
@@ -75,6 +76,16 @@ def require(extra: Extra, what: str) -> None:
             f"{what} needs headrace[{extra}]: \"pip install 'headrace[{extra}]'\", in a checkout "
             f"'uv sync --extra {extra}' (missing: {', '.join(missing)})"
         )
+
+
+def installed(extra: Extra, what: str, report: Callable[[str], None]) -> bool:
+    """Tell whether an extra is installed; report it if not, as ``require`` would say it."""
+    try:
+        require(extra, what)
+    except MissingExtra as error:
+        report(str(error))
+        return False
+    return True
 
 
 def _installed(module: str) -> bool:

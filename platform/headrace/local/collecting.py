@@ -8,7 +8,6 @@ from pathlib import Path
 
 from headrace.config.settings import load_settings
 from headrace.core import extras
-from headrace.core.errors import MissingExtra
 from headrace.local import broker, probes
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service
@@ -20,12 +19,7 @@ _GRACE_SECONDS = 10.0  # to answer what is under way, and to close log and index
 
 def installed(report: Callable[[str], None]) -> bool:
     """Tell whether the collector's extra is installed; report it if not."""
-    try:
-        extras.require("collector", "taking events over HTTP")
-    except MissingExtra as error:
-        report(str(error))
-        return False
-    return True
+    return extras.installed("collector", "taking events over HTTP", report)
 
 
 def usual_port() -> int:

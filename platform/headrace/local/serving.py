@@ -8,7 +8,6 @@ from pathlib import Path
 
 from headrace.config.settings import load_settings
 from headrace.core import extras
-from headrace.core.errors import MissingExtra
 from headrace.local import cache, probes
 from headrace.local.processes import LOOPBACK
 from headrace.local.service import Service
@@ -20,12 +19,7 @@ _GRACE_SECONDS = 8.0  # to answer what is under way
 
 def installed(report: Callable[[str], None]) -> bool:
     """Tell whether the extra of what serves numbers is installed; report it if not."""
-    try:
-        extras.require("serve", "reading numbers over HTTP")
-    except MissingExtra as error:
-        report(str(error))
-        return False
-    return True
+    return extras.installed("serve", "reading numbers over HTTP", report)
 
 
 def usual_port() -> int:
@@ -55,6 +49,7 @@ def serving_service(home: Path, port: int, environment: Mapping[str, str], click
         log=home / "logs" / f"{NAME}.log",
         cwd=home,
         ready=lambda: probes.http_ok(port, "/readyz"),
+        alive=lambda: probes.http_ok(port, "/healthz"),
         port=port,
         needs=(clickhouse, cache.NAME),
         ready_within=_READY_SECONDS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from headrace.metrics.question import Question
     from headrace.pipelines import Pipeline
 
+#: Path, time and size of files.
+Stamps = tuple[tuple[str, int, int], ...]
 BUILTIN = Path(__file__).parent / "definitions"
 #: Stream of a family that is of all of Headrace's own streams.
 EVERY = "*"
@@ -123,12 +125,17 @@ class Catalogue:
             yield from ((family, model) for name, model in family.models.items() if name in used)
 
 
-def load(settings: Settings, pipelines: Mapping[str, Pipeline] | None = None) -> Catalogue:
+def load(
+    settings: Settings,
+    pipelines: Mapping[str, Pipeline] | None = None,
+    reading: Callable[[Path, Widths], Family | None] = read,
+) -> Catalogue:
     """Load the definitions of an installation.
 
     Args:
         settings: Its settings.
         pipelines: All streams; None discovers them, which imports the files of the project.
+        reading: Reads a file of the project; None leaves it out.
 
     Raises:
         DefinitionError: A file declares what is not possible, or two files declare one name.
@@ -140,7 +147,8 @@ def load(settings: Settings, pipelines: Mapping[str, Pipeline] | None = None) ->
         for one in (read(path, widths) for path in sorted(BUILTIN.glob("*.yml")))
         if one.stream in own or (one.stream == EVERY and own)
     ]
-    families += [read(path, widths) for path in project_files(settings)]
+    own_files = (reading(path, widths) for path in project_files(settings))
+    families += [one for one in own_files if one is not None]
     families += _defaults(settings, pipelines, {one.stream for one in families})
     schemas = Schemas(settings.dbt_schema, settings.raw_database)
     return Catalogue(_together(families), schemas, settings.window_seconds, settings.speed_days)
@@ -151,6 +159,23 @@ def project_files(settings: Settings) -> list[Path]:
     if settings.project is None:
         return []
     return sorted(path for end in ("yml", "yaml") for path in settings.project.metrics.glob(f"*.{end}"))
+
+
+def stamps(settings: Settings) -> Stamps:
+    """Return a value that changes whenever a file does of which definitions are made."""
+    found = []
+    for path in project_files(settings):
+        try:
+            state = path.stat()
+        except OSError:  # removed, or a dangling link
+            found.append((str(path), 0, 0))
+        else:
+            found.append((str(path), state.st_mtime_ns, state.st_size))
+    if settings.pipeline_folders:  # streams without a file have definitions, too
+        from headrace.pipelines.modules import written
+
+        found += written(settings.pipeline_folders)
+    return tuple(found)
 
 
 def _defaults(

@@ -110,12 +110,18 @@ class Answers:
     def __init__(
         self, catalogue: Catalogue, warehouse: Asking, versions: Versions, cache: Cache, limits: Limits
     ) -> None:
-        self.catalogue, self.versions = catalogue, versions
+        self.versions = versions
         self._warehouse, self._cache, self._limits = warehouse, cache, limits
         self._under_way: dict[str, asyncio.Task[Entry]] = {}
         self._newest: OrderedDict[str, str] = OrderedDict()
-        self._days = {catalogue.schemas.relation(model): model.day for _, model in catalogue.models()}
         self.made = 0
+        self.use(catalogue)
+
+    def use(self, catalogue: Catalogue) -> None:
+        """Answer by these definitions from now on; a key has the SQL in it, so what was kept stays right."""
+        self.catalogue = catalogue
+        self._days = {catalogue.schemas.relation(model): model.day for _, model in catalogue.models()}
+        _statement.cache_clear()
 
     def statement(self, question: Question) -> Statement:
         """Return the SQL of a question as of today."""

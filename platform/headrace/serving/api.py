@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from headrace.metrics import Metric, QuestionError
+from headrace.metrics import Catalogue, Metric, QuestionError
 from headrace.serving import description, parameters, stream, views
 from headrace.serving.answers import FORMATS, TYPES, Answered, Answers, Entry, Format, given, marked
 from headrace.serving.base import Services
@@ -42,18 +42,16 @@ def routes(services: Services) -> list[BaseRoute]:
 class _Api:
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._catalogue_body = msgspec.json.encode(
-            {
-                "metrics": [
-                    described(services.answers, one) for one in services.answers.catalogue.metrics.values()
-                ]
-            }
-        )
+        self._listed: tuple[Catalogue, bytes] | None = None
 
     async def catalogue(self, request: Request) -> Response:
         """List every metric with its definition."""
         parameters.read(request.scope["query_string"], ())
-        return await plain(request, self._catalogue_body)
+        answers = self._services.answers
+        if self._listed is None or self._listed[0] is not answers.catalogue:
+            every = [described(answers, one) for one in answers.catalogue.metrics.values()]
+            self._listed = answers.catalogue, msgspec.json.encode({"metrics": every})
+        return await plain(request, self._listed[1])
 
     async def metric(self, request: Request) -> Response:
         """Answer a question about a metric."""

@@ -33,15 +33,13 @@ _TEXT: dict[str, Any] = {"type": "string"}
 
 def routes(services: Services) -> list[BaseRoute]:
     """Return ``/openapi.json`` and ``/docs``."""
-    document = described(services.answers.catalogue)
-    read = page(document)
     headers = {"content-security-policy": policy(_STYLE)}
 
     async def openapi(_request: Request) -> Response:
-        return JSONResponse(document)
+        return JSONResponse(described(services.answers.catalogue))
 
     async def docs(_request: Request) -> Response:
-        return HTMLResponse(read, headers=headers)
+        return HTMLResponse(page(described(services.answers.catalogue)), headers=headers)
 
     return [Route("/openapi.json", openapi), Route("/docs", docs)]
 

@@ -59,6 +59,10 @@ class Fast:
         if len(self._ready) > _MOST:
             self._ready.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget all answers: their questions may mean something else now."""
+        self._ready.clear()
+
     async def find(self, scope: Mapping[str, Any]) -> tuple[int, Headers, bytes] | None:
         """Return status, headers and body of a request's answer; None unless one is ready that is right now."""
         key = _asked(scope)

@@ -15,13 +15,14 @@ import uvloop
 
 from headrace.collector.keys import Keys
 from headrace.core.errors import Fatal
-from headrace.metrics import load
+from headrace.metrics import Catalogue
 from headrace.serving.access import Access, policy, session_secret
 from headrace.serving.answers import Answers, Limits
 from headrace.serving.app import application
 from headrace.serving.base import Services
 from headrace.serving.cache import Cache, Layered, Memory
 from headrace.serving.clickhouse import ClickHouse, Server
+from headrace.serving.definitions import Definitions
 from headrace.serving.fast import Fast
 from headrace.serving.looking import Looking
 from headrace.serving.recent import Recent
@@ -47,9 +48,10 @@ async def opened(settings: Settings, host: str = "127.0.0.1") -> AsyncIterator[S
 
     Raises:
         NotSet: No setting says where ClickHouse is.
-        DefinitionError: A metric is declared in a way that is not possible.
+        DefinitionError: Two files declare one name.
     """
-    catalogue = load(settings)
+    definitions = Definitions(settings)
+    catalogue = definitions.load()
     async with AsyncExitStack() as held:
         warehouse = ClickHouse(asked_by(settings))
         held.push_async_callback(warehouse.close)
@@ -64,8 +66,13 @@ async def opened(settings: Settings, host: str = "127.0.0.1") -> AsyncIterator[S
             session_secret(settings.home / "serve" / "session.secret"),
         )
         services = Services(settings, warehouse, versions, answers, Recent(), Fast(versions), access)
-        ready = asyncio.create_task(services.recent.keep_ready(versions))
-        held.callback(ready.cancel)
+
+        def use(found: Catalogue) -> None:
+            answers.use(found)
+            services.fast.clear()
+
+        for beside in (services.recent.keep_ready(versions), definitions.follow(use)):
+            held.callback(asyncio.create_task(beside).cancel)
         yield services
 
 

@@ -34,8 +34,12 @@ class Asked:
 
     def __init__(self, answers: Answers) -> None:
         """Answer with the definitions that the cache has."""
-        self._answers, self._catalogue = answers, answers.catalogue
+        self._answers = answers
         self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def _catalogue(self) -> Catalogue:
+        return self._answers.catalogue
 
     def knows(self, metric: str, /) -> bool:
         """Tell whether there is such a metric."""
