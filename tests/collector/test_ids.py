@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import headrace.collector.ids
 from headrace.collector.ids import Ids
 from headrace.collector.log import DurableLog, Entry
 from headrace.core.errors import Fatal
@@ -80,6 +81,29 @@ def test_what_a_crash_took_from_the_index_is_added_again_from_the_log(tmp_path: 
     assert ids.catch_up(log) == 100
     ids.close()
     log.close()
+
+
+def test_what_is_added_in_columns_is_what_is_added_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headrace.collector.ids, "_TOGETHER_BYTES", 2_000)
+    log = DurableLog(tmp_path / "log", limit_bytes=1 << 20)
+    entries = [
+        Entry("events", b"{}", b"".join(digest(f"{n % 150}", f"{n}") for n in range(first, first + count)))
+        for first, count in zip(range(0, 200, 7), [0, 1, 7, 3, 24] * 6, strict=False)
+    ]
+    log.append(entries)
+    one_by_one, columns = Ids(tmp_path / "one by one", DAYS), Ids(tmp_path / "columns", DAYS)
+    one_by_one.add((number, entry.ids) for number, entry in log.read(0))
+    assert columns.catch_up(log) == len(entries)
+    asked = b"".join(digest(f"{n}", f"{n + 150}") for n in range(150))
+    expected, found = one_by_one.look(asked), columns.look(asked)
+    assert found.number.tolist() == expected.number.tolist()
+    assert found.other_body.tolist() == expected.other_body.tolist()
+    assert 0 < expected.new.sum() < 150 and not expected.other_body.all(), "the test wants all kinds"
+    assert columns.through == one_by_one.through == len(entries)
+    for one in (one_by_one, columns, log):
+        one.close()
 
 
 def test_a_log_made_anew_is_added_from_its_beginning(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -46,6 +46,8 @@ _NUMBER = struct.Struct("<Q")
 _MEMORY_BYTES = 16 << 20
 _CACHE_BYTES = 32 << 20
 _BLOOM_BITS = 10
+#: Bytes of the log whose events are added together at the start.
+_TOGETHER_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,17 @@ class Ids:
             for at in range(0, len(digests), ID_BYTES):
                 put(digests[at : at + KEY_BYTES], begin + digests[at + KEY_BYTES : at + ID_BYTES])
             through = number + 1
+        self._write(batch, through)
+
+    def _add_many(self, entries: Sequence[tuple[int, bytes]]) -> None:
+        """Do as ``add`` does, with rows in the order of their keys, which cost RocksDB a quarter."""
+        batch = WriteBatch(raw_mode=True)
+        put = batch.put
+        for key, value in _rows_of(entries):
+            put(key, value)
+        self._write(batch, entries[-1][0] + 1)
+
+    def _write(self, batch: WriteBatch, through: int) -> None:
         batch.put(_THROUGH, _NUMBER.pack(through))
         try:
             self._rows.write(batch, self._unlogged)
@@ -175,10 +188,10 @@ class Ids:
                 self.through,
                 durable.oldest - 1,
             )
-        reader, end = durable.reader(self.through), durable.next
+        reader, end = durable.ids_reader(self.through), durable.next
         try:
-            while reader.next < end and (taken := reader.take()):
-                self.add((number, entry.ids) for number, entry in taken)
+            while reader.next < end and (taken := reader.take(_TOGETHER_BYTES)):
+                self._add_many(taken)
                 added += len(taken)
         finally:
             reader.close()
@@ -223,6 +236,24 @@ def _keys(digests: bytes) -> list[bytes]:
     if len(digests) % ID_BYTES:
         raise ValueError(f"{len(digests)} bytes of digests; each event has {ID_BYTES}")
     return [digests[at : at + KEY_BYTES] for at in range(0, len(digests), ID_BYTES)]
+
+
+def _rows_of(entries: Sequence[tuple[int, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Return keys and values of all events, sorted by key; of two with the same key, the later one is behind."""
+    digests = np.frombuffer(b"".join(ids for _, ids in entries), np.uint8).reshape(-1, ID_BYTES)
+    numbers = np.array([number for number, _ in entries], "<u8")
+    events = np.array([len(ids) for _, ids in entries]) // ID_BYTES
+    values = np.empty((len(digests), _VALUE.size), np.uint8)
+    values[:, : _NUMBER.size] = np.repeat(numbers, events).view(np.uint8).reshape(-1, _NUMBER.size)
+    values[:, _NUMBER.size :] = digests[:, KEY_BYTES:]
+    order = np.argsort(np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0], kind="stable")
+    return zip(_each(digests[order, :KEY_BYTES]), _each(values[order]), strict=True)
+
+
+def _each(rows: npt.NDArray[np.uint8]) -> list[bytes]:
+    """Return the bytes of each row."""
+    found: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}")[:, 0].tolist()
+    return found
 
 
 def _body(digests: bytes, place: int) -> bytes:

@@ -17,7 +17,7 @@ from headrace.collector.sender import Sender
 from headrace.core.lanes import headers, spread
 
 if TYPE_CHECKING:
-    from headrace.collector.log import DurableLog
+    from headrace.collector.log import DurableLog, Entry
     from headrace.collector.log.reader import Reader
 
 #: Seconds between two looks at the lake while something is on its way, and between two at an idle one.
@@ -184,7 +184,7 @@ class QueueWay(Sender):
             reader.close()
             outlet.close()
 
-    def _read(self, reader: Reader) -> bool:
+    def _read(self, reader: Reader[Entry]) -> bool:
         """Read entries, unless enough wait; returns whether there were any."""
         if self._bytes >= _WAITING_BYTES:
             return False

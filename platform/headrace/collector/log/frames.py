@@ -21,7 +21,7 @@ ID_BYTES = 24
 #: No entry is longer.
 MOST_BYTES = 256 << 20
 
-_MAGIC = b"HRLE"
+MAGIC = b"HRLE"  # begins every head
 _HEAD = struct.Struct("<4sIQIII")
 _CHECKED = _HEAD.size - 4  # bytes of the head that its checksum covers
 _PARTS = struct.Struct("<HI")
@@ -98,7 +98,7 @@ def encoded(first: int, entries: Iterable[Entry], now: float | None = None) -> b
             raise ValueError(f"an entry of {length:,} bytes; a log takes entries of {MOST_BYTES:,} at most")
         parts = _PARTS.pack(len(name), len(entry.ids)) + name
         checksum = crc32c(entry.payload, crc32c(entry.ids, crc32c(parts)))
-        head = _HEAD.pack(_MAGIC, length, number, at, checksum, 0)[:_CHECKED]
+        head = _HEAD.pack(MAGIC, length, number, at, checksum, 0)[:_CHECKED]
         pieces += [head, crc32c(head).to_bytes(4, "little"), parts, entry.ids, entry.payload]
     return b"".join(pieces)
 
@@ -106,46 +106,46 @@ def encoded(first: int, entries: Iterable[Entry], now: float | None = None) -> b
 def entries_at(data: bytes, at: int, most: int) -> tuple[list[tuple[int, Entry]], int]:
     """Return the entries from a place on, with their numbers, and the place behind the last of them.
 
-    Stops behind so many bytes of payloads, one entry at least, and at what is no whole entry.
+    Stops behind so many bytes, one entry at least, and at what is no whole entry.
     """
     found: list[tuple[int, Entry]] = []
     names: dict[bytes, str] = {}
-    end = len(data)
-    while most > 0 and at + _HEAD.size <= end:
-        magic, length, number, _, checksum, own = _HEAD.unpack_from(data, at)
-        begin = at + _HEAD.size
-        stop = begin + length
-        if magic != _MAGIC or stop > end or length < _PARTS.size or crc32c(data[at : at + _CHECKED]) != own:
-            break
-        body = data[begin:stop]
-        if crc32c(body) != checksum:
-            break
+    end, enough = at, at + most
+    for number, body, end in _bodies(data, at):
         named, ids = _PARTS.unpack_from(body)
         ids_at = _PARTS.size + named
-        payload_at = ids_at + ids
         raw = body[_PARTS.size : ids_at]
         if (name := names.get(raw)) is None:
             name = names[raw] = raw.decode()
-        payload = body[payload_at:]
-        found.append((number, Entry(name, payload, body[ids_at:payload_at])))
-        most -= len(payload) or 1
-        at = stop
-    return found, at
+        payload_at = ids_at + ids
+        found.append((number, Entry(name, body[payload_at:], body[ids_at:payload_at])))
+        if end >= enough:
+            break
+    return found, end
 
 
 def whole_until(data: bytes, at: int, number: int) -> tuple[int, int]:
     """Pass over whole entries; returns the place behind them, and the number after the last one."""
-    end = len(data)
+    end = at
+    for found, _, stop in _bodies(data, at):
+        end, number = stop, max(number, found + 1)
+    return end, number
+
+
+def _bodies(data: bytes, at: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield the whole entries from a place on, up to what is none: number, body, and the place behind it."""
+    end, unpack, checksum_of = len(data), _HEAD.unpack_from, crc32c
     while at + _HEAD.size <= end:
-        magic, length, found, _, checksum, own = _HEAD.unpack_from(data, at)
+        magic, length, number, _, checksum, own = unpack(data, at)
         begin = at + _HEAD.size
         stop = begin + length
-        if magic != _MAGIC or stop > end or length < _PARTS.size or crc32c(data[at : at + _CHECKED]) != own:
-            break
-        if crc32c(data[begin:stop]) != checksum:
-            break
-        at, number = stop, max(number, found + 1)
-    return at, number
+        if magic != MAGIC or stop > end or length < _PARTS.size or checksum_of(data[at : begin - 4]) != own:
+            return
+        body = data[begin:stop]
+        if checksum_of(body) != checksum:
+            return
+        yield number, body, stop
+        at = stop
 
 
 def hole_at(data: bytes, at: int) -> Hole:
@@ -192,16 +192,16 @@ def _head(data: bytes, at: int) -> tuple[int, int] | None:
     if at + _HEAD.size > len(data):
         return None
     magic, length, number, _, _, own = _HEAD.unpack_from(data, at)
-    if magic != _MAGIC or crc32c(data[at : at + _CHECKED]) != own:
+    if magic != MAGIC or crc32c(data[at : at + _CHECKED]) != own:
         return None
     return length, number
 
 
 def _next_entry(data: bytes, at: int) -> int | None:
     """Return the place of the next whole entry."""
-    place = data.find(_MAGIC, at)
+    place = data.find(MAGIC, at)
     while place != -1:
         if entries_at(data, place, 1)[0]:
             return place
-        place = data.find(_MAGIC, place + 1)
+        place = data.find(MAGIC, place + 1)
     return None

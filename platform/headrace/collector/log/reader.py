@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from headrace.collector.log.frames import Entry, entries_at, hole_at, skip
+from headrace.collector.log.frames import hole_at, skip
 from headrace.collector.log.segments import Damage, within
 from headrace.core.errors import Retriable
 
@@ -15,36 +16,40 @@ if TYPE_CHECKING:
 #: Bytes that are read at a time.
 _PIECE = 1 << 20
 
+T = TypeVar("T")
+#: Returns what is wanted of the entries of a piece, as ``frames.entries_at`` does.
+Decode = Callable[[bytes, int, int], tuple[list[tuple[int, T]], int]]
 
-class Reader:
+
+class Reader(Generic[T]):
     """A place in a log. For one thread; ``close`` when done.
 
     Attributes:
         next: Number from which on nothing has been taken yet.
     """
 
-    def __init__(self, owner: DurableLog, first: int) -> None:
-        self._log, self.next = owner, first
+    def __init__(self, owner: DurableLog, first: int, decode: Decode[T]) -> None:
+        self._log, self.next, self._decode = owner, first, decode
         self._segment: Segment | None = None
         self._descriptor = -1
         self._at = 0  # place in the segment of what is read next
         self._hole: tuple[int, bytes] | None = None  # place and bytes of what was passed over last
 
-    def take(self, most_bytes: int = _PIECE) -> list[tuple[int, Entry]]:
-        """Take the next entries with their numbers, up to so many bytes of payloads, one at least; empty at the end.
+    def take(self, most_bytes: int = _PIECE) -> list[tuple[int, T]]:
+        """Take the next entries with their numbers, up to so many bytes of the log, one at least; empty at the end.
 
         What cannot be read is left out and noted with the log.
 
         Raises:
             Retriable: The disk fails.
         """
-        taken: list[tuple[int, Entry]] = []
+        taken: list[tuple[int, T]] = []
         left, end = most_bytes, self._log.next
         try:
-            while left > 0 and self.next < end and self._entered(end):
-                found = self._more(left)
-                left -= sum(len(entry.payload) for _, entry in found)
-                taken += found
+            while (left > 0 or not taken) and self.next < end and self._entered(end):
+                before = self._at
+                taken += self._more(left)
+                left -= self._at - before
         except OSError as error:
             said = f"the collector's log {self._log.folder} cannot be read: {error}; look at its disk"
             raise Retriable(said) from error
@@ -90,12 +95,12 @@ class Reader:
         assert self._segment is not None
         return os.pread(self._descriptor, min(size, self._segment.bytes - self._at), self._at)
 
-    def _more(self, most: int) -> list[tuple[int, Entry]]:
+    def _more(self, most: int) -> list[tuple[int, T]]:
         """Return the wanted entries of the next piece of the segment, or pass over what is none."""
         size = _PIECE
         piece = self._read(size)
         while True:
-            found, passed = entries_at(piece, 0, most)
+            found, passed = self._decode(piece, 0, most)
             if found:
                 self._at += passed
                 return self._wanted(found)
@@ -105,7 +110,7 @@ class Reader:
             size *= 2
             piece = self._read(size)
 
-    def _wanted(self, found: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
+    def _wanted(self, found: list[tuple[int, T]]) -> list[tuple[int, T]]:
         """Go along with entries; leaves out what was not asked for, and what is void."""
         first, last, void = found[0][0], found[-1][0], self._log.void
         if first == self.next and last - first == len(found) - 1 and not void:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from crc32c import crc32c
 
 from headrace.collector.log.frames import hole_at, whole_until
@@ -140,7 +141,8 @@ def examine(path: Path, first: int) -> Found:
         end, number = whole_until(data, end, number)
         hole = hole_at(data, end)
         if not hole.followed:
-            return Found(end, number, data[end:].rstrip(b"\0"))
+            rest = data[end:]
+            return Found(end, number, rest.rstrip(b"\0") if np.frombuffer(rest, np.uint8).any() else b"")
         end = hole.end
 
 
