@@ -17,7 +17,7 @@ from headrace.collector import door, ids
 from headrace.collector.base import Outcome, Taken
 from headrace.collector.log import DurableLog, Entry, segments
 from headrace.collector.parcels import Committed, packed
-from headrace.collector.workers import gate, owner, processes, worker
+from headrace.collector.workers import gate, keeper, owner, processes, worker
 from headrace.collector.workers.messages import Commit, Done
 
 #: Between a request and its answer, in a worker.
@@ -193,6 +193,7 @@ if __name__ == "__main__":
         arm_worker(sys.argv[1], int(sys.argv[2]))
         worker.main(sys.argv[4:])
     arm(sys.argv[1], int(sys.argv[2]))
+    keeper.watched = lambda: lambda: True  # whoever dies here is not to be started again
     sys.argv = ["headrace", *sys.argv[3:]]
     from headrace.cli import main
 

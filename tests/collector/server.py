@@ -75,9 +75,16 @@ class Server:
         return self.process.wait(PATIENCE)
 
     @property
+    def owner(self) -> psutil.Process:
+        """The process with the log: with several workers, one that the started process watches."""
+        first = psutil.Process(self.process.pid)
+        forked = (one for one in first.children() if one.cmdline() == first.cmdline())
+        return next(forked, first)
+
+    @property
     def workers(self) -> list[psutil.Process]:
         """The processes that speak HTTP in front of the one with the log, the oldest first."""
-        found = psutil.Process(self.process.pid).children()
+        found = self.owner.children()
         return sorted(
             (one for one in found if one.status() != psutil.STATUS_ZOMBIE), key=psutil.Process.create_time
         )

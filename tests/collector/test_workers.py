@@ -215,6 +215,30 @@ def test_no_worker_outlives_the_process_with_the_log(tmp_path: Path) -> None:
             processes.close([some])
 
 
+def test_a_process_with_the_log_that_hangs_or_is_killed_is_started_again(tmp_path: Path) -> None:
+    with collector(tmp_path / "home", workers=WORKERS) as server:
+        assert server.post("/v1/analytics", event(event_id="e-0"))[0] == 202
+        for number, strike in enumerate((psutil.Process.suspend, psutil.Process.kill), 1):
+            owner = server.owner
+            assert owner.pid != server.process.pid
+            strike(owner)
+            eventually(lambda: not runs(owner), PATIENCE, "the end of it")  # noqa: B023
+            eventually(lambda: server.owner.pid != server.process.pid, PATIENCE, "another one")
+            eventually(lambda: ready(server), PATIENCE, "its answer")
+            for name, became in ((f"e-{number - 1}", "repeated"), (f"e-{number}", "accepted")):
+                status, said = server.post("/v1/analytics", event(event_id=name))
+                assert (status, json.loads(said)["events"][0]["status"]) == (202, became)
+        assert "gives no sign of life" in server.said.read_text()
+        assert server.stop() == 0
+
+
+def ready(server: Server) -> bool:
+    try:
+        return bool(server.get("/readyz"))
+    except OSError:
+        return False
+
+
 def runs(process: psutil.Process) -> bool:
     return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
 

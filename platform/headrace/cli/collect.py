@@ -28,7 +28,7 @@ def collect(
 ) -> None:
     """Take events over HTTP, in the foreground, until Ctrl-C. A 2xx means that they are on this machine's disk."""
     extras.require("collector", "'headrace collect'")
-    from headrace.collector import serve
+    from headrace.collector.json_lines import JsonLines
     from headrace.config.settings import settings
     from headrace.core.locks import introduce
 
@@ -37,7 +37,7 @@ def collect(
     logger.setLevel(logging.INFO)
     if json_logs:
         for handler in logger.handlers:
-            handler.setFormatter(serve.JsonLines())
+            handler.setFormatter(JsonLines())
     config = settings()
     at, on = host or config.collector_host, port or config.collector_port
     several = workers or config.collector_workers
@@ -50,11 +50,16 @@ def collect(
         )
 
     if several > 1:
+        from headrace.collector.workers import keeper
+
+        alive = keeper.watched()  # from here on it is another process
         from headrace.collector.workers import owner
 
         with owner.opened(config) as own:
             ready = partial(said, own.streams.targets)
-            owner.run(own, config, at, on, several, ready, json_logs=json_logs)
+            owner.run(own, config, at, on, several, ready, alive, json_logs=json_logs)
         return
+    from headrace.collector import serve
+
     with serve.opened(config) as collector:
         serve.run(collector, at, on, partial(said, collector.targets))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -110,19 +107,3 @@ def run(collector: Collector, host: str, port: int, ready: Callable[[], None] = 
     """Serve as ``serve`` does, in a loop of its own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(collector, host, port, ready))
-
-
-class JsonLines(logging.Formatter):
-    """Formats each record of the log as one line of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        said = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said)

@@ -22,6 +22,7 @@ from headrace.collector.parcels import Parcel
 from headrace.collector.routes.operation import Here
 from headrace.collector.serve import settle
 from headrace.collector.workers import processes
+from headrace.collector.workers.keeper import Alive
 from headrace.collector.workers.messages import (
     Ask,
     Beat,
@@ -212,6 +213,7 @@ def run(
     port: int,
     workers: int,
     ready: Callable[[], None] = lambda: None,
+    alive: Alive = lambda: True,
     *,
     json_logs: bool = False,
 ) -> None:
@@ -224,6 +226,7 @@ def run(
         port: Port to listen on.
         workers: How many.
         ready: Called once all of them take requests.
+        alive: Called each second, as a sign of life; false ends this process as a signal does.
         json_logs: Whether lines of the workers' logs are JSON.
 
     Raises:
@@ -232,7 +235,7 @@ def run(
     sockets = processes.listening(host, port, workers)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_served(own, settings, sockets, ready, json_logs))
+            runner.run(_served(own, settings, sockets, ready, alive, json_logs))
     finally:
         processes.close(sockets)
 
@@ -242,6 +245,7 @@ async def _served(
     settings: Settings,
     sockets: Sequence[Sequence[socket.socket]],
     ready: Callable[[], None],
+    alive: Alive,
     json_logs: bool,
 ) -> None:
     stopped = asyncio.Event()
@@ -256,6 +260,8 @@ async def _served(
         while not stopped.is_set() and hub.failed is None:
             for slot in hub.slots:
                 await slot.look()
+            if not alive():
+                stopped.set()
             if not told and hub.ever_ready.is_set() and hub.failed is None:
                 told = True
                 ready()

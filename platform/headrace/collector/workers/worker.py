@@ -22,6 +22,7 @@ import uvloop
 
 from headrace.collector import front, serve
 from headrace.collector.base import Refused
+from headrace.collector.json_lines import JsonLines
 from headrace.collector.meters import Meters
 from headrace.collector.receipts import Stage
 from headrace.collector.reload import Streams
@@ -197,7 +198,7 @@ def _owner_is_gone() -> None:
 def _logged(json_logs: bool) -> None:
     own = logging.getLogger("headrace")
     handler = logging.StreamHandler()
-    handler.setFormatter(serve.JsonLines() if json_logs else logging.Formatter("headrace: %(message)s"))
+    handler.setFormatter(JsonLines() if json_logs else logging.Formatter("headrace: %(message)s"))
     own.addHandler(handler)
     own.setLevel(logging.INFO)
 
