@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.bench import profile, report
+from headrace.bench.collector import CollectorResult, Cost, Memory, Recovery
 from headrace.bench.measure import Run, Series, filesystem
 from headrace.bench.peers import PEERS
 from headrace.bench.profile import Stage, summarised
@@ -37,11 +38,25 @@ def figures() -> dict[str, Any]:
         "throughput": {**ThroughputResult(1_000, "lz4", 403.0, series).as_dict(), "filesystem": "ext4"},
         "profile": {"stages": [{"name": "decode JSON", "leading": 0.25, "others": 0.5}], "reconciles": True},
         "scale": ScaleResult(drained, commits, 2.0).as_dict(),
+        "collector": _collected().as_dict(),
         "queries": {
             "events": 50_000_000, "days": 30, "day_events": 10_000_000, "answers": [answer], "build_seconds": 600.4,
             "refresh_seconds": 90.6, "refresh_events": 14_000_000, "wrong": [], "reconciles": True,
         },
     }  # fmt: skip
+
+
+def _collected() -> CollectorResult:
+    def costs(micros: float, p99: float, events: int = 1) -> list[Cost]:
+        return [Cost(1_000, 1_000 * events, 1.0, micros * events / 1_000, 0.004, p99, 30.0)]
+
+    found = CollectorResult(memory=[Memory(100_000, 448_000_000), Memory(1_000_000, 476_000_000)])
+    for name, times in (("headrace", 1), ("fastapi", 3)):
+        found.single[name] = costs(200 * times, 0.018)
+        found.half[name] = costs(200 * times, 0.017)
+        found.batch[name] = costs(28 * times, 0.1, events=100)
+    found.recovery = Recovery(1_000_000, 4.5, 5.25)
+    return found
 
 
 def test_the_page_says_what_was_measured(figures: dict[str, Any]) -> None:
@@ -56,8 +71,14 @@ def test_the_page_says_what_was_measured(figures: dict[str, Any]) -> None:
     assert "An event of the largest backlog costs **1.00** of one of the smallest." in page
     assert "| top pages today | 20 | 8 | 22 | 30 |" in page
     assert "| 10,500 | 31.0 | 29.0 |" in page, "after maintenance"
+    assert "| headrace collect | 200 | 5,000 | 1,000 | 4.0 | 17.0 | 28.0 | 35,714 | 30, 30 |" in page
+    assert (
+        "The peer takes **3.0 times** the core time for a single event, and **3.0 times** in batches." in page
+    )
+    assert "448 MB after 100,000 events, 476 MB after 1,000,000." in page
+    assert "1,000,000 undelivered entries whose index is lost opens in 4.5 s (5.2 core s)." in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in rows} == {4, 5, 6, 7}
+    assert {line.count("|") for line in rows} == {4, 5, 6, 7, 10}
     assert report.page({}).count("\n#") == 0
 
 

@@ -78,8 +78,8 @@ class Server:
     def owner(self) -> psutil.Process:
         """The process with the log: with several workers, one that the started process watches."""
         first = psutil.Process(self.process.pid)
-        forked = (one for one in first.children() if one.cmdline() == first.cmdline())
-        return next(forked, first)
+        alive = (one for one in first.children() if one.status() != psutil.STATUS_ZOMBIE)
+        return next((one for one in alive if one.cmdline() == first.cmdline()), first)
 
     @property
     def workers(self) -> list[psutil.Process]:

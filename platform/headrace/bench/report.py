@@ -17,7 +17,7 @@ from headrace.bench.peers import PEERS
 from headrace.bench.throughput import MALFORMED, NAMES, UNAVOIDABLE
 from headrace.core.errors import Fatal
 
-Part = Literal["throughput", "profile", "queries", "scale"]
+Part = Literal["throughput", "profile", "queries", "scale", "collector"]
 PARTS: tuple[Part, ...] = get_args(Part)
 Figures = Mapping[str, Any]
 
@@ -85,6 +85,22 @@ def measure_part(part: Part, home: Path, console: Console, share: float) -> dict
             from headrace.bench.scale import scale
 
             return scale(home, console, events=of(50_000_000), commits=of(10_000)).as_dict()
+        case "collector":
+            from headrace.bench.collector import collector
+
+            return collector(
+                home,
+                console,
+                requests=of(20_000),
+                batches=of(800_000) // 1_000,
+                connections=64,
+                seconds=8.0,
+                memory=of(400_000),
+                undelivered=of(1_000_000),
+                repetitions=3,
+                peers=True,
+                workers=2,
+            ).as_dict()
 
 
 def write(docs: Path, figures: Figures) -> None:
@@ -113,6 +129,7 @@ def page(figures: Figures) -> str:
         "profile": _profile,
         "scale": _scale,
         "queries": _queries,
+        "collector": _collector,
     }
     lines = [
         "# Performance",
@@ -288,6 +305,60 @@ def _queries(found: Figures) -> Iterator[str]:
         f" including the days that change with it ({found['refresh_events']:,} events in all). All marts of all days"
         f" took {found['build_seconds']:,.0f} s."
     )
+
+
+def _collector(found: Figures) -> Iterator[str]:
+    from headrace.bench.collector import BATCH
+    from headrace.bench.collector import NAMES as SERVERS
+
+    yield "## Events over HTTP"
+    yield ""
+    yield (
+        "Client and server share the cores, so what counts is core time of all processes of a server, until all that it"
+        " acknowledged is in the topic, which is looked up. Headrace answers after its sync; the peer syncs nothing."
+        f"{_state(found)}"
+    )
+    yield ""
+    rows = []
+    for name, one in found["single"].items():
+        half, many = found["half_load"][name], found["batch"][name]
+        rows.append(
+            [
+                SERVERS[name],
+                f"{one['core_microseconds_per_request']:.0f}",
+                f"{one['events_per_core_second']:,}",
+                f"{one['requests_per_second']:,}",
+                f"{half['p50_ms']:.1f}",
+                f"{half['p99_ms']:.1f}",
+                f"{many['core_microseconds_per_event']:.1f}",
+                f"{many['events_per_core_second']:,}",
+                f"{one['pace_ns']:.0f}, {many['pace_ns']:.0f}",
+            ]
+        )
+    head = [
+        "",
+        *("one event a request: core µs", "per core second", "per second"),
+        *("at half of that: p50, ms", "p99, ms"),
+        *(f"batches of {BATCH}: core µs an event", "events per core second", "a pass of an empty loop, ns"),
+    ]
+    yield from _table(head, rows)
+    yield ""
+    if ratio := found["to_fastapi"]:
+        yield (
+            f"- The peer takes **{ratio['single']:.1f} times** the core time for a single event, and"
+            f" **{ratio['batch']:.1f} times** in batches."
+        )
+    if memory := found["memory"]:
+        first, last = memory[0], memory[-1]
+        yield (
+            f"- Memory: {first['bytes'] / 1e6:.0f} MB after {first['events']:,} events,"
+            f" {last['bytes'] / 1e6:.0f} MB after {last['events']:,}."
+        )
+    if recovery := found["recovery"]:
+        yield (
+            f"- A log of {recovery['events']:,} undelivered entries whose index is lost opens in"
+            f" {recovery['seconds']:.1f} s ({recovery['cpu_seconds']:.1f} core s)."
+        )
 
 
 def _state(found: Figures) -> str:

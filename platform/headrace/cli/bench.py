@@ -494,7 +494,9 @@ def collector(
 def report(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(help="Parts to measure: throughput, profile, queries, scale; default: all."),
+        typer.Argument(
+            help="Parts to measure: throughput, profile, queries, scale, collector; default: all."
+        ),
     ] = None,
     into: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder of the page; default: docs/ of the checkout.")

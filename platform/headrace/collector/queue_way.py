@@ -123,6 +123,10 @@ class _Lane:
     flight: _Flight | None = None
     patience: float = field(default_factory=lambda: AGAIN_SECONDS)
 
+    def has(self, number: int) -> bool:
+        """Tell whether the queue, or the lake, has an entry."""
+        return number < self.landed or (self.flight is not None and number <= self.flight.number)
+
 
 class QueueWay(Sender):
     """One stream's way to a queue."""
@@ -140,14 +144,6 @@ class QueueWay(Sender):
         self._far = far
         self._lanes: list[_Lane] = []
         self._bytes = 0  # of the entries that wait
-
-    def in_topic(self, number: int) -> bool:
-        """Tell whether the queue, or the lake, has an entry, as far as is known."""
-        lanes = self._lanes
-        if number < self.landed or not lanes:
-            return number < self.landed
-        lane = lanes[spread(number, self._log.lanes)]
-        return number < lane.landed or (lane.flight is not None and number <= lane.flight.number)
 
     def _session(self) -> str | None:
         seen = self._far.look(self._cursors)

@@ -6,11 +6,11 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.core.errors import Fatal, HeadraceError
-from headrace.core.lanes import cursor_of
+from headrace.core.lanes import cursor_of, spread
 
 if TYPE_CHECKING:
     from headrace.collector.log import DurableLog, Entry
@@ -19,6 +19,13 @@ log = logging.getLogger(__name__)
 
 #: First and longest pause after an error.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+
+
+class Lane(Protocol):
+    """One of the sequences into which a stream's entries are divided, since the last start."""
+
+    def has(self, number: int, /) -> bool:
+        """Tell whether its far end, or the lake, has an entry of it, as far as is known."""
 
 
 class Sender(ABC):
@@ -46,6 +53,7 @@ class Sender(ABC):
         self.former: Mapping[str, int] = {}
         self._log, self._moved = durable, moved
         self._cursors = [cursor_of(durable.id, lane) for lane in range(durable.lanes)]
+        self._lanes: Sequence[Lane] = []
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -61,9 +69,12 @@ class Sender(ABC):
         if self._thread is not None:
             self._thread.join()
 
-    @abstractmethod
     def in_topic(self, number: int) -> bool:
         """Tell whether topic or queue, or the lake, have an entry, as far as is known."""
+        lanes = self._lanes
+        if number < self.landed or not lanes:
+            return number < self.landed
+        return lanes[spread(number, self._log.lanes)].has(number)
 
     @abstractmethod
     def _session(self) -> str | None:

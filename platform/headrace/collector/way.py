@@ -96,6 +96,10 @@ class _Lane:
     delivered: tuple[int, int, int] | None = None
     marks: deque[tuple[int, int, int]] = field(default_factory=deque)
 
+    def has(self, number: int) -> bool:
+        """Tell whether the broker has an entry."""
+        return self.delivered is not None and number <= self.delivered[0]
+
 
 class Way(Sender):
     """One stream's way to a topic."""
@@ -116,14 +120,6 @@ class Way(Sender):
         self._offsets: dict[int, int] = {}  # last that was acknowledged, by partition
         self._lost: str | None = None
         self._under_way = 0  # messages without an answer of the broker
-
-    def in_topic(self, number: int) -> bool:
-        """Tell whether the broker, or the lake, has an entry, as far as is known."""
-        lanes = self._lanes
-        if number < self.landed or not lanes:
-            return number < self.landed
-        lane = lanes[spread(number, self._log.lanes)]
-        return lane.delivered is not None and number <= lane.delivered[0]
 
     def _session(self) -> str | None:
         seen = self._begin()
