@@ -35,6 +35,15 @@ def test_no_secret_is_in_the_file_and_only_its_owner_reads_it(tmp_path: Path) ->
     assert path.stat().st_mode & 0o077 == 0
 
 
+def test_an_origin_that_no_browser_would_send_makes_no_key(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    with pytest.raises(Fatal, match=r"'shop.example' is no web origin: .*https://shop.example"):
+        keys.create("shop", origins=["shop.example"])
+    assert keys.all() == []
+    found = keys.find(keys.create("shop", origins=["https://Shop.example:443/"]), NOW)
+    assert found is not None and found.may_come_from("https://shop.example")
+
+
 def test_a_name_is_given_once_even_after_it_was_revoked(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     secret = keys.create("a")

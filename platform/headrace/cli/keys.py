@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -23,6 +24,16 @@ def _keys() -> Any:
     return Keys(settings().collector_keys_file)
 
 
+def _strange(streams: Sequence[str]) -> str:
+    """Say which of the streams of a key there are not; they may be added later."""
+    from headrace.config.settings import settings
+    from headrace.pipelines.discovery import discover_for
+
+    known = sorted(discover_for(settings()).pipelines) if streams else []
+    unknown = [name for name in streams if name not in known]
+    return f"there is no stream {unknown[0]!r} yet; there are {', '.join(known)}" if unknown else ""
+
+
 @app.command("create")
 def create(
     name: Name,
@@ -42,10 +53,11 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print it, this once: only its digest is kept."""
-    origins = [one.rstrip("/") for one in origin or ()]
     secret = _keys().create(
-        name, streams=stream or (), origins=origins, rate=rate, rights=("read",) if read else ("write",)
+        name, streams=stream or (), origins=origin or (), rate=rate, rights=("read",) if read else ("write",)
     )
+    if strange := _strange(stream or ()):
+        typer.echo(f"headrace: {strange}", err=True)
     emit({"name": name, "key": secret}, as_json, [escape(secret)])
 
 

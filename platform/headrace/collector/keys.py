@@ -19,6 +19,7 @@ from typing import Any
 from headrace.core.atomic import write_atomically
 from headrace.core.errors import Fatal
 from headrace.core.locks import Patience, file_lock
+from headrace.core.origins import web_origin
 
 WRITE, READ = "write", "read"
 _PREFIX = "hr_"
@@ -160,13 +161,16 @@ class Keys:
         """Make a key and return its secret, which nobody can look up later.
 
         Raises:
-            Fatal: There is a key of this name, also if it was revoked: ids of events are unique below the name.
+            Fatal: There is a key of this name, also if it was revoked: ids of events are unique below the name. Or
+                an origin is none.
             Busy: Another process changes the file.
         """
         secret, digest = _new_secret()
-        key = Key(
-            name, (digest,), _now(), frozenset(streams), frozenset(origins), rate, None, frozenset(rights)
-        )
+        try:
+            pages = frozenset(map(web_origin, origins))
+        except ValueError as error:
+            raise Fatal(str(error)) from error
+        key = Key(name, (digest,), _now(), frozenset(streams), pages, rate, None, frozenset(rights))
 
         def add(keys: dict[str, Key]) -> None:
             if name in keys:

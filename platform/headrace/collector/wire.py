@@ -39,9 +39,10 @@ _NO_BODY = (204, 304)
 
 def no_address(host: str, port: int, error: OSError) -> Fatal:
     """Return the error of an address that cannot be had."""
+    why = (error.strerror or str(error)).rpartition(": ")[2].lower()  # asyncio says the address before it
     return Fatal(
-        f"the collector cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose another"
-        " HEADRACE_COLLECTOR_HOST or HEADRACE_COLLECTOR_PORT"
+        f"the collector cannot listen on {host}:{port}: {why}; choose another --host or --port"
+        " (HEADRACE_COLLECTOR_HOST, HEADRACE_COLLECTOR_PORT)"
     )
 
 

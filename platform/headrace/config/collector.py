@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from headrace.config.operation import listed
+from headrace.core.origins import web_origin
 
 
 class CollectorSettings(BaseModel):
@@ -97,4 +98,4 @@ class CollectorSettings(BaseModel):
     @classmethod
     def _origins(cls, value: Any) -> Any:
         found = listed(value)
-        return tuple(one.rstrip("/") for one in found) if isinstance(found, tuple | list) else found
+        return tuple(map(web_origin, found)) if isinstance(found, tuple | list) else found
