@@ -104,7 +104,7 @@ class Sender(ABC):
 
     def _say(self, problem: str) -> None:
         if problem != self.problem:
-            log.error("%s: %s", self.stream, problem)
+            log.error("%s: %s; its events wait in the log", self.stream, problem)
         self.problem = problem
 
     def _not_older(self, beyond: int) -> None:

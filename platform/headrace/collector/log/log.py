@@ -30,13 +30,14 @@ from headrace.collector.log.segments import (
     write_identity,
 )
 from headrace.core.atomic import make_folder, sync_folder
-from headrace.core.errors import Fatal, Retriable
+from headrace.core.errors import Busy, Fatal, Retriable
 from headrace.core.locks import Patience, file_lock
 
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 << 20
 _PATIENCE = Patience(silent_seconds=3.0, max_seconds=3.0)
+_ONE = "A log has one collector: send to that one, stop it, or give this one another HEADRACE_COLLECTOR_LOG"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -95,7 +96,10 @@ class DurableLog:
                 make_folder(folder, synced=True)
             except OSError as error:
                 raise self._translated(error, "cannot be opened") from error
-            held.enter_context(file_lock(folder / "lock", f"the collector's log {folder}", _PATIENCE))
+            try:
+                held.enter_context(file_lock(folder / "lock", f"the collector's log {folder}", _PATIENCE))
+            except Busy as error:
+                raise Busy(f"{error}. {_ONE}") from error
             try:
                 self._open(lanes)
             except OSError as error:
