@@ -14,8 +14,9 @@ from rich.console import Console
 
 from conftest import Stack
 from headrace.bench import collector
-from headrace.bench.collector import CollectorResult, measure, recovered, written
+from headrace.bench.collector import CollectorResult, measure
 from headrace.bench.http_load import Sent, request, send
+from headrace.bench.recovery import recovered, written
 from headrace.core.errors import Fatal
 
 SMALL: dict[str, Any] = {
@@ -48,6 +49,7 @@ def test_what_is_acknowledged_is_in_log_and_topic(stack: Stack) -> None:
     assert found.batch["headrace"][0].events == 500
     assert found.memory[-1].events == 1_000
     assert found.recovery is not None and found.recovery.events == 2_000
+    assert found.restart is not None and found.restart.events == 2_000
     assert set(shown["to_fastapi"]) == ({"single", "batch"} if peers else set())
 
 
@@ -72,8 +74,10 @@ def test_an_event_that_is_acknowledged_and_nowhere_is_told(
 
 def test_a_log_is_opened_again_with_all_its_events(tmp_path: Any) -> None:
     written(tmp_path, 1_500)
-    assert recovered(tmp_path, 1_500).wrong == ()
-    assert recovered(tmp_path, 1_501).wrong == ("0 of 1,501 events were found",)  # the index has them by now
+    for index in ("lost", "killed"):
+        found = recovered(tmp_path, 1_500, index)
+        assert (found.wrong, found.added) == ((), 1_500), "so few are in the memory of the index alone"
+        assert recovered(tmp_path, 1_501, index).wrong == ("1,500 of 1,501 events were found",)
 
 
 @contextmanager

@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.bench import profile, report
-from headrace.bench.collector import CollectorResult, Cost, Memory, Recovery
+from headrace.bench.collector import CollectorResult, Cost, Memory
 from headrace.bench.measure import Run, Series, filesystem
 from headrace.bench.peers import PEERS
 from headrace.bench.profile import Stage, summarised
+from headrace.bench.recovery import Recovery
 from headrace.bench.scale import Checkpoint, CommitCost, DrainResult, ScaleResult
 from headrace.bench.throughput import NAMES, ThroughputResult
 from headrace.cli import app
@@ -55,7 +56,7 @@ def _collected() -> CollectorResult:
         found.single[name] = costs(200 * times, 0.018)
         found.half[name] = costs(200 * times, 0.017)
         found.batch[name] = costs(28 * times, 0.1, events=100)
-    found.recovery = Recovery(1_000_000, 4.5, 5.25)
+    found.recovery = Recovery(1_000_000, 1_000_000, 4.5, 5.25)
     return found
 
 
@@ -76,7 +77,9 @@ def test_the_page_says_what_was_measured(figures: dict[str, Any]) -> None:
         "The peer takes **3.0 times** the core time for a single event, and **3.0 times** in batches." in page
     )
     assert "448 MB after 100,000 events, 476 MB after 1,000,000." in page
-    assert "1,000,000 undelivered entries whose index is lost opens in 4.5 s (5.2 core s)." in page
+    assert (
+        "1,000,000 undelivered entries whose index is lost opens in 4.5 s (5.2 core s); 1,000,000 are" in page
+    )
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {4, 5, 6, 7, 10}
     assert report.page({}).count("\n#") == 0

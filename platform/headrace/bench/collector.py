@@ -7,13 +7,12 @@ reconciled: what was acknowledged is in the log, and in the topic, once.
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +23,7 @@ from headrace.bench.http_load import Sent, request, send
 from headrace.bench.load import live
 from headrace.bench.measure import in_own_process, interleaved
 from headrace.bench.peers import require_collector
+from headrace.bench.recovery import Recovery, recovered, written
 from headrace.bench.servers import Server, fastapi, headrace
 from headrace.config.settings import Settings
 from headrace.local.broker import create_topics
@@ -82,23 +82,6 @@ class Memory:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """Opening a log whose events were never delivered, with its index lost.
-
-    Attributes:
-        events: Events in the log, one per entry.
-        seconds: Elapsed time until the door could open.
-        cpu_seconds: Core seconds.
-        wrong: What does not reconcile.
-    """
-
-    events: int
-    seconds: float
-    cpu_seconds: float
-    wrong: tuple[str, ...] = ()
-
-
 @dataclass(slots=True)
 class CollectorResult:
     """All measurements.
@@ -108,7 +91,8 @@ class CollectorResult:
         half: The same at half of the requests per second that ``single`` reached.
         batch: Runs with 100 events per request.
         memory: Memory over the events of one long run.
-        recovery: Opening the log again.
+        recovery: Opening the log again with its index lost.
+        restart: The same with the index as kill -9 leaves it.
     """
 
     single: dict[str, list[Cost]] = field(default_factory=dict)
@@ -117,6 +101,7 @@ class CollectorResult:
     memory: list[Memory] = field(default_factory=list)
     memory_wrong: tuple[str, ...] = ()
     recovery: Recovery | None = None
+    restart: Recovery | None = None
 
     @property
     def wrong(self) -> list[str]:
@@ -130,7 +115,8 @@ class CollectorResult:
             for line in run.wrong
         ]
         lines += [f"memory: {line}" for line in self.memory_wrong]
-        return lines + [f"recovery: {line}" for line in (self.recovery.wrong if self.recovery else ())]
+        opened = {"recovery": self.recovery, "restart": self.restart}
+        return lines + [f"{name}: {line}" for name, one in opened.items() if one for line in one.wrong]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as data for JSON."""
@@ -145,6 +131,7 @@ class CollectorResult:
             },
             "memory": [asdict(one) for one in self.memory],
             "recovery": asdict(self.recovery) if self.recovery else None,
+            "restart": asdict(self.restart) if self.restart else None,
             "wrong": self.wrong,
             "reconciles": not self.wrong,
         }
@@ -261,7 +248,8 @@ def measure(
         with console.status(f"opening a log of {undelivered:,} undelivered events"):
             folder = settings.home / "bench" / uuid4().hex[:8]
             run(written, folder, undelivered)
-            found.recovery = run(recovered, folder, undelivered)
+            found.recovery = run(recovered, folder, undelivered, "lost")
+            found.restart = run(recovered, folder, undelivered, "killed")
             shutil.rmtree(folder, ignore_errors=True)
     return found
 
@@ -351,38 +339,3 @@ def _pace() -> float:
     for _ in range(passes):
         pass
     return (time.thread_time() - began) / passes * 1e9
-
-
-def written(folder: Path, events: int) -> None:
-    """Write a log of so many events, each an entry of its own, as a collector leaves it that nobody drained."""
-    from headrace.collector.log import ID_BYTES, DurableLog, Entry
-
-    log = DurableLog(folder / "log", limit_bytes=64 << 30)
-    try:
-        for first in range(0, events, _CHUNK):
-            made = live(first, min(events, first + _CHUNK), datetime.now(UTC))["payload"].to_list()
-            log.append([Entry("events", payload, os.urandom(ID_BYTES)) for payload in made])
-    finally:
-        log.close()
-
-
-def recovered(folder: Path, events: int) -> Recovery:
-    """Open a log and make its index anew, as a collector does before it serves."""
-    from headrace.collector.ids import Ids
-    from headrace.collector.log import DurableLog
-
-    began, spent = time.perf_counter(), time.process_time()
-    log = DurableLog(folder / "log", limit_bytes=64 << 30)
-    ids = Ids(folder / "ids", timedelta(days=7))
-    added = ids.catch_up(log)
-    took, cpu = time.perf_counter() - began, time.process_time() - spent
-    known = [int((ids.look(entry.ids).number == number).all()) for number, entry in _every(log, 1_000)]
-    ids.close()
-    log.close()
-    wrong = [] if added == events else [f"{added:,} of {events:,} events were found"]
-    wrong += [] if all(known) else [f"{known.count(0)} of {len(known)} events are not in the index"]
-    return Recovery(events, took, cpu, tuple(wrong))
-
-
-def _every(log: Any, nth: int) -> Iterator[tuple[int, Any]]:
-    return (one for one in log.read(log.oldest) if one[0] % nth == 0)

@@ -354,11 +354,12 @@ def _collector(found: Figures) -> Iterator[str]:
             f"- Memory: {first['bytes'] / 1e6:.0f} MB after {first['events']:,} events,"
             f" {last['bytes'] / 1e6:.0f} MB after {last['events']:,}."
         )
-    if recovery := found["recovery"]:
-        yield (
-            f"- A log of {recovery['events']:,} undelivered entries whose index is lost opens in"
-            f" {recovery['seconds']:.1f} s ({recovery['cpu_seconds']:.1f} core s)."
-        )
+    for how, one in (("is lost", found["recovery"]), ("is as kill -9 leaves it", found["restart"])):
+        if one:
+            yield (
+                f"- A log of {one['events']:,} undelivered entries whose index {how} opens in {one['seconds']:.1f} s"
+                f" ({one['cpu_seconds']:.1f} core s); {one['added']:,} are added to the index."
+            )
 
 
 def _state(found: Figures) -> str:
