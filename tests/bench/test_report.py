@@ -56,6 +56,7 @@ def _collected() -> CollectorResult:
         found.single[name] = costs(200 * times, 0.018)
         found.half[name] = costs(200 * times, 0.017)
         found.batch[name] = costs(28 * times, 0.1, events=100)
+    found.load = 0.5, 2.25
     found.recovery = Recovery(1_000_000, 1_000_000, 4.5, 5.25)
     return found
 
@@ -76,6 +77,7 @@ def test_the_page_says_what_was_measured(figures: dict[str, Any]) -> None:
     assert (
         "The peer takes **3.0 times** the core time for a single event, and **3.0 times** in batches." in page
     )
+    assert "load was 0.5 before and 2.2 after" in page
     assert "448 MB after 100,000 events, 476 MB after 1,000,000." in page
     assert (
         "1,000,000 undelivered entries whose index is lost opens in 4.5 s (5.2 core s); 1,000,000 are" in page

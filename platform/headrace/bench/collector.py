@@ -7,6 +7,7 @@ reconciled: what was acknowledged is in the log, and in the topic, once.
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import time
@@ -93,6 +94,7 @@ class CollectorResult:
         memory: Memory over the events of one long run.
         recovery: Opening the log again with its index lost.
         restart: The same with the index as kill -9 leaves it.
+        load: Load of the machine before and after, which says whether it had other work.
     """
 
     single: dict[str, list[Cost]] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class CollectorResult:
     memory_wrong: tuple[str, ...] = ()
     recovery: Recovery | None = None
     restart: Recovery | None = None
+    load: tuple[float, ...] = ()
 
     @property
     def wrong(self) -> list[str]:
@@ -132,6 +135,7 @@ class CollectorResult:
             "memory": [asdict(one) for one in self.memory],
             "recovery": asdict(self.recovery) if self.recovery else None,
             "restart": asdict(self.restart) if self.restart else None,
+            "load": self.load,
             "wrong": self.wrong,
             "reconciles": not self.wrong,
         }
@@ -224,7 +228,7 @@ def measure(
         workers: Measure so many workers, too, if it is more than one.
         run: Calls a task, by default in a process of its own.
     """
-    found = CollectorResult()
+    found, load = CollectorResult(), os.getloadavg()[0]
     servers = ["headrace", *(["workers"] if workers > 1 else []), *(["fastapi"] if peers else [])]
     for name in interleaved(repetitions, servers):
         with console.status(f"{NAMES[name]}: single requests"), _started(name, settings, workers) as server:
@@ -251,6 +255,7 @@ def measure(
             found.recovery = run(recovered, folder, undelivered, "lost")
             found.restart = run(recovered, folder, undelivered, "killed")
             shutil.rmtree(folder, ignore_errors=True)
+    found.load = load, os.getloadavg()[0]
     return found
 
 
