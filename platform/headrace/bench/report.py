@@ -315,8 +315,8 @@ def _collector(found: Figures) -> Iterator[str]:
     yield ""
     yield (
         "Client and server share the cores, so what counts is core time of all processes of a server, until all that it"
-        " acknowledged is in the topic, which is looked up. Headrace answers after its sync; the peer syncs nothing. The"
-        f" machine's load was {found['load'][0]:.1f} before and {found['load'][1]:.1f} after.{_state(found)}"
+        " acknowledged is in the topic, which is looked up. Headrace answers after its sync; the peer syncs nothing."
+        f" The load of the machine was {found['load'][0]:.1f} before and {found['load'][1]:.1f} after.{_state(found)}"
     )
     yield ""
     rows = []
