@@ -77,7 +77,7 @@ def test_the_page_says_what_was_measured(figures: dict[str, Any]) -> None:
     assert (
         "The peer takes **3.0 times** the core time for a single event, and **3.0 times** in batches." in page
     )
-    assert "load was 0.5 before and 2.2 after" in page
+    assert "load of the machine was 0.5 before and 2.2 after" in page
     assert "448 MB after 100,000 events, 476 MB after 1,000,000." in page
     assert (
         "1,000,000 undelivered entries whose index is lost opens in 4.5 s (5.2 core s); 1,000,000 are" in page
