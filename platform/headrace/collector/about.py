@@ -33,7 +33,9 @@ class Client:
         self.about = lru_cache(8_192)(self._about)
         self._agent = lru_cache(2_048)(_agent)
         if user_agent:
-            _agent("Mozilla/5.0")  # loads the patterns, which takes half a second: the first request need not wait
+            _agent(
+                "Mozilla/5.0"
+            )  # loads the patterns, which takes half a second: the first request need not wait
 
     def _about(self, agent: str, address: str) -> bytes:
         shown = self._shown(address)
