@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from headrace.core.errors import Retriable
+from headrace.serving.base import NotBuilt, TooMuch
 from headrace.serving.page.screens import SCREENS, lake, overview
 from headrace.serving.page.site import POLICY, Panel, Screen
 
@@ -125,6 +126,21 @@ def test_a_figure_fails_alone_and_all_of_them_with_their_reason(site: Site) -> N
     assert "no answer for now" in some and "no &lt;b&gt;" in some and "Users" in some
     site.numbers.fails |= dict.fromkeys(overview.METRICS, Retriable("away"))
     assert "away" in site.get("/panels/overview/figures", status=503)
+
+
+def test_what_takes_too_long_is_not_yet_and_says_why(site: Site) -> None:
+    """As where models are hundreds of versions behind: the others are shown, and nothing hangs."""
+    site.numbers.fails |= {"sessions": TooMuch("10 s"), "conversions": NotBuilt("no table")}
+    some = site.get("/panels/sessions/figures")
+    assert "not yet" in some and "how far the models are behind" in some and "not built yet" in some
+    assert "Bounce rate" in some
+    assert "how far the models are behind" in site.get("/panels/sessions/chart?metric=sessions", status=503)
+    site.numbers.fails = {"repeated_rows": TooMuch("10 s")}
+    some = site.get("/panels/quality/by_stream")
+    assert "Not yet: the warehouse took longer" in some and "events" in some
+    names = ("landed_rows", "late_share", "repeated_rows", "rejected_records", "lateness_longest")
+    site.numbers.fails = dict.fromkeys(names, TooMuch("10 s"))
+    assert "Not yet" in site.get("/panels/quality/by_stream", status=503)
 
 
 def test_a_panel_fails_alone_with_its_reason(site: Site) -> None:

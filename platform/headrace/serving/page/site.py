@@ -24,6 +24,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from headrace.core.errors import BadData, HeadraceError, HistoryGone, Retriable
+from headrace.serving.base import NotBuilt, TooMuch
 from headrace.serving.page import words
 from headrace.serving.page.address import DEFAULT_PERIOD, FILTERS, PERIODS, Span, View, Wrong
 from headrace.serving.page.beside import Worker, Workers
@@ -41,6 +42,10 @@ POLICY = (
 THEMES = ("auto", "light", "dark")
 #: Seconds for which one panel may take, unless it says otherwise.
 PANEL_SECONDS = 30.0
+_SLOW = (
+    "the warehouse took longer than one question may: rows that no model has counted yet are counted one by one."
+    " Quality says how far the models are behind; ask for fewer days, or come again"
+)
 #: Seconds for which an examination of the installation holds.
 HEALTH_SECONDS = 5.0
 
@@ -306,7 +311,7 @@ class Renderer:
         return 200, self._templates.get_template(f"panels/{panel.template}.html").render(shown)
 
     def _failed(self, panel: Panel, looking: Looking, error: Exception) -> tuple[int, str]:
-        status, title, message = _judged(error)
+        status, title, message = judged(error)
         if status == 500:
             log.error("the panel %s of %s failed", panel.name, looking.view.path, exc_info=error)
         again = looking.view.link() if looking.view.plain else looking.view.panel(panel.name)
@@ -315,7 +320,7 @@ class Renderer:
 
     def wrong(self, error: Exception, theme: str, here: str) -> tuple[int, str]:
         """Return status and page of a request that cannot be answered."""
-        status, title, message = _judged(error)
+        status, title, message = judged(error)
         frame = {**self._frame(None, View("/"), theme), "title": title, "message": message, "here": here}
         return status, self._templates.get_template("wrong.html").render(frame)
 
@@ -359,15 +364,19 @@ def _kept(view: View) -> list[tuple[str, str]]:
     return [*kept, ("plain", "1")] if view.plain else kept
 
 
-def _judged(error: Exception) -> tuple[int, str, str]:
+def judged(error: BaseException) -> tuple[int, str, str]:
     """Return status, title and message of an error, for people."""
+    if isinstance(error, NotBuilt):
+        return 503, "Not built yet", str(error)
+    if isinstance(error, TooMuch | TimeoutError):
+        return 503, "Not yet", _SLOW
     if isinstance(error, Wrong):
         title = "There is no such page" if error.status == 404 else "That cannot be shown"
         return error.status, title, str(error)
     if isinstance(error, BadData):
         return 400, "That cannot be shown", str(error)
-    if isinstance(error, Retriable | TimeoutError):
-        return 503, "No answer for now", str(error) or "it took too long; ask for fewer days, or try again"
+    if isinstance(error, Retriable):
+        return 503, "No answer for now", str(error)
     if isinstance(error, HistoryGone):
         return 410, "That is no longer kept", str(error)
     if isinstance(error, HeadraceError):

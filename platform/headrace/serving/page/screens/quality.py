@@ -10,7 +10,7 @@ from urllib.parse import quote
 from headrace.serving.page.drawing import Chart
 from headrace.serving.page.numbers import lines, moments, said
 from headrace.serving.page.screens import breakdown, tiles
-from headrace.serving.page.site import Looking, Panel, Screen
+from headrace.serving.page.site import Looking, Panel, Screen, judged
 
 FIGURES = ("landed_rows", "late_rows", "late_share", "repeated_rows", "rejected_records")
 _DAY = 86_400
@@ -47,13 +47,21 @@ async def _reasons(looking: Looking) -> Mapping[str, Any]:
 async def _by_stream(looking: Looking) -> Mapping[str, Any]:
     names = ("landed_rows", "late_share", "repeated_rows", "rejected_records", "lateness_longest")
     answers = await asyncio.gather(
-        *(looking.numbers.ask(one, looking.span, dimensions=["stream"]) for one in names)
+        *(looking.numbers.ask(one, looking.span, dimensions=["stream"]) for one in names),
+        return_exceptions=True,
     )
+    failed = [one for one in answers if isinstance(one, BaseException)]
+    if len(failed) == len(answers):
+        raise failed[0]
     found: dict[str, dict[str, Any]] = {}
     for name, answer in zip(names, answers, strict=True):
-        for row in answer.rows:
+        for row in [] if isinstance(answer, BaseException) else answer.rows:
             found.setdefault(said(row["stream"]), dict.fromkeys(names))[name] = row["value"]
-    return {"rows": sorted(found.items()), "names": names}
+    return {
+        "rows": sorted(found.items()),
+        "names": names,
+        "why": f"{judged(failed[0])[1]}: {judged(failed[0])[2]}" if failed else "",
+    }
 
 
 async def _lateness(looking: Looking) -> Mapping[str, Any]:

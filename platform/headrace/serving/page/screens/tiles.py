@@ -11,7 +11,7 @@ from typing import Any
 from headrace.serving.page.address import FILTERS
 from headrace.serving.page.drawing import Spark
 from headrace.serving.page.numbers import moments, over_time, window_of
-from headrace.serving.page.site import Looking, Panel
+from headrace.serving.page.site import Looking, Panel, judged
 
 #: Metrics of which less is better.
 LESS = frozenset(
@@ -28,6 +28,10 @@ LESS = frozenset(
         "rejected_records",
     }
 )
+
+
+#: Seconds that one figure may take; the others do not wait for it any longer.
+_TILE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +81,18 @@ async def _tiles(metrics: Sequence[str], linked: bool, looking: Looking) -> Mapp
     if failed and len(failed) == len(made):
         raise failed[0]
     found = [
-        _without(name, str(one), looking) if isinstance(one, BaseException) else one
+        _without(name, one, looking) if isinstance(one, BaseException) else one
         for name, one in zip(known, made, strict=True)
     ]
     return {"tiles": found, "compare": looking.view.compare, "linked": linked}
 
 
 async def _tile(metric: str, current: bool, first: bool, looking: Looking) -> Tile:
+    async with asyncio.timeout(_TILE_SECONDS):
+        return await _answered(metric, current, first, looking)
+
+
+async def _answered(metric: str, current: bool, first: bool, looking: Looking) -> Tile:
     numbers, span, filters = looking.numbers, looking.span, looking.filters
     window = numbers.window(metric, window_of(span))
     asked = [
@@ -112,12 +121,12 @@ async def _tile(metric: str, current: bool, first: bool, looking: Looking) -> Ti
     )
 
 
-def _without(metric: str, why: str, looking: Looking) -> Tile:
-    """Return a figure that could not be had: the others stand beside it."""
+def _without(metric: str, error: BaseException, looking: Looking) -> Tile:
+    """Return a figure that could not be had, and why: the others stand beside it."""
     label, _, form = looking.numbers.described(metric)
     href = looking.view.link(metric=metric)
-    why = why or "it took too long"
-    return Tile(metric, label, why, None, None, form, Spark(), False, href, False, "no answer for now")
+    _, title, why = judged(error)
+    return Tile(metric, label, why, None, None, form, Spark(), False, href, False, title.lower())
 
 
 async def _chart(metrics: Sequence[str], looking: Looking) -> Mapping[str, Any]:
