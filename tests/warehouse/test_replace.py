@@ -108,8 +108,9 @@ def test_what_a_killed_one_left_is_dropped_in_time(
 def test_rows_that_another_machine_published_meanwhile_stay(
     machines: Callable[[], ClickHouse], batch_of: Callable[..., MicroBatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inserted, not even recorded yet, when the old day goes: without a second look they are lost."""
+    """Inserted, not even recorded yet, when the old day goes: without leases or a second look they are lost."""
     lake, here, there = MemoryLakeTable(EVENTS.table), machines(), machines()
+    here._unfenced = there._unfenced = True
     lake.open().append(rows_of(batch_of, FIRST), {"test/0": ROWS}, "b")
     publish(lake, here)
     swap = here.replace_partition

@@ -76,53 +76,82 @@ def publish(
     alone: AbstractContextManager[object] | None = None,
     unsure: bool = True,
     settle_seconds: float = 0.0,
+    surely_from: int = 0,
 ) -> Published:
     """Bring the warehouse up to the newest lake version.
 
     Two publishers of one table at once add nothing twice (same tokens). A publisher beside ``replace_partition`` could,
-    so both hold ``alone``.
+    so both hold the warehouse's lease.
 
     Args:
         table: The lake table.
         warehouse: Where its rows go.
-        alone: Lock of the warehouse table.
+        alone: Lock between the processes of one machine, which then queue for the lease one at a time.
         unsure: Whether the warehouse may have lost tokens of rows that it holds, since this process began or before.
         settle_seconds: A half published version is replaced once nobody has recorded it for so long, s: a publisher of
-            another machine, which knows no lock of this one, may be working on it.
+            another machine may be working on it, where the warehouse has no leases.
+        surely_from: First version that the caller knows is not published, unless somebody else did; 0 if it does not
+            know. It spares a look.
 
     Raises:
-        Retriable: The warehouse or the lake is away, or a newer contract has to change the warehouse first; the next
-            call goes on from here.
+        Busy: Another process keeps the lease or ``alone``.
+        Retriable: The warehouse or the lake is away, the lease was lost, or a newer contract has to change the
+            warehouse first; the next call goes on from here.
     """
     with alone or nullcontext():
         warehouse.prepare(table.table)
-        last = warehouse.published(table.table, table.id)
-        # after the question: others may publish meanwhile, and never ahead of the lake
-        snapshot = table.open()
-        newest = snapshot.version
-        table.sync(newest)  # what is published must not be gone after a power cut, its number then another's
-        warehouse.expect(as_recorded(table.table, snapshot))
-        if last is not None and (why := another_history(table, newest, last)):
-            log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
-            return _publish_whole(table, warehouse, newest, last.epoch + 1)
-        done, epoch = Published(end=resume_at(version_of(last))), last.epoch if last else 0
-        while (version := done.end) <= newest:
-            try:
-                added = table.describe(version)
-                half_in = unsure and _half_in(table, warehouse, added)
-                if half_in and (end := _recorded(table, warehouse, version, settle_seconds)):
-                    done += Published(end=end)
-                    continue
-                # versions after the first that is not in are not in either
-                unsure = half_in or (unsure and not added.rows)
-                if half_in or added.rewritten:
-                    done += _replace(table, warehouse, added, added.days, epoch)
-                else:
-                    done += _publish_version(table, warehouse, added, epoch)
-            except HistoryGone as gone:
-                log.warning("%s; publishing version %d of %s whole", gone, newest, table.table.name)
-                return done + _publish_whole(table, warehouse, newest, epoch)
-        return done
+        if not surely_from or table.open().version < surely_from:
+            last = warehouse.published(table.table, table.id)
+            if last is not None and (end := _all_published(table, warehouse, last)):
+                return Published(end=end)
+        with warehouse.lease(table.table, table.id) as last:
+            return _publish(table, warehouse, last, unsure, settle_seconds)
+
+
+def _looked(table: LakeTable, warehouse: Warehouse) -> int:
+    """Return the newest version, once it may be published.
+
+    To be called after the question what has been published: others may publish meanwhile, and never ahead of the lake.
+    """
+    snapshot = table.open()
+    table.sync(
+        snapshot.version
+    )  # what is published must not be gone after a power cut, its number then another's
+    warehouse.expect(as_recorded(table.table, snapshot))
+    return snapshot.version
+
+
+def _all_published(table: LakeTable, warehouse: Warehouse, last: Publication) -> int:
+    """Return the first version that is not there yet if there is nothing to publish, 0 if there is."""
+    newest = _looked(table, warehouse)
+    return resume_at(newest) if last.version == newest and not another_history(table, newest, last) else 0
+
+
+def _publish(
+    table: LakeTable, warehouse: Warehouse, last: Publication | None, unsure: bool, settle_seconds: float
+) -> Published:
+    newest = _looked(table, warehouse)
+    if last is not None and (why := another_history(table, newest, last)):
+        log.warning("%s: publishing version %d of %s whole", why, newest, table.table.name)
+        return _publish_whole(table, warehouse, newest, last.epoch + 1)
+    done, epoch = Published(end=resume_at(version_of(last))), last.epoch if last else 0
+    while (version := done.end) <= newest:
+        try:
+            added = table.describe(version)
+            half_in = unsure and _half_in(table, warehouse, added)
+            if half_in and (end := _recorded(table, warehouse, version, settle_seconds)):
+                done += Published(end=end)
+                continue
+            # versions after the first that is not in are not in either
+            unsure = half_in or (unsure and not added.rows)
+            if half_in or added.rewritten:
+                done += _replace(table, warehouse, added, added.days, epoch)
+            else:
+                done += _publish_version(table, warehouse, added, epoch)
+        except HistoryGone as gone:
+            log.warning("%s; publishing version %d of %s whole", gone, newest, table.table.name)
+            return done + _publish_whole(table, warehouse, newest, epoch)
+    return done
 
 
 def another_history(table: LakeTable, newest: int, last: Publication) -> str:
@@ -257,11 +286,12 @@ def replace_days(
     """Rebuild whole days of the warehouse from the lake, however often; returns rows by day.
 
     The table is first published to its newest version, so that no version is half in, and the day is then read as of
-    exactly that version: later versions are published on top as always. ``alone`` keeps publishers of this machine
-    away. A publisher of another machine may have put rows of a later version into the old day, which are gone with it.
-    So the day is replaced again if a later version has rows of it.
+    exactly that version: later versions are published on top as always. The warehouse's lease keeps publishers away,
+    and ``alone`` those of this machine. Where the warehouse has no leases, a publisher of another machine may have put
+    rows of a later version into the old day, which are gone with it. So the day is replaced again if a later version
+    has rows of it.
     """
-    with alone or nullcontext():
+    with alone or nullcontext(), warehouse.lease(table.table, table.id):
         return {day: _replace_day(table, warehouse, day) for day in days}
 
 

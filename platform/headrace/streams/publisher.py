@@ -1,4 +1,8 @@
-"""Publish a stream's lake tables to the warehouse, one process of this machine at a time."""
+"""Publish a stream's lake tables to the warehouse, one process at a time.
+
+The warehouse's own lease keeps processes apart, on whatever machines. Those of one machine queue at a file lock first,
+which costs the server nothing; nothing depends on it.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,8 @@ class Publisher:
         self._lake, self._warehouse, self._settings = lake, warehouse, settings
         #: Tables whose tokens the warehouse has kept since this process published.
         self._sure: set[str] = set()
+        #: First version of each table that this process has not published.
+        self._ends: dict[str, int] = {}
 
     def publish(self) -> Published:
         """Publish every new version; returns what became of the good rows.
@@ -48,9 +54,15 @@ class Publisher:
         # until it ends well: a warehouse that went away may come back without its tokens
         self._sure.discard(name)
         done = publish(
-            table, self._warehouse, alone=self._alone(table), unsure=unsure, settle_seconds=_HALF_IN_SECONDS
+            table,
+            self._warehouse,
+            alone=self._alone(table),
+            unsure=unsure,
+            settle_seconds=_HALF_IN_SECONDS,
+            surely_from=self._ends.get(name, 0),
         )
         self._sure.add(name)
+        self._ends[name] = done.end
         if (
             self._settings.lake_log_commits
         ):  # checks compare lake and warehouse as of the last published version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
@@ -93,11 +94,22 @@ class Warehouse(Protocol):
                 none.
         """
 
+    def lease(self, table: Table, lake_id: str, /) -> AbstractContextManager[Publication | None]:
+        """Be the only one who changes a table, on whatever machine; yields what ``published`` says then.
+
+        Within it, ``insert``, ``record`` and ``replace_partition`` of the table change nothing once another process
+        has taken over, however long this one was frozen. It may be taken again within itself.
+
+        Raises:
+            Busy: Another process has held it for too long.
+            Retriable: The warehouse is away.
+        """
+
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Add rows once per token.
 
         Raises:
-            Retriable: The warehouse is away or overloaded.
+            Retriable: The warehouse is away or overloaded, or the lease was lost.
             Fatal: The warehouse refuses the rows.
         """
 

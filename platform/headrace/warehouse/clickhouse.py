@@ -10,10 +10,11 @@ https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from headrace.warehouse.base import Builds, Publication, StaleDay
 from headrace.warehouse.cluster import Placement
 from headrace.warehouse.earlier import copies, lacks_members, with_copies
 from headrace.warehouse.growth import Growth, too_narrow
+from headrace.warehouse.lease import Leases, NoDoors
 from headrace.warehouse.lock import ERASURES, MigrationLock
 from headrace.warehouse.migrations.files import ProjectMigrations, generated_for
 from headrace.warehouse.migrations.runner import Migrations, MigrationState, refuse
@@ -36,7 +38,11 @@ from headrace.warehouse.server import (
     Server,
 )
 
+log = logging.getLogger(__name__)
+
 _INSERT = {
+    # collected by the server, rows would come after their answer, and without their token
+    "async_insert": 0,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_partitions_per_insert_block": 0,  # a version may touch any number of days
     # everything sent becomes one block, whatever its parts, so that every retry sends the same block
@@ -45,6 +51,17 @@ _INSERT = {
     "input_format_parquet_allow_missing_columns": 0,
     # null where none may be is the type's default, as ever: the column's own may be made of columns that are not sent
     "input_format_defaults_for_omitted_fields": 0,
+}
+#: Columns of a publication that its writer knows.
+_PUBLICATION = {
+    "table": "String",
+    "lake_id": "String",
+    "version": "Int64",
+    "rows": "UInt64",
+    "days": "Array(Date)",
+    "landed_days": "Array(Date)",
+    "fingerprint": "String",
+    "epoch": "UInt32",
 }
 #: Prefix of the tables in which a day is assembled before it is swapped in.
 _STAGING = "_staging_"
@@ -76,6 +93,11 @@ class ClickHouse:
         self._states: list[MigrationState] = []
         self._prepared: set[str] = set()
         self._looked_for_abandoned = False
+        self._leases = Leases(self._server, config.raw_database, max_seconds=config.lock_max_seconds)
+        #: Names of the doors to the tables whose lease this object holds (``lease``).
+        self._doors: dict[str, str] = {}
+        #: Whether tables are changed without a lease; known from the first one on.
+        self._unfenced = self._placement.cluster != ""
 
     @property
     def migrations(self) -> Migrations:
@@ -221,9 +243,38 @@ class ClickHouse:
             return None
         return Publication(lake_id, int(version), 0, (), fingerprint=str(fingerprint), epoch=int(epoch))
 
+    @contextmanager
+    def lease(self, table: Table, lake_id: str, /) -> Iterator[Publication | None]:
+        """Be the only one who changes a table; see ``headrace.warehouse.lease``.
+
+        On a cluster, and on a ClickHouse without the engine ``Alias`` (before 26.5), nobody is kept away: there the
+        file lock of one machine has to do.
+        """
+        with ExitStack() as held:
+            if table.name not in self._doors and not self._unfenced:
+                self._looked()  # the database is there then
+                try:
+                    self._doors[table.name] = held.enter_context(self._leases.held(table.name))
+                    held.callback(self._doors.pop, table.name)
+                except NoDoors as error:
+                    log.warning("publishers on several machines are not kept apart: %s", error)
+                    self._unfenced = True
+            yield self.published(table, lake_id)
+
+    @contextmanager
+    def _through(self, table: Table) -> Iterator[str]:
+        """Yield the quoted name under which a table is changed: that of the door, or its own without a lease."""
+        door = self._doors.get(table.name)
+        if door is None:
+            yield self._name(table)
+            return
+        with self._leases.through(door, table.name):
+            yield f"{ddl.quoted(self._config.raw_database)}.{ddl.quoted(door)}"
+
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Insert ``rows`` as one block per partition, once per token; columns that they lack take their defaults."""
-        self._insert(table.name, table, rows, token)
+        with self._through(table):
+            self._insert(self._doors.get(table.name, table.name), table, rows, token)
 
     def _insert(self, name: str, table: Table, rows: Chunk, token: str) -> None:
         settings = {**_INSERT, "insert_deduplication_token": token}
@@ -266,17 +317,21 @@ class ClickHouse:
     def record(self, table: Table, publication: Publication, /) -> None:
         """Record a version; the table keeps one row per version."""
         p = publication
-        row = {
-            "table": table.name,
-            "lake_id": p.lake_id,
-            "version": p.version,
-            "rows": p.rows,
-            "days": list(p.days),
-            "landed_days": list(p.landed_days),
-            "fingerprint": p.fingerprint,
-            "epoch": p.epoch,
-        }
-        self._server.append(self._config.raw_database, "_publications", row)
+        values = ", ".join(f"{{{name}:{kind}}} AS {name}" for name, kind in _PUBLICATION.items())
+        with self._through(table) as door:
+            # a table that is gone is found while the statement is made; nothing is read of it
+            self._server.command(
+                f"INSERT INTO {ddl.quoted(self._config.raw_database)}._publications ({', '.join(_PUBLICATION)})"
+                f" SELECT {values} FROM system.one WHERE (SELECT count() FROM (SELECT 1 FROM {door} WHERE 0)) = 0",
+                table=table.name,
+                lake_id=p.lake_id,
+                version=p.version,
+                rows=p.rows,
+                days=list(p.days),
+                landed_days=list(p.landed_days),
+                fingerprint=p.fingerprint,
+                epoch=p.epoch,
+            )
 
     def holds(self, table: Table, batches: Collection[str], days: Collection[date], /) -> bool:
         """Tell whether any row of these micro-batches exists on these days."""
@@ -322,7 +377,9 @@ class ClickHouse:
             empty = (
                 " SETTINGS allow_replace_partition_from_empty_source = 1" if place.cluster and staged else ""
             )
-            self._server.command(f"ALTER TABLE {kept}{place.on} {swap}{empty}")
+            with self._through(table) as door:
+                changed = door if table.name in self._doors else kept
+                self._server.command(f"ALTER TABLE {changed}{place.on} {swap}{empty}")
         except Refused as error:
             if error.code != INCOMPATIBLE_COLUMNS:
                 raise

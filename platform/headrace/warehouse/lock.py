@@ -60,21 +60,24 @@ class Owner:
     @property
     def is_gone(self) -> bool:
         """Whether the owner's process has certainly ended; only its own machine can tell."""
-        if not self.machine or self.machine != _machine():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
+        return bool(self.machine) and self.machine == machine() and process_is_gone(self.pid)
 
     def __str__(self) -> str:
         return f"{self.host}, pid {self.pid}, last sign of life {self.silent_seconds:.0f} s ago"
 
 
-def _machine() -> str:
+def process_is_gone(pid: int) -> bool:
+    """Tell whether a process of this machine has certainly ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def machine() -> str:
     """Identify boot and process namespace; empty on systems other than Linux.
 
     Containers of one host may share its name, but not its processes.
@@ -117,7 +120,7 @@ class MigrationLock:
         self._what = table.strip("_").removesuffix("_lock")
         self._name = f"{ddl.quoted(database)}.{ddl.quoted(table)}"
         self._stale, self._wait, self._beat = stale_seconds, wait_seconds, beat_seconds
-        self.owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), machine=_machine())
+        self.owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), machine=machine())
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], None]]:

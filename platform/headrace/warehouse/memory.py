@@ -6,6 +6,7 @@ Tests script its faults.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -53,6 +54,10 @@ class MemoryWarehouse:
     def _epoch(self, table: Table, lake_id: str) -> int:
         last = self.published(table, lake_id)
         return 0 if last is None else last.epoch
+
+    def lease(self, table: Table, lake_id: str, /) -> AbstractContextManager[Publication | None]:
+        """Keep nobody away: there is one process."""
+        return nullcontext(self.published(table, lake_id))
 
     def insert(self, table: Table, rows: Chunk, token: str, /) -> None:
         """Add rows once per token."""

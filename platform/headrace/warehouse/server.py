@@ -47,6 +47,7 @@ class ClickHouseConfig(Protocol):
     warehouse_cluster: str
     raw_database: str
     raw_ttl_days: int
+    lock_max_seconds: float
 
     @property
     def clickhouse_password(self) -> Any:
@@ -120,6 +121,8 @@ class Server:
         self._retry = retry
         self.where = f"{config.clickhouse_host}:{config.clickhouse_port}"
         self._client: Client | None = None
+        #: Calls that did not end well as far as this side knows; the server may still be at them.
+        self.failures = 0
 
     def _connected(self) -> Client:
         if self._client is None:
@@ -138,15 +141,27 @@ class Server:
 
     def _call(self, call: Callable[[Client], Any]) -> Any:
         def once() -> Any:
-            client = self._connected()
-            with _translated(self.where):
-                return call(client)
+            return self._tried(call)
 
         return self._retry(once)
 
-    def command(self, sql: str) -> None:
-        """Run a statement that returns nothing."""
-        self._call(lambda c: c.command(sql))
+    def _tried(self, call: Callable[[Client], Any]) -> Any:
+        client = self._connected()
+        try:
+            with _translated(self.where):
+                return call(client)
+        except BaseException as error:
+            if not isinstance(error, Refused):
+                self.failures += 1
+            raise
+
+    def command(self, sql: str, **parameters: Any) -> None:
+        """Run a statement that returns nothing; values are passed as of ``query``."""
+        self._call(lambda c: c.command(sql, parameters=parameters or None))
+
+    def once(self, sql: str) -> None:
+        """Run a statement that returns nothing, and never repeat it."""
+        self._tried(lambda c: c.command(sql))
 
     def query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query and return its rows; values are passed as server-side parameters (``{name:Type}``)."""
