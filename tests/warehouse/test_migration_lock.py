@@ -190,6 +190,26 @@ def test_of_two_that_see_the_same_dead_lock_one_takes_it_over(lock: Lock) -> Non
     assert holder.token == first.owner.token
 
 
+def test_one_that_was_frozen_while_it_gave_the_lock_back_leaves_that_of_its_successor(
+    lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen, successor = lock(beat_seconds=1_000), lock(stale_seconds=0.5, wait_seconds=60)
+    assert frozen._created()
+    set_aside = frozen._set_aside
+
+    def late(holder: Owner) -> bool:
+        successor._acquire()
+        return set_aside(holder)
+
+    monkeypatch.setattr(frozen, "_set_aside", late)
+    frozen._release()
+    holder = lock().holder()
+    assert holder is not None
+    assert holder.token == successor.owner.token
+    successor._release()
+    assert lock().holder() is None
+
+
 def test_a_creation_that_is_made_again_meets_its_own_lock(lock: Lock) -> None:
     one, other = lock(), lock()
     assert one._created()

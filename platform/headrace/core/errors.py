@@ -23,7 +23,7 @@ class Conflict(Retriable):
 
 
 class Busy(Retriable):
-    """Another process of this machine holds the lock and did not release it in time."""
+    """Another process holds the lock or the lease and did not release it in time."""
 
 
 class Inconclusive(Retriable):

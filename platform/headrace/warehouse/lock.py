@@ -212,13 +212,17 @@ class MigrationLock:
             return holder is not None and holder.token == self.owner.token
         return True
 
-    def _set_aside(self, dead: Owner) -> None:
-        aside = f"{ddl.quoted(self._database)}.{ddl.quoted(f'_{self._what}_dead_lock_{dead.token}')}"
+    def _aside(self, dead: Owner) -> str:
+        return f"{ddl.quoted(self._database)}.{ddl.quoted(f'_{self._what}_dead_lock_{dead.token}')}"
+
+    def _set_aside(self, dead: Owner) -> bool:
         try:
-            self._server.command(f"RENAME TABLE {self._name} TO {aside}")
+            self._server.command(f"RENAME TABLE {self._name} TO {self._aside(dead)}")
         except Refused as error:
             if error.code not in (TABLE_EXISTS, UNKNOWN_TABLE):
                 raise
+            return False
+        return True
 
     def _beat_until(self, ended: threading.Event) -> None:
         while not ended.wait(self._beat):
@@ -236,17 +240,28 @@ class MigrationLock:
             )
 
     def _release(self) -> None:
+        """Remove the lock, if it is this process's still.
+
+        By way of the name for a lock of this owner that is dead: one who has taken over has used that name already, so
+        a process that was frozen after the question does not remove another one's lock.
+        """
         holder = self.holder()
-        if holder is not None and holder.token == self.owner.token:
-            self.clear()
+        if holder is not None and holder.token == self.owner.token and self._set_aside(holder):
+            self._server.command(f"DROP TABLE IF EXISTS {self._aside(holder)} SYNC")
+            self._sweep()
 
     def clear(self) -> None:
         """Remove the lock, whoever holds it, and the remains of dead locks."""
+        self._server.command(f"DROP TABLE IF EXISTS {self._name} SYNC")
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what is left of locks that were taken over long ago."""
         dead = self._server.query(
             "SELECT name FROM system.tables WHERE database = {database:String}"
             " AND startsWith(name, {prefix:String}) AND metadata_modification_time < now() - INTERVAL 1 HOUR",
             database=self._database,
             prefix=f"_{self._what}_dead_lock_",
         )
-        for name in (self._table, *(name for (name,) in dead)):
+        for (name,) in dead:
             self._server.command(f"DROP TABLE IF EXISTS {ddl.quoted(self._database)}.{ddl.quoted(name)} SYNC")
