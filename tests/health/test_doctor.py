@@ -95,7 +95,7 @@ def test_a_broken_pipeline_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_every_part_is_looked_at_in_the_order_in_which_it_is_shown() -> None:
     assert [probe.__name__ for probe in doctor.PROBES] == [
         "python", "disk", "pipelines", "dbt_project", "dbt_sources", "alert_channels",
-        "dagster_storage", "migrations", "collector", "services",
+        "dagster_storage", "machines", "migrations", "collector", "services",
     ]  # fmt: skip
 
 
@@ -119,3 +119,54 @@ def test_a_stale_source_of_a_project_is_named_with_the_command_that_mends_it(
 
 def test_outside_of_a_project_nobody_asks_for_sources() -> None:
     assert list(doctor.dbt_sources(load_settings())) == []
+
+
+SHARED = {
+    "HEADRACE_DAGSTER_POSTGRES": "postgresql://u:p@db:5432/d",
+    "HEADRACE_LAKE_URI": "s3://bucket/lake",
+    "HEADRACE_CLICKHOUSE_HOST": "warehouse",
+    "HEADRACE_MACHINES": "several",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HEADRACE_DAGSTER_POSTGRES", "", "HEADRACE_DAGSTER_POSTGRES is not set"),
+        ("HEADRACE_LAKE_URI", "/data/lake", "HEADRACE_LAKE_URI is the folder /data/lake"),
+        ("HEADRACE_CLICKHOUSE_HOST", "localhost", "HEADRACE_CLICKHOUSE_HOST is localhost"),
+        ("HEADRACE_WAREHOUSE_CLUSTER", "main", "HEADRACE_WAREHOUSE_CLUSTER is main"),
+    ],
+)
+def test_what_is_one_machines_is_refused_where_there_are_several(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    for one, good in {**SHARED, name: value}.items():
+        if good:
+            monkeypatch.setenv(one, good)
+    [found] = doctor.machines(load_settings())
+    assert not found.ok
+    assert said in found.said
+    assert "HEADRACE_MACHINES to one" in found.said
+    monkeypatch.setenv("HEADRACE_MACHINES", "one")
+    assert list(doctor.machines(load_settings())) == []
+
+
+def test_machines_are_several_where_nothing_ties_the_installation_to_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not load_settings().several_machines
+    for name in ("HEADRACE_DAGSTER_POSTGRES", "HEADRACE_LAKE_URI"):
+        monkeypatch.setenv(name, SHARED[name])
+    assert load_settings().several_machines
+
+
+@pytest.mark.parametrize(("version", "ok"), [("26.5.1.833", True), ("26.4.9.1", False)])
+def test_an_old_server_is_refused_where_there_are_several_machines(
+    monkeypatch: pytest.MonkeyPatch, version: str, ok: bool
+) -> None:
+    for one, good in SHARED.items():
+        monkeypatch.setenv(one, good)
+    monkeypatch.setattr("headrace.warehouse.clickhouse.ClickHouse.query", lambda *_: [(version, 1)])
+    [found] = doctor.machines(load_settings())
+    assert (found.ok, version in found.said) == (ok, True)

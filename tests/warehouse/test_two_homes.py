@@ -23,7 +23,7 @@ from headrace.lake import LakeVersion
 from headrace.streams.stream import Stream, streams
 
 DAY = date(2026, 1, 1)
-COMMITS, ROWS = 8, 20
+COMMITS, ROWS = 25, 20
 
 Homes = Callable[[], Stream]
 Work = Callable[[Stream], None]
@@ -274,6 +274,7 @@ def side_by_side(homes: Homes, batch_of: Callable[..., MicroBatch], commits: int
     return found(there)
 
 
+@pytest.mark.long
 def test_one_ingests_and_one_replaces_days(homes: Homes, batch_of: Callable[..., MicroBatch]) -> None:
     total = COMMITS * ROWS
     assert side_by_side(homes, batch_of, COMMITS) == {"rows": total, "ids": total, "live": total}

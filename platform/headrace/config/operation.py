@@ -89,6 +89,11 @@ class OperationSettings(BaseModel):
         validation_alias=AliasChoices("dagster_home"),
         description="read from DAGSTER_HOME, which is Dagster's own; default: <home>/dagster",
     )
+    machines: Literal["", "one", "several"] = Field(
+        "",
+        description="how many machines run this installation; default: several if Dagster is in Postgres and the lake"
+        " on object storage, else one",
+    )
     dagster_postgres: SecretStr | None = Field(
         None, description="postgresql://user:password@host:5432/database for Dagster; default: SQLite"
     )

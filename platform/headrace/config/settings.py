@@ -245,6 +245,13 @@ class Settings(
         )
 
     @property
+    def several_machines(self) -> bool:
+        """Whether more than one machine may run this installation."""
+        if self.machines:
+            return self.machines == "several"
+        return self.dagster_postgres is not None and "://" in self.lake
+
+    @property
     def pipeline_folders(self) -> tuple[Path, ...]:
         """Folders with pipeline files, besides Headrace's own."""
         if self.pipelines:

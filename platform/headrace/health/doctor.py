@@ -31,8 +31,10 @@ from headrace.models.project import missing_tags
 from headrace.pipelines import discover_for
 from headrace.streams.adapters import warehouse as adapter
 from headrace.streams.stream import Stream, streams
+from headrace.warehouse.lease import LEASES_SINCE
 
 _ENOUGH_BYTES = 2 << 30
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,59 @@ def _compute_logs(config: Settings) -> str:
     return f"on S3, in bucket {bucket!r}"
 
 
+def machines(config: Settings) -> Iterator[Finding]:
+    """Look, where several machines run this installation, for what would let two of them disagree."""
+    if not config.several_machines:
+        return
+    wrong = list(_of_one_machine(config))
+    if not wrong:
+        yield _tried("several machines", lambda: _leases(config))
+    for said in wrong:
+        yield Finding("several machines", False, said)
+
+
+def _of_one_machine(config: Settings) -> Iterator[str]:
+    """Name the settings whose value is another thing on another machine."""
+    if config.dagster_postgres is None:
+        yield (
+            "HEADRACE_DAGSTER_POSTGRES is not set, so each machine has runs, schedules and limits of its own; set it to"
+            " one database, or HEADRACE_MACHINES to one"
+        )
+    if "://" not in config.lake:
+        yield (
+            f"HEADRACE_LAKE_URI is the folder {config.lake}, so each machine has a lake of its own; set it to s3://...,"
+            " or HEADRACE_MACHINES to one"
+        )
+    if config.clickhouse_host in _LOOPBACK:
+        yield (
+            f"HEADRACE_CLICKHOUSE_HOST is {config.clickhouse_host}, which is another server on each machine; set it to"
+            " one that all of them reach, or HEADRACE_MACHINES to one"
+        )
+    if config.warehouse_cluster:
+        yield (
+            f"HEADRACE_WAREHOUSE_CLUSTER is {config.warehouse_cluster}: on a cluster there is no lease that keeps"
+            " publishers of two machines apart; publish from one machine and set HEADRACE_MACHINES to one there, or use"
+            " one server"
+        )
+
+
+def _leases(config: Settings) -> str:
+    warehouse = adapter(config, Guard("warehouse", config.retry_policy.without_retries()))
+    try:
+        [(version, doors)] = warehouse.query(
+            "SELECT version(), (SELECT count() FROM system.table_engines WHERE name = 'Alias')"
+        )
+    finally:
+        warehouse.close()
+    if not doors or tuple(map(int, str(version).split(".")[:2])) < LEASES_SINCE:
+        since = ".".join(map(str, LEASES_SINCE))
+        raise BadData(
+            f"ClickHouse {version} has no leases that keep publishers of two machines apart; update it to {since} or"
+            " later, or set HEADRACE_MACHINES to one"
+        )
+    return f"kept apart by leases in ClickHouse {version}"
+
+
 def migrations(config: Settings) -> Iterator[Finding]:
     """Look for migrations of the warehouse that failed, were refused or are pending."""
     yield _tried("migrations", lambda: _migrated(config))
@@ -249,6 +304,7 @@ PROBES: tuple[Probe, ...] = (
     dbt_sources,
     alert_channels,
     dagster_storage,
+    machines,
     migrations,
     collector,
     services,

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 DOOR, DEAD, WISH = "_lease", "_lease_lost", "_lease_wish"
 #: Signs of life of holders that take long.
 BEATS = "_lease_beats"
+#: ClickHouse in which the engine ``Alias`` is no experiment any more: github.com/ClickHouse/ClickHouse/pull/103488.
+LEASES_SINCE = (26, 5)
 #: Server codes of a ClickHouse without the engine ``Alias``, or with it as an experiment.
 _UNKNOWN_ENGINE, _EXPERIMENTAL = 56, 344
 #: Shortest and longest pause between two looks, s.
