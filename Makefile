@@ -81,6 +81,7 @@ ui-test: install ## The UI in headless Chromium, screenshots in .ui-test; needs 
 chaos: install ## The whole chaos matrix: crashes in every window, durable brokers killed too; ~20 min
 	@$(FETCH)
 	@$(FETCHED) PYTHONPATH=tests "$(RUN)python" -m chaos $(CHAOS_ARGS)
+	@[ -n "$(CHAOS_ARGS)" ] || "$(RUN)python" -m pytest -n 0 -q -m "" tests/chaos/test_serving.py
 
 MINUTES ?= 60
 

@@ -108,7 +108,7 @@ def asked(version: str, port: int, user: str, password: str, schema: str = "anal
         ],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1_800,  # value scans of every column; on a busy machine they take long
         check=False,
     )
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-4000:]
@@ -171,5 +171,5 @@ def test_who_owns_the_server_sees_more(marts: Warehouse) -> None:
 
 
 def test_a_wrong_password_is_an_error(marts: Warehouse) -> None:
-    with pytest.raises(AssertionError, match=r"516|Authentication"):
+    with pytest.raises(AssertionError, match=r"516|Authentication|isValid is false"):
         asked(VERSIONS[-1], marts.port, READER, "wrong")
