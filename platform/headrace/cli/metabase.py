@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what was edited by hand, too.")]
 
+_WHEN = "a 'bi:' mark that a model gets or loses takes effect when this is run again; in an embedded stack, at its next start"
 _MARKS = {"create": "+", "update": "~", "restore": "+", "archive": "-", "edited": "!", "missing": "?"}
 _STYLES = {"create": "green", "restore": "green", "update": "yellow", "archive": "red"}
 
@@ -79,7 +80,8 @@ def user(
         "host": config.clickhouse_host, "port": config.clickhouse_port, "database": config.dbt_schema,
         "user": config.bi_user, "password": password,
     }  # fmt: skip
-    emit(found, as_json, [escape(f"{name:<9} {value}") for name, value in found.items()])
+    lines = [escape(f"{name:<9} {value}") for name, value in found.items()]
+    emit(found, as_json, [*lines, f"[dim]{_WHEN}[/]"])
 
 
 def _reconciled(*, write: bool, force: bool) -> tuple[list[Change], dict[str, str], int]:
