@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what was edited by hand, too.")]
 
-_WHEN = "a 'bi:' mark that a model gets or loses takes effect when this is run again; in an embedded stack, at its next start"
+_WHEN = "a 'bi:' mark that a model gets or loses counts once this is run again; in an embedded stack, once it starts"
 _MARKS = {"create": "+", "update": "~", "restore": "+", "archive": "-", "edited": "!", "missing": "?"}
 _STYLES = {"create": "green", "restore": "green", "update": "yellow", "archive": "red"}
 
