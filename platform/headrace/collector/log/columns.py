@@ -35,10 +35,11 @@ def ids_at(data: bytes, at: int, most: int) -> tuple[list[tuple[int, bytes]], in
 
     Finds the entries that ``frames.entries_at`` finds.
     """
-    places = _places(data, at, most)
-    if not places:
+    found = _places(data, at, most)
+    if not found:
         return [], at
-    heads = _at(data, places := np.array(places), _HEAD)
+    places = np.array(found)
+    heads = _at(data, places, _HEAD)
     begins = places + _HEAD.itemsize
     ends = begins + heads["length"]
     sums = [crc32c(data[begin:end]) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
@@ -70,7 +71,8 @@ def _places(data: bytes, at: int, most: int) -> list[int]:
 def _at(data: bytes, places: npt.NDArray[np.int64], kind: np.dtype[np.void]) -> npt.NDArray[np.void]:
     """Return what is at each place."""
     raw = np.frombuffer(data, np.uint8)[places[:, None] + np.arange(kind.itemsize)]
-    return raw.view(kind)[:, 0]
+    found: npt.NDArray[np.void] = raw.view(kind)[:, 0]
+    return found
 
 
 def _checksums(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
