@@ -88,6 +88,7 @@ class Warehouse:
             warehouse_cluster=self.cluster,
             raw_database=self.raw,
             raw_ttl_days=0,
+            lock_max_seconds=60.0,
         )
         self.adapter = ClickHouse(config)
         self.client = clickhouse_connect.get_client(
