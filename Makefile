@@ -2,7 +2,7 @@
 # this folder.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install demo up check test test-long docs test-services ui-test chaos sabotage busy-hour bench lint format clean
+.PHONY: help install demo up check test test-long docs test-services ui-test chaos docker-test sabotage busy-hour bench lint format clean
 
 # uv from the PATH, or one of our own in .tools
 UV_VERSION := 0.13.9
@@ -82,6 +82,10 @@ chaos: install ## The whole chaos matrix: crashes in every window, durable broke
 	@$(FETCH)
 	@$(FETCHED) PYTHONPATH=tests "$(RUN)python" -m chaos $(CHAOS_ARGS)
 	@[ -n "$(CHAOS_ARGS)" ] || "$(RUN)python" -m pytest -n 0 -q -m "" tests/chaos/test_serving.py
+
+docker-test: install ## The compose project, built from what is at hand: started, the demo in it, reconciled; ~10 min
+	@$(FETCH)
+	@PYTHONPATH=tests "$(RUN)python" -m containers.demo .tools/docker .tools/services
 
 MINUTES ?= 60
 

@@ -160,3 +160,40 @@ def test_without_a_reference_nothing_of_aws_is_imported(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_secret_is_what_a_mounted_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret_store.resolve.cache_clear()
+    plain, several = tmp_path / "password", tmp_path / "several.json"
+    plain.write_text(f"{VALUE}\n")
+    several.write_text(json.dumps({"user": "ada", "password": VALUE}))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"file:{plain}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ada")
+    monkeypatch.setenv(
+        "HEADRACE_LAKE_STORAGE_OPTIONS", json.dumps({"aws_secret_access_key": f"file:{plain}"})
+    )
+    settings = load_settings(clickhouse_password=f"file:{several}#password", cache_url=f"file:{plain}")
+    assert settings.clickhouse_password.get_secret_value() == VALUE
+    assert settings.cache_url.get_secret_value() == VALUE
+    assert settings.lake_storage_options == {"aws_secret_access_key": VALUE}
+    assert settings.exported_variables()["AWS_SECRET_ACCESS_KEY"] == VALUE, (
+        "for what asks the environment alone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory; mount it"),
+        (b"\n", "is empty"),
+        (b"\xff", "it is not text"),
+    ],
+)
+def test_a_file_without_a_secret_is_one_clear_line(tmp_path: Path, content: bytes | None, said: str) -> None:
+    secret_store.resolve.cache_clear()
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Fatal, match=said) as raised:
+        load_settings(clickhouse_password=f"file:{file}")
+    assert str(raised.value).startswith(f"HEADRACE_CLICKHOUSE_PASSWORD: the secret {file} ")

@@ -27,6 +27,7 @@ from headrace.cli import (
     migrate,
     query,
     rejects,
+    run,
     running,
     serve,
 )
@@ -40,6 +41,7 @@ for command in (
     running.env,
     collect.collect,
     serve.serve,
+    run.run,
     data.send,
     data.ingest,
     data.publish,

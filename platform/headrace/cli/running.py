@@ -27,17 +27,25 @@ UiPort = Annotated[
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave platform and UI running until Ctrl-C.")] = False,
     ui_port: UiPort = None,
+    running: Annotated[
+        bool,
+        typer.Option(
+            "--running", help="On the platform that HEADRACE_* name and that runs already; starts none."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the demo on real input (in a project: on data/); exit status 0 only if every number reconciles."""
     extras.require("local", "'headrace demo'")
     from headrace.config.settings import home_folder
     from headrace.demo.run import demo as run
+    from headrace.demo.run import demo_of_running
     from headrace.demo.view import as_dict
 
-    result = run(
-        home_folder() / "demo", Console(stderr=True) if as_json else console, keep=keep, ui_port=ui_port
-    )
+    to = Console(stderr=True) if as_json else console
+    if running and (keep or ui_port):
+        raise Fatal("--running starts nothing, so --keep and --ui-port say nothing: leave them away")
+    result = demo_of_running(to) if running else run(home_folder() / "demo", to, keep=keep, ui_port=ui_port)
     if as_json:
         print(json.dumps(as_dict(result), default=str))
     raise typer.Exit(0 if result.passed else 1)

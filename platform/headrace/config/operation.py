@@ -97,6 +97,19 @@ class OperationSettings(BaseModel):
     dagster_postgres: SecretStr | None = Field(
         None, description="postgresql://user:password@host:5432/database for Dagster; default: SQLite"
     )
+    run_launcher: Literal["local", "celery"] = Field(
+        "local",
+        description="where runs run: beside the code location, or on the machines of 'headrace run worker'",
+    )
+    celery_broker: SecretStr = Field(
+        SecretStr(""), description="redis://user:password@host:port/0 from which workers take runs"
+    )
+    worker_runs: int = Field(4, ge=1, le=64, description="runs that a worker runs at a time")
+    max_concurrent_runs: int = Field(
+        40, ge=1, le=10_000, description="runs at a time, over all machines; others wait in the queue"
+    )
+    code_host: str = Field("127.0.0.1", description="machine on which 'headrace run code' listens")
+    code_port: int = Field(4266, ge=1, le=65_535, description="its port")
     compute_logs: str = Field(
         "",
         pattern=r"^(s3://[^/\s]+(/\S*)?)?$",

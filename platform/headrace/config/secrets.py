@@ -1,4 +1,4 @@
-"""Look up secrets in AWS Secrets Manager or Parameter Store that the settings refer to by name.
+"""Look up secrets that the settings refer to: in a file, AWS Secrets Manager or Parameter Store.
 
 Credentials, region and endpoint come from where every AWS tool takes them: the environment (``AWS_PROFILE``,
 ``AWS_ENDPOINT_URL_SSM`` and so on), ``~/.aws``, or the machine's role. Without such a reference, nothing of AWS is
@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from headrace.core.errors import Fatal
 
-_REFERENCE = re.compile(r"(?P<store>secretsmanager|ssm):(?P<name>[^#\s]+)(?:#(?P<key>.+))?")
+_REFERENCE = re.compile(r"(?P<store>file|secretsmanager|ssm):(?P<name>[^#\s]+)(?:#(?P<key>.+))?")
 _SECONDS = {"connect_timeout": 5, "read_timeout": 10}
 _STORES = {
     "secretsmanager": ("Secrets Manager", "secretsmanager:GetSecretValue"),
@@ -23,7 +24,7 @@ _STORES = {
 
 
 def is_reference(value: str) -> bool:
-    """Tell whether a value is a reference: ``secretsmanager:NAME``, ``secretsmanager:NAME#key`` or ``ssm:/path``."""
+    """Tell if a value is a reference: ``file:/path``, ``secretsmanager:NAME``, ``ssm:/path``; ``#key`` may follow."""
     return _REFERENCE.fullmatch(value) is not None
 
 
@@ -32,7 +33,9 @@ def resolve(reference: str, region: str) -> str:
     """Return the secret that a reference names. A process asks once: a rotated secret needs a restart.
 
     Args:
-        reference: ``NAME`` may be an ARN. ``#key`` selects one value of a secret that is a JSON object.
+        reference: A file is one that Docker and Kubernetes mount, such as ``file:/run/secrets/clickhouse``; a line
+            break at its end is left away. ``NAME`` may be an ARN. ``#key`` selects one value of a secret that is a JSON
+            object.
         region: AWS region, unless the ARN, the environment or the profile names one.
 
     Returns:
@@ -44,8 +47,19 @@ def resolve(reference: str, region: str) -> str:
     found = _REFERENCE.fullmatch(reference)
     assert found is not None, "call is_reference first"
     store, name, key = found["store"], found["name"], found["key"]
-    text = _fetched(store, name, region)
+    text = _read(name) if store == "file" else _fetched(store, name, region)
     return text if key is None else _value(text, name, key)
+
+
+def _read(path: str) -> str:
+    try:
+        text = Path(path).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise Fatal(f"the secret {path} cannot be read: {why}; mount it, or correct the path") from None
+    if not text:
+        raise Fatal(f"the secret {path} is empty: write it into the file")
+    return text
 
 
 def _fetched(store: str, name: str, region: str) -> str:

@@ -90,7 +90,7 @@ class ServingSettings(BaseModel):
     @classmethod
     def _redis(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
-        known = ("redis://", "rediss://", "unix://", "secretsmanager:", "ssm:")
+        known = ("redis://", "rediss://", "unix://", "file:", "secretsmanager:", "ssm:")
         if url and not url.startswith(known):
             raise ValueError("it must begin with redis://, rediss:// or unix://")
         return value

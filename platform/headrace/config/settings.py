@@ -125,7 +125,7 @@ def _of_project() -> dict[str, projects.Entry]:
                 project,
                 one.line,
                 f"{what} is a secret, which does not belong into a repository: set {_variable(name)} in the"
-                " environment, or refer to it here as secretsmanager:NAME or ssm:/NAME",
+                " environment, or refer to it here as file:/PATH, secretsmanager:NAME or ssm:/NAME",
             )
     return found
 

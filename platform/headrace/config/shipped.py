@@ -6,7 +6,6 @@ In a checkout they lie at its top level. In a wheel they lie inside the package,
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from headrace.core.errors import Fatal
@@ -15,6 +14,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 #: Folder of the package that holds them in an installation.
 _INSIDE = _PACKAGE / "shipped"
 #: What there is, as it is called in a checkout.
+#: Runs at a time that ``dagster.yaml`` allows, for those who use it as it is.
+_RUNS = 40
 DBT, DAGSTER, WORKSPACE = "dbt_project", "dagster_home/dagster.yaml", "workspace.yaml"
 
 
@@ -39,7 +40,15 @@ def shipped(name: str) -> Path:
     return path
 
 
-def prepare_dagster(home: Path) -> None:
-    """Make a folder a ``DAGSTER_HOME``: with Headrace's ``dagster.yaml``."""
+def prepare_dagster(home: Path, max_concurrent_runs: int = _RUNS) -> None:
+    """Make a folder a ``DAGSTER_HOME``: with Headrace's ``dagster.yaml``.
+
+    Args:
+        home: The folder.
+        max_concurrent_runs: Written in the place of the number that is in the file.
+    """
+    text = shipped(DAGSTER).read_text()
+    line = f"max_concurrent_runs: {_RUNS}"
+    assert text.count(line) == 1, f"dagster.yaml has no {line}"
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(shipped(DAGSTER), home / "dagster.yaml")
+    (home / "dagster.yaml").write_text(text.replace(line, f"max_concurrent_runs: {max_concurrent_runs}"))

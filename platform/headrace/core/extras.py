@@ -8,10 +8,11 @@ from typing import Literal
 
 from headrace.core.errors import MissingExtra
 
-Extra = Literal["collector", "local", "postgres", "registry", "serve"]
+Extra = Literal["celery", "collector", "local", "postgres", "registry", "serve"]
 
 #: Extra -> module that shows whether it is installed -> package of that module, as in ``pyproject.toml``.
 PACKAGES: dict[Extra, dict[str, str]] = {
+    "celery": {"celery": "celery", "dagster_celery": "dagster-celery", "redis": "redis"},
     "collector": {
         "google.protobuf": "protobuf",
         "google.rpc": "googleapis-common-protos",

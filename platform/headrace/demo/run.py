@@ -7,16 +7,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from headrace.config.settings import load_settings
+from headrace.config.settings import Settings, load_settings
 from headrace.core.errors import Fatal
 from headrace.demo import view
 from headrace.demo.progress import Progress, Result
 from headrace.local.dagster import require_ui_port
 from headrace.local.platform import backing_services, dagster_beside
 from headrace.models import versions as dbt_versions
+
+if TYPE_CHECKING:
+    from headrace.streams.stream import Stream
 
 #: Shorter pauses than the defaults: all of the demo's data arrives at once.
 TUNING = {
@@ -75,7 +79,7 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
             stack.callback(stream.close)
         watch(progress, api, opened, settings)
         progress.stage = "reconciling"
-        result = reconcile_all(progress, api, opened, platform)
+        result = reconcile_all(progress, api, opened, settings, platform.ui)
         report.finish()
         view.summary(result, console)
         background.submit(shutil.rmtree, old, ignore_errors=True)
@@ -83,6 +87,44 @@ def demo(home: Path, console: Console, *, keep: bool = False, ui_port: int | Non
             view.show_address(platform.ui, console)
             platform.dagster.watch()
         return result
+
+
+def demo_of_running(console: Console) -> Result:
+    """Run the demo on the platform that the settings name, which runs already and holds nothing yet.
+
+    Raises:
+        Fatal: It holds messages already, which the demo would count with its own; a run failed; or the deadline passed.
+    """
+    from headrace.demo.feed import start_feeds
+    from headrace.demo.work import reconcile_all, watch
+    from headrace.local.dagster_api import DagsterApi
+    from headrace.streams.stream import streams
+
+    settings = load_settings(with_stack=False)
+    settings.export()
+    opened = {name: stream for name, stream in streams(settings).items() if name in settings.builtin_streams}
+    progress = Progress()
+    with ExitStack() as stack, view.live(progress, console) as report:
+        for stream in opened.values():
+            stack.callback(stream.close)
+        _refuse_what_holds_rows(opened, settings)
+        progress.feeds = start_feeds(settings)
+        api = DagsterApi(settings.ui_url)
+        watch(progress, api, opened, settings)
+        progress.stage = "reconciling"
+        result = reconcile_all(progress, api, opened, settings, settings.ui_url)
+        report.finish()
+        view.summary(result, console)
+        return result
+
+
+def _refuse_what_holds_rows(opened: dict[str, Stream], settings: Settings) -> None:
+    for name, stream in opened.items():
+        if stream.lake.good.exists() and (held := sum(stream.lake.good.counts_by_day().values())):
+            raise Fatal(
+                f"the lake {settings.lake} holds {held:,} rows of {name}: the demo counts what it finds, so it needs an"
+                " installation that has taken nothing yet"
+            )
 
 
 def _import_work() -> None:

@@ -14,7 +14,6 @@ from headrace.demo.feed import Feed
 from headrace.demo.progress import Progress, Result
 from headrace.demo.reconcile import MARTS, reconcile, sample
 from headrace.local.dagster_api import DagsterApi
-from headrace.local.platform import Platform
 from headrace.models import project as models
 from headrace.streams.stream import Stream
 
@@ -109,15 +108,14 @@ def _answer(ask: Callable[[], T]) -> T | None:
 
 
 def reconcile_all(
-    progress: Progress, api: DagsterApi, opened: dict[str, Stream], platform: Platform
+    progress: Progress, api: DagsterApi, opened: dict[str, Stream], settings: Settings, ui: str
 ) -> Result:
     """Reconcile every stream, sample every mart, and fetch Dagster's check results."""
-    settings = platform.settings
     with ThreadPoolExecutor(len(progress.feeds)) as both:
         reconciled = list(both.map(lambda one: reconcile(one, opened[one.stream], settings), progress.feeds))
     warehouse = next(iter(opened.values())).warehouse
     marts = [sample(warehouse, schema, name) for schema, name in _marts(progress, opened, settings)]
-    return Result(reconciled, marts, api.checks(), progress.seconds, platform.ui)
+    return Result(reconciled, marts, api.checks(), progress.seconds, ui)
 
 
 def _marts(progress: Progress, opened: dict[str, Stream], settings: Settings) -> Iterator[tuple[str, str]]:

@@ -6,11 +6,11 @@ them.
 
 from __future__ import annotations
 
-import sys
 import urllib.request
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from headrace.config import roles
 from headrace.config.shipped import prepare_dagster
 from headrace.local.free_ports import start_on_free_ports
 from headrace.local.processes import LOOPBACK, pick_port, require_free
@@ -19,15 +19,6 @@ from headrace.local.supervisor import Supervisor
 
 USUAL_UI_PORT = 3000
 _WEBSERVER = "webserver"
-_MODULE = "headrace.orchestration.definitions"
-_SERVER = "headrace.orchestration.runtime.code_server"
-_WORKSPACE = """\
-load_from:
-  - grpc_server:
-      host: {host}
-      port: {port}
-      location_name: headrace
-"""
 
 
 class Dagster:
@@ -115,20 +106,16 @@ def _services(
 ) -> list[Service]:
     dagster_home = home / "dagster"
     prepare_dagster(dagster_home)
-    workspace = dagster_home / "workspace.yaml"
-    workspace.write_text(_WORKSPACE.format(host=LOOPBACK, port=code))
+    workspace = roles.write_workspace(dagster_home, LOOPBACK, code)
     url = _ui(web)
     # for links in alerts and for quick runs, unless the environment says otherwise
     own = {"HEADRACE_UI_URL": url, "HEADRACE_FORK_RUNS": "true"}
     env = {**own, **environment, "DAGSTER_HOME": str(dagster_home)}
-    tool, quiet = Path(sys.executable).with_name("dagster"), ("--log-level", "warning")
     logs = home / "logs"
-    grpc = ("--module-name", _MODULE, "--host", LOOPBACK, "--port", str(code))
-    how = ("--reloadable",) if reloadable else ()
     return [
         Service(
             name="code location",
-            argv=(sys.executable, "-m", _SERVER, *how, *grpc, "--location-name", "headrace", *quiet),
+            argv=roles.code(LOOPBACK, code, reloadable=reloadable),
             env=env,
             cwd=dagster_home,
             log=logs / "code-location.log",
@@ -139,7 +126,7 @@ def _services(
         ),
         Service(
             name=_WEBSERVER,
-            argv=(f"{tool}-webserver", "--host", LOOPBACK, "--port", str(web), "-w", str(workspace), *quiet),
+            argv=roles.webserver(LOOPBACK, web, workspace),
             env=env,
             cwd=dagster_home,
             log=logs / "webserver.log",
@@ -150,7 +137,7 @@ def _services(
         ),
         Service(
             name="daemon",
-            argv=(f"{tool}-daemon", "run", "-w", str(workspace), *quiet),
+            argv=roles.daemon(workspace),
             env=env,
             cwd=dagster_home,
             log=logs / "daemon.log",

@@ -127,7 +127,7 @@ def _try_forking() -> None:
     Raises:
         Exception: Something is not as expected.
     """
-    _import(LIBRARIES)
+    import_once(LIBRARIES)
     from dagster._cli import api, code_server
     from dagster._grpc import server
     from dagster._grpc.client import DagsterGrpcClient
@@ -217,8 +217,13 @@ def _forked(arguments: list[str], cwd: str | None, env: dict[str, str]) -> None:
 def _give_up_lost_runs() -> None:
     """Report the runs of an earlier code server as over, or sensors would wait for them for ever.
 
-    Dagster notices a run whose process died only while the server that started it lives.
+    Dagster notices a run whose process died only while the server that started it lives. Runs of workers on other
+    machines are none of this server's.
     """
+    from headrace.config.settings import load_settings
+
+    if load_settings().run_launcher != "local":
+        return
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
     from sqlalchemy.exc import DatabaseError
 
@@ -238,7 +243,7 @@ def _give_up_lost_runs() -> None:
 def _serve_definitions(before: Callable[[], None] = lambda: None) -> None:
     from headrace.orchestration.runtime.instance import own_storages
 
-    _import([*LIBRARIES, DEFINITIONS])
+    import_once([*LIBRARIES, DEFINITIONS])
     own_storages()  # tried here, once, for all runs that are forked
     if _forking_started():
         multiprocessing.get_context = _forking  # type: ignore[assignment]
@@ -248,7 +253,8 @@ def _serve_definitions(before: Callable[[], None] = lambda: None) -> None:
     grpc_command()
 
 
-def _import(names: Sequence[str]) -> None:
+def import_once(names: Sequence[str]) -> None:
+    """Import modules that forked processes will share."""
     gc.disable()  # it would look through all that was imported, again and again: a fifth of the time
     for name in names:
         importlib.import_module(name)

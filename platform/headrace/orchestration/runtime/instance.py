@@ -16,6 +16,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dagster import Field, StringSource
+from dagster._core.launcher import RunLauncher
 from dagster._core.storage.compute_log_manager import ComputeLogManager
 from dagster._core.storage.event_log import EventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
@@ -138,6 +139,24 @@ def postgres(config: Settings) -> str | None:
         Fatal: It does not let us in.
     """
     return None if config.dagster_postgres is None else reachable(config.dagster_postgres.get_secret_value())
+
+
+class Launcher(_BelowDagsterHome, RunLauncher, ConfigurableClass):  # type: ignore[type-arg]
+    """Who runs runs: processes beside the code location, or workers, by ``HEADRACE_RUN_LAUNCHER``."""
+
+    @classmethod
+    def config_type(cls) -> Any:
+        """Name what ``dagster.yaml`` has to say: nothing."""
+        return {}
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> RunLauncher[Any]:
+        """Make it of the settings, when Dagster calls."""
+        from headrace.orchestration.runtime.launchers import made_for
+
+        return made_for(settings(), inst_data)
 
 
 class ComputeLogs(_BelowDagsterHome, ComputeLogManager, ConfigurableClass):  # type: ignore[type-arg]
