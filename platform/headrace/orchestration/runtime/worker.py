@@ -66,8 +66,10 @@ def say_that_runs_live(config: Settings) -> None:
 
     def begins(args: Any, kwargs: Any, **_: Any) -> None:
         setup_interrupt_handlers()  # a run that is terminated in the UI gets SIGTERM
+        packed: Any
         [packed] = (*args, *kwargs.values())
-        beating.enter_context(launchers.beat(config, unpack_value(packed).run_id))
+        arguments: Any = unpack_value(packed)
+        beating.enter_context(launchers.beat(config, arguments.run_id))
 
     def ends(**_: Any) -> None:
         beating.close()
