@@ -25,6 +25,7 @@ from dagster import (
     materialize,
 )
 
+from builders import eventually
 from headrace.clients.postgres import described
 from headrace.config.settings import load_settings, settings
 from headrace.config.shipped import DAGSTER, shipped
@@ -185,3 +186,59 @@ def test_a_wrong_password_or_database_is_one_clear_line(url: str, monkeypatch: p
         assert why in said
         assert "check address and password" in said
         assert "wr0ng" not in said and PASSWORD not in said and "\n" not in said
+
+
+#: A daemon's process with another program in the daemon's place.
+DAEMON = """
+import sys
+from headrace.config.settings import load_settings
+from headrace.orchestration.runtime import one_daemon
+from headrace.orchestration.runtime.one_line import said_in_one_line
+one_daemon._WAIT_SECONDS = one_daemon._LOOK_SECONDS = 0.2
+with said_in_one_line():
+    sys.exit(one_daemon.run(load_settings(), [sys.executable, "-c", sys.argv[1]]))
+"""
+#: Says its pid, and stays.
+STAYS = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+
+
+def daemon() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", DAEMON, STAYS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("home")
+def test_a_second_daemon_is_refused_while_the_first_one_lives(url: str) -> None:
+    with daemon() as first:
+        assert first.stdout is not None
+        child = int(first.stdout.readline())
+        with daemon() as second:
+            said = second.communicate(timeout=60)[1]
+        assert second.returncode == 1
+        assert "this installation has a daemon already: 'headrace daemon on" in said and said.count("\n") == 1
+        first.kill()
+    eventually(lambda: not Path(f"/proc/{child}").exists(), 30, "the end of its daemon, too")
+    with daemon() as third:
+        assert third.stdout is not None and int(third.stdout.readline()) > 0
+        third.terminate()
+        assert third.wait(60) == 0
+
+
+@pytest.mark.usefixtures("home")
+def test_a_daemon_whose_lock_is_gone_is_ended_and_asks_again(url: str) -> None:
+    with daemon() as one:
+        assert one.stdout is not None
+        before = int(one.stdout.readline())
+        ended = rows(
+            url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'headrace daemon%'",
+        )
+        assert ended == [(True,)]
+        again = int(one.stdout.readline())
+        assert again != before
+        with pytest.raises(ProcessLookupError):
+            os.kill(before, 0)
+        one.terminate()
+        assert one.wait(60) == 0

@@ -40,7 +40,7 @@ def run(
     Webserver and daemon find the code at HEADRACE_CODE_HOST and HEADRACE_CODE_PORT. All need HEADRACE_DAGSTER_POSTGRES
     and a lake that all machines see.
     """
-    from headrace.config.settings import settings
+    from headrace.config.settings import child_environment, settings
 
     config = settings()
     config.export()
@@ -54,6 +54,5 @@ def run(
         Role.DAEMON: lambda: roles.daemon(workspace, alone=True),
         Role.WORKER: roles.worker,
     }[role]()
-    os.environ["DAGSTER_HOME"] = str(home)
     os.chdir(home)
-    os.execv(command[0], command)
+    os.execve(command[0], command, child_environment({"DAGSTER_HOME": str(home)}))

@@ -12,7 +12,7 @@ Extra = Literal["celery", "collector", "local", "postgres", "registry", "serve"]
 
 #: Extra -> module that shows whether it is installed -> package of that module, as in ``pyproject.toml``.
 PACKAGES: dict[Extra, dict[str, str]] = {
-    "celery": {"celery": "celery", "dagster_celery": "dagster-celery", "redis": "redis"},
+    "celery": {"celery": "dagster-celery", "dagster_celery": "dagster-celery", "redis": "redis"},
     "collector": {
         "google.protobuf": "protobuf",
         "google.rpc": "googleapis-common-protos",

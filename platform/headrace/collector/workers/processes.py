@@ -6,10 +6,8 @@ made by the owner, and stay open in it: connections that come while a worker is 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +18,6 @@ from headrace.collector.wire import BACKLOG, no_address
 
 #: What a worker is started with, before its own arguments.
 COMMAND = [sys.executable, "-P", "-m", "headrace.collector.workers.worker"]
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 #: For how long to wait for an address that somebody has, and between two attempts.
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 3.0, 0.05
 
@@ -88,15 +85,3 @@ def start(connection: socket.socket, sockets: Sequence[socket.socket]) -> subpro
     return subprocess.Popen(
         [*COMMAND, str(os.getpid()), *map(str, numbers)], stdin=subprocess.DEVNULL, pass_fds=numbers
     )
-
-
-def die_with(owner: int) -> None:
-    """Let the system kill this process once its parent has died, also while it is stopped, where it can (Linux).
-
-    Args:
-        owner: Process id that the parent is to have; if it died before, this process ends at once.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != owner:
-        os._exit(1)

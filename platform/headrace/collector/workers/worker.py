@@ -41,7 +41,7 @@ from headrace.collector.workers.messages import (
     Stop,
     ToWorker,
 )
-from headrace.collector.workers.processes import die_with
+from headrace.core.orphans import die_with
 
 if TYPE_CHECKING:
     from headrace.config.settings import Settings

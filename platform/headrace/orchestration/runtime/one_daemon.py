@@ -10,6 +10,7 @@ Takes the arguments of ``dagster-daemon``.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -17,13 +18,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from headrace.clients.postgres import reachable
+from headrace.clients.postgres import advisory_lock
 from headrace.config.settings import Settings, load_settings
-from headrace.core.errors import Busy, Fatal
+from headrace.core.errors import Busy
 from headrace.core.locks import Patience, file_lock
+from headrace.core.orphans import die_with
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +33,6 @@ log = logging.getLogger(__name__)
 _NUMBER = int.from_bytes(b"headrace", "big") & 0x7FFF_FFFF_FFFF_FFFF
 #: A daemon that is just ending still holds the lock for a moment.
 _WAIT_SECONDS, _LOOK_SECONDS, _STOP_SECONDS = 20.0, 2.0, 20.0
-#: A machine that is gone without a word gives up the lock after these seconds: idle + interval * count.
-_KEEPALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
 
 def run(config: Settings, command: list[str]) -> int:
@@ -47,7 +47,7 @@ def run(config: Settings, command: list[str]) -> int:
         signal.signal(number, lambda *_: stopping.set())
     while True:
         with _alone(config) as held:
-            child = subprocess.Popen(command)
+            child = subprocess.Popen(command, preexec_fn=partial(die_with, os.getpid()))
             try:
                 lost = _watch(child, held, stopping)
             finally:
@@ -84,68 +84,14 @@ def _alone(config: Settings) -> Iterator[Callable[[], bool]]:
         with file_lock(path, "a second daemon", Patience(_WAIT_SECONDS, _WAIT_SECONDS)):
             yield lambda: True
         return
-    connection = _connected(config.dagster_postgres.get_secret_value())
-    try:
-        _locked(connection)
-        yield lambda: _answers(connection)
-    finally:
-        connection.close()
-
-
-def _connected(url: str) -> Any:
-    import psycopg2
-
-    address = reachable(url).replace("postgresql+psycopg2://", "postgresql://", 1)
-    try:
-        connection = psycopg2.connect(
-            address,
-            connect_timeout=5,
-            options=_KEEPALIVE,
-            application_name=f"headrace daemon on {socket.gethostname()}"[:63],
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-        )
-    except psycopg2.Error as error:
-        raise Fatal(f"HEADRACE_DAGSTER_POSTGRES: no connection: {' '.join(str(error).split())}") from None
-    connection.autocommit = True
-    return connection
-
-
-def _locked(connection: Any) -> None:
-    waiting, left = threading.Event(), _WAIT_SECONDS
-    with connection.cursor() as cursor:
-        while True:
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (_NUMBER,))
-            if cursor.fetchone()[0]:
-                return
-            if left <= 0:
-                break
-            waiting.wait(_LOOK_SECONDS)
-            left -= _LOOK_SECONDS
-        cursor.execute(
-            "SELECT coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'its own machine'), a.backend_start"
-            " FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
-            " AND l.classid = %s AND l.objid = %s",
-            (_NUMBER >> 32, _NUMBER & 0xFFFF_FFFF),
-        )
-        found = cursor.fetchone()
-    who = f"'{found[0]}' at {found[1]}, since {found[2]:%Y-%m-%d %H:%M:%S}" if found else "another process"
-    raise Busy(
-        f"this installation has a daemon already: {who}. An installation has one; stop that one first, or leave this"
-        " one to start again when that one is gone"
-    )
-
-
-def _answers(connection: Any) -> bool:
-    import psycopg2
-
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        return True
-    except psycopg2.Error:
-        return False
+    me = f"headrace daemon on {socket.gethostname()}"
+    with advisory_lock(config.dagster_postgres.get_secret_value(), _NUMBER, me, _WAIT_SECONDS) as lock:
+        if lock.holder:
+            raise Busy(
+                f"this installation has a daemon already: {lock.holder}. An installation has one; stop that one first,"
+                " or leave this one to start again when that one is gone"
+            )
+        yield lock.is_held
 
 
 if __name__ == "__main__":
