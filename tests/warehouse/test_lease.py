@@ -17,9 +17,9 @@ from builders import eventually
 from conftest import Stack
 from headrace.config.settings import Settings
 from headrace.core.errors import Busy
-from headrace.warehouse import lease as module
 from headrace.warehouse.clickhouse import ClickHouse
 from headrace.warehouse.lease import DEAD, DOOR, WISH, LeaseLost, Leases, Mark, NoDoors
+from headrace.warehouse.lock import BEAT_SECONDS, STALE_SECONDS
 from headrace.warehouse.server import UNKNOWN_TABLE, Refused, Server
 
 #: In a process of its own: takes the lease, says so, waits for a line, and inserts through its door.
@@ -272,5 +272,5 @@ def _values(mark: Mark) -> Iterator[Any]:
 
 def test_the_times_leave_room() -> None:
     """A few lost signs of life are no death."""
-    assert 5 * module.BEAT_SECONDS <= module.STALE_SECONDS
+    assert 5 * BEAT_SECONDS <= STALE_SECONDS
     assert UNKNOWN_TABLE == 60

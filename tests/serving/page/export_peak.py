@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -26,9 +27,7 @@ def of_this_process(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def whole_groups(
-    storage: browse.DeltaStorage, path: str, table: browse.Table, day: object, _: int
-) -> Iterator[pa.Table]:
+def whole_groups(storage: Any, path: str, table: Any, day: object, _: int) -> Iterator[pa.Table]:
     with storage.opened(path) as source:
         file = pq.ParquetFile(source)
         for n in range(file.num_row_groups):

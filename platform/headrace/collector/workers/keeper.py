@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from headrace.collector.workers.processes import die_with
+from headrace.core.orphans import die_with
 
 log = logging.getLogger(__name__)
 

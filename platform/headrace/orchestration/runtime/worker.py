@@ -50,7 +50,7 @@ def application(options: dict[str, Any]) -> Celery:
     from dagster_celery.make_app import make_app
     from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
-    app: Celery = make_app(app_args=options)
+    app: Celery = make_app(app_args=options)  # type: ignore[no-untyped-call]
     for create in (create_execute_job_task, create_resume_job_task):
         create(app)
     return app
@@ -66,8 +66,7 @@ def say_that_runs_live(config: Settings) -> None:
 
     def begins(args: Any, kwargs: Any, **_: Any) -> None:
         setup_interrupt_handlers()  # a run that is terminated in the UI gets SIGTERM
-        packed: Any
-        [packed] = (*args, *kwargs.values())
+        packed = next(iter([*args, *kwargs.values()]))
         arguments: Any = unpack_value(packed)
         beating.enter_context(launchers.beat(config, arguments.run_id))
 
