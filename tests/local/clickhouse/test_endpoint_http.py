@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import uuid
 from typing import Any
 
@@ -306,6 +307,32 @@ def test_a_cut_insert_adds_nothing(endpoint: Any, database: str, eventually: Any
     assert endpoint.run(f"SELECT count() FROM {database}.t") == "0"
     assert endpoint.request("INSERT INTO t FORMAT TSV", body=b"1\n" * 1000, database=database).status == 200
     assert endpoint.run(f"SELECT count() FROM {database}.t") == "1000"
+
+
+def test_an_insert_that_was_killed_is_not_called_done(endpoint: Any, database: str, eventually: Any) -> None:
+    endpoint.run(f"CREATE TABLE {database}.t (a UInt32, s UInt8 DEFAULT sleepEachRow(0.01)) ORDER BY a")
+    found: list[tuple[int, int]] = []
+
+    def insert() -> None:
+        answer = endpoint.request(
+            "INSERT INTO t (a) FORMAT TSV", body=b"1\n" * 3_000, database=database, max_insert_block_size="50",
+            min_insert_block_size_rows="50", input_format_parallel_parsing="0",
+        )  # fmt: skip
+        found.append((answer.status, answer.code))
+
+    inserting = threading.Thread(target=insert)
+    inserting.start()
+    running = (
+        f"SELECT count() FROM system.processes WHERE query LIKE 'INSERT%' AND current_database = '{database}'"
+    )
+    eventually(lambda: endpoint.run(running) == "1")
+    endpoint.run(f"KILL QUERY WHERE current_database = '{database}' AND query LIKE 'INSERT%' ASYNC")
+    inserting.join(60)
+    assert found and found[0][1] == 394
+    assert int(endpoint.run(f"SELECT count() FROM {database}.t")) < 3_000, "the kill came in time"
+    assert endpoint.request("INSERT INTO t VALUES (2, 0)", database=database).status == 200, (
+        "later ones are done"
+    )
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

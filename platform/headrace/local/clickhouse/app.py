@@ -137,7 +137,7 @@ class Application:
                 statement = replace(statement, head=as_user(statement, user.name))
                 return self._read(lease, request, statement, start_response, headers)
             if statement.kind is Kind.INSERT:
-                headers.append(("X-ClickHouse-Summary", _insert(lease.connection, request, statement)))
+                headers.append(("X-ClickHouse-Summary", self._insert(lease, request, statement)))
                 body = b""
             else:
                 body = self._command(lease, request, statement, headers)
@@ -250,12 +250,29 @@ class Application:
             statement.head if statement.format is None else f"{statement.head} FORMAT {name}{statement.tail}"
         )
         text = sql.encode("utf-8", "surrogateescape")
+        if statement.verb == "KILL":
+            self._engine.killing()
         result = lease.connection.query(text, name, params=request.query_parameters)
         headers.append(("X-ClickHouse-Summary", summary(result)))
         body = bytes(result.bytes() or b"")
         if body or statement.verb in _WITH_RESULT:
             headers.append(("X-ClickHouse-Format", name))
         return body
+
+    def _insert(self, lease: Lease, request: Request, statement: Statement) -> str:
+        """Insert the body, and refuse to call it done if somebody stopped queries meanwhile.
+
+        The engine reports an insert that was killed as one of no rows. Which one was killed it does not say, so each
+        that was under way is answered with code 394: its sender sends it again, and its token keeps it from counting
+        twice.
+        """
+        before = self._engine.kills
+        done = _insert(lease.connection, request, statement)
+        if self._engine.kills != before:
+            raise ClickHouseError(
+                394, "Query was cancelled, or another one was while it ran", "QUERY_WAS_CANCELLED"
+            )
+        return done
 
 
 def _insert(connection: Connection, request: Request, statement: Statement) -> str:

@@ -104,6 +104,9 @@ class Engine:
         self._pool = ThreadPoolExecutor(max_queries, "query")
         self._sessions: dict[tuple[str, str], Session] = {}
         self._sessions_lock = threading.Lock()
+        #: How often somebody was about to stop queries of others.
+        self.kills = 0
+        self._kills_lock = threading.Lock()
         self._owner: Any = None
         self._keeper: Connection = None
         self._connect: Callable[[str], Connection] | None = None
@@ -207,8 +210,14 @@ class Engine:
 
     def kill_all(self) -> None:
         """Tell the engine to stop every query."""
+        self.killing()
         with self.connection() as connection:
             connection.query("KILL QUERY WHERE query NOT ILIKE 'KILL QUERY%' ASYNC", "Null")
+
+    def killing(self) -> None:
+        """Note that somebody is about to stop queries: the engine reports an insert that it stopped as done."""
+        with self._kills_lock:
+            self.kills += 1
 
     def stop(self, query: Future[None], fragment: str) -> None:
         """Stop one query and wait until it has stopped. With only a closed pipe, it would run on."""
