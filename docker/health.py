@@ -1,11 +1,9 @@
 """Tell whether what a container runs answers; exit status 0 for yes.
 
-HEADRACE_HEALTH says whom to ask, by the container's command: an ``http://`` address that answers 2xx, ``tcp:PORT`` on
-which something listens, ``redis:`` for a worker, whose broker must answer. Without it, the main process must be there.
-Imports next to nothing: it runs every few seconds in every container.
+Takes whom to ask: an ``http://`` address that answers 2xx, or ``tcp:PORT`` on which something listens. Without, the main
+process must be there. Imports next to nothing: it runs every few seconds in every container.
 """
 
-import os
 import socket
 import sys
 import urllib.request
@@ -16,7 +14,7 @@ SECONDS = 5.0
 
 def main() -> str:
     """Say what is wrong; empty for nothing."""
-    asked = os.environ.get("HEADRACE_HEALTH", "")
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
         if asked.startswith("http://"):
             with urllib.request.urlopen(asked, timeout=SECONDS):
