@@ -1,7 +1,7 @@
 """Tell whether what a container runs answers; exit status 0 for yes.
 
-Takes whom to ask: an ``http://`` address that answers 2xx, or ``tcp:PORT`` on which something listens. Without, the main
-process must be there. Imports next to nothing: it runs every few seconds in every container.
+Takes whom to ask: an ``http://`` address that answers 2xx, or ``tcp:PORT`` on which something listens. Without, the
+main process must be there. Imports next to nothing: it runs every few seconds in every container.
 """
 
 import socket
