@@ -16,8 +16,8 @@ import polars as pl
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Polars imports NumPy at its first use of it, which fails in one of two threads that come to it at once: its stand-in for
-# the module keeps its own ``_globals`` where NumPy's go. So it is used once here, before there are threads.
+# Polars imports NumPy at its first use of it, which fails in one of two threads that come to it at once: its stand-in
+# for the module keeps its own ``_globals`` where NumPy's go. So it is used once here, before there are threads.
 pl.Series([0]).to_numpy()
 
 _LATEST = "9" * 13  # stamp of a batch whose messages do not say when they were sent
