@@ -15,19 +15,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from headrace.demo import run as demo
+
 from .engine import Missing, engine, run, say
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("compose.yaml", "compose.local.yaml")
-#: As ``headrace demo`` sets them: all of the demo's data arrives at once.
-TUNING = {
-    "HEADRACE_SENSOR_SECONDS": "2",
-    "HEADRACE_REFRESH_COOLDOWN_SECONDS": "1",
-    "HEADRACE_INGEST_IDLE_SECONDS": "2",
-    "HEADRACE_INGEST_LINGER_SECONDS": "0",
-    "HEADRACE_INGEST_MAX_SECONDS": "120",
-    "HEADRACE_BATCH_MESSAGES": "200000",
-}
+#: As ``headrace demo`` sets them, but for its own archive.
+TUNING = {name: value for name, value in demo.TUNING.items() if name != "HEADRACE_ARCHIVE"}
 JARS = ("kafka", "queue")
 WORKERS = 3
 

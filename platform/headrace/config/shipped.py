@@ -13,9 +13,9 @@ from headrace.core.errors import Fatal
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: Folder of the package that holds them in an installation.
 _INSIDE = _PACKAGE / "shipped"
-#: What there is, as it is called in a checkout.
 #: Runs at a time that ``dagster.yaml`` allows, for those who use it as it is.
 _RUNS = 40
+#: What there is, as it is called in a checkout.
 DBT, DAGSTER, WORKSPACE = "dbt_project", "dagster_home/dagster.yaml", "workspace.yaml"
 
 
